@@ -1,0 +1,217 @@
+"""``unpaired demo``: the main job on the embedded drawings, from nothing to a report a person can open."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from unpaired import reports
+from unpaired.commands.evaluate import scores_table
+from unpaired.data import embedded_dataset, tensor_to_image
+from unpaired.engine.trainer import seconds_per_step
+from unpaired.errors import ConfigError
+from unpaired.evaluation import INPUT, Evaluation, append_record, evaluate_run, image_set_scores
+from unpaired.files import write_atomically
+from unpaired.inference import Translator
+from unpaired.methods import METHODS
+from unpaired.metrics import METRICS, Score
+from unpaired.runs import demo
+from unpaired.training import RunConfig, environment, train
+
+_TRAINING_SHARE = 0.86
+"""Share of the asked minutes spent in training steps; the rest loads, translates, scores and writes."""
+_EXAMPLES = 12
+_TAP = "block5"
+_DIGITS = {"swd_progan_x1e3": 1, "paired_psnr_db": 2}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train QS-Attn from scratch on the embedded drawings (black line drawings -> colour), translate the 200 held-out
+    drawings, score them against their known truth, and write a report.
+
+    Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
+    """
+
+    out: Path = Path("runs/demo")
+    """The run folder."""
+    minutes: float = 5.0
+    """Time for everything; the number of training images is set by this machine's measured speed."""
+    images: int | None = None
+    """Train on exactly so many images instead (the same result on every run of one machine)."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train, translate, score, report."""
+    options = tyro.cli(Demo, args=list(argv), prog="unpaired demo")
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    started = time.perf_counter()
+    config = _config(options, console)
+    result = train(config, options.out)
+    if not result.finished:
+        return 130 if result.interrupted else 1
+
+    test = embedded_dataset("fluent").test
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("translating the held-out drawings", total=None)
+        evaluation = evaluate_run(
+            options.out,
+            test,
+            device="cpu",
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    append_record(options.out, evaluation, data="embedded fluent", seed=0, images_seen=result.images_seen)
+    report = _write_report(options.out, config, evaluation)
+    console.print(scores_table("200 held-out drawings against their true colours", evaluation.scores))
+    for line in gains(evaluation):
+        console.print(line)
+    console.print(f"Took {(time.perf_counter() - started) / 60:.1f} minutes. Open {report.resolve()}", soft_wrap=True)
+    return 0
+
+
+def _config(options: Demo, console: Console) -> RunConfig:
+    """The demo's settings: those of the run in ``out`` if there is one, else sized to the time that was given."""
+    if (options.out / "run.yaml").exists():
+        before = RunConfig.load(options.out / "run.yaml")
+        same = demo(before.training.images or 0, options.seed)
+        if before == same and options.images in (None, before.training.images):
+            return before
+        raise ConfigError(f"{options.out} holds another run; choose another --out")
+    if options.images is not None:
+        return demo(options.images, options.seed)
+    if not options.minutes > 0:
+        raise ConfigError(f"minutes must be above 0, not {options.minutes}")
+    config = demo(1, options.seed)
+    model = METHODS[config.method](config.model, channels=config.data.channels)
+    seconds = seconds_per_step(model, config.model.optimiser, config.data.image_size)
+    images = max(100, round(options.minutes * 60 * _TRAINING_SHARE / seconds / 100) * 100)
+    console.print(
+        f"This machine takes {seconds * 1000:.0f} ms per image ({torch.get_num_threads()} threads): "
+        f"training on {images:,} images fits into {options.minutes:g} minutes."
+    )
+    return demo(images, options.seed)
+
+
+def gains(evaluation: Evaluation) -> list[str]:
+    """Sentences that say how much closer the translations are than the untranslated inputs."""
+    lines = []
+    for name, words in (("paired_l1_pm1", "truth (paired L1)"), ("swd_progan_x1e3", "target domain (SWD)")):
+        before = evaluation.scores[INPUT][name].value
+        after = evaluation.scores["average (EMA)"][name].value
+        change = 100 * (before - after) / before
+        direction = "closer to" if change >= 0 else "FARTHER from"
+        lines.append(
+            f"Translations are {abs(change):.0f} % {direction} the {words} than the untranslated drawings: "
+            f"{before:.3f} -> {after:.3f}."
+        )
+    return lines
+
+
+def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
+    """``report.html`` and ``grid.png`` in the run folder."""
+    translator = Translator.from_pretrained(out, device="cpu")
+    count = len(evaluation.sources)
+    chosen = [i * count // _EXAMPLES for i in range(_EXAMPLES)]
+    columns: dict[str, list[Image.Image]] = {"input": [], "translation": [], "truth": [], "selected queries": []}
+    entropies: list[Image.Image] = []
+    for i in chosen:
+        picture = tensor_to_image(evaluation.sources[i])
+        seen = translator.significance(evaluation.sources[i], _TAP)
+        height, width = seen.entropy.shape
+        columns["input"].append(picture)
+        columns["translation"].append(tensor_to_image(evaluation.translations["average (EMA)"][i]))
+        columns["truth"].append(tensor_to_image(evaluation.truths[i]))
+        columns["selected queries"].append(reports.draw_queries(picture, seen.indices, height, width, size=192))
+        entropies.append(reports.heat_map(picture, seen.entropy, size=192))
+    write_atomically(out / "grid.png", reports.png_bytes(reports.image_grid(columns)))
+
+    names = [evaluation.names[i] for i in chosen]
+    rows = [(name, [*(column[k] for column in columns.values()), entropies[k]]) for k, name in enumerate(names)]
+    facts = environment()
+    blocks = [
+        reports.heading(
+            "Black drawings into colour, without pairs",
+            f"QS-Attn trained from scratch on {config.training.images:,} unpaired images; "
+            "scored on 200 drawings that it never saw.",
+        ),
+        reports.section("What came out", "".join(f"<p>{line}</p>" for line in gains(evaluation))),
+        reports.gallery(
+            [*columns, "entropy"],
+            rows,
+            title="Held-out drawings",
+            note=f"Evenly spaced by name, not chosen. Translations by the averaged weights. Queries: the "
+            f"{config.model.num_queries} most significant of {height * width} locations at {_TAP}.",
+        ),
+        score_block(evaluation, _reference(config)),
+        reports.charts(_curves(out), title="Training", note="Means over 20 images; the thick line is smoothed."),
+        reports.facts(
+            {
+                "method": "QS-Attn, global attention",
+                "images seen": config.training.images,
+                "seed": config.training.seed,
+                "device": f"{facts['threads']} CPU threads",
+                "unpaired": facts["versions"]["unpaired"],
+                "torch": facts["versions"]["torch"],
+                "data": "Fluent emoji, MIT, Microsoft Corporation",
+                "run folder": out,
+            }
+        ),
+        reports.command(f"unpaired demo --images {config.training.images} --seed {config.training.seed}"),
+    ]
+    return reports.write_html_report(out / "report.html", "unpaired: drawings into colour", blocks)
+
+
+def score_block(evaluation: Evaluation, references: dict[str, dict[str, Score]]) -> reports.Block:
+    """The score table of a report, ``references`` below the rows that compete."""
+    first = evaluation.scores[INPUT]
+    columns = [
+        reports.ScoreColumn(
+            name,
+            score.label,
+            score.better,
+            digits=_DIGITS.get(name, 3),
+            unit=score.unit,
+            gain="difference" if score.unit == "dB" else "percent",
+            protocol=f"{score.full_name}: {score.protocol}",
+        )
+        for name, score in first.items()
+    ]
+    rows = [reports.ScoreRow(row, _values(found)) for row, found in evaluation.scores.items()]
+    rows += [reports.ScoreRow(row, _values(found), reference=True) for row, found in references.items()]
+    return reports.score_table(columns, rows, baseline=INPUT)
+
+
+def _values(scores: dict[str, Score]) -> dict[str, float | None]:
+    return {name: score.value for name, score in scores.items()}
+
+
+def _reference(config: RunConfig) -> dict[str, dict[str, Score]]:
+    """The ceiling: real colour drawings of the training set against those of the test set."""
+    data = embedded_dataset("fluent")
+    scores = image_set_scores(data.train.target[:200], data.test.target, replace(config.data))
+    return {"real against real": {name: score for name, score in scores.items() if name in METRICS}}
+
+
+def _curves(out: Path) -> list[str]:
+    """One chart for the adversarial terms and one for the contrastive ones."""
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    charts = []
+    for title, terms in (
+        ("Adversarial game", ("discriminator", "adversarial")),
+        ("Content kept (contrastive)", ("contrastive", "identity")),
+    ):
+        series = {term: [(r["images_seen"], r["terms"][term]) for r in records if term in r["terms"]] for term in terms}
+        charts.append(reports.curve_svg(series, title, "images seen", "loss", smoothing=0.9))
+    return charts

@@ -1,0 +1,44 @@
+"""``unpaired info``: versions, devices, methods, and which backends can run here and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unpaired.methods import METHODS
+from unpaired.metrics import METRICS
+from unpaired.ops import backend_report
+from unpaired.training import environment
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what a bug report needs."""
+
+    def info() -> None:
+        """Show versions, devices, methods, and which query-selection backends can run here."""
+
+    tyro.cli(info, args=list(argv), prog="unpaired info")
+    console = Console()
+    facts = environment()
+    console.print(_table("Versions", [("python", facts["python"]), *facts["versions"].items()]))
+    devices = [("cpu", f"{facts['cpus']} cores, {facts['threads']} threads used by torch; {facts['platform']}")]
+    devices += [
+        (f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())
+    ] or [("cuda", "none usable")]  # fmt: skip
+    console.print(_table("Devices", devices))
+    rows = [(name, "available" if available else "; ".join(reasons)) for name, available, reasons in backend_report()]
+    console.print(_table("Query-selection backends", rows))
+    console.print(_table("Methods", [(name, f"{m.title}. {m.citation}") for name, m in METHODS.items()]))
+    console.print(_table("Metrics", [(name, row.protocol) for name, row in METRICS.items()]))
+    return 0
+
+
+def _table(title: str, rows: Sequence[tuple[str, object]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table

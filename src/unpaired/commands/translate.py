@@ -1,0 +1,162 @@
+"""``unpaired translate``: a file, a folder or a pattern in; the same names and sizes out."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from tyro.conf import Positional, arg
+
+from unpaired.data import image_to_tensor, list_images, read_image, tensor_to_image
+from unpaired.errors import ConfigError, DataError
+from unpaired.files import write_atomically
+from unpaired.inference import Translator
+
+_JPEG = {"quality": 95, "subsampling": 0}
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": {"lossless": True}, ".tif": {"compression": "tiff_deflate"},
+    ".tiff": {"compression": "tiff_deflate"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Translate:
+    """Translate images with a trained run. Names and sizes are kept.
+
+    Files that cannot be read are named and skipped, and the exit code is then 1.
+    """
+
+    run: Positional[Annotated[Path, arg(help="A run folder (the --out of 'unpaired train').")]]
+    input: Positional[Annotated[str, arg(help="An image, a folder, or a pattern such as 'photos/*.jpg'.")]]
+    out: Path
+    """Folder for the translations; made if missing."""
+    weights: Literal["ema", "last"] = "ema"
+    """The averaged weights or those of the last step."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: int = 1
+    """Images of equal size translated at a time."""
+    size: str = "original"
+    """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
+    scaled to so many pixels. The result is brought back to the original size in any case."""
+    format: Literal["same", "png", "jpg", "webp", "tiff", "bmp"] = "same"
+    """File type of the results; same keeps each file's name."""
+    recursive: bool = False
+    """Go into subfolders of INPUT."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    path: Path
+    image: Image.Image
+    original_size: tuple[int, int]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Translate everything that can be read; 0 when that was everything, 1 otherwise."""
+    options = tyro.cli(Translate, args=list(argv), prog="unpaired translate")
+    if options.batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
+    translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
+    side = _side(options.size, translator)
+    paths = list_images(options.input, recursive=options.recursive)
+    base = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
+    targets = {path: _target(path, base, options) for path in paths}
+    _check_targets(targets)
+
+    written, skipped = 0, list[str]()
+    progress = track(
+        _read(paths, side, translator, skipped),
+        total=len(paths),
+        description="translating",
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    for group in _groups(progress, options.batch_size):
+        images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]))
+        for item, translated in zip(group, images, strict=True):
+            result = tensor_to_image(translated)
+            if result.size != item.original_size:
+                result = result.resize(item.original_size, Image.Resampling.BICUBIC)
+            _save(result, targets[item.path])
+            written += 1
+    for message in skipped:
+        print(f"skipped: {message}", file=sys.stderr)
+    print(f"{written} of {len(paths)} images translated into {options.out}; {len(skipped)} skipped")
+    return 1 if skipped else 0
+
+
+def _side(size: str, translator: Translator) -> int | None:
+    """The shorter side to scale images to, in pixels; None leaves them as they are."""
+    if size in ("original", "training"):
+        return None if size == "original" else translator.image_size
+    if not size.isdecimal() or int(size) < 4:
+        raise ConfigError(f"size is '{size}': it must be original, training, or a number of pixels from 4 on")
+    return int(size)
+
+
+def _target(path: Path, base: Path, options: Translate) -> Path:
+    """Where the translation of ``path`` goes: the same name, below the same subfolder of the input."""
+    relative = path.parent.resolve().relative_to(base) / path.name
+    return options.out / (relative if options.format == "same" else relative.with_suffix(f".{options.format}"))
+
+
+def _check_targets(targets: dict[Path, Path]) -> None:
+    taken: dict[Path, Path] = {}
+    for source, target in targets.items():
+        if target.resolve() == source.resolve():
+            raise ConfigError(f"the translation of {source} would replace it; choose another --out")
+        if target in taken:
+            raise ConfigError(
+                f"{taken[target]} and {source} would both become {target}; translate them one after the other"
+            )
+        taken[target] = source
+
+
+def _read(paths: Sequence[Path], side: int | None, translator: Translator, skipped: list[str]) -> Iterator[_Item]:
+    background = tuple(translator.description["background"])
+    for path in paths:
+        try:
+            image = read_image(path, translator.channels, background)
+        except DataError as error:
+            skipped.append(str(error))
+            continue
+        size = image.size
+        if side is not None and min(size) != side:
+            scale = side / min(size)
+            image = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)
+        yield _Item(path, image, size)
+
+
+def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
+    """Consecutive items of one size, at most ``batch_size`` of them."""
+    group: list[_Item] = []
+    for item in items:
+        if group and (len(group) == batch_size or group[0].image.size != item.image.size):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _save(image: Image.Image, target: Path) -> None:
+    """Write one image, whole or not at all."""
+    buffer = io.BytesIO()
+    suffix = target.suffix.lower()
+    image.save(buffer, Image.registered_extensions()[suffix], **_SAVE_OPTIONS.get(suffix, {}))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, buffer.getbuffer())
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error

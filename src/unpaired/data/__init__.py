@@ -1,0 +1,28 @@
+"""Images in, tensors out: reading, folders, training crops, and the reproducible stream of unpaired samples."""
+
+from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
+from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
+from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image
+from unpaired.data.stream import Batch, UnpairedStream, batches
+from unpaired.data.transforms import DataConfig, load_resized
+
+__all__ = [
+    "EMBEDDED",
+    "IMAGE_SUFFIXES",
+    "MAX_IMAGE_PIXELS",
+    "Batch",
+    "DataConfig",
+    "EmbeddedDataset",
+    "UnpairedFiles",
+    "UnpairedStream",
+    "batches",
+    "embedded_dataset",
+    "find_test_images",
+    "find_training_images",
+    "image_to_tensor",
+    "list_images",
+    "load_resized",
+    "pair_by_name",
+    "read_image",
+    "tensor_to_image",
+]

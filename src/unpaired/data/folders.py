@@ -1,0 +1,209 @@
+"""Where the images are: files, folders and patterns in; sorted tuples of paths out."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unpaired.data.images import IMAGE_SUFFIXES
+from unpaired.errors import ConfigError, DataError, nearest
+
+_LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and DATA/testB), or --source and --target"
+_SUFFIXES_IN_WORDS = " ".join(IMAGE_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class UnpairedFiles:
+    """The image files of two domains; equal positions mean nothing."""
+
+    source: tuple[Path, ...]
+    """Images of the domain that is translated (A, the paper's X)."""
+    target: tuple[Path, ...]
+    """Images of the domain that is wanted (B, the paper's Y)."""
+
+    def swapped(self) -> UnpairedFiles:
+        """Return the same files with source and target exchanged."""
+        return UnpairedFiles(self.target, self.source)
+
+
+def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
+    """List the image files that a path names, in an order that is the same on every machine.
+
+    Args:
+        where: One file (taken whatever its suffix), a folder, or a pattern such as ``"photos/*.png"`` (``**`` crosses
+            folders). Hidden files are skipped.
+        recursive: Descend into the subfolders of a folder (hidden ones excepted).
+
+    Returns:
+        At least one path, sorted by name, case-sensitively.
+
+    Raises:
+        DataError: Nothing is there, or nothing of it is an image; the message says what was found instead.
+    """
+    where = Path(where)
+    try:
+        if where.is_file():
+            return [where]
+        if where.is_dir():
+            return _list_folder(where, recursive)
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
+    if glob.has_magic(str(where)):
+        matches = [Path(match) for match in glob.glob(str(where), recursive=True)]
+        images = sorted(path for path in matches if _is_image_name(path.name) and path.is_file())
+        if not images:
+            raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
+        return images
+    raise DataError(_missing(where))
+
+
+def _list_folder(folder: Path, recursive: bool) -> list[Path]:
+    files = list(_visible_files(folder, recursive))
+    images = sorted(path for path in files if _is_image_name(path.name))
+    if images:
+        return images
+    if files:
+        raise DataError(
+            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}); "
+            f"these suffixes are read: {_SUFFIXES_IN_WORDS}"
+        )
+    subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    inside = f"; it holds only the folders {', '.join(subfolders[:6])}" if subfolders and not recursive else ""
+    raise DataError(f"{folder}: the folder is empty{inside}; put images there ({_SUFFIXES_IN_WORDS})")
+
+
+def _visible_files(folder: Path, recursive: bool) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                yield folder / entry.name
+            elif entry.is_dir():
+                if recursive:
+                    yield from _visible_files(folder / entry.name, recursive)
+            elif entry.is_symlink():
+                raise DataError(f"{folder / entry.name}: the link points to nothing; mend or delete it")
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _missing(where: Path) -> str:
+    """Say that ``where`` does not exist, and the nearest thing that does."""
+    ancestor = where
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        last, ancestor = ancestor.name, ancestor.parent
+    try:
+        names = sorted(os.listdir(ancestor)) if ancestor.is_dir() else []
+    except OSError:
+        names = []
+    return f"{where}: there is no such file or folder{nearest(last, names)}"
+
+
+def find_training_images(
+    data: Path | str | None, source: Path | str | None = None, target: Path | str | None = None, recursive: bool = False
+) -> UnpairedFiles:
+    """Find the images of both domains for training.
+
+    Args:
+        data: A folder that holds ``trainA`` (source) and ``trainB`` (target); or ``None``.
+        source: Instead of ``data``: file pattern or folder of the source domain, together with ``target``.
+        target: The same for the target domain.
+        recursive: Descend into subfolders.
+
+    Raises:
+        ConfigError: Neither or both ways were used.
+        DataError: A folder is missing, empty or holds fewer than 2 images.
+    """
+    place_a, place_b = _places(data, source, target, "train")
+    files = UnpairedFiles(tuple(list_images(place_a, recursive)), tuple(list_images(place_b, recursive)))
+    for place, found in ((place_a, files.source), (place_b, files.target)):
+        if len(found) < 2:
+            raise DataError(f"{place}: holds only one image; training needs at least 2 in each domain")
+    return files
+
+
+def find_test_images(
+    data: Path | str | None, source: Path | str | None = None, target: Path | str | None = None, recursive: bool = False
+) -> UnpairedFiles | None:
+    """Find the held-out images of both domains, ``testA`` and ``testB``.
+
+    Args:
+        data: A folder as for :func:`find_training_images`; or ``None``.
+        source: Instead of ``data``: file, folder or pattern of the source domain, together with ``target``.
+        target: The same for the target domain.
+        recursive: Descend into subfolders.
+
+    Returns:
+        The files, or ``None`` when ``data`` holds neither folder or nothing was given at all.
+
+    Raises:
+        ConfigError: Both ways were used, or ``source`` without ``target``.
+        DataError: A folder is empty or holds no images, or only one of the two exists.
+    """
+    if data is None and source is None and target is None:
+        return None
+    if data is not None and source is None and target is None and Path(data).is_dir():
+        there = [name for name in ("testA", "testB") if (Path(data) / name).is_dir()]
+        if not there:
+            return None
+        if len(there) == 1:
+            other = "testB" if there == ["testA"] else "testA"
+            raise DataError(
+                f"{data}: has {there[0]} but no {other}; scores need both: add {other} or rename {there[0]}"
+            )
+    place_a, place_b = _places(data, source, target, "test")
+    return UnpairedFiles(tuple(list_images(place_a, recursive)), tuple(list_images(place_b, recursive)))
+
+
+def _places(
+    data: Path | str | None, source: Path | str | None, target: Path | str | None, split: str
+) -> tuple[Path, Path]:
+    if data is not None and (source is not None or target is not None):
+        raise ConfigError("give either --data or --source and --target, not both")
+    if data is None:
+        if source is None or target is None:
+            absent = "--data" if source is None and target is None else "--source" if source is None else "--target"
+            raise ConfigError(f"{absent} is missing: {_LAYOUT}")
+        return Path(source), Path(target)
+    data = Path(data)
+    if not data.is_dir():
+        problem = f"{data}: is a file, not a folder" if data.exists() else _missing(data)
+        raise DataError(f"{problem}; {_LAYOUT}")
+    for name in (f"{split}A", f"{split}B"):
+        if not (data / name).is_dir():
+            raise DataError(f"{_missing(data / name)}; {_LAYOUT}")
+    return data / f"{split}A", data / f"{split}B"
+
+
+def pair_by_name(source_files: Sequence[Path], target_files: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Pair files whose names agree up to the suffix; files without a partner are left out.
+
+    Args:
+        source_files: Any files, for example ``UnpairedFiles.source``.
+        target_files: Any files.
+
+    Returns:
+        Pairs in the order of ``source_files``; empty when no name occurs on both sides.
+
+    Raises:
+        DataError: A name occurs twice on one side (``a.png`` and ``a.jpg``).
+    """
+    targets = _by_stem(target_files)
+    return [(path, targets[stem]) for stem, path in _by_stem(source_files).items() if stem in targets]
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
+            raise DataError(
+                f"{path} and {found[path.stem].name} have the same name: pairs would be ambiguous; rename one"
+            )
+        found[path.stem] = path
+    return found

@@ -1,0 +1,285 @@
+"""The endless sequence of training samples, a function of (seed, k) alone, and its batches over processes."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from unpaired.data.cache import SHARED_BY_FORK, ImageCache
+from unpaired.data.folders import UnpairedFiles
+from unpaired.data.images import pixels_to_floats
+from unpaired.data.transforms import DataConfig, load_resized, random_crop
+from unpaired.errors import ConfigError, DataError, UserError
+
+# Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
+# numpy guarantees those, and not its shuffles, to be the same in every version.
+_SOURCE_ORDER, _TARGET_ORDER, _CROPS = 0, 1, 2
+
+
+def _random_bits(count: int, *key: int) -> np.ndarray:
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(count: int, *key: int) -> np.ndarray:
+    return np.argsort(_random_bits(count, *key), kind="stable")
+
+
+class UnpairedStream(Dataset[dict[str, Any]]):
+    """Sample ``k`` of an endless, reproducible sequence: ``stream[k]``.
+
+    Each domain is walked in passes. A pass is a permutation of its own that uses every image once; when the smaller
+    domain is through, its next pass begins with a fresh permutation. So one epoch of ``images_per_epoch`` samples
+    shows every image of the larger domain once. The number of processes, the batch size and where a run was
+    interrupted cannot change what ``stream[k]`` is.
+    """
+
+    def __init__(self, files: UnpairedFiles, config: DataConfig, seed: int) -> None:
+        """Prepare the sequence; no image is read yet.
+
+        Args:
+            files: At least one file in each domain.
+            config: How images are read and cropped.
+            seed: 0 or greater.
+
+        Raises:
+            ConfigError: The seed is negative.
+            DataError: A domain has no file.
+        """
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}: it must be 0 or greater")
+        for domain in ("source", "target"):
+            if not getattr(files, domain):
+                raise DataError(f"the {domain} domain has no image")
+        self.files = files
+        self.config = config
+        self.seed = seed
+        count = len(files.source) + len(files.target)
+        self._cache = ImageCache(count, int(config.cache_gib * 2**30), config.num_workers)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Samples after which every image was used at least once: the size of the larger domain."""
+        return max(len(self.files.source), len(self.files.target))
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded images in memory now."""
+        return self._cache.used_bytes
+
+    def file_numbers(self, k: int) -> tuple[int, int]:
+        """Return which source file and which target file sample ``k`` shows."""
+        if k < 0:
+            raise IndexError(f"samples are numbered from 0, got {k}")
+        return (
+            self._file_number(k, len(self.files.source), _SOURCE_ORDER),
+            self._file_number(k, len(self.files.target), _TARGET_ORDER),
+        )
+
+    def _file_number(self, k: int, count: int, purpose: int) -> int:
+        number_of_pass, position = divmod(k, count)
+        return int(_permutation(count, self.seed, purpose, number_of_pass)[position])
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        """Return sample ``k``.
+
+        Returns:
+            ``source`` and ``target``, float32 (C, S, S) in [-1, 1] with S = ``image_size``, and ``index`` = k.
+
+        Raises:
+            DataError: One of the two files cannot be used.
+        """
+        source, target = self._crops(k)
+        return {
+            "source": pixels_to_floats(torch.from_numpy(source)),
+            "target": pixels_to_floats(torch.from_numpy(target)),
+            "index": k,
+        }
+
+    def _crops(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        source_number, target_number = self.file_numbers(k)
+        draws = [int(x) for x in _random_bits(6, self.seed, _CROPS, k)]
+        source = self._cache.get(source_number, lambda: load_resized(self.files.source[source_number], self.config))
+        target = self._cache.get(
+            len(self.files.source) + target_number, lambda: load_resized(self.files.target[target_number], self.config)
+        )
+        return (
+            random_crop(source, self.config, (draws[0], draws[1], draws[2])),
+            random_crop(target, self.config, (draws[3], draws[4], draws[5])),
+        )
+
+    def __getitems__(self, indices: list[int]) -> _Stacked | UserError:
+        """Return a whole local batch as uint8 (b, C, S, S) twice and the indices; called by the loading process.
+
+        Bytes are a quarter of the floats to hand from process to process.
+
+        A file that cannot be used is returned, not raised: it must reach the person as it is, without the traceback
+        that the loader would wrap around it.
+        """
+        try:
+            samples = [self._crops(k) for k in indices]
+        except UserError as error:
+            return error
+        source, target = (torch.from_numpy(np.stack(domain)) for domain in zip(*samples, strict=True))
+        return source, target, torch.tensor(indices, dtype=torch.int64)
+
+
+_Stacked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The part of one global batch that one process trains on."""
+
+    source: torch.Tensor
+    """(b, C, S, S) float32 in [-1, 1], b >= 1."""
+    target: torch.Tensor
+    """(b, C, S, S) float32 in [-1, 1]."""
+    index: torch.Tensor
+    """(b,) int64 on the CPU: the number of each sample in the stream."""
+    weight: float
+    """Factor for the mean loss of this batch; the mean over processes of ``weight * loss`` is the global mean."""
+    global_size: int
+    """Images in the batch of all processes together."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its images on ``device``; from pinned memory the copy does not wait."""
+        source, target = (x.to(device, non_blocking=True) for x in (self.source, self.target))
+        return Batch(source, target, self.index, self.weight, self.global_size)
+
+
+@dataclass(frozen=True)
+class _Share:
+    indices: list[int]
+    weight: float
+    global_size: int
+
+
+def _shares(start: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[_Share]:
+    """Yield what process ``rank`` gets of each global batch of samples ``start`` to ``stop - 1``."""
+    for first in range(start, stop, batch_size):
+        last = min(first + batch_size, stop)
+        indices = list(range(first + rank, last, world_size))
+        weight = len(indices) * world_size / (last - first)
+        # A process must take part in every step; without a share it computes one image that counts for nothing.
+        yield _Share(indices or [first], weight, last - first)
+
+
+def batches(
+    stream: UnpairedStream,
+    start: int,
+    stop: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield the batches of samples ``start`` to ``stop - 1``, in order.
+
+    Global batches of ``batch_size`` samples are dealt out to the processes one image at a time. The last batch may be
+    short, and ``batch_size`` need not be a multiple of ``world_size``: ``Batch.weight`` keeps the mean right. Images
+    are prepared by ``stream.config.num_workers`` processes, which end when the iterator is exhausted, closed or
+    dropped.
+
+    Args:
+        stream: The samples; decoded images stay in its cache between calls.
+        start: The first sample (the images seen so far).
+        stop: One past the last sample.
+        batch_size: Images per step over all processes, at least 1.
+        rank: This process, from 0.
+        world_size: The number of processes.
+        pin_memory: Put batches into pinned memory, for copies to a GPU that do not wait.
+
+    Raises:
+        ConfigError: ``batch_size`` is less than 1.
+        ValueError: ``rank`` is not in [0, world_size), or ``start`` is negative.
+        DataError: An image cannot be used, or a loading process died.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}: it must be 1 or greater")
+    if not 0 <= rank < world_size or start < 0:
+        raise ValueError(f"rank {rank} of {world_size} processes, start {start}: out of range")
+    return _batches(stream, lambda: _shares(start, stop, batch_size, rank, world_size), pin_memory)
+
+
+def _batches(stream: UnpairedStream, shares: Any, pin_memory: bool) -> Iterator[Batch]:
+    workers = stream.config.num_workers
+    loader: Any = DataLoader(
+        stream,
+        batch_sampler=_IndexLists(shares),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else each call would draw from the global one, and resumed runs would differ
+        worker_init_fn=_leave_signals_to_the_parent if workers else None,
+        multiprocessing_context="fork" if workers and SHARED_BY_FORK else None,
+    )
+    loaded = _start(loader)
+    try:
+        for share in shares():
+            result = _next(loaded)
+            if isinstance(result, UserError):
+                raise result
+            source, target, index = result
+            source, target = (pixels_to_floats(pixels, pin_memory) for pixels in (source, target))
+            yield Batch(source, target, index, share.weight, share.global_size)
+    finally:
+        # Dropping the loader ends its processes, but an exception on its way up (Ctrl-C) may hold frames that hold it.
+        getattr(loaded, "_shutdown_workers", bool)()
+        del loaded, loader
+
+
+def _start(loader: Any) -> Iterator[Any]:
+    """Start the loading processes, and keep torch from raising a dead one's error in the midst of other code.
+
+    Its SIGCHLD handler would do that wherever the training loop happens to be. Without it the death is noticed when
+    the next batch is due, within 5 seconds, and explained.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _next(loaded: Iterator[Any]) -> Any:
+    try:
+        return next(loaded)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that prepares images died ({str(error).splitlines()[0]}); most often memory ran out: "
+            "lower num_workers or cache_gib, or set num_workers to 0"
+        ) from error
+
+
+class _IndexLists:
+    """What DataLoader calls a batch sampler."""
+
+    def __init__(self, shares: Any) -> None:
+        self._shares = shares
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (share.indices for share in self._shares())
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+def _leave_signals_to_the_parent(worker_id: int) -> None:
+    # Ctrl-C and a job manager's SIGTERM reach the whole group. The training process decides (it may want to save
+    # first); the loading processes follow when it closes the loader, and end by themselves when it is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

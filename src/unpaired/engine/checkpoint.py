@@ -1,0 +1,180 @@
+"""Checkpoints: every object with state in one file, written atomically, the newest valid one found again.
+
+Servable weights are kept apart (``export_weights``): safetensors beside a JSON description, no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load as load_safetensors_bytes
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from unpaired.errors import CheckpointError, TrainingError
+from unpaired.files import write_atomically
+
+_FOOTER = b"unpaired-sha256:"
+_FORMAT = 1
+
+
+class Stateful(Protocol):
+    """Anything whose state belongs in a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: ``checkpoint_<images seen>.pt``, the last ``keep`` of them.
+
+    Each file is what ``torch.save`` writes, followed by its SHA-256, so a truncated or altered file is recognised.
+
+    Args:
+        folder: Where the files lie; made when first written to.
+        method: Name of the method; a checkpoint of another one is refused.
+        keep: How many files stay.
+    """
+
+    def __init__(self, folder: Path, method: str, keep: int = 3) -> None:
+        self.folder = folder
+        self.method = method
+        self.keep = keep
+
+    def files(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        found = {}
+        for path in self.folder.glob("checkpoint_*.pt"):
+            if match := re.fullmatch(r"checkpoint_(\d+)\.pt", path.name):
+                found[int(match[1])] = path
+        return [found[images] for images in sorted(found)]
+
+    def save(self, objects: Mapping[str, Stateful], images_seen: int) -> Path:
+        """Write one checkpoint and remove those beyond ``keep``.
+
+        Raises:
+            TrainingError: It cannot be written (a full disk, say); the earlier checkpoints are untouched.
+        """
+        buffer = io.BytesIO()
+        state = {name: value.state_dict() for name, value in objects.items()}
+        torch.save(
+            {"format": _FORMAT, "method": self.method, "images_seen": images_seen, "state": state},
+            buffer,
+        )
+        payload = buffer.getbuffer()
+        path = self.folder / f"checkpoint_{images_seen:09d}.pt"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, payload, _FOOTER + hashlib.sha256(payload).digest())
+        except OSError as error:
+            kept = self.files()
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no earlier checkpoint"
+            raise TrainingError(
+                f"cannot save the checkpoint {path}: {error.strerror or error}; {last}. "
+                "Make room (or choose another --out), then run the same command to go on"
+            ) from error
+        for old in self.files()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def restore(self, objects: Mapping[str, Stateful], report: Callable[[str], None]) -> int:
+        """Load the newest valid checkpoint into ``objects``; damaged ones are reported and passed over.
+
+        Returns:
+            Images seen at that checkpoint; 0 when there is none.
+
+        Raises:
+            CheckpointError: It belongs to another method, or every checkpoint is damaged.
+        """
+        files = self.files()
+        for path in reversed(files):
+            try:
+                payload = read_checkpoint(path)
+            except CheckpointError as error:
+                report(f"{error}; trying the one before it")
+                continue
+            if payload["method"] != self.method:
+                raise CheckpointError(
+                    f"{path} is a checkpoint of the method '{payload['method']}', not of '{self.method}': "
+                    "choose another --out or the method it was made with"
+                )
+            for name, value in objects.items():
+                try:
+                    value.load_state_dict(payload["state"][name])
+                except (KeyError, RuntimeError, ValueError) as error:
+                    first = str(error).strip().splitlines()
+                    raise CheckpointError(
+                        f"{path} does not fit this run: '{name}' cannot be loaded ({' '.join(first[:2])[:200]}); "
+                        "choose another --out or the settings it was made with"
+                    ) from error
+            return int(payload["images_seen"])
+        if files:
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is damaged; remove that folder to train from the start"
+            )
+        return 0
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and verify one checkpoint file.
+
+    Raises:
+        CheckpointError: It cannot be read, is truncated, or was altered.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    body, footer = raw[: -len(_FOOTER) - 32], raw[-len(_FOOTER) - 32 :]
+    if footer != _FOOTER + hashlib.sha256(body).digest():
+        raise CheckpointError(f"the checkpoint {path} is damaged (its checksum does not match)")
+    try:
+        payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here, all of which mean the same to the reader
+        raise CheckpointError(f"the checkpoint {path} cannot be decoded ({type(error).__name__})") from error
+    if payload.get("format") != _FORMAT:
+        raise CheckpointError(f"the checkpoint {path} has format {payload.get('format')}; this version reads {_FORMAT}")
+    return payload
+
+
+def export_weights(folder: Path, description: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write servable weights: ``model.json`` and one safetensors file per entry of ``weights`` (``ema``, ``last``).
+
+    Args:
+        folder: Where to; made if missing.
+        description: Method, settings, channels, versions: whatever ``Translator`` needs to rebuild the networks.
+        weights: Name of the file (without suffix) -> tensors by name.
+
+    Raises:
+        TrainingError: A file cannot be written; earlier files are untouched.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in weights.items():
+            plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            write_atomically(folder / f"{name}.safetensors", safetensors_bytes(plain))
+        write_atomically(folder / "model.json", json.dumps(description, indent=2).encode())
+    except OSError as error:
+        raise TrainingError(f"cannot write the weights in {folder}: {error.strerror or error}; make room") from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        return load_safetensors_bytes(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    except Exception as error:  # safetensors' own error type differs between versions
+        raise CheckpointError(f"the weights {path} are damaged ({error})") from error

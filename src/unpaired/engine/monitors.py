@@ -1,0 +1,267 @@
+"""What a person sees of a training run: progress, the log, TensorBoard, sample grids; and what ends it early."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from unpaired.data import Batch, tensor_to_image
+from unpaired.engine.ema import EMA
+from unpaired.errors import TrainingError
+from unpaired.files import write_atomically
+from unpaired.methods.base import Method
+from unpaired.reports import image_grid, png_bytes
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM ask for a clean end after the current step; a second Ctrl-C ends at once.
+
+    With several processes all of them agree on the step at which they end.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.signalled = False
+        self._fabric = fabric
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._handle)
+            except ValueError:  # not the main thread: whoever runs us there has another way to stop
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signalled = True
+
+    def requested(self) -> bool:
+        """Whether to end now; the same answer in every process."""
+        if self._fabric.world_size > 1:
+            vote = torch.tensor(float(self.signalled), device=self._fabric.device)
+            votes = self._fabric.all_reduce(vote, reduce_op="sum")
+            assert isinstance(votes, Tensor)
+            self.signalled = votes.item() > 0
+        return self.signalled
+
+
+class Monitor:
+    """Collects loss terms without reading them, and every ``log_every`` images checks, averages and reports them.
+
+    Files in the run folder: ``log.jsonl`` (one line per interval), ``tensorboard/``, ``samples/<images>.png``.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        fabric: Fabric,
+        method: Method,
+        ema: EMA,
+        log_every: int,
+        examples: Tensor,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.run = run
+        self.fabric = fabric
+        self.method = method
+        self.ema = ema
+        self.log_every = log_every
+        self.examples = examples
+        self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
+        self._terms: dict[str, list[tuple[int, Tensor]]] = {}
+        self._bar: Progress | None = None
+        self._writer: Any = None
+
+    def say(self, message: str) -> None:
+        """Print one line for the person at the terminal."""
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, seen: int, total: int) -> Iterator[None]:
+        """Show progress from ``seen`` to ``total`` images; the log is cut back to ``seen`` first."""
+        self._start_images, self._start_time = seen, time.perf_counter()
+        self._logged, self._logged_time, self._total = seen, self._start_time, total
+        if self.fabric.is_global_zero:
+            self._cut_log(seen)
+            self._open_tensorboard(seen)
+        if seen:
+            self.say(f"Going on after {seen:,} of {total:,} images.")
+        self._bar = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[losses]}", style="dim"),
+            console=self.console,
+            disable=not self.console.is_terminal or self.console.quiet,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=seen, speed="", losses="")
+        with self._bar:
+            yield
+        if self._writer is not None:
+            self._writer.finalize("success")
+
+    def step(self, seen: int, batch: Batch, terms: dict[str, Tensor], learning_rate: float) -> None:
+        """Note the terms of one step; every ``log_every`` images, check and report those of the interval."""
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append((seen, value.detach() * batch.weight))
+        if self._bar is not None and not self._bar.disable:
+            elapsed = time.perf_counter() - self._start_time
+            speed = f"{(seen - self._start_images) / elapsed:.2f} images/s, {_peak_memory_gib(self.fabric):.1f} GiB"
+            self._bar.update(self._task, completed=seen, speed=speed)
+        if seen // self.log_every > (seen - batch.global_size) // self.log_every or seen >= self._total:
+            self._report(seen, learning_rate)
+
+    def check(self, *, stateful_is_finite: bool) -> None:
+        """Refuse to go on (or to save) with a loss or a weight that is not finite.
+
+        Raises:
+            TrainingError: Naming the term and the image at which it first happened.
+        """
+        self._means(keep=True)
+        if not stateful_is_finite:
+            raise TrainingError(self._not_finite("a network's weights are", "before this checkpoint"))
+
+    def sample(self, seen: int) -> None:
+        """Write ``samples/<images>.png``: inputs, translations by the averaged and by the live weights."""
+        if not self.fabric.is_global_zero or len(self.examples) == 0:
+            return
+        columns = {"input": [tensor_to_image(x) for x in self.examples]}
+        columns["average (EMA)"] = self._translations(averaged=True)
+        columns["last"] = self._translations(averaged=False)
+        folder = self.run / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{seen:09d}.png", png_bytes(image_grid(columns)))
+
+    def close(self, seen: int, *, finished: bool) -> None:
+        """Report what is left and say how it ended."""
+        if any(self._terms.values()):
+            self._report(seen, None)
+        minutes = (time.perf_counter() - self._start_time) / 60
+        state = "Finished" if finished else "Stopped and saved"
+        self.say(f"{state} after {seen:,} of {self._total:,} images ({minutes:.1f} minutes this time).")
+
+    @torch.no_grad()
+    def _translations(self, *, averaged: bool) -> list[Any]:
+        device = self.fabric.device
+
+        def run() -> list[Any]:
+            with self.fabric.autocast():
+                return [tensor_to_image(self.method.translate(x[None].to(device))[0].float()) for x in self.examples]
+
+        if not averaged:
+            return run()
+        with self.ema.applied():
+            return run()
+
+    def _report(self, seen: int, learning_rate: float | None) -> None:
+        means = self._means(keep=False)
+        now = time.perf_counter()
+        seconds, images = now - self._logged_time, seen - self._logged
+        self._logged, self._logged_time = seen, now
+        if not self.fabric.is_global_zero:
+            return
+        record = {
+            "images_seen": seen,
+            "images_per_second": round(images / seconds, 4) if seconds > 0 else None,
+            "seconds_per_image": round(seconds / images, 6) if images else None,
+            "peak_memory_gib": round(_peak_memory_gib(self.fabric), 3),
+            "learning_rate": learning_rate,
+            "terms": means,
+        }
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._writer is not None:
+            self._writer.log_metrics({f"loss/{name}": value for name, value in means.items()}, seen)
+            rates = {"images_per_second": record["images_per_second"], "peak_memory_gib": record["peak_memory_gib"]}
+            self._writer.log_metrics({f"cost/{name}": value for name, value in rates.items()}, seen)
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        if self._bar is not None and not self._bar.disable:
+            self._bar.update(self._task, losses=losses)
+        else:
+            left = (self._total - seen) * (now - self._start_time) / max(1, seen - self._start_images)
+            self.say(
+                f"{seen:>9,} / {self._total:,} images  {images / seconds:.2f} images/s  "
+                f"ETA {left / 60:.1f} min  {record['peak_memory_gib']:.1f} GiB  {losses}"
+            )
+
+    def _means(self, *, keep: bool) -> dict[str, float]:
+        means = {}
+        for name, entries in self._terms.items():
+            if not entries:
+                continue
+            values = torch.stack([value for _, value in entries]).float()
+            if self.fabric.world_size > 1:
+                values = self.fabric.all_reduce(values, reduce_op="mean")  # type: ignore[assignment]
+            values = values.cpu()
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                seen = entries[int(bad[0])][0]
+                raise TrainingError(self._not_finite(f"the loss term '{name}' is", f"at image {seen:,}"))
+            means[name] = float(values.double().mean())
+        if not keep:
+            self._terms = {}
+        return means
+
+    def _not_finite(self, what: str, when: str) -> str:
+        kept = sorted((self.run / "checkpoints").glob("checkpoint_*.pt"))
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+        return (
+            f"{what} not finite {when}, so training stopped; {last}. Lower --learning-rate, "
+            "use --precision 32, or look for broken images; the same command goes on from that checkpoint"
+        )
+
+    def _cut_log(self, seen: int) -> None:
+        path = self.run / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _images_seen(line) <= seen]
+            if len(kept) < len(lines):
+                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+    def _open_tensorboard(self, seen: int) -> None:
+        from lightning_fabric.loggers import TensorBoardLogger  # takes a second to import
+
+        self._writer = TensorBoardLogger(
+            root_dir=self.run, name="tensorboard", version="", purge_step=seen + 1 if seen else None
+        )
+
+
+def _images_seen(line: str) -> float:
+    try:
+        return json.loads(line)["images_seen"]
+    except (ValueError, KeyError, TypeError):  # a line cut short by a crash
+        return float("inf")
+
+
+def _peak_memory_gib(fabric: Fabric) -> float:
+    """Peak memory of the device (CUDA) or of this process (otherwise), GiB."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(fabric.device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,262 @@
+"""The training loop: one for every method, any number of processes, resumable to the bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unpaired.data import Batch, UnpairedStream, batches
+from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
+from unpaired.engine.ema import EMA
+from unpaired.engine.monitors import Monitor, StopSignal
+from unpaired.errors import BackendError, ConfigError, TrainingError
+from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length, seeds, precision, processes and bookkeeping of a training run. Intervals count images."""
+
+    images: int | None = None
+    """Length of training in images; unset means the method's published number of epochs."""
+    batch_size: int = 1
+    """Images per step over all processes."""
+    seed: int = 0
+    """Seed of initial weights, sample order, augmentation and every random draw."""
+    precision: Literal["32", "bf16-mixed"] = "32"
+    """Arithmetic of the networks; selection and losses stay in float32."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: int = 1
+    """Number of processes on this machine, one device each (on the CPU: gloo)."""
+    threads: int | None = None
+    """CPU threads of each process; unset leaves torch's choice."""
+    ema_half_life_images: float = 1000.0
+    """Half-life, in images, of the averaged weights that are served."""
+    log_every: int = 100
+    """Images between two lines of the log."""
+    sample_every: int | None = None
+    """Images between two sample grids; unset means a twentieth of training."""
+    checkpoint_every: int | None = None
+    """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
+    keep_checkpoints: int = 3
+    """How many checkpoints stay on disk."""
+    stop_after: int | None = None
+    """End this session once so many images are seen (the schedule still spans all of them); resume later."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "devices", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("images", "threads", "sample_every", "checkpoint_every", "stop_after"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.ema_half_life_images > 0:
+            raise ConfigError(f"ema_half_life_images must be above 0, not {self.ema_half_life_images}")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a call of ``fit`` ended.
+
+    Attributes:
+        images_seen: Images seen in all, earlier sessions included.
+        finished: Whether training reached its full length.
+        interrupted: Whether a signal ended it.
+    """
+
+    images_seen: int
+    finished: bool
+    interrupted: bool
+
+
+def make_fabric(config: TrainingConfig) -> Fabric:
+    """Fabric for the devices, precision and processes that ``config`` asks for.
+
+    Raises:
+        BackendError: The accelerator is not on this machine.
+    """
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "accelerator: 'cuda' was asked for, but this machine has no usable CUDA device "
+            f"(torch {torch.__version__} sees none); use --accelerator cpu or auto"
+        )
+    if config.accelerator == "mps" and not torch.backends.mps.is_available():
+        raise BackendError("accelerator: 'mps' was asked for, but this machine has none; use --accelerator cpu or auto")
+    if config.accelerator == "cuda" and config.devices > torch.cuda.device_count():
+        raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
+    precision: Any = {"32": "32-true"}.get(config.precision, config.precision)
+    strategy = "ddp" if config.devices > 1 else "auto"
+    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=precision)
+
+
+def fit(
+    method: Method,
+    stream: UnpairedStream,
+    config: TrainingConfig,
+    optimiser: OptimiserConfig,
+    *,
+    fabric: Fabric,
+    run: Path,
+    name: str,
+    total: int,
+    examples: Tensor,
+    description: Mapping[str, Any],
+    quiet: bool = False,
+) -> FitResult:
+    """Train ``method`` until ``total`` images are seen, going on from the newest checkpoint in ``run``.
+
+    Args:
+        method: What to train, on any device.
+        stream: The training images.
+        config: Length, intervals, seeds.
+        optimiser: Adam and its schedule.
+        fabric: Devices and processes, already launched.
+        run: The run folder.
+        name: The method's name, written into checkpoints.
+        total: Length of training in images.
+        examples: Source images for the sample grids, (n, C, H, W) in [-1, 1].
+        description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
+        quiet: Print nothing.
+
+    Raises:
+        TrainingError: A loss is not finite, or a file cannot be written.
+        CheckpointError: The run's checkpoints do not fit.
+    """
+    method.to(fabric.device)
+    optimizers = {phase.name: _adam(method, phase.networks, optimiser) for phase in method.phases}
+    ema = EMA(method.served_networks(), config.ema_half_life_images)
+    stateful: dict[str, Stateful] = {
+        "method": method,
+        "ema": ema,
+        **{f"optimizer_{key}": value for key, value in optimizers.items()},
+    }
+    checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
+    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, quiet=quiet)
+    seen = saved = checkpoints.restore(stateful, monitor.say)
+    stop_at = min(total, config.stop_after or total)
+    save_every = config.checkpoint_every or max(1, min(5000, total // 20))
+    sample_every = config.sample_every or max(1, total // 20)
+
+    def save() -> None:
+        monitor.check(stateful_is_finite=_finite(method))
+        if fabric.is_global_zero:
+            checkpoints.save(stateful, seen)
+            export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
+        fabric.barrier()
+
+    step = 0
+    with StopSignal(fabric) as stop, monitor.progress(seen, total):
+        for batch in batches(
+            stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
+            pin_memory=fabric.device.type == "cuda",
+        ):  # fmt: skip
+            images = _to_device(batch, config.seed, fabric.device)
+            torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # any stray draw depends on the image only
+            terms: dict[str, Tensor] = {}
+            with fabric.autocast():
+                outputs = method.forward_train(images)
+            for phase in method.phases:
+                if step % phase.interval == 0:
+                    _set_learning_rate(optimizers[phase.name], optimiser, seen / total)
+                    with _only(method, phase.networks), fabric.autocast():
+                        loss = phase.loss(outputs)
+                        terms |= loss
+                    _update(optimizers[phase.name], torch.stack(list(loss.values())).sum() * batch.weight, fabric)
+            del outputs
+            before, seen, step = seen, seen + batch.global_size, step + 1
+            ema.update(seen, batch.global_size)
+            monitor.step(seen, batch, terms, optimiser.learning_rate * optimiser.factor(before / total))
+            if seen // sample_every > before // sample_every:
+                monitor.sample(seen)
+            if seen // save_every > before // save_every and seen < stop_at:
+                save()
+                saved = seen
+            if stop.requested():
+                break
+        if seen > saved:
+            save()
+        monitor.close(seen, finished=seen >= total)
+    return FitResult(seen, finished=seen >= total, interrupted=stop.signalled)
+
+
+def seconds_per_step(method: Method, optimiser: OptimiserConfig, image_size: int, *, steps: int = 12) -> float:
+    """Median time of a training step at batch 1 on the CPU, in seconds; ``method`` is used up by it."""
+    optimizers = {phase.name: _adam(method, phase.networks, optimiser) for phase in method.phases}
+    generator = torch.Generator().manual_seed(0)
+    channels = next(method.parameters()).shape[1]
+    times = []
+    for number in range(steps):
+        source, target = torch.rand(2, 1, channels, image_size, image_size, generator=generator) * 2 - 1
+        started = time.perf_counter()
+        outputs = method.forward_train(ImageBatch(source, target, image_seeds(0, [number])))
+        for phase in method.phases:
+            with _only(method, phase.networks):
+                loss = torch.stack(list(phase.loss(outputs).values())).sum()
+            optimizers[phase.name].zero_grad(set_to_none=True)
+            loss.backward()
+            optimizers[phase.name].step()
+        times.append(time.perf_counter() - started)
+    return sorted(times[2:])[len(times[2:]) // 2]
+
+
+def _adam(method: Method, networks: Iterable[str], optimiser: OptimiserConfig) -> torch.optim.Adam:
+    parameters = [p for network in networks for p in getattr(method, network).parameters()]
+    betas = (optimiser.beta1, optimiser.beta2)
+    return torch.optim.Adam(parameters, lr=optimiser.learning_rate, betas=betas, foreach=True)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, optimiser: OptimiserConfig, progress: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = optimiser.learning_rate * optimiser.factor(progress)
+
+
+@contextmanager
+def _only(method: nn.Module, networks: Iterable[str]) -> Iterator[None]:
+    """Freeze everything but ``networks``: no gradient is computed that no optimizer of this phase would use."""
+    trained = {id(p) for network in networks for p in getattr(method, network).parameters()}
+    frozen = [p for p in method.parameters() if id(p) not in trained and p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, fabric: Fabric) -> None:
+    """Backward, average over the processes in one message, step."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if fabric.world_size > 1:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+        assert isinstance(flat, Tensor)
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+    optimizer.step()
+
+
+def _to_device(batch: Batch, seed: int, device: torch.device) -> ImageBatch:
+    source, target = batch.source.to(device, non_blocking=True), batch.target.to(device, non_blocking=True)
+    return ImageBatch(source, target, image_seeds(seed, batch.index))
+
+
+def _finite(method: nn.Module) -> bool:
+    return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())
+
+
+def _weights(ema: EMA) -> dict[str, dict[str, Tensor]]:
+    return {"ema": ema.weights(), "last": ema.live_weights()}
+
+
+__all__ = ["FitResult", "TrainingConfig", "TrainingError", "fit", "make_fabric"]

@@ -1,0 +1,48 @@
+"""The one family of errors that a person can cause and mend.
+
+Everything below the command line raises these with a message that names the file, value or setting and says what to
+do; the command line prints the message without a traceback and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a file, a value, a setting, a machine."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """An image, folder or data set cannot be used."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting is unknown or has a value that cannot work."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or exported model cannot be read or written, or belongs to something else."""
+
+
+class BackendError(UserError, ValueError):
+    """A backend, device or optional package was asked for by name and cannot run; the message lists every reason."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on (a loss is not finite, the disk is full); what was saved stays."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known word, or an empty string.
+
+    >>> nearest("bach_size", ["batch_size", "seed"])
+    " (did you mean 'batch_size'?)"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,13 @@
+"""Methods: one paper, one file; adding one is a file, a row here and a run in ``runs.py``."""
+
+from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, Phase, image_seeds
+from unpaired.methods.cut import CUT, FastCUT
+from unpaired.methods.qs_attn import QSAttn
+
+METHODS: dict[str, type[Method]] = {
+    "qs_attn": QSAttn,
+    "cut": CUT,
+    "fastcut": FastCUT,
+}
+
+__all__ = ["METHODS", "ImageBatch", "Method", "OptimiserConfig", "Phase", "image_seeds"]

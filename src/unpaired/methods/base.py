@@ -1,0 +1,154 @@
+"""What every method is: networks, phases of loss terms, and a translation. The engine knows nothing more of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam and its schedule, counted in images; the values of the CUT family (method.md, section 1)."""
+
+    learning_rate: float = 2e-4
+    """Learning rate of Adam for every network."""
+    beta1: float = 0.5
+    """Adam's decay of the gradient's running mean."""
+    beta2: float = 0.999
+    """Adam's decay of the squared gradient's running mean."""
+    epochs: int = 400
+    """Length of training when the number of images is not given: passes over the larger of the two sets."""
+    constant_fraction: float = 0.5
+    """Share of training at the full learning rate; over the rest it falls linearly to zero."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(f"beta1 and beta2 must lie in [0, 1), not {self.beta1} and {self.beta2}")
+        if self.epochs < 1:
+            raise ConfigError(f"epochs must be at least 1, not {self.epochs}")
+        if not 0 <= self.constant_fraction <= 1:
+            raise ConfigError(f"constant_fraction must lie in [0, 1], not {self.constant_fraction}")
+
+    def factor(self, progress: float) -> float:
+        """Multiplier of the learning rate after ``progress`` (0 at the start, 1 at the end) of training."""
+        if progress <= self.constant_fraction:
+            return 1.0
+        return max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """One unpaired batch on one device.
+
+    Attributes:
+        source: I_x, (B, C, H, W) float in [-1, 1].
+        target: I_y, (B, C, H, W) float in [-1, 1]; not paired with the source.
+        seeds: (B,) int64 on the CPU, one per image, a function of (training seed, image): every random draw of a method
+            is a function of these, so that it does not depend on batch size, process count or device.
+    """
+
+    source: Tensor
+    target: Tensor
+    seeds: Tensor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer step of a training step.
+
+    Attributes:
+        name: Key of its optimizer in the checkpoint.
+        networks: Names of the method's attributes that it updates; all others are frozen while it runs.
+        loss: Maps the outputs of ``forward_train`` to named loss terms, each already weighted, mean over the images.
+        interval: Run the phase at every ``interval``-th step.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    loss: Callable[[Any], dict[str, Tensor]]
+    interval: int = 1
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods: one paper, one file.
+
+    Subclasses set ``Config``, ``title`` and ``citation``, create their networks in ``__init__`` and list ``phases`` in
+    the order of the training step.
+    """
+
+    Config: ClassVar[type]
+    title: ClassVar[str]
+    citation: ClassVar[str]
+    served: ClassVar[tuple[str, ...]] = ("generator",)
+    """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
+
+    phases: tuple[Phase, ...]
+    smallest_image: int = 4
+    """The smallest training image, in pixels, that every network accepts."""
+
+    @abstractmethod
+    def forward_train(self, batch: ImageBatch) -> Any:
+        """Compute every image and encoding that the losses need, once."""
+
+    @abstractmethod
+    def translate(self, x_BCHW: Tensor) -> Tensor:
+        """Translate source images: (B, C, H, W) in [-1, 1], sides at least 4 -> the same sides rounded up to 4."""
+
+    @abstractmethod
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """Features of images at named places of the encoder, for heat maps of significance."""
+
+    def selection(self, tap: str) -> dict[str, Any]:
+        """Options of ``query_selected_attention`` at one tap; methods without selection sample at random."""
+        return {"significance": "random", "routing": "none"}
+
+    def served_networks(self) -> dict[str, nn.Module]:
+        """The networks that ``translate`` needs, by name."""
+        return {name: getattr(self, name) for name in self.served}
+
+
+def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:
+    """Make independent seeds for one purpose out of the seeds of the images.
+
+    Args:
+        seeds: (B,) int64 on the CPU.
+        salts: What the seeds are for (a tap's number, a term's number).
+
+    Returns:
+        (B,) int64 on the CPU: splitmix64 over the seed and each salt in turn.
+    """
+    mixed = []
+    for seed in seeds.tolist():
+        for salt in salts:
+            seed = _splitmix64((seed ^ _splitmix64(salt & _MASK)) & _MASK)
+        mixed.append(seed - (1 << 64) if seed >= 1 << 63 else seed)
+    return torch.tensor(mixed, dtype=torch.int64)
+
+
+def coin_flips(seeds: Tensor) -> list[bool]:
+    """One fair coin per image, decided on the host."""
+    return [bool(_splitmix64(seed & _MASK) >> 63) for seed in seeds.tolist()]
+
+
+_MASK = (1 << 64) - 1
+
+
+def _splitmix64(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def image_seeds(seed: int, indices: Sequence[int] | Tensor) -> Tensor:
+    """Seeds of images by their place in the training sequence: (B,) int64 on the CPU."""
+    return derive_seeds(torch.as_tensor(indices, dtype=torch.int64), seed)

@@ -1,0 +1,209 @@
+"""CUT and FastCUT: contrastive learning between an image and its translation at random locations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from unpaired.errors import ConfigError
+from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
+from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, Phase, coin_flips, derive_seeds
+from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.ops import query_selected_attention
+
+
+@dataclass(frozen=True)
+class CUTConfig:
+    """Settings of CUT; the defaults are the paper's."""
+
+    base_channels: int = 64
+    """Width of the generator and of the discriminator."""
+    blocks: int = 9
+    """Residual blocks of the generator."""
+    taps: tuple[str, ...] = DEFAULT_TAPS
+    """Places of the encoder where the contrastive loss is taken."""
+    num_queries: int = 256
+    """N: anchors per tap and image (all locations where a map has fewer)."""
+    temperature: float = 0.07
+    """tau of Eq. 2, the contrastive loss."""
+    projector_width: int = 256
+    """Dimension of the projected features."""
+    adversarial_weight: float = 1.0
+    """Weight of the generator's adversarial term."""
+    contrastive_weight: float = 1.0
+    """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
+    identity_weight: float = 1.0
+    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves the identity pass out."""
+    contrastive_reduction: Literal["mean", "sum"] = "mean"
+    """How L_X and L_Y join: their mean (the published code) or their sum (Eq. 3)."""
+    flip_equivariance: bool = False
+    """Translate a mirrored input half of the time and compare it with the features of the plain one."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """Adam and its schedule."""
+
+    def __post_init__(self) -> None:
+        for name in ("base_channels", "blocks", "num_queries", "projector_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, not {self.temperature}")
+        for name in ("adversarial_weight", "contrastive_weight", "identity_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class FastCUTConfig(CUTConfig):
+    """Settings of FastCUT: CUT without the identity pass, a stronger contrastive loss and mirrored inputs."""
+
+    contrastive_weight: float = 10.0
+    """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
+    identity_weight: float = 0.0
+    """Weight of L_Y; 0 leaves the identity pass out."""
+    flip_equivariance: bool = True
+    """Translate a mirrored input half of the time and compare it with the features of the plain one."""
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=200, constant_fraction=0.75))
+    """Adam and its schedule."""
+
+
+@dataclass(frozen=True)
+class ContrastiveOutputs:
+    """What one training step computes, once. K = 2 with the identity pass, else 1.
+
+    Attributes:
+        target: I_y, (B, C, H, W).
+        translated: G(I_x), (B, C, H, W).
+        source_features: Per tap, the encodings of I_x (and I_y), (K B, C_t, H_t, W_t), from the full passes.
+        translated_features: Per tap, the encodings of G(I_x) (and G(I_y)), the same shapes.
+        seeds: (K B,) int64 on the CPU.
+    """
+
+    target: Tensor
+    translated: Tensor
+    source_features: list[Tensor]
+    translated_features: list[Tensor]
+    seeds: Tensor
+
+
+class CUT(Method):
+    """Contrastive unpaired translation (Park et al., 2020).
+
+    Deviations, named: draws are functions of (seed, image); the schedule falls per image instead of per epoch; keys
+    come from the full passes instead of being encoded again (the same values).
+
+    Args:
+        config: The settings.
+        channels: Channels of the images of both domains.
+    """
+
+    Config: ClassVar[type[CUTConfig]] = CUTConfig
+    title = "CUT"
+    citation = "Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation. ECCV 2020."
+
+    def __init__(self, config: CUTConfig, channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
+        self.generator.check_taps(config.taps)
+        self.discriminator = PatchDiscriminator(channels, base_channels=config.base_channels)
+        self.projector = Projector(
+            {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
+        )
+        self.smallest_image = self.discriminator.smallest_image
+        self.phases = (
+            Phase("discriminator", ("discriminator",), self.discriminator_loss),
+            Phase("generator", ("generator", "projector"), self.generator_loss),
+        )
+
+    def translate(self, x_BCHW: Tensor) -> Tensor:
+        return self.generator(x_BCHW)
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        return self.generator.encode(x_BCHW, taps)
+
+    def keys_need_gradient(self) -> bool:
+        """Whether any gradient flows into the encodings of the inputs (through attention rows)."""
+        return False
+
+    def forward_train(self, batch: ImageBatch) -> ContrastiveOutputs:
+        taps, with_identity = self.config.taps, self.config.identity_weight > 0
+        inputs = torch.cat([batch.source, batch.target]) if with_identity else batch.source
+        copies = 2 if with_identity else 1
+        seeds = torch.cat([derive_seeds(batch.seeds, term) for term in range(copies)])
+
+        flips = coin_flips(derive_seeds(batch.seeds, -1)) * copies if self.config.flip_equivariance else []
+        translated, source_features = self.generator.translate_and_encode(_mirror(inputs, flips), taps)
+        if any(flips):
+            # The keys are those of the plain inputs, so the mirrored ones are encoded once more.
+            mirrored = [i for i, flip in enumerate(flips) if flip]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.keys_need_gradient()):
+                plain = self.generator.encode(inputs[mirrored], taps)
+            chosen = torch.tensor(mirrored, device=inputs.device)
+            source_features = [
+                mixed.index_copy(0, chosen, own) for mixed, own in zip(source_features, plain, strict=True)
+            ]
+        translated_features = [_mirror(f, flips) for f in self.generator.encode(translated, taps)]
+        return ContrastiveOutputs(
+            target=batch.target,
+            translated=translated[: len(batch.source)],
+            source_features=source_features,
+            translated_features=translated_features,
+            seeds=seeds,
+        )
+
+    def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
+        """LSGAN loss of D on I_y and the detached G(I_x)."""
+        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
+        real, fake = scores.split(len(outputs.target))
+        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+
+    def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
+        """Eq. 3: adversarial term, L_X and L_Y."""
+        scores = self.discriminator(outputs.translated)
+        terms = {"adversarial": self.config.adversarial_weight * lsgan_generator_loss(scores)}
+        contrastive = self.contrastive_loss(outputs)
+        images = len(outputs.target)
+        share = 0.5 if len(contrastive) > images and self.config.contrastive_reduction == "mean" else 1.0
+        terms["contrastive"] = share * self.config.contrastive_weight * contrastive[:images].mean()
+        if len(contrastive) > images:
+            terms["identity"] = share * self.config.identity_weight * contrastive[images:].mean()
+        return terms
+
+    def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
+        """Mean over the taps of Eq. 2, per image: (K B,)."""
+        losses = []
+        for number, tap in enumerate(self.config.taps):
+            options = self.selection(tap)
+            keys = outputs.source_features[number]
+            if options["routing"] != "cross" or options.get("detach_attention"):
+                keys = keys.detach()
+            if options["significance"] == "random":
+                options["random_seeds"] = derive_seeds(outputs.seeds, number).to(keys.device, non_blocking=True)
+            selected = query_selected_attention(
+                keys, [outputs.translated_features[number]], self.config.num_queries, **options
+            )
+            with torch.no_grad():
+                positives = self.projector(tap, selected.source)
+            anchors = self.projector(tap, selected.targets[0])
+            losses.append(patch_nce_loss(anchors, positives, self.config.temperature))
+        return torch.stack(losses).mean(dim=0)
+
+
+class FastCUT(CUT):
+    """FastCUT: the lighter variant of the CUT paper, with mirrored inputs in place of the identity pass."""
+
+    Config: ClassVar[type[CUTConfig]] = FastCUTConfig
+    title = "FastCUT"
+
+
+def _mirror(x_BCHW: Tensor, flips: list[bool]) -> Tensor:
+    """Flip the images (or feature maps) along their width where ``flips`` says so; an empty list flips nothing."""
+    if not any(flips):
+        return x_BCHW
+    if all(flips):
+        return x_BCHW.flip(-1)
+    return torch.stack([x.flip(-1) if flip else x for x, flip in zip(x_BCHW, flips, strict=True)])

@@ -1,0 +1,7 @@
+"""Networks: tensors in, tensors out. They know no loss, no method and no file."""
+
+from unpaired.networks.discriminators import PatchDiscriminator
+from unpaired.networks.generators import DEFAULT_TAPS, ResnetGenerator
+from unpaired.networks.projector import Projector
+
+__all__ = ["DEFAULT_TAPS", "PatchDiscriminator", "Projector", "ResnetGenerator"]

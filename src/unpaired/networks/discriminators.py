@@ -1,0 +1,48 @@
+"""The PatchGAN discriminator (Isola et al., 2017) with anti-aliased down-sampling."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpaired.networks.layers import BlurDownsample, initialise, instance_norm
+
+
+class PatchDiscriminator(nn.Module):
+    """D of the paper (Appendix D.2): one real/fake score per overlapping patch (70 x 70 pixels at ``layers=3``).
+
+    At the defaults it has 2,764,737 parameters.
+
+    Args:
+        in_channels: Channels of the image.
+        base_channels: Width of the first convolution.
+        layers: Number of anti-aliased down-sampling convolutions.
+    """
+
+    def __init__(self, in_channels: int = 3, *, base_channels: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        widths = [base_channels * min(2**i, 8) for i in range(layers + 1)]
+        self.first = nn.Conv2d(in_channels, widths[0], 4, padding=1)
+        self.middle = nn.ModuleList(nn.Conv2d(narrow, wide, 4, padding=1) for narrow, wide in pairwise(widths[:-1]))
+        self.blurs = nn.ModuleList(BlurDownsample(width) for width in widths[:-1])
+        self.before_last = nn.Conv2d(widths[-2], widths[-1], 4, padding=1)
+        self.last = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        initialise(self)
+
+    @property
+    def smallest_image(self) -> int:
+        """The smallest height and width, in pixels, that leaves at least a 2 x 2 map before the last convolution."""
+        side = 4
+        for _ in range(1 + len(self.middle)):
+            side = 2 * side
+        return side
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded (least-squares GAN)."""
+        hidden = self.blurs[0](F.leaky_relu(self.first(x_BCHW), 0.2, inplace=True))
+        for convolution, blur in zip(self.middle, self.blurs[1:], strict=True):
+            hidden = blur(F.leaky_relu(instance_norm(convolution(hidden)), 0.2, inplace=True))
+        hidden = F.leaky_relu(instance_norm(self.before_last(hidden)), 0.2, inplace=True)
+        return self.last(hidden)

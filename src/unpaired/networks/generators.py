@@ -1,0 +1,117 @@
+"""The ResNet generator of the CycleGAN / CUT family, whose first part is the encoder of the contrastive loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpaired.errors import ConfigError, nearest
+from unpaired.networks.layers import BlurDownsample, blur_upsample, initialise, instance_norm
+
+DEFAULT_TAPS = ("padded_input", "down1", "down2", "block1", "block5")
+"""Where the paper taps the encoder (method.md, section 1): modules 0, 4, 8, 12 and 16 of the published list."""
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), 3 x 3 convolutions with reflected borders. (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        hidden = self.conv1(F.pad(x_BCHW, (1, 1, 1, 1), mode="reflect"))
+        hidden = F.relu(instance_norm(hidden), inplace=True)
+        hidden = self.conv2(F.pad(hidden, (1, 1, 1, 1), mode="reflect"))
+        return x_BCHW + instance_norm(hidden)
+
+
+class ResnetGenerator(nn.Module):
+    """G of the paper (Appendix D.1): 7 x 7 stem, two anti-aliased halvings, residual blocks, two doublings, Tanh.
+
+    At the defaults it has 11,378,179 parameters. Its taps are named places whose features the contrastive loss reads:
+    ``padded_input`` (the input with 3 reflected pixels on each side), ``down1`` and ``down2`` (outputs of the two
+    down-sampling convolutions, before their norm) and ``block1`` ... ``blockN``.
+
+    Args:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output image.
+        base_channels: Width of the stem; the blocks have four times as many channels.
+        blocks: Number of residual blocks.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, out_channels: int = 3, *, base_channels: int = 64, blocks: int = 9
+    ) -> None:
+        super().__init__()
+        width = base_channels
+        self.stem = nn.Conv2d(in_channels, width, 7)
+        self.down1 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.down2 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.blur1 = BlurDownsample(2 * width)
+        self.blur2 = BlurDownsample(4 * width)
+        self.blocks = nn.ModuleList(ResidualBlock(4 * width) for _ in range(blocks))
+        self.up1 = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
+        self.up2 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.head = nn.Conv2d(width, out_channels, 7)
+        self.tap_channels: dict[str, int] = {
+            "padded_input": in_channels,
+            "down1": 2 * width,
+            "down2": 4 * width,
+            **{f"block{i + 1}": 4 * width for i in range(blocks)},
+        }
+        initialise(self)
+
+    def check_taps(self, taps: Sequence[str]) -> None:
+        """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
+        known = list(self.tap_channels)
+        for tap in taps:
+            if tap not in known:
+                raise ConfigError(
+                    f"taps: the generator has no '{tap}'{nearest(tap, known)}; it has {', '.join(known)} "
+                    "(more residual blocks are a matter of the setting 'blocks')"
+                )
+        if not taps or list(taps) != sorted(set(taps), key=known.index):
+            raise ConfigError(f"taps must name places once each, in this order: {', '.join(known)}")
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
+        return self._decode(self._encode(x_BCHW, frozenset(), len(self.blocks), {}))
+
+    def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
+        features: dict[str, Tensor] = {}
+        translated = self._decode(self._encode(x_BCHW, frozenset(taps), len(self.blocks), features))
+        return translated, [features[tap] for tap in taps]
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """E of the paper: the features at ``taps``, in their order; nothing behind the last tap is computed."""
+        features: dict[str, Tensor] = {}
+        last = max((int(tap.removeprefix("block")) for tap in taps if tap.startswith("block")), default=0)
+        self._encode(x_BCHW, frozenset(taps), last, features)
+        return [features[tap] for tap in taps]
+
+    def _encode(self, x_BCHW: Tensor, taps: frozenset[str], blocks: int, features: dict[str, Tensor]) -> Tensor:
+        def tap(name: str, value: Tensor) -> Tensor:
+            if name in taps:
+                features[name] = value
+            return value
+
+        hidden = tap("padded_input", F.pad(x_BCHW, (3, 3, 3, 3), mode="reflect"))
+        hidden = F.relu(instance_norm(self.stem(hidden)), inplace=True)
+        hidden = tap("down1", self.down1(hidden))
+        hidden = self.blur1(F.relu(instance_norm(hidden), inplace=True))
+        hidden = tap("down2", self.down2(hidden))
+        hidden = self.blur2(F.relu(instance_norm(hidden), inplace=True))
+        for number, block in enumerate(self.blocks[:blocks], start=1):
+            hidden = tap(f"block{number}", block(hidden))
+        return hidden
+
+    def _decode(self, hidden: Tensor) -> Tensor:
+        hidden = F.relu(instance_norm(self.up1(blur_upsample(hidden))), inplace=True)
+        hidden = F.relu(instance_norm(self.up2(blur_upsample(hidden))), inplace=True)
+        return torch.tanh(self.head(F.pad(hidden, (3, 3, 3, 3), mode="reflect")))

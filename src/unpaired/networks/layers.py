@@ -1,0 +1,56 @@
+"""Layers that the paper's family shares: instance normalisation, anti-aliased resampling, initialisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
+    """Instance normalisation without affine parameters (Ulyanov et al., 2016).
+
+    It is written as a group norm with one channel per group. ``F.instance_norm`` computes the same values, but at batch
+    1 on the CPU it returns a wrong input gradient when the incoming gradient has channels-last strides (torch 2.13 and
+    2.14), which is the layout that reading a feature map as tokens produces. ``tests/networks/test_layers.py`` holds a
+    gradcheck over layouts and batch sizes.
+    """
+    return F.group_norm(x_BCHW, x_BCHW.shape[1], eps=eps)
+
+
+class BlurDownsample(nn.Module):
+    """Halve height and width with the binomial filter [1, 2, 1] x [1, 2, 1] / 16 (Zhang, 2019), reflected borders.
+
+    (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)). It has no parameters; its filter is a buffer that is not saved.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        padded = F.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.kernel.to(padded.dtype), stride=2, groups=padded.shape[1])
+
+
+def blur_upsample(x_BCHW: Tensor) -> Tensor:
+    """Double height and width with the filter [1, 3, 3, 1] x [1, 3, 3, 1] / 16, replicated borders.
+
+    Each output is 3/4 of the nearer and 1/4 of the farther input along each axis, which is exactly bilinear
+    interpolation at pixel centres; so this is one well-optimised call instead of a padded transposed convolution.
+
+    (B, C, H, W) -> (B, C, 2 H, 2 W).
+    """
+    return F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def initialise(module: nn.Module, gain: float = 0.02) -> None:
+    """Initialise every convolution and linear layer in place: Xavier normal weights with ``gain``, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_normal_(layer.weight, gain=gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,110 @@
+"""What every backend is told: which attention matrix is meant, over which map.
+
+Legend of the suffixes in this room: B images, C channels, H and W the map, n = H * W positions in row-major order
+(position = y * W + x), N selected positions, S keys of a local window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Similarity = Literal["dot", "scaled", "cosine"]
+Measure = Literal["entropy", "max_mean"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention matrix of the paper: A_g (``local=False``) or A_l (``local=True``) under one similarity.
+
+    Attributes:
+        height: Rows of the map.
+        width: Columns of the map.
+        local: Keys are the ``window`` x ``window`` square around the query, cut at the border; otherwise all
+            positions are.
+        window: Side of that square, odd.
+        similarity: ``dot`` as in the paper, ``scaled`` by 1 / sqrt(C), or ``cosine``.
+        temperature: Divides the logits; positive.
+    """
+
+    height: int
+    width: int
+    local: bool
+    window: int
+    similarity: Similarity
+    temperature: float
+
+    def logit_scale(self, channels: int) -> float:
+        """Factor that turns a dot product of two features (of two unit features for cosine) into a logit."""
+        return (channels**-0.5 if self.similarity == "scaled" else 1.0) / self.temperature
+
+    def max_mean_scale(self, channels: int) -> float:
+        """Factor from logits to the terms of Eq. 6, which divides raw dot products by sqrt(C)."""
+        return channels**-0.5 if self.similarity == "dot" else 1.0
+
+    @property
+    def radii(self) -> tuple[int, int]:
+        """How far a window reaches vertically and horizontally; never further than the map does."""
+        reach = self.window // 2
+        return min(reach, self.height - 1), min(reach, self.width - 1)
+
+
+def outside_window(indices: Tensor, attention: Attention) -> Tensor:
+    """Keys outside the window of each query: ``(...)`` int64 positions -> ``(..., n)`` bool."""
+    reach = attention.window // 2
+    ys = torch.arange(attention.height, device=indices.device)
+    xs = torch.arange(attention.width, device=indices.device)
+    far_y = (indices.div(attention.width, rounding_mode="floor").unsqueeze(-1) - ys).abs_() > reach
+    far_x = (indices.remainder(attention.width).unsqueeze(-1) - xs).abs_() > reach
+    return (far_y.unsqueeze(-1) | far_x.unsqueeze(-2)).flatten(-2)
+
+
+def prepare(features_BCn: Tensor, attention: Attention) -> Tensor:
+    """Features as the logits see them: float32 (float64 stays), of unit length for ``cosine``."""
+    wide_BCn = widen(features_BCn)
+    if attention.similarity != "cosine":
+        return wide_BCn
+    return torch.nn.functional.normalize(wide_BCn, dim=1)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half precision becomes float32: a softmax kept in bf16 picks 18-79 of 256 rows wrongly (measured)."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def log_of_log1p(log_ratio: Tensor) -> Tensor:
+    """log(log(1 + R)) from log R, exact where R underflows (there log(1 + R) = R)."""
+    ratio = log_ratio.exp()
+    return torch.where(ratio < torch.finfo(ratio.dtype).eps, log_ratio, ratio.log1p().log())
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    """Identity whose gradient is laid out as (B, C, n) in memory.
+
+    ``torch.nn.functional.instance_norm`` with batch 1 returns a wrong gradient on the CPU when the incoming one has
+    channels-last strides (torch 2.13, 2.14.1), which reading a map as tokens produces. Ours never does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
+
+
+def as_positions(features_BCHW: Tensor) -> Tensor:
+    """Read a map as positions: ``(B, C, H, W)`` -> contiguous ``(B, C, n)`` whose gradient is contiguous as well."""
+    features_BCn = features_BCHW.flatten(2)
+    if torch.is_grad_enabled() and features_BCn.requires_grad:
+        features_BCn = _ContiguousGradient.apply(features_BCn)
+    return features_BCn.contiguous()
+
+
+def take_positions(features_BCn: Tensor, indices_BN: Tensor) -> Tensor:
+    """Columns at the given positions: ``(B, C, n)``, ``(B, N)`` -> ``(B, C, N)``."""
+    return features_BCn.gather(2, indices_BN.unsqueeze(1).expand(-1, features_BCn.shape[1], -1))

@@ -1,0 +1,65 @@
+"""Random numbers that belong to a seed and a position, not to a generator's state.
+
+The draw at a position is a hash of (seed, position), so it is the same on every device, in every process and however
+a batch is split, and it does not change when the map grows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BITS = 53  # as many as a float64 holds exactly, so that integers and floats rank alike
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number; torch has no arithmetic on uint64."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift_right(value: Tensor, bits: int) -> Tensor:
+    """Logical shift: int64 shifts copy the sign bit, the mask removes the copies."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping int64 arithmetic."""
+    value = (value ^ _shift_right(value, 30)) * _MIX_1
+    value = (value ^ _shift_right(value, 27)) * _MIX_2
+    return value ^ _shift_right(value, 31)
+
+
+def location_keys(random_seeds: Tensor, positions: int) -> Tensor:
+    """Draw one integer per image and position.
+
+    Args:
+        random_seeds: (B,) int64, one seed per image.
+        positions: How many positions, n >= 1.
+
+    Returns:
+        (B, n) int64, uniform in [0, 2**53).
+    """
+    counters = torch.arange(1, positions + 1, device=random_seeds.device, dtype=torch.int64) * _GOLDEN
+    streams = _mix(random_seeds + _GOLDEN)  # mixed first: seeds s and s + _GOLDEN must not share a stream
+    return _shift_right(_mix(streams.unsqueeze(1) + counters), 64 - _BITS)
+
+
+def location_draws(random_seeds: Tensor, positions: int) -> Tensor:
+    """Draw one uniform number per image and position.
+
+    Args:
+        random_seeds: (B,) int64, one seed per image.
+        positions: How many positions, n >= 1.
+
+    Returns:
+        (B, n) float64, uniform in [0, 1), with 53 random bits.
+
+    >>> location_draws(torch.tensor([0, 1]), 2).shape
+    torch.Size([2, 2])
+    """
+    return location_keys(random_seeds, positions).double() * 2.0**-_BITS

@@ -1,0 +1,258 @@
+"""The front door of query-selected attention: checks, choice of backend, selection.
+
+A backend is a module with two functions, ``significance`` and ``route``, that compute what ``ops/reference.py``
+defines. Adding one is one file and one row in ``BACKENDS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unpaired.errors import BackendError, ConfigError, nearest
+from unpaired.ops.attention import Attention, Similarity, as_positions, take_positions
+from unpaired.ops.checks import (
+    AttentionMode,
+    Formulation,
+    Routing,
+    Significance,
+    check_choices,
+    check_formulation,
+    check_indices,
+    check_numbers,
+    check_tensors,
+    checked_seeds,
+    listed,
+)
+from unpaired.ops.location_draws import location_draws, location_keys
+
+_DEFAULT_TEMPERATURE = {"dot": 1.0, "scaled": 1.0, "cosine": 0.1}
+
+
+class SelectedFeatures(NamedTuple):
+    """What :func:`query_selected_attention` returns.
+
+    Attributes:
+        indices: (B, N) int64, row-major positions y * W + x, the most significant first.
+        significance: (B, H*W) float32 (float64 for float64 input), without gradient: the entropy in nats (H of
+            Eq. 4, 5), the max-mean value (M of Eq. 6) or the uniform draw; (B, 0) where ``indices`` were given.
+        source: (B, N, C) routed source features (z_x), in the dtype of the source.
+        targets: One (B, N, C) per target (z_y), in the dtype of that target.
+    """
+
+    indices: Tensor
+    significance: Tensor
+    source: Tensor
+    targets: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the table.
+
+    Attributes:
+        load: Returns the module for a formulation; imports on first use.
+        missing: Reasons why it cannot run on this machine at all.
+        refusals: Reasons why it cannot run this request: (source, formulation) -> reasons.
+    """
+
+    load: Callable[[Formulation], Any]
+    missing: Callable[[], list[str]]
+    refusals: Callable[[Tensor, Formulation], list[str]]
+
+
+def _load_reference(formulation: Formulation) -> Any:
+    return importlib.import_module("unpaired.ops." + ("published" if formulation == "published" else "reference"))
+
+
+def _refuse_published(source: Tensor, formulation: Formulation) -> list[str]:
+    if formulation == "published":
+        return ["formulation='published' needs the whole attention matrix, which only 'reference' keeps"]
+    return []
+
+
+# Best first: backend=None takes the first row that refuses nothing.
+BACKENDS: dict[str, Backend] = {
+    "blocked": Backend(
+        load=lambda formulation: importlib.import_module("unpaired.ops.blocked"),
+        missing=list,
+        refusals=_refuse_published,
+    ),
+    "reference": Backend(load=_load_reference, missing=list, refusals=lambda source, formulation: []),
+}
+
+
+def backend_report() -> list[tuple[str, bool, list[str]]]:
+    """Say what this machine can run: (name, available, reasons why not) per backend, best first.
+
+    >>> [name for name, available, reasons in backend_report() if available]
+    ['blocked', 'reference']
+    """
+    rows = [(name, backend.missing()) for name, backend in BACKENDS.items()]
+    return [(name, not reasons, reasons) for name, reasons in rows]
+
+
+def query_selected_attention(
+    source: Tensor,
+    targets: Sequence[Tensor],
+    num_queries: int = 256,
+    *,
+    attention: AttentionMode = "global",
+    significance: Significance = "entropy",
+    routing: Routing = "cross",
+    similarity: Similarity = "dot",
+    temperature: float | None = None,
+    window: int = 7,
+    detach_attention: bool = False,
+    random_seeds: Tensor | None = None,
+    indices: Tensor | None = None,
+    formulation: Formulation = "equations",
+    backend: str | None = None,
+) -> SelectedFeatures:
+    """Select the N most significant positions of the source and route source and targets by their attention rows.
+
+    The paper's QS-Attn (section 3.2): F_x is ``source``, F_y a target, A_g or A_l the attention, A_QS its
+    N selected rows. Attention of half-precision features is computed in float32, also under
+    autocast. The gradients of source and targets are contiguous in (B, C, H, W).
+
+    Args:
+        source: (B, C, H, W) floating features of the source image; they decide the selection.
+        targets: Features of the same shape and device, usually of the translated image; may be empty.
+        num_queries: N; at most H*W are returned.
+        attention: ``global`` selects and routes with A_g, ``local`` with A_l, ``local_global`` selects with A_l and
+            routes with A_g.
+        significance: ``entropy`` (Eq. 4, 5; smallest first), ``max_mean`` (Eq. 6; largest first; over the keys of the
+            window for A_l) or ``random`` (smallest draw first; needs ``random_seeds``). The smaller position wins ties.
+        routing: ``cross``: the source's rows route everything; ``self``: each tensor's own rows route it, at the
+            source's positions; ``none``: plain features at the positions. ``random`` with ``none`` is CUT's sampling
+            and computes no attention.
+        similarity: ``dot`` f_i . f_j as in the paper, ``scaled`` by 1 / sqrt(C), ``cosine``.
+        temperature: Divides the logits; None means 1.0 for ``dot`` and ``scaled`` and 0.1 for ``cosine``.
+        window: Side w of the local window in positions, odd. Keys outside the map do not exist.
+        detach_attention: No gradient through attention rows, only through the features they route. By default
+            the rows carry gradient into the features they were made of, as in the published code.
+        random_seeds: (B,) int64 for ``random``: image b's draws are ``location_draws(random_seeds, H*W)[b]``; ignored
+            by the other measures.
+        indices: (B, N) int64 in [0, H*W): route these positions; nothing is selected, ``num_queries`` and
+            ``significance`` are not used and the returned significance is empty, (B, 0).
+        formulation: ``equations`` computes the paper's equations; ``published`` what its released code computes
+            (see ``ops/published.py``), for ``dot`` at temperature 1 and without ``max_mean``.
+        backend: None takes the best that can run; a name runs that one or raises.
+
+    Returns:
+        The positions, the significance of every position and the routed features.
+
+    Raises:
+        ConfigError: A setting or a tensor has a value, shape, dtype or device that cannot work.
+        BackendError: The backend asked for by name does not exist or cannot run this; the message lists every reason.
+    """
+    check_tensors(source, targets)
+    check_choices(
+        attention=(attention, AttentionMode),
+        significance=(significance, Significance),
+        routing=(routing, Routing),
+        similarity=(similarity, Similarity),
+    )
+    check_numbers(num_queries, window, temperature)
+    check_formulation(formulation, significance, similarity, temperature)
+    implementation = _choose_backend(backend, source, formulation)
+    height, width = source.shape[2:]
+    spread = _DEFAULT_TEMPERATURE[similarity] if temperature is None else float(temperature)
+    select_by = Attention(height, width, attention != "global", window, similarity, spread)
+    route_by = Attention(height, width, attention == "local", window, similarity, spread)
+
+    # Autocast would turn the products into half precision, and the selection with them.
+    with torch.autocast(source.device.type, enabled=False):
+        source_BCn = as_positions(source)
+        targets_BCn = [as_positions(target) for target in targets]
+        if indices is not None:
+            check_indices(indices, source)
+            shown_Bn = source_BCn.new_empty((source.shape[0], 0), dtype=_significance_dtype(source))
+        else:
+            with torch.no_grad():
+                if significance == "random":
+                    seeds = checked_seeds(random_seeds, source)
+                    key_Bn = location_keys(seeds, height * width)
+                    shown_Bn = location_draws(seeds, height * width).to(_significance_dtype(source))
+                else:
+                    key_Bn, shown_Bn = implementation.significance(source_BCn, select_by, significance)
+                # The published code sorts unstably; elsewhere the smaller position wins a tie.
+                order_Bn = key_Bn.sort(dim=1, stable=formulation == "equations").indices
+            indices = order_Bn[:, :num_queries].contiguous()
+
+        route = functools.partial(implementation.route, indices_BN=indices, attention=route_by)
+        if routing == "none":
+            routed = [take_positions(each, indices).transpose(1, 2) for each in (source_BCn, *targets_BCn)]
+        elif routing == "cross":
+            rows_of = source_BCn.detach() if detach_attention else source_BCn
+            routed = route(rows_of, [source_BCn, *targets_BCn])
+        else:
+            each_BCn = (source_BCn, *targets_BCn)
+            routed = [route(each.detach() if detach_attention else each, [each])[0] for each in each_BCn]
+        routed = [each.to(given.dtype) for each, given in zip(routed, (source, *targets), strict=True)]
+    return SelectedFeatures(indices, shown_Bn, routed[0].contiguous(), [each.contiguous() for each in routed[1:]])
+
+
+def significance_map(
+    features: Tensor,
+    *,
+    attention: AttentionMode = "global",
+    significance: Literal["entropy", "max_mean"] = "entropy",
+    similarity: Similarity = "dot",
+    temperature: float | None = None,
+    window: int = 7,
+    formulation: Formulation = "equations",
+    backend: str | None = None,
+) -> Tensor:
+    """Significance of every position as a heat map, without gradient (Figure 2 of the paper).
+
+    Arguments as in :func:`query_selected_attention`.
+
+    Returns:
+        (B, H, W) float32 (float64 for float64 input): entropy in nats in [0, log(number of keys)], small where
+        a position is significant; or the value of Eq. 6, large where it is.
+
+    Raises:
+        ConfigError: As :func:`query_selected_attention`; also for ``significance="random"``, which has no map.
+        BackendError: As :func:`query_selected_attention`.
+    """
+    if significance not in ("entropy", "max_mean"):
+        raise ConfigError(f"significance must be 'entropy' or 'max_mean' for a map, got {significance!r}")
+    with torch.no_grad():
+        selected = query_selected_attention(
+            features,
+            [],
+            1,
+            attention=attention,
+            significance=significance,
+            routing="none",
+            similarity=similarity,
+            temperature=temperature,
+            window=window,
+            formulation=formulation,
+            backend=backend,
+        )
+    return selected.significance.unflatten(1, features.shape[2:])
+
+
+def _significance_dtype(source: Tensor) -> torch.dtype:
+    return torch.float64 if source.dtype == torch.float64 else torch.float32
+
+
+def _choose_backend(name: str | None, source: Tensor, formulation: Formulation) -> Any:
+    """Load the named backend, or the first that can run."""
+    if name is not None and name not in BACKENDS:
+        raise BackendError(f"backend {name!r} does not exist; there are {listed(BACKENDS)}{nearest(name, BACKENDS)}")
+    refused: list[str] = []
+    for each, backend in BACKENDS.items() if name is None else [(name, BACKENDS[name])]:
+        reasons = backend.missing() or backend.refusals(source, formulation)
+        if not reasons:
+            return backend.load(formulation)
+        refused.append(f"backend {each!r} cannot run: {'; '.join(reasons)}")
+    raise BackendError("\n".join(refused))

@@ -1,0 +1,143 @@
+"""Picture grids: one column per method, one row per example, readable headers, white paper."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from unpaired.errors import ConfigError, DataError
+
+PAPER = (255, 255, 255)
+INK = (32, 33, 36)
+PIXEL_ART_SIDE = 40
+"""Images up to this side are enlarged with hard pixels; larger ones with Lanczos."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Make any PIL image RGB for looking at: transparency on white, 16 bit and float scaled to 8 bit."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        values = np.where(np.isfinite(values), values, 0.0)
+        if image.mode.startswith("I;16"):
+            values = values / 257.0
+        elif values.size and (values.max() > 255 or values.min() < 0 or values.max() <= 1):
+            span = values.max() - values.min()
+            values = (values - values.min()) * (255.0 / span if span > 0 else 0.0)
+        return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, (*PAPER, 255))
+        paper.alpha_composite(image)
+        return paper.convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale to the largest size inside width x height that keeps the aspect ratio; RGB.
+
+    Very small images keep hard pixels (and grow by a whole factor where one fits); others go through Lanczos.
+    """
+    image = to_rgb(image)
+    if min(image.size) < 1:
+        raise DataError(f"cannot draw an image of size {image.width} x {image.height}")
+    scale = min(width / image.width, height / image.height)
+    if max(image.size) <= PIXEL_ART_SIDE and scale >= 1:
+        whole = int(scale) if int(scale) >= 2 else scale
+        size = max(1, round(image.width * whole)), max(1, round(image.height * whole))
+        return image.resize(size, Image.Resampling.NEAREST)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font: nothing to install."""
+    return ImageFont.load_default(size=size)
+
+
+def _shortened(words: str, width: int, size: int) -> str:
+    if font(size).getlength(words) <= width:
+        return words
+    while words and font(size).getlength(words + "…") > width:
+        words = words[:-1]
+    return words.rstrip() + "…"
+
+
+def _wrapped(words: str, width: int, size: int, most_lines: int = 3) -> list[str]:
+    """Break after spaces, "-", "_" and "/" into at most three lines; what still does not fit ends in an ellipsis."""
+    lines: list[str] = []
+    for part in re.findall(r"[^\s_/-]*[\s_/-]+|[^\s_/-]+", words.strip()):
+        if lines and font(size).getlength((lines[-1] + part).rstrip()) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], "".join(lines[most_lines - 1 :])]
+    return [_shortened(line.strip(), width, size) for line in lines]
+
+
+def image_grid(
+    columns: Mapping[str, Sequence[Image.Image | None]],
+    cell: int = 128,
+    *,
+    row_labels: Sequence[str] | None = None,
+    gutter: int = 6,
+    font_size: int | None = None,
+) -> Image.Image:
+    """Lay out images as a table on white: one titled column per mapping entry, one row per example.
+
+    Args:
+        columns: Header -> images from top to bottom; ``None`` or a shorter column leaves cells empty.
+        cell: Side of a square cell in pixels; images keep their aspect ratio inside it.
+        row_labels: Words left of each row.
+        gutter: White pixels between cells.
+        font_size: Height of the letters; by default it follows ``cell``.
+
+    Raises:
+        ConfigError: there is no column or no image, or ``cell`` is too small to see anything.
+    """
+    rows = max((len(images) for images in columns.values()), default=0)
+    if rows == 0:
+        raise ConfigError("an image grid needs at least one column with one image")
+    if cell < 8:
+        raise ConfigError(f"cell = {cell}: grid cells must be at least 8 px a side")
+    size = font_size or max(11, min(28, cell // 8))
+    line_height = round(size * 1.25)
+    headers = [_wrapped(name, cell, size) for name in columns]
+    header_height = max(len(lines) for lines in headers) * line_height + gutter if any(headers) else 0
+    labels = [_wrapped(label, max(cell, 96), size) for label in row_labels or []]
+    label_width = max((int(font(size).getlength(line)) + 2 * gutter for lines in labels for line in lines), default=0)
+
+    step = cell + gutter
+    width = label_width + len(columns) * step + gutter
+    picture = Image.new("RGB", (width, header_height + rows * step + gutter), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for index, (lines, images) in enumerate(zip(headers, columns.values(), strict=True)):
+        left = label_width + gutter + index * step
+        for number, line in enumerate(reversed(lines)):
+            baseline = header_height - gutter // 2 - number * line_height
+            draw.text((left + cell / 2, baseline), line, fill=INK, font=font(size), anchor="md")
+        for row, image in enumerate(images):
+            if image is None:
+                continue
+            fitted = fit(image, cell, cell)
+            top = header_height + gutter + row * step
+            picture.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
+    for row, lines in enumerate(labels[:rows]):
+        middle = header_height + gutter + row * step + cell / 2
+        for number, line in enumerate(lines):
+            y = middle + (number - (len(lines) - 1) / 2) * line_height
+            draw.text((label_width - gutter, y), line, fill=INK, font=font(size), anchor="rm")
+    return picture
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode as PNG in memory, so that a file can be written whole or not at all."""
+    held = io.BytesIO()
+    image.save(held, "PNG", optimize=True)
+    return held.getvalue()

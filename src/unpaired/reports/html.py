@@ -1,0 +1,74 @@
+"""One self-contained page: no script, no server, no second file, so that it can be mailed and opened anywhere."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from unpaired.errors import UserError
+from unpaired.reports.blocks import Block
+from unpaired.reports.style import STYLE
+
+
+def html_page(title: str, blocks: Iterable[Block], *, footer: str = "", language: str = "en") -> str:
+    """Wrap blocks into a whole HTML document."""
+    foot = f"<footer>{escape(footer)}</footer>" if footer else ""
+    body = "\n".join(blocks)
+    return (
+        f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        f"style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n{foot}</main>\n</body>\n</html>\n"
+    )
+
+
+def write_html_report(
+    path: str | os.PathLike[str],
+    title: str,
+    blocks: Iterable[Block],
+    *,
+    footer: str = "Made with unpaired.",
+    language: str = "en",
+) -> Path:
+    """Write one HTML page made of ``blocks``; a reader never sees half a page, and a failure leaves the old one.
+
+    Args:
+        path: The file to write; missing folders are made.
+        title: Words of the browser's tab.
+        blocks: Made by the functions of ``unpaired.reports.blocks``, top to bottom.
+        footer: Small words at the end.
+        language: Language code of the words.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UserError: the file cannot be written; the message names it.
+    """
+    target = Path(path)
+    page = html_page(title, blocks, footer=footer, language=language).encode("utf-8", "xmlcharrefreplace")
+    temporary: str | None = None
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder; name a file, such as report.html")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write the report {target}: {reason}") from error
+    return target

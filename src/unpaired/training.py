@@ -1,0 +1,277 @@
+"""One training run from its settings: files, method, run folder, engine. This is where the floors below meet."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
+from unpaired.data import (
+    DataConfig,
+    UnpairedFiles,
+    UnpairedStream,
+    find_test_images,
+    find_training_images,
+    image_to_tensor,
+    read_image,
+)
+from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
+from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, nearest
+from unpaired.methods import METHODS
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where the images lie: one folder in the field's layout, or one folder per domain."""
+
+    folder: Path | None = None
+    """Folder with trainA and trainB (and testA, testB)."""
+    source: Path | None = None
+    """Folder of the source domain, instead of the layout above."""
+    target: Path | None = None
+    """Folder of the target domain, instead of the layout above."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which domain of the folder is the source."""
+
+    def training_files(self) -> UnpairedFiles:
+        """The training images of both domains. Raises ``DataError`` or ``ConfigError`` if they cannot be used."""
+        files = find_training_images(self.folder, self.source, self.target)
+        return files.swapped() if self.direction == "BtoA" else files
+
+    def test_files(self) -> UnpairedFiles | None:
+        """The held-out images of both domains, if the folder has any."""
+        files = find_test_images(self.folder) if self.folder is not None else None
+        return files.swapped() if files and self.direction == "BtoA" else files
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run; stored as ``run.yaml`` in its folder.
+
+    Attributes:
+        method: A key of ``METHODS``.
+        dataset: Where the images lie.
+        data: How they are read, resized and cropped.
+        model: The method's own settings (its ``Config``).
+        training: Length, seeds, precision, processes and bookkeeping.
+    """
+
+    method: str
+    dataset: DatasetConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    model: Any = None
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"method: there is no '{self.method}'{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
+            )
+        if self.model is None:
+            object.__setattr__(self, "model", METHODS[self.method].Config())
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, as written to YAML."""
+        return {
+            "method": self.method,
+            **{name: to_dict(getattr(self, name)) for name in ("dataset", "data", "model", "training")},
+        }
+
+    @staticmethod
+    def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
+        """Build from plain values; missing settings take their defaults.
+
+        Raises:
+            ConfigError: A key is unknown or a value has the wrong type; the message names ``where`` and the key.
+        """
+        known = ("method", "dataset", "data", "model", "training")
+        for key in mapping:
+            if key not in known:
+                raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known)}")
+        method = mapping.get("method", "qs_attn")
+        if method not in METHODS:
+            raise ConfigError(f"{where}: method: there is no '{method}'{nearest(str(method), METHODS)}")
+        sections = {"dataset": DatasetConfig, "data": DataConfig, "training": TrainingConfig}
+        sections["model"] = METHODS[method].Config
+        parts: dict[str, Any] = {
+            key: from_dict(cls, mapping.get(key) or {}, f"{where}: {key}") for key, cls in sections.items()
+        }
+        return RunConfig(method=method, **parts)
+
+    @staticmethod
+    def load(path: Path) -> RunConfig:
+        """Read a run file. Raises ``ConfigError``."""
+        return RunConfig.from_mapping(load_yaml(path), where=str(path))
+
+
+_MAY_CHANGE = {
+    "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "data.num_workers",
+    "data.cache_gib",
+}  # fmt: skip
+"""Settings that do not change what is learned, so a run may be resumed with other values of them."""
+
+
+def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
+    """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
+
+    Args:
+        config: The run.
+        out: The run folder: ``run.yaml``, ``sessions.jsonl``, ``log.jsonl``, ``samples/``, ``checkpoints/``,
+            ``weights/``, ``tensorboard/``.
+        quiet: Print nothing.
+
+    Raises:
+        UserError: Anything that a person can mend, each with what to do.
+    """
+    files = config.dataset.training_files()
+    stream = UnpairedStream(files, config.data, config.training.seed)
+    total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    fabric = make_fabric(config.training)
+    torch.manual_seed(config.training.seed)
+    method = METHODS[config.method](config.model, channels=config.data.channels)
+    if config.data.image_size < method.smallest_image:
+        raise ConfigError(
+            f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
+            f"not {config.data.image_size}"
+        )
+    fabric.launch()
+    if fabric.is_global_zero:
+        _prepare_folder(out, config, files)
+    fabric.barrier()
+    return fit(
+        method,
+        stream,
+        config.training,
+        config.model.optimiser,
+        fabric=fabric,
+        run=out,
+        name=config.method,
+        total=total,
+        examples=_examples(config, files),
+        description=describe(config),
+        quiet=quiet,
+    )
+
+
+def describe(config: RunConfig) -> dict[str, Any]:
+    """What ``Translator`` needs to rebuild the networks of a run, as plain values."""
+    return {
+        "format": 1,
+        "method": config.method,
+        "model": to_dict(config.model),
+        "channels": config.data.channels,
+        "image_size": config.data.image_size,
+        "background": list(config.data.background),
+        "unpaired_version": metadata.version("unpaired"),
+    }
+
+
+def _prepare_folder(out: Path, config: RunConfig, files: UnpairedFiles) -> None:
+    """Make the run folder, or check that it holds this very run."""
+    mapping = config.to_mapping()
+    digest = hashlib.sha256("\n".join(p.name for p in (*files.source, *files.target)).encode()).hexdigest()[:16]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "run.yaml").exists():
+            _check_same_run(out, mapping, digest)
+        elif any(out.iterdir()):
+            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
+        save_yaml(out / "run.yaml", mapping)
+        session = {**environment(), "files_digest": digest, "images": [len(files.source), len(files.target)]}
+        with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(session) + "\n")
+    except OSError as error:
+        raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
+
+
+def _check_same_run(out: Path, mapping: dict[str, Any], digest: str) -> None:
+    previous = RunConfig.load(out / "run.yaml").to_mapping()
+    if previous["method"] != mapping["method"]:
+        raise CheckpointError(
+            f"{out} holds a run of the method '{previous['method']}', not '{mapping['method']}'; choose another --out"
+        )
+    before, now = _flat(previous), _flat(mapping)
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in _MAY_CHANGE)
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
+        raise ConfigError(
+            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones"
+        )
+    sessions = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines() if previous else []
+    if sessions and json.loads(sessions[0])["files_digest"] != digest:
+        raise DataError(
+            f"the training images are not those that the run in {out} began with (names or number differ), so it "
+            "cannot go on as it was; restore them or choose another --out"
+        )
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _examples(config: RunConfig, files: UnpairedFiles, count: int = 6) -> Tensor:
+    """Source images for the sample grids: held out if there are any, evenly spread over the sorted names."""
+    test = config.dataset.test_files()
+    paths = test.source if test else files.source
+    chosen = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
+    return torch.stack([load_for_protocol(path, config.data) for path in chosen])
+
+
+def load_for_protocol(path: Path, data: DataConfig) -> Tensor:
+    """Read one test image as the field's protocol does: resized to the square that training crops had.
+
+    Returns:
+        (C, image_size, image_size) float32 in [-1, 1].
+    """
+    image = read_image(path, data.channels, data.background)
+    size = (data.image_size, data.image_size)
+    return image_to_tensor(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware, command and git state, as plain values."""
+    packages = ("unpaired", "torch", "lightning-fabric", "numpy", "pillow", "safetensors")
+    here = Path(__file__).parent
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "git": {"commit": _git(here, "rev-parse", "HEAD"), "changed": _git(here, "status", "--porcelain", "--", ".")},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()[:2000]
+
+
+__all__ = ["DatasetConfig", "RunConfig", "describe", "environment", "load_for_protocol", "train"]

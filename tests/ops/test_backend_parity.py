@@ -1,0 +1,190 @@
+"""Every backend against the float64 reference: indices, significance, routed features and every gradient."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_parity import (
+    CASES,
+    KEY_TOLERANCE,
+    TOLERANCE,
+    assert_near,
+    assert_ranked,
+    random_features,
+    reference_key,
+    run_with_gradients,
+)
+from torch import Tensor
+
+from unpaired.ops import blocked, query_selected_attention
+from unpaired.ops.query_selection import BACKENDS
+
+BACKENDS_TO_COMPARE = [name for name in BACKENDS if name != "reference" and not BACKENDS[name].missing()]
+ATTENTIONS = ["global", "local", "local_global"]
+TEMPERATURE = {"dot": 1.0, "scaled": 1.0, "cosine": 0.1}
+
+
+def compare(source: Tensor, dtype: torch.dtype, backend: str, num_queries: int, **options: object) -> None:
+    target = random_features(*source.shape, seed=99)
+    seeds = torch.arange(source.shape[0])
+    actual, gradients = run_with_gradients(
+        source, [target], dtype, num_queries=num_queries, random_seeds=seeds, backend=backend, **options
+    )
+    # The reference gets the rows that the backend chose: a trade between near ties must not count as a routing error.
+    expected, expected_gradients = run_with_gradients(
+        source, [target], indices=actual.indices, backend="reference", **options
+    )
+    assert actual.indices.shape == (source.shape[0], min(num_queries, source[0, 0].numel()))
+    for name, got, want in zip(
+        ("source", "target", "source gradient", "target gradient"),
+        (actual.source, actual.targets[0], *gradients),
+        (expected.source, expected.targets[0], *expected_gradients),
+        strict=True,
+    ):
+        assert got.dtype == dtype
+        assert_near(got, want, TOLERANCE[dtype], name)
+
+    chosen = query_selected_attention(
+        source, [], num_queries, random_seeds=seeds, backend="reference", **{**options, "routing": "none"}
+    )
+    if options["significance"] == "random":
+        assert torch.equal(actual.indices, chosen.indices)
+        return
+    assert_near(actual.significance, chosen.significance, max(KEY_TOLERANCE[dtype], 1e-10), "significance")
+    key = reference_key(
+        source,
+        str(options["significance"]),
+        local=options["attention"] != "global",
+        window=options["window"],
+        similarity=options["similarity"],
+        temperature=TEMPERATURE[str(options["similarity"])],
+    )
+    assert_ranked(actual.indices, key, KEY_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("similarity", ["dot", "scaled", "cosine"])
+@pytest.mark.parametrize("significance", ["entropy", "max_mean", "random"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", BACKENDS_TO_COMPARE)
+def test_backend_equals_reference(
+    backend: str, case: str, attention: str, significance: str, similarity: str, dtype: torch.dtype
+) -> None:
+    for routing, num_queries in (("cross", 13), ("self", 1), ("none", 10_000)):
+        compare(
+            CASES[case],
+            dtype,
+            backend,
+            num_queries,
+            attention=attention,
+            significance=significance,
+            routing=routing,
+            similarity=similarity,
+            window=3,
+        )
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("backend", BACKENDS_TO_COMPARE)
+def test_half_precision_ranks_and_routes_in_float32(backend: str, attention: str) -> None:
+    for case, similarity, significance in itertools.product(
+        ("odd_7x5", "saturated", "wide_3x11_batch2"), ("dot", "cosine"), ("entropy", "max_mean")
+    ):
+        options = {"attention": attention, "similarity": similarity, "significance": significance, "routing": "cross"}
+        compare(CASES[case], torch.bfloat16, backend, 9, window=3, **options)
+
+
+@pytest.mark.parametrize("name", ["all_equal", "duplicates", "one_hot_gaps"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ties_go_to_the_smaller_position(backend: str, dtype: torch.dtype, name: str) -> None:
+    source = CASES[name].to(dtype)
+    selected = query_selected_attention(source, [], 10_000, backend=backend)
+    significance = query_selected_attention(CASES[name], [], backend="reference").significance[0].tolist()
+    if name == "all_equal":
+        assert selected.indices[0].tolist() == list(range(20))
+    elif name == "one_hot_gaps":  # most entropies are 0 in float32: only the log-domain key tells them apart
+        assert selected.indices[0].tolist() == [1, 4, 6, 5, 2, 3, 7, 0]
+    else:
+        order = sorted(range(len(significance)), key=lambda i: (round(significance[i], 9), i))
+        assert selected.indices[0].tolist() == order
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
+    num_queries=st.integers(1, 100),
+    window=st.sampled_from([1, 3, 5, 21]),
+    attention=st.sampled_from(ATTENTIONS),
+    significance=st.sampled_from(["entropy", "max_mean", "random"]),
+    routing=st.sampled_from(["cross", "self", "none"]),
+    similarity=st.sampled_from(["dot", "scaled", "cosine"]),
+    gain=st.sampled_from([0.0, 0.1, 1.0, 10.0]),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape(
+    shape: tuple[int, int, int, int], num_queries: int, gain: float, seed: int, **options: object
+) -> None:
+    source = random_features(*shape, seed=seed, gain=gain)
+    compare(source, torch.float64, "blocked", num_queries, **options)
+
+
+@pytest.mark.parametrize("small_map", [0, 1024], ids=["windows", "masked_rows"])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("routing", ["cross", "self"])
+@pytest.mark.parametrize("attention", ["global", "local"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradcheck(
+    backend: str, attention: str, routing: str, similarity: str, small_map: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocked, "_SMALL_MAP", small_map)
+    inputs = [random_features(2, 2, 7, 6, seed=i, gain=0.5).requires_grad_() for i in range(2)]
+    indices = torch.tensor([[0, 23, 41], [7, 7, 40]])
+
+    def routed(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        selected = query_selected_attention(
+            source,
+            [target],
+            attention=attention,  # type: ignore[arg-type]
+            routing=routing,  # type: ignore[arg-type]
+            similarity=similarity,  # type: ignore[arg-type]
+            indices=indices,
+            window=3,
+            backend=backend,
+        )
+        return selected.source, selected.targets[0]
+
+    assert torch.autograd.gradcheck(routed, inputs, fast_mode=True)
+
+
+def test_the_two_local_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = random_features(2, 5, 9, 8), random_features(2, 5, 9, 8, seed=1)
+    results = []
+    for small_map in (0, 1024):
+        monkeypatch.setattr(blocked, "_SMALL_MAP", small_map)
+        for significance in ("entropy", "max_mean"):
+            results.append(
+                run_with_gradients(
+                    source, [target], num_queries=17, attention="local", significance=significance, window=3
+                )
+            )
+    for (first, first_gradients), (second, second_gradients) in zip(results[:2], results[2:], strict=True):
+        assert torch.equal(first.indices, second.indices)
+        assert_near(first.significance, second.significance, 1e-12, "significance")
+        for a, b in zip((first.source, *first_gradients), (second.source, *second_gradients), strict=True):
+            assert_near(a, b, 1e-12, "routed or gradient")
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+def test_many_blocks_equal_one(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random_features(3, 5, 9, 8)
+    one = query_selected_attention(source, [], attention=attention)  # type: ignore[arg-type]
+    monkeypatch.setattr(blocked, "_BLOCK_LOGITS_CPU", 3 * 72 * 7)  # 7 of the 72 rows: the last block is a short one
+    many = query_selected_attention(source, [], attention=attention)  # type: ignore[arg-type]
+    assert torch.equal(one.indices, many.indices)
+    assert_near(one.significance, many.significance, 1e-13, "significance")

@@ -1,0 +1,308 @@
+"""The front door: what it returns, what it refuses, which backend runs, where gradients go and what is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ops_parity import assert_near, random_features, run_with_gradients
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unpaired.errors import BackendError, ConfigError
+from unpaired.ops import backend_report, query_selected_attention, significance_map
+from unpaired.ops.query_selection import BACKENDS, Backend
+
+MAP = torch.zeros(2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": torch.zeros(3, 4, 5)}, r"source must be a \(B, C, H, W\) tensor.*\(3, 4, 5\)"),
+        ({"source": MAP.long()}, "source must have a floating dtype, got torch.int64"),
+        ({"source": torch.zeros(1, 3, 0, 5)}, "source must be .* without empty dimensions"),
+        ({"targets": MAP}, "targets must be a list of tensors"),
+        ({"targets": [MAP, MAP[:, :, :3]]}, r"targets\[1\] must be like source.*\(2, 3, 4, 5\).*\(2, 3, 3, 5\)"),
+        ({"attention": "locale"}, r"attention must be one of.*'locale' \(did you mean 'local'\?\)"),
+        ({"significance": "entropi"}, r"significance must be one of.*did you mean 'entropy'"),
+        ({"routing": "both"}, "routing must be one of 'cross', 'self', 'none', got 'both'"),
+        ({"similarity": "cos"}, "similarity must be one of"),
+        ({"formulation": "paper"}, "formulation must be one of 'equations', 'published'"),
+        ({"num_queries": 0}, "num_queries must be a whole number of at least 1, got 0"),
+        ({"num_queries": 2.0}, "num_queries must be a whole number"),
+        ({"window": 4}, "window must be an odd whole number.*got 4"),
+        ({"window": -1}, "window must be an odd"),
+        ({"temperature": 0}, "temperature must be a finite number above 0.*got 0"),
+        ({"temperature": math.inf}, "temperature must be a finite number"),
+        ({"significance": "random"}, "significance='random' needs random_seeds"),
+        ({"significance": "random", "random_seeds": torch.tensor([1])}, r"random_seeds must be int64 of shape \(2,\)"),
+        ({"significance": "random", "random_seeds": torch.rand(2)}, "random_seeds must be int64"),
+        ({"significance": "random", "random_seeds": 3}, "random_seeds must be an int64 tensor"),
+        ({"indices": torch.tensor([[20], [0]])}, r"indices must lie in \[0, 20\)"),
+        ({"indices": torch.tensor([[-1], [0]])}, r"indices must lie in \[0, 20\)"),
+        ({"indices": torch.tensor([0, 1])}, r"indices must be int64 of shape \(2, N\)"),
+        ({"indices": [[0], [1]]}, "indices must be an int64 tensor"),
+        ({"formulation": "published", "similarity": "cosine"}, "similarity='cosine' does not exist in the published"),
+        ({"formulation": "published", "significance": "max_mean"}, "significance='max_mean' does not exist"),
+        ({"formulation": "published", "temperature": 0.5}, "temperature=0.5 does not exist"),
+    ],
+)
+def test_errors_name_the_setting(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        query_selected_attention(**{"source": MAP, "targets": [], **settings})
+
+
+def test_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match=r"'blockd' does not exist; there are 'blocked', .*did you mean 'blocked'"):
+        query_selected_attention(MAP, [], backend="blockd")
+    with pytest.raises(BackendError, match="'blocked' cannot run: formulation='published' needs the whole"):
+        query_selected_attention(MAP, [], backend="blocked", formulation="published")
+
+    def load(formulation: str) -> Any:
+        raise AssertionError("must not be loaded")
+
+    absent = Backend(load, lambda: ["the package is missing", "there is no GPU"], lambda source, formulation: [])
+    monkeypatch.setitem(BACKENDS, "absent", absent)
+    with pytest.raises(BackendError, match="'absent' cannot run: the package is missing; there is no GPU"):
+        query_selected_attention(MAP, [], backend="absent")
+    assert backend_report() == [
+        ("blocked", True, []),
+        ("reference", True, []),
+        ("absent", False, ["the package is missing", "there is no GPU"]),
+    ]
+    monkeypatch.setattr("unpaired.ops.query_selection.BACKENDS", {"absent": absent})
+    with pytest.raises(BackendError, match="'absent' cannot run"):
+        query_selected_attention(MAP, [])
+
+
+def test_none_takes_the_fast_backend_and_published_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    for name, backend in list(BACKENDS.items()):
+
+        def load(formulation: Any, name: str = name, backend: Backend = backend) -> Any:
+            loaded.append(name)
+            return backend.load(formulation)
+
+        monkeypatch.setitem(BACKENDS, name, Backend(load, backend.missing, backend.refusals))
+    query_selected_attention(MAP, [])
+    query_selected_attention(MAP, [], formulation="published")
+    assert loaded == ["blocked", "reference"]
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_shapes_and_dtypes(dtype: torch.dtype, attention: Any) -> None:
+    source, target = torch.randn(2, 3, 4, 5, dtype=dtype), torch.randn(2, 3, 4, 5)
+    selected = query_selected_attention(source, [target, source], 7, attention=attention, window=3)
+    assert selected.indices.shape == (2, 7)
+    assert selected.indices.dtype == torch.int64
+    assert selected.significance.shape == (2, 20)
+    assert selected.significance.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert [each.shape for each in (selected.source, *selected.targets)] == [(2, 7, 3)] * 3
+    assert [each.dtype for each in (selected.source, *selected.targets)] == [dtype, torch.float32, dtype]
+    assert torch.equal(selected.targets[1], selected.source)
+
+
+def test_given_indices_are_routed_and_nothing_is_selected() -> None:
+    source, target = random_features(2, 3, 4, 5), random_features(2, 3, 4, 5, seed=1)
+    chosen = query_selected_attention(source, [target], 6)
+    again = query_selected_attention(source, [target], indices=chosen.indices)
+    assert again.significance.shape == (2, 0)
+    assert torch.equal(again.indices, chosen.indices)
+    assert torch.equal(again.targets[0], chosen.targets[0])
+    assert torch.equal(again.source, chosen.source)
+
+
+def test_routing_none_returns_the_plain_features() -> None:
+    source, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    selected = query_selected_attention(source, [target], 6, routing="none")
+    for given, got in ((source, selected.source), (target, selected.targets[0])):
+        tokens = given.flatten(2).transpose(1, 2)
+        assert torch.equal(got, torch.stack([tokens[b, selected.indices[b]] for b in range(2)]))
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the operators that run and the largest storage behind any tensor they return, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.operators: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.operators.add(function.overloadpacket.__name__)
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self.largest = max(self.largest, each.untyped_storage().nbytes() // each.element_size())
+        return result
+
+
+def test_random_sampling_computes_no_attention() -> None:
+    with Recorder() as recorder:
+        query_selected_attention(
+            torch.randn(1, 3, 8, 8), [], 6, significance="random", routing="none", random_seeds=torch.tensor([1])
+        )
+    assert not {"bmm", "baddbmm", "mm", "exp", "_softmax"} & recorder.operators
+
+
+@pytest.mark.parametrize("attention", ["global", "local", "local_global"])
+def test_nothing_n_by_n_is_made_or_kept(attention: Any) -> None:
+    channels, side, num_queries = 16, 64, 64
+    positions = side * side
+    source, target = (torch.randn(1, channels, side, side, requires_grad=True) for _ in range(2))
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with Recorder() as recorder, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        selected = query_selected_attention(source, [target], num_queries, attention=attention)
+        (selected.source.sum() + selected.targets[0].sum()).backward()
+    assert recorder.largest <= 1 << 20 < positions**2 / 8
+    # Kept for backward: A_g's rows, or the gathered windows of both maps; besides, the maps and a few (N, C).
+    rows = 2 * num_queries * 49 * channels if attention == "local" else num_queries * positions
+    assert sum(saved.values()) <= 4 * (1.2 * rows + 3 * channels * positions)
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_gradients_no_graph_is_built(backend: str, attention: Any) -> None:
+    leaf = torch.randn(1, 3, 4, 5, requires_grad=True)
+    with torch.no_grad():
+        frozen = query_selected_attention(leaf, [leaf], 3, attention=attention, backend=backend)
+    plain = query_selected_attention(leaf.detach(), [leaf.detach()], 3, attention=attention, backend=backend)
+    for selected in (frozen, plain):
+        assert all(each.grad_fn is None and not each.requires_grad for each in (selected.source, *selected.targets))
+    training = query_selected_attention(leaf, [leaf], 3, attention=attention, backend=backend)
+    assert training.source.requires_grad
+    assert not training.significance.requires_grad
+
+
+@pytest.mark.parametrize("attention", ["global", "local", "local_global"])
+@pytest.mark.parametrize("routing", ["cross", "self"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_detached_attention_leaves_only_the_gradient_of_the_values(backend: str, routing: Any, attention: Any) -> None:
+    source, target = random_features(1, 4, 7, 7), random_features(1, 4, 7, 7, seed=1)
+    settings = {"num_queries": 5, "attention": attention, "window": 3, "backend": backend, "routing": routing}
+    selected, gradients = run_with_gradients(source, [target], detach_attention=True, **settings)
+    for i, gradient in enumerate(gradients):
+        # With fixed rows the routed features are linear in the values, so sum(gradient * values) is the loss.
+        routed = (selected.source, *selected.targets)[i].detach()
+        loss = (routed * random_features(*routed.shape, seed=10 + i)).sum()
+        assert_near((gradient * (source, target)[i]).sum(), loss, 1e-12, "loss")
+    with_rows = run_with_gradients(source, [target], **settings)
+    assert torch.equal(with_rows[0].source, selected.source)
+    assert (with_rows[1][0] - gradients[0]).abs().max() > 1e-3
+
+
+def test_source_gets_gradient_through_the_targets_alone() -> None:
+    source, target = torch.randn(1, 4, 5, 5, requires_grad=True), torch.randn(1, 4, 5, 5)
+    selected = query_selected_attention(source, [target], 5, similarity="scaled")
+    (gradient,) = torch.autograd.grad(selected.targets[0].sum(), source)
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("attention", ["global", "local", "local_global"])
+@pytest.mark.parametrize("routing", ["cross", "self", "none"])
+@pytest.mark.parametrize(
+    ("backend", "formulation"), [*((name, "equations") for name in BACKENDS), ("reference", "published")]
+)
+def test_gradients_are_never_channels_last(backend: str, formulation: Any, routing: Any, attention: Any) -> None:
+    """instance_norm with batch 1 turns a channels-last gradient into a wrong one (CPU)."""
+    leaves = [random_features(1, 5, 35, 33, seed=i).requires_grad_() for i in range(2)]
+    norms = (torch.nn.functional.instance_norm, lambda x: torch.nn.functional.group_norm(x, x.shape[1]))
+    gradients = []
+    for norm in norms:
+        selected = query_selected_attention(
+            norm(leaves[0]),
+            [norm(leaves[1]).contiguous(memory_format=torch.channels_last)],
+            indices=torch.arange(0, 1000, 60).unsqueeze(0),
+            attention=attention,
+            routing=routing,
+            formulation=formulation,
+            window=3,
+            backend=backend,
+        )
+        gradients.append(torch.autograd.grad((selected.source**3).sum() + (selected.targets[0] ** 3).sum(), leaves))
+    for by_instance_norm, by_group_norm in zip(*gradients, strict=True):
+        assert_near(by_instance_norm, by_group_norm, 1e-9, "gradient")
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+def test_autocast_does_not_reach_the_logits(attention: Any) -> None:
+    source = torch.randn(1, 32, 8, 8)
+    plain = query_selected_attention(source, [source], 9, attention=attention)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = query_selected_attention(source, [source], 9, attention=attention)
+    assert torch.equal(plain.significance, cast.significance)
+    assert torch.equal(plain.targets[0], cast.targets[0])
+
+
+def naive_entropy(logits: Tensor) -> Tensor:
+    probabilities = logits.softmax(-1)
+    return -(probabilities * probabilities.log().nan_to_num(neginf=0.0)).sum(-1)
+
+
+def cancelling_entropy(logits: Tensor) -> Tensor:
+    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+def test_saturated_rows_are_ranked_as_in_float64_where_shortcuts_fail(attention: Any) -> None:
+    source = random_features(1, 128, 36, 36, gain=3.0)  # self products near 1,150, others within about 400
+    expected = query_selected_attention(source, [], 256, attention=attention, backend="reference").indices[0].tolist()
+    got = query_selected_attention(source.float(), [], 256, attention=attention, backend="blocked").indices[0].tolist()
+    assert got == expected
+    if attention == "global":
+        tokens = source.float().flatten(2)[0].T
+        for shortcut in (naive_entropy, cancelling_entropy):
+            picks = shortcut(tokens @ tokens.T).sort(stable=True).indices[:256].tolist()
+            assert len(set(picks) & set(expected)) < 100, shortcut.__name__
+
+
+@pytest.mark.parametrize("attention", ["global", "local"])
+def test_significance_map_is_the_entropy(attention: Any) -> None:
+    features = random_features(2, 3, 6, 5, gain=0.5).requires_grad_()
+    entropy = significance_map(features, attention=attention, window=3)
+    assert entropy.shape == (2, 6, 5)
+    assert not entropy.requires_grad
+    tokens = features.detach().flatten(2).transpose(1, 2)
+    logits = tokens @ tokens.transpose(1, 2)
+    if attention == "local":
+        y, x = torch.arange(30) // 5, torch.arange(30) % 5
+        logits[:, ((y[:, None] - y).abs() > 1) | ((x[:, None] - x).abs() > 1)] = -torch.inf
+    assert_near(entropy.flatten(1), naive_entropy(logits), 1e-12, "entropy")
+    with pytest.raises(ConfigError, match="significance must be 'entropy' or 'max_mean' for a map"):
+        significance_map(features, significance="random")  # type: ignore[arg-type]
+
+
+def test_max_mean_is_equation_6() -> None:
+    features = random_features(1, 4, 3, 3)
+    tokens = features[0].flatten(1).T
+    scores = tokens @ tokens.T / 2  # sqrt(C) = 2
+    expected = scores.amax(1) - scores.mean(1)
+    selected = query_selected_attention(features, [], significance="max_mean")
+    assert_near(selected.significance[0], expected, 1e-12, "Eq. 6")
+    assert selected.indices[0].tolist() == expected.argsort(descending=True).tolist()
+
+
+def test_a_window_larger_than_the_map_is_global() -> None:
+    source = random_features(1, 4, 5, 6)
+    by_window: Callable[..., Any] = query_selected_attention(source, [source], 9, attention="local", window=101)
+    by_all = query_selected_attention(source, [source], 9)
+    assert torch.equal(by_window.indices, by_all.indices)  # type: ignore[attr-defined]
+    assert_near(by_window.source, by_all.source, 1e-12, "routed")  # type: ignore[attr-defined]
+
+
+def test_a_window_of_one_has_entropy_zero_everywhere() -> None:
+    for side in (4, 40):  # the small-map path and the shifts
+        selected = query_selected_attention(torch.randn(1, 3, side, side), [], 3, attention="local", window=1)
+        assert selected.indices.tolist() == [[0, 1, 2]]
+        assert not selected.significance.any()
