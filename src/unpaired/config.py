@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import re
-import tempfile
 import types
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from unpaired.errors import ConfigError, nearest
+from unpaired.files import write_atomically
 
 T = TypeVar("T")
 
@@ -369,23 +368,8 @@ def save_yaml(path: Path | str, config: Any) -> None:
     path = Path(path)
     plain = to_dict(config) if dataclasses.is_dataclass(config) else config
     text = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a run folder is shared
-        os.replace(temporary, path)
+        write_atomically(path, text.encode())
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

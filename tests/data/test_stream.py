@@ -254,7 +254,7 @@ def run_script(tmp_path: Path, files: UnpairedFiles, body: str) -> subprocess.Po
         f"files = find_training_images({str(files.source[0].parents[1])!r})\n" + textwrap.dedent(body)
     )
     return subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, "-W", "ignore", str(script)],
         env=os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -41,7 +41,7 @@ CASES: dict[str, Tensor] = {
     "single_position": random_features(2, 4, 1, 1),
     "one_row": random_features(1, 4, 1, 9),
     "saturated": random_features(1, 64, 6, 6, gain=4.0),
-    "shifts_40x30_batch2": random_features(2, 3, 40, 30),
+    "shifts_33x32": random_features(1, 3, 33, 32),
     "all_equal": torch.full((1, 4, 5, 4), 0.75, dtype=torch.float64),
     "one_hot_gaps": one_hot_features([10, 10000, 100, 50, 3000, 200, 1000, 20]),
     "duplicates": duplicated_features(),

@@ -137,15 +137,15 @@ class Monitor:
         if seen // self.log_every > (seen - batch.global_size) // self.log_every or seen >= self._total:
             self._report(seen, learning_rate)
 
-    def check(self, *, stateful_is_finite: bool) -> None:
-        """Refuse to go on (or to save) with a loss or a weight that is not finite.
+    def check(self, *, weights_are_finite: bool) -> None:
+        """Refuse to go on, to draw or to save with a loss or a weight that is not finite.
 
         Raises:
             TrainingError: Naming the term and the image at which it first happened.
         """
         self._means(keep=True)
-        if not stateful_is_finite:
-            raise TrainingError(self._not_finite("a network's weights are", "before this checkpoint"))
+        if not weights_are_finite:
+            raise TrainingError(self._not_finite("a network's weights are", "at this point"))
 
     def sample(self, seen: int) -> None:
         """Write ``samples/<images>.png``: inputs, translations by the averaged and by the live weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         raise BackendError("accelerator: 'mps' was asked for, but this machine has none; use --accelerator cpu or auto")
     if config.accelerator == "cuda" and config.devices > torch.cuda.device_count():
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     precision: Any = {"32": "32-true"}.get(config.precision, config.precision)
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=precision)
@@ -147,7 +150,7 @@ def fit(
     sample_every = config.sample_every or max(1, total // 20)
 
     def save() -> None:
-        monitor.check(stateful_is_finite=_finite(method))
+        monitor.check(weights_are_finite=_finite(method))
         if fabric.is_global_zero:
             checkpoints.save(stateful, seen)
             export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
@@ -176,6 +179,7 @@ def fit(
             ema.update(seen, batch.global_size)
             monitor.step(seen, batch, terms, optimiser.learning_rate * optimiser.factor(before / total))
             if seen // sample_every > before // sample_every:
+                monitor.check(weights_are_finite=_finite(method))
                 monitor.sample(seen)
             if seen // save_every > before // save_every and seen < stop_at:
                 save()

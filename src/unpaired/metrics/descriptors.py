@@ -19,7 +19,7 @@ class DescriptorStore:
     float32 is storage only (relative error 6e-8); statistics and projections are float64.
     """
 
-    def __init__(self, channels: int, values_per_channel: int, memory_bytes: int = 1 << 29) -> None:
+    def __init__(self, channels: int, values_per_channel: int, memory_bytes: int = 1 << 28) -> None:
         self.channels = channels
         self.length = channels * values_per_channel
         self.count = 0

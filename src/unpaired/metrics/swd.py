@@ -8,8 +8,9 @@ a classifier it reacts to checkerboards, blur and noise; it does not know what a
 What to know before reading a value:
 - Each SET is normalised by its own mean and standard deviation per channel, as in the published tool. One gain and
   offset per channel common to a whole set (8 bits against [-1, 1], a global tint) therefore leaves the value as it is,
-  and a few images of another contrast rescale all others: with 0, 1/4, 1/2, 3/4, 1 of wrong-domain images the mean
-  rises, but a single level may dip on the way. Compare the mean; read levels as a hint at the scale of a fault.
+  and a few images of another contrast rescale all others: on the embedded drawings the mean rises with every quarter
+  of wrong-domain images, but a single level dips on the way, and on a coarse synthetic mix the mean did too. Compare
+  means; read levels as a hint at the scale of a fault.
 - Patch positions of the two sets are independent, so a set against itself gives the noise floor, not zero. The floor
   falls with the number of images: compare values of equal counts only, and print real-against-real beside them.
 - The published tool needs equal counts and square power-of-two images. Unequal counts: the 1-D Wasserstein distance
@@ -185,7 +186,7 @@ def swd_progan(
 ) -> dict[str, float]:
     """Measure the sliced Wasserstein distance between two sets of images, x 1000 (0 is best).
 
-    Memory: 128 * 49 * C * 4 bytes per image and level (75 kB for RGB); what exceeds 512 MiB per set and level waits
+    Memory: 128 * 49 * C * 4 bytes per image and level (75 kB for RGB); what exceeds 256 MiB per set and level waits
     in an unnamed temporary file, so 10,000 images of 256 px need about 4 GB of disk per set and not of memory.
 
     Args:

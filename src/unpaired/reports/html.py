@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
 from unpaired.errors import UserError
+from unpaired.files import write_atomically
 from unpaired.reports.blocks import Block
 from unpaired.reports.style import STYLE
 
@@ -52,23 +52,11 @@ def write_html_report(
     """
     target = Path(path)
     page = html_page(title, blocks, footer=footer, language=language).encode("utf-8", "xmlcharrefreplace")
-    temporary: str | None = None
     try:
         if target.is_dir():
             raise IsADirectoryError("it is a folder; name a file, such as report.html")
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
+        write_atomically(target, page)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write the report {target}: {reason}") from error
+        raise UserError(f"cannot write the report {target}: {error.strerror or error}") from error
     return target

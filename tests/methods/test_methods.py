@@ -1,0 +1,227 @@
+"""Every method of the table: what it computes, how often, and that nothing depends on how images are batched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unpaired.errors import ConfigError
+from unpaired.losses import patch_nce_loss
+from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
+from unpaired.methods.base import OptimiserConfig, coin_flips, derive_seeds
+from unpaired.methods.cut import CUT, CUTConfig, FastCUT, FastCUTConfig
+from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
+
+TINY: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
+VARIANTS = [
+    ("qs_attn", {}), ("qs_attn", {"attention": "local"}), ("qs_attn", {"attention": "local_global"}),
+    ("qs_attn", {"routing": "self"}), ("qs_attn", {"routing": "none"}), ("qs_attn", {"significance": "max_mean"}),
+    ("qs_attn", {"significance": "random"}), ("qs_attn", {"similarity": "cosine"}),
+    ("qs_attn", {"attention": "local", "formulation": "published"}), ("qs_attn", {"detach_attention": True}),
+    ("qs_attn", {"flip_equivariance": True}), ("cut", {}), ("cut", {"identity_weight": 0.0}), ("fastcut", {}),
+]  # fmt: skip
+
+
+def make(name: str, **changes: Any) -> Method:
+    torch.manual_seed(0)
+    return METHODS[name](METHODS[name].Config(**TINY, **changes))
+
+
+def batch(images: int = 2, size: int = 32, first: int = 0) -> ImageBatch:
+    generator = torch.Generator().manual_seed(7)
+    source, target = torch.rand(2, 8, 3, size, size, generator=generator) * 2 - 1
+    chosen = slice(first, first + images)
+    return ImageBatch(source[chosen], target[chosen], image_seeds(0, range(first, first + images)))
+
+
+def losses(method: Method, images: ImageBatch) -> dict[str, torch.Tensor]:
+    outputs = method.forward_train(images)
+    return {name: term for phase in method.phases for name, term in phase.loss(outputs).items()}
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_a_batch_gives_the_mean_of_its_images(name: str, changes: dict[str, Any]) -> None:
+    method = make(name, **changes)
+    together = losses(method, batch(3))
+    apart = [losses(method, batch(1, first=i)) for i in range(3)]
+    for term, value in together.items():
+        torch.testing.assert_close(value, torch.stack([x[term] for x in apart]).mean(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_every_network_gets_a_gradient_in_its_own_phase(name: str, changes: dict[str, Any]) -> None:
+    method = make(name, **changes)
+    outputs = method.forward_train(batch())
+    for phase in method.phases:
+        method.zero_grad(set_to_none=True)
+        torch.stack(list(phase.loss(outputs).values())).sum().backward()
+        for network in phase.networks:
+            for key, parameter in getattr(method, network).named_parameters():
+                assert parameter.grad is not None, f"{network}.{key}"
+                assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_draws_depend_on_the_image_and_on_nothing_else(name: str) -> None:
+    method = make(name)
+    first = losses(method, batch())
+    torch.manual_seed(123)
+    second = losses(method, batch())
+    assert all(torch.equal(first[term], second[term]) for term in first)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_small_and_odd_maps_and_more_queries_than_locations(name: str) -> None:
+    method = METHODS[name](METHODS[name].Config(**{**TINY, "num_queries": 500}))
+    images = batch(1, size=36)
+    assert all(term.isfinite() for term in losses(method, images).values())
+    assert method.translate(images.source).shape == images.source.shape
+
+
+def test_cut_without_identity_translates_half_as_many_images() -> None:
+    method = make("cut", identity_weight=0.0)
+    assert "identity" not in losses(method, batch())
+
+
+def test_identity_and_contrastive_are_averaged_as_published_or_summed_as_in_equation_3() -> None:
+    mean, total = (losses(make("cut", contrastive_reduction=r), batch()) for r in ("mean", "sum"))
+    for term in ("contrastive", "identity"):
+        torch.testing.assert_close(2 * mean[term], total[term])
+
+
+def test_cut_is_equation_2_at_random_locations_of_every_tap() -> None:
+    method = make("cut", identity_weight=0.0)
+    assert isinstance(method, CUT)
+    images = batch(1)
+    outputs = method.forward_train(images)
+    expected = []
+    for number, tap in enumerate(method.config.taps):
+        keys, anchors = outputs.source_features[number], outputs.translated_features[number]
+        from unpaired.ops import location_draws
+
+        draws = location_draws(derive_seeds(outputs.seeds, number), keys[0, 0].numel())
+        chosen = draws[0].argsort(stable=True)[:16]
+        take = lambda f: method.projector(tap, f.flatten(2)[:, :, chosen].transpose(1, 2))  # noqa: B023, E731
+        expected.append(patch_nce_loss(take(anchors), take(keys)).mean())
+    actual = losses(method, images)["contrastive"]
+    torch.testing.assert_close(actual, torch.stack(expected).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_qs_attn_with_nothing_selected_and_nothing_routed_is_cut() -> None:
+    plain = losses(make("cut"), batch())
+    reduced = losses(make("qs_attn", significance="random", routing="none"), batch())
+    assert all(torch.equal(plain[term], reduced[term]) for term in plain)
+
+
+def test_gradient_through_the_attention_rows_can_be_stopped() -> None:
+    gradients = []
+    for detach in (False, True):
+        method = make("qs_attn", detach_attention=detach)
+        losses(method, batch())["contrastive"].backward()
+        gradients.append(method.generator.get_parameter("stem.weight").grad.clone())
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+def test_flip_equivariance_compares_mirrored_translations_with_plain_keys() -> None:
+    """For an equivariant generator the loss would be that of the plain input; ours is close, its seeds decide which."""
+    flips = coin_flips(derive_seeds(image_seeds(0, range(64)), -1))
+    assert 16 < sum(flips) < 48
+    method = make("fastcut")
+    images = batch(8)
+    chosen = coin_flips(derive_seeds(images.seeds, -1))
+    assert any(chosen)
+    assert not all(chosen)
+    outputs = method.forward_train(images)
+    for i, flip in enumerate(chosen):
+        seen = images.source[i : i + 1].flip(-1) if flip else images.source[i : i + 1]
+        torch.testing.assert_close(outputs.translated[i : i + 1], method.translate(seen), rtol=1e-4, atol=1e-5)
+        plain = method.generator.encode(images.source[i : i + 1], method.config.taps)
+        for tap, features in enumerate(plain):
+            torch.testing.assert_close(outputs.source_features[tap][i : i + 1], features, rtol=1e-4, atol=1e-5)
+
+
+class _Counted:
+    """Counts the images that pass a method's generator and discriminator."""
+
+    def __init__(self, method: Any) -> None:
+        self.stem, self.head, self.scored = 0, 0, 0
+        method.generator.stem.register_forward_hook(lambda m, i, o: setattr(self, "stem", self.stem + len(o)))
+        method.generator.head.register_forward_hook(lambda m, i, o: setattr(self, "head", self.head + len(o)))
+        method.discriminator.register_forward_hook(lambda m, i, o: setattr(self, "scored", self.scored + len(o)))
+
+
+def test_no_image_is_translated_or_encoded_twice() -> None:
+    method = make("qs_attn")
+    counted = _Counted(method)
+    losses(method, batch(1))
+    assert counted.head == 2  # I_x and I_y, once each
+    assert counted.stem == 4  # and their two translations, encoded in one batch
+    assert counted.scored == 3  # real and fake for D, fake for G
+
+
+@pytest.mark.slow
+def test_flops_of_a_global_step_at_256_pixels() -> None:
+    """Published schedule: 1,877 GFLOP (method.md, section 3)."""
+    method = QSAttn(QSAttnConfig())
+    images = batch(1, size=256)
+    with FlopCounterMode(display=False) as counter:
+        outputs = method.forward_train(images)
+        for phase in method.phases:
+            others = [p for n, p in method.named_parameters() if n.split(".")[0] not in phase.networks]
+            for p in others:
+                p.requires_grad_(False)
+            torch.stack(list(phase.loss(outputs).values())).sum().backward()
+            for p in others:
+                p.requires_grad_(True)
+    gflop = counter.get_total_flops() / 1e9
+    assert 1_200 < gflop <= 1_340, f"{gflop:.0f} GFLOP"
+
+
+GOLDEN: dict[str, dict[str, float]] = {
+    "qs_attn": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.58186, "identity": 3.91816},
+    "cut": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.62705, "identity": 3.96546},
+    "fastcut": {"discriminator": 0.49971, "adversarial": 0.99995, "contrastive": 69.98462},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_losses_are_golden(name: str) -> None:
+    """Written down once; a change here changes everybody's training and belongs into the changelog."""
+    found = {term: value.item() for term, value in losses(make(name), batch()).items()}
+    assert found == pytest.approx(GOLDEN[name], rel=2e-3), found
+
+
+def test_schedule_is_constant_then_linear_to_zero() -> None:
+    optimiser = OptimiserConfig()
+    assert [optimiser.factor(p) for p in (0.0, 0.5, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.0]
+    assert OptimiserConfig(constant_fraction=1.0).factor(1.0) == 1.0
+
+
+def test_fastcut_has_its_own_published_settings() -> None:
+    config = FastCUTConfig()
+    assert (config.contrastive_weight, config.identity_weight, config.flip_equivariance) == (10.0, 0.0, True)
+    assert config.optimiser.epochs == 200
+    assert FastCUT.Config is FastCUTConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"window": 4}, "window must be odd"),
+        ({"attention_taps": ("block2",)}, "not among the taps"),
+        ({"num_queries": 0}, "num_queries must be at least 1"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"identity_weight": -1.0}, "identity_weight must not be negative"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        QSAttnConfig(**changes)
+
+
+def test_a_tap_beyond_the_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no 'block5'.*'blocks'"):
+        CUT(CUTConfig(blocks=3, base_channels=2))

@@ -1,0 +1,124 @@
+"""The networks are exactly the paper's family: parameters, taps, sizes, filters, and right gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unpaired.errors import ConfigError
+from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.networks.layers import BlurDownsample, blur_upsample, instance_norm
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts_at_the_defaults() -> None:
+    generator = ResnetGenerator()
+    assert parameters(generator) == 11_378_179
+    assert parameters(PatchDiscriminator()) == 2_764_737
+    assert parameters(Projector({tap: generator.tap_channels[tap] for tap in DEFAULT_TAPS})) == 560_384
+
+
+def test_taps_have_the_sizes_and_channels_of_the_paper_at_256_pixels() -> None:
+    with torch.device("meta"):
+        generator = ResnetGenerator()
+        features = generator.encode(torch.empty(1, 3, 256, 256), DEFAULT_TAPS)
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (3, 262, 262), (128, 256, 256), (256, 128, 128), (256, 64, 64), (256, 64, 64),
+    ]  # fmt: skip
+    assert [generator.tap_channels[tap] for tap in DEFAULT_TAPS] == [f.shape[1] for f in features]
+
+
+def test_one_pass_gives_the_same_image_and_features_as_separate_passes() -> None:
+    generator = ResnetGenerator(base_channels=4, blocks=6)
+    x = torch.randn(2, 3, 36, 40).clamp(-1, 1)
+    image, features = generator.translate_and_encode(x, DEFAULT_TAPS)
+    assert torch.equal(image, generator(x))
+    assert image.shape == x.shape
+    assert image.abs().max() <= 1
+    for one, other in zip(features, generator.encode(x, DEFAULT_TAPS), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_encode_computes_nothing_behind_the_last_tap() -> None:
+    generator = ResnetGenerator(base_channels=4, blocks=6)
+    seen: list[int] = []
+    for number, block in enumerate(generator.blocks, start=1):
+        block.register_forward_hook(lambda *_, number=number: seen.append(number))
+    generator.encode(torch.randn(1, 3, 16, 16), ("down1", "block2"))
+    assert seen == [1, 2]
+
+
+def test_discriminator_sees_patches_of_70_pixels() -> None:
+    # The receptive field without the blurs is the PatchGAN's 70; each blur (3 wide) widens it by 2 input strides.
+    discriminator = PatchDiscriminator(base_channels=2)
+    x = torch.randn(1, 3, 160, 160, dtype=torch.float64, requires_grad=True)
+    discriminator.double()
+    scores = discriminator(x)
+    assert scores.shape == (1, 1, 18, 18)
+    with torch.no_grad():
+        smallest = discriminator(torch.zeros(1, 3, *(2 * [discriminator.smallest_image]), dtype=torch.float64))
+    assert min(smallest.shape[-2:]) >= 1
+
+
+def test_unknown_tap_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'block5'.*setting 'blocks'|'block9'"):
+        ResnetGenerator(base_channels=2, blocks=5).check_taps(["block9"])
+    with pytest.raises(ConfigError, match="in this order"):
+        ResnetGenerator(base_channels=2, blocks=5).check_taps(["block1", "down1"])
+
+
+def test_blur_downsample_is_the_binomial_filter() -> None:
+    x = torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    weights = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    expected = torch.zeros(2, 3, 5, 6, dtype=torch.float64)
+    for dy in range(3):
+        for dx in range(3):
+            expected += weights[dy] * weights[dx] * padded[:, :, dy : dy + 9 : 2, dx : dx + 11 : 2]
+    torch.testing.assert_close(BlurDownsample(3).double()(x), expected)
+
+
+def test_blur_upsample_is_the_1331_filter_with_replicated_borders() -> None:
+    x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    row = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 4
+    kernel = torch.outer(row, row).expand(3, 1, 4, 4)
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    expected = F.conv_transpose2d(padded, kernel, stride=2, padding=2, groups=3)[:, :, 1:-1, 1:-1]
+    torch.testing.assert_close(blur_upsample(x), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "tokens"])
+def test_instance_norm_has_the_right_gradient_in_every_layout(batch: int, layout: str) -> None:
+    """PyTorch's own instance norm fails this at batch 1 on the CPU (method.md, section 6)."""
+    x = torch.randn(batch, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def read(x: torch.Tensor) -> torch.Tensor:
+        normed = instance_norm(x)
+        if layout == "channels_last":
+            return normed.contiguous(memory_format=torch.channels_last)
+        if layout == "tokens":
+            return normed.permute(0, 2, 3, 1).flatten(1, 2)[:, [3, 1, 7], :]
+        return normed
+
+    assert torch.autograd.gradcheck(read, (x,))
+    reference = (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(instance_norm(x), reference)
+
+
+def test_initialisation_is_xavier_with_gain_002_and_zero_biases() -> None:
+    convolution = ResnetGenerator().blocks[0].conv1
+    expected = 0.02 * (2 / (256 * 9 + 256 * 9)) ** 0.5
+    assert convolution.weight.std().item() == pytest.approx(expected, rel=0.02)
+    assert convolution.bias.abs().max() == 0
+
+
+def test_projector_gives_unit_vectors() -> None:
+    projector = Projector({"a": 5}, width=7)
+    out = projector("a", torch.randn(2, 3, 5))
+    assert out.shape == (2, 3, 7)
+    torch.testing.assert_close(out.norm(dim=-1), torch.ones(2, 3))
