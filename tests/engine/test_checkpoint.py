@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path: 
     assert box.value[0] == 1
     assert "checkpoint_000000002.pt is damaged" in said[0]
     path.with_name("checkpoint_000000001.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="every checkpoint in .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
         checkpoints.restore({"box": box}, said.append)
 
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
     CheckpointFolder(tmp_path, "cut").save({"net": torch.nn.Linear(2, 3)}, 1)
-    with pytest.raises(CheckpointError, match="does not fit this run: 'net'.*size mismatch"):
+    with pytest.raises(CheckpointError, match=r"does not fit this run: 'net'.*size mismatch"):
         CheckpointFolder(tmp_path, "cut").restore({"net": torch.nn.Linear(2, 4)}, print)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
 from unpaired.losses import patch_nce_loss
 from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
@@ -167,15 +168,9 @@ def test_flops_of_a_global_step_at_256_pixels() -> None:
     """Published schedule: 1,877 GFLOP (method.md, section 3)."""
     method = QSAttn(QSAttnConfig())
     images = batch(1, size=256)
+    optimizers = make_optimizers(method, method.config.optimiser)
     with FlopCounterMode(display=False) as counter:
-        outputs = method.forward_train(images)
-        for phase in method.phases:
-            others = [p for n, p in method.named_parameters() if n.split(".")[0] not in phase.networks]
-            for p in others:
-                p.requires_grad_(False)
-            torch.stack(list(phase.loss(outputs).values())).sum().backward()
-            for p in others:
-                p.requires_grad_(True)
+        training_step(method, optimizers, images)
     gflop = counter.get_total_flops() / 1e9
     assert 1_200 < gflop <= 1_340, f"{gflop:.0f} GFLOP"
 

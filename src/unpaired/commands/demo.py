@@ -18,7 +18,7 @@ from rich.progress import Progress
 from unpaired import reports
 from unpaired.commands.evaluate import scores_table
 from unpaired.data import embedded_dataset, tensor_to_image
-from unpaired.engine.trainer import seconds_per_step
+from unpaired.engine.step import seconds_per_step
 from unpaired.errors import ConfigError
 from unpaired.evaluation import INPUT, Evaluation, append_record, evaluate_run, image_set_scores
 from unpaired.files import write_atomically
@@ -95,7 +95,11 @@ def _config(options: Demo, console: Console) -> RunConfig:
         raise ConfigError(f"minutes must be above 0, not {options.minutes}")
     config = demo(1, options.seed)
     model = METHODS[config.method](config.model, channels=config.data.channels)
-    seconds = seconds_per_step(model, config.model.optimiser, config.data.image_size)
+    batch_size = config.training.batch_size
+    seconds = seconds_per_step(
+        model, config.model.optimiser, config.data.channels, config.data.image_size, batch_size=batch_size
+    )
+    seconds /= batch_size
     images = max(100, round(options.minutes * 60 * _TRAINING_SHARE / seconds / 100) * 100)
     console.print(
         f"This machine takes {seconds * 1000:.0f} ms per image ({torch.get_num_threads()} threads): "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +16,8 @@ from unpaired.data import Batch, UnpairedStream, batches
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
-from unpaired.errors import BackendError, ConfigError, TrainingError
+from unpaired.engine.step import make_optimizers, training_step
+from unpaired.errors import BackendError, ConfigError
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
 
 
@@ -135,7 +134,7 @@ def fit(
         CheckpointError: The run's checkpoints do not fit.
     """
     method.to(fabric.device)
-    optimizers = {phase.name: _adam(method, phase.networks, optimiser) for phase in method.phases}
+    optimizers = make_optimizers(method, optimiser)
     ema = EMA(method.served_networks(), config.ema_half_life_images)
     stateful: dict[str, Stateful] = {
         "method": method,
@@ -143,9 +142,13 @@ def fit(
         **{f"optimizer_{key}": value for key, value in optimizers.items()},
     }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
+    average = _average_over(fabric)
     monitor = Monitor(run, fabric, method, ema, config.log_every, examples, quiet=quiet)
     seen = saved = checkpoints.restore(stateful, monitor.say)
-    stop_at = min(total, config.stop_after or total)
+    steps_wanted = -(
+        -(config.stop_after or total) // config.batch_size
+    )  # whole steps, so that a resumed run has them too
+    stop_at = min(total, steps_wanted * config.batch_size)
     save_every = config.checkpoint_every or max(1, min(5000, total // 20))
     sample_every = config.sample_every or max(1, total // 20)
 
@@ -156,7 +159,6 @@ def fit(
             export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
         fabric.barrier()
 
-    step = 0
     with StopSignal(fabric) as stop, monitor.progress(seen, total):
         for batch in batches(
             stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
@@ -164,20 +166,15 @@ def fit(
         ):  # fmt: skip
             images = _to_device(batch, config.seed, fabric.device)
             torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # any stray draw depends on the image only
-            terms: dict[str, Tensor] = {}
-            with fabric.autocast():
-                outputs = method.forward_train(images)
-            for phase in method.phases:
-                if step % phase.interval == 0:
-                    _set_learning_rate(optimizers[phase.name], optimiser, seen / total)
-                    with _only(method, phase.networks), fabric.autocast():
-                        loss = phase.loss(outputs)
-                        terms |= loss
-                    _update(optimizers[phase.name], torch.stack(list(loss.values())).sum() * batch.weight, fabric)
-            del outputs
-            before, seen, step = seen, seen + batch.global_size, step + 1
+            rate = optimiser.learning_rate * optimiser.factor(seen / total)
+            _set_learning_rate(optimizers, rate)
+            terms = training_step(
+                method, optimizers, images,
+                number=seen // config.batch_size, weight=batch.weight, autocast=fabric.autocast, average=average,
+            )  # fmt: skip
+            before, seen = seen, seen + batch.global_size
             ema.update(seen, batch.global_size)
-            monitor.step(seen, batch, terms, optimiser.learning_rate * optimiser.factor(before / total))
+            monitor.step(seen, batch, terms, rate)
             if seen // sample_every > before // sample_every:
                 monitor.check(weights_are_finite=_finite(method))
                 monitor.sample(seen)
@@ -192,62 +189,24 @@ def fit(
     return FitResult(seen, finished=seen >= total, interrupted=stop.signalled)
 
 
-def seconds_per_step(method: Method, optimiser: OptimiserConfig, image_size: int, *, steps: int = 12) -> float:
-    """Median time of a training step at batch 1 on the CPU, in seconds; ``method`` is used up by it."""
-    optimizers = {phase.name: _adam(method, phase.networks, optimiser) for phase in method.phases}
-    generator = torch.Generator().manual_seed(0)
-    channels = next(method.parameters()).shape[1]
-    times = []
-    for number in range(steps):
-        source, target = torch.rand(2, 1, channels, image_size, image_size, generator=generator) * 2 - 1
-        started = time.perf_counter()
-        outputs = method.forward_train(ImageBatch(source, target, image_seeds(0, [number])))
-        for phase in method.phases:
-            with _only(method, phase.networks):
-                loss = torch.stack(list(phase.loss(outputs).values())).sum()
-            optimizers[phase.name].zero_grad(set_to_none=True)
-            loss.backward()
-            optimizers[phase.name].step()
-        times.append(time.perf_counter() - started)
-    return sorted(times[2:])[len(times[2:]) // 2]
+def _set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
 
-def _adam(method: Method, networks: Iterable[str], optimiser: OptimiserConfig) -> torch.optim.Adam:
-    parameters = [p for network in networks for p in getattr(method, network).parameters()]
-    betas = (optimiser.beta1, optimiser.beta2)
-    return torch.optim.Adam(parameters, lr=optimiser.learning_rate, betas=betas, foreach=True)
+def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
+    """How gradients become their means over the processes: all of them in one message."""
+    if fabric.world_size == 1:
+        return None
 
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, optimiser: OptimiserConfig, progress: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = optimiser.learning_rate * optimiser.factor(progress)
-
-
-@contextmanager
-def _only(method: nn.Module, networks: Iterable[str]) -> Iterator[None]:
-    """Freeze everything but ``networks``: no gradient is computed that no optimizer of this phase would use."""
-    trained = {id(p) for network in networks for p in getattr(method, network).parameters()}
-    frozen = [p for p in method.parameters() if id(p) not in trained and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, fabric: Fabric) -> None:
-    """Backward, average over the processes in one message, step."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if fabric.world_size > 1:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    def average(gradients: Sequence[Tensor]) -> None:
         flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
         assert isinstance(flat, Tensor)
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
-    optimizer.step()
+
+    return average
 
 
 def _to_device(batch: Batch, seed: int, device: torch.device) -> ImageBatch:
@@ -261,6 +220,3 @@ def _finite(method: nn.Module) -> bool:
 
 def _weights(ema: EMA) -> dict[str, dict[str, Tensor]]:
     return {"ema": ema.weights(), "last": ema.live_weights()}
-
-
-__all__ = ["FitResult", "TrainingConfig", "TrainingError", "fit", "make_fabric"]

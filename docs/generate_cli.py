@@ -1,0 +1,73 @@
+"""Write docs/cli.md from the help texts of the commands: ``python docs/generate_cli.py``.
+
+``tests/test_docs.py`` calls ``page`` and compares, so that the page cannot fall behind the code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+WIDTH = 100
+
+_HEAD = """# The command line
+
+What `unpaired --help` and `unpaired COMMAND --help` print at {width} columns. This page is generated: change the help
+texts in `src/unpaired/cli.py`, `src/unpaired/commands/` or the settings that they show, then run
+`python docs/generate_cli.py`.
+
+`unpaired train` is shown once per method, because its model options are the settings of the method. Options that are
+written `--flag, --no-flag` take no value; all others take one. `{{None}}|INT` means a whole number or the word `None`.
+
+Exit codes: 0 done; 1 done in part (an image was skipped); 2 a mistake that the message says how to mend; 3 training
+stopped (a loss is not finite, a file cannot be written); 130 ended by Ctrl-C, after saving if it was training.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([_HEAD.format(width=WIDTH), *(f"## {title}\n\n```text\n{text}\n```\n" for title, text in sections())])
+
+
+def sections() -> Iterator[tuple[str, str]]:
+    """(command, its help text), ``train`` once per method."""
+    from unpaired.cli import COMMANDS
+    from unpaired.methods import METHODS
+
+    yield "unpaired", help_text([])
+    for name in COMMANDS:
+        for words in [[name, "--method", method] for method in METHODS] if name == "train" else [[name]]:
+            yield "unpaired " + " ".join(words), help_text(words)
+
+
+def help_text(words: list[str]) -> str:
+    """What ``unpaired WORDS --help`` prints into a file of fixed width, without colour or trailing blanks."""
+    cli = importlib.import_module("unpaired.cli")
+    printed = io.StringIO()
+    with _environment(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="dumb"), contextlib.redirect_stdout(printed):
+        with contextlib.suppress(SystemExit):
+            cli.main([*words, "--help"])
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    return "\n".join(line for line, before in zip(lines, [""] + lines, strict=False) if line or before).strip()
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("cli.md").write_text(page(), encoding="utf-8")
