@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ texts in `src/unpaired/cli.py`, `src/unpaired/commands/` or the settings that th
 `python docs/generate_cli.py`.
 
 `unpaired train` is shown once per method, because its model options are the settings of the method. Options that are
-written `--flag, --no-flag` take no value; all others take one. `{{None}}|INT` means a whole number or the word `None`.
+written `--flag, --no-flag` take no value. `{{None}}|INT` means a whole number or the word `None`; `[STR [STR ...]]`
+means any number of words.
 
 Exit codes: 0 done; 1 done in part (an image was skipped); 2 a mistake that the message says how to mend; 3 training
 stopped (a loss is not finite, a file cannot be written); 130 ended by Ctrl-C, after saving if it was training.
@@ -30,7 +32,9 @@ stopped (a loss is not finite, a file cannot be written); 130 ended by Ctrl-C, a
 
 def page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([_HEAD.format(width=WIDTH), *(f"## {title}\n\n```text\n{text}\n```\n" for title, text in sections())])
+    return "\n".join(
+        [_HEAD.format(width=WIDTH), *(f"## {title}\n\n```text\n{text}\n```\n" for title, text in sections())]
+    )
 
 
 def sections() -> Iterator[tuple[str, str]]:
@@ -48,11 +52,15 @@ def help_text(words: list[str]) -> str:
     """What ``unpaired WORDS --help`` prints into a file of fixed width, without colour or trailing blanks."""
     cli = importlib.import_module("unpaired.cli")
     printed = io.StringIO()
-    with _environment(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="dumb"), contextlib.redirect_stdout(printed):
-        with contextlib.suppress(SystemExit):
-            cli.main([*words, "--help"])
-    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
-    return "\n".join(line for line, before in zip(lines, [""] + lines, strict=False) if line or before).strip()
+    fixed = _environment(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="dumb")
+    with fixed, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    lines = [wrapped for line in printed.getvalue().splitlines() for wrapped in _wrapped(line.rstrip())]
+    return "\n".join(line for line, before in zip(lines, ["", *lines], strict=False) if line or before).strip()
+
+
+def _wrapped(line: str) -> list[str]:
+    return [line] if len(line) <= WIDTH else textwrap.wrap(line, WIDTH, break_on_hyphens=False)
 
 
 @contextlib.contextmanager

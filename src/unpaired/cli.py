@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:  # raised by a library for its own reasons: no message of ours would help
             raise
-        return _fail(f"{error.filename}: {error.strerror or error}", 3)
+        where = f"{error.filename}: " if error.filename else ""  # a write to a full disk does not know its file
+        return _fail(f"{where}{error.strerror or error}", 3)
 
 
 def _help() -> str:

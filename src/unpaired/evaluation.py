@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unpaired.data import DataConfig, UnpairedFiles, pair_by_name
-from unpaired.errors import DataError, TrainingError
+from unpaired.errors import ConfigError, DataError, TrainingError
 from unpaired.inference import Translator
 from unpaired.metrics import Score, evaluate_images
 from unpaired.training import environment, load_for_protocol
@@ -61,10 +61,14 @@ def evaluate(
 
     Raises:
         DataError: An image cannot be read, or there are too few.
+        ConfigError: ``batch_size`` or ``seed`` is too small.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or greater, not {seed}")
     first = next(iter(translators.values()))
-    background = tuple(first.description["background"])
-    data = DataConfig(image_size=first.image_size, channels=first.channels, background=background)
+    data = DataConfig(image_size=first.image_size, channels=first.channels, background=first.background)
     sources = [load_for_protocol(path, data) for path in files.source]
     targets = [load_for_protocol(path, data) for path in files.target]
     truths = _truths(files, targets)

@@ -16,7 +16,7 @@ from torch import Tensor
 from unpaired.config import from_dict
 from unpaired.data import image_to_tensor, tensor_to_image
 from unpaired.engine.checkpoint import load_weights
-from unpaired.errors import BackendError, CheckpointError, DataError, nearest
+from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
 from unpaired.methods import METHODS, Method
 from unpaired.ops import query_selected_attention
 
@@ -24,6 +24,8 @@ Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
 
 _MULTIPLE = 4  # the generators halve twice
 _SMALLEST = 16  # below this, reflected borders would be wider than the feature maps
+_LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
+_ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
 
 
 class Significance(NamedTuple):
@@ -71,29 +73,32 @@ class Translator:
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = _read_description(folder)
-        name = description.get("method")
+        name = description["method"]
         if name not in METHODS:
             raise CheckpointError(
                 f"{folder / 'model.json'}: unknown method '{name}'{nearest(str(name), METHODS)}; "
                 f"this version knows {', '.join(METHODS)}"
             )
-        try:
-            config: Any = from_dict(METHODS[name].Config, description["model"], f"{folder / 'model.json'}: model")
-            method = METHODS[name](config, channels=int(description["channels"]))
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'model.json'} lacks a usable entry {error}") from error
+        config: Any = from_dict(METHODS[name].Config, description["model"], f"{folder / 'model.json'}: model")
+        method = METHODS[name](config, channels=description["channels"])
         _load(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
         return Translator(method, description, choose_device(device))
 
     @property
     def channels(self) -> int:
         """Channels of the images it takes and makes."""
-        return int(self.description["channels"])
+        return self.description["channels"]
 
     @property
     def image_size(self) -> int:
         """Side, in pixels, of the crops it was trained on."""
-        return int(self.description["image_size"])
+        return self.description["image_size"]
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """Red, green, blue (0 to 255) that were put behind transparent pixels in training."""
+        red, green, blue = self.description["background"]
+        return red, green, blue
 
     @overload
     def translate(self, images: Picture) -> Picture: ...
@@ -104,7 +109,8 @@ class Translator:
 
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
-                (B, H, W, C), uint8 in 0..255; a PIL image; or a list of any of them, sizes free.
+                (B, H, W, C), uint8 in 0..255; an 8-bit PIL image of any mode (out comes RGB or L); or a list of any
+                of them, sizes free. Tensors may overshoot a little, as resizing makes them, but not beyond [-2, 2].
 
         Raises:
             DataError: Channels, type or range do not fit.
@@ -114,8 +120,7 @@ class Translator:
         if isinstance(images, np.ndarray):
             return self._translate_array(images)
         if isinstance(images, Image.Image):
-            mode = "L" if self.channels == 1 else "RGB"
-            return tensor_to_image(self._run(image_to_tensor(images.convert(mode))[None])[0])
+            return tensor_to_image(self._run(image_to_tensor(self._opaque(images))[None])[0])
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             return [self.translate(image) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
@@ -128,15 +133,22 @@ class Translator:
             image: (C, H, W) float in [-1, 1].
             tap: Place of the encoder, for example ``block5``.
             num_queries: N; unset takes the model's own setting.
+
+        Raises:
+            DataError: The image does not fit.
+            ConfigError: There is no such tap.
         """
-        (features,) = self.method.encode(_pad(image[None].float().to(self.device)), [tap])
-        count = num_queries or int(self.description["model"].get("num_queries", 256))
+        if image.ndim != 3:
+            raise DataError(f"significance takes one image (C, H, W), not {tuple(image.shape)}")
+        padded = _pad(self._checked(image[None]))
+        try:
+            (features,) = self.method.encode(padded, [tap])
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"this model has no tap '{tap}'; its blocks are called block1, block2, ...") from error
+        count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
         options = self.method.selection(tap)
-        if options.get("significance") != "entropy":
-            options = {
-                "significance": "entropy",
-                "attention": "global",
-            }  # a method without selection, seen through ours
+        if options.get("significance") != "entropy":  # a method without selection, seen through ours
+            options = {"significance": "entropy", "attention": "global"}
         selected = query_selected_attention(features, [], count, **{**options, "routing": "none"})
         height, width = features.shape[2:]
         return Significance(selected.indices[0].cpu(), selected.significance[0].view(height, width).cpu())
@@ -159,20 +171,41 @@ class Translator:
             return self._translate_array(images[None, :, :, None])[0, :, :, 0]
         if images.ndim == 3:
             return self._translate_array(images[None])[0]
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1.0
         translated = ((self._run(tensor) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(translated.permute(0, 2, 3, 1).numpy())
 
     @torch.inference_mode()
     def _run(self, x_BCHW: Tensor) -> Tensor:
-        channels, height, width = x_BCHW.shape[1:]
+        height, width = x_BCHW.shape[-2:]
+        return self.method.translate(_pad(self._checked(x_BCHW)))[..., :height, :width].float().clamp(-1, 1).cpu()
+
+    def _checked(self, x_BCHW: Tensor) -> Tensor:
+        """The images in float32 on the device, if they fit this model."""
+        channels = x_BCHW.shape[1]
         if channels != self.channels:
             raise DataError(
                 f"this model takes images with {self.channels} channel(s), but the input has {channels}: "
                 f"{tuple(x_BCHW.shape)}"
             )
-        padded = _pad(x_BCHW.float().to(self.device))
-        return self.method.translate(padded)[..., :height, :width].float().clamp(-1, 1).cpu()
+        if 0 in x_BCHW.shape:
+            raise DataError(f"there is nothing to translate in a tensor of shape {tuple(x_BCHW.shape)}")
+        x_BCHW = x_BCHW.to(self.device).float()
+        largest = float(x_BCHW.abs().amax())
+        if not largest <= _LARGEST:  # NaN as well
+            raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
+        return x_BCHW
+
+    def _opaque(self, image: Image.Image) -> Image.Image:
+        """A picture of any 8-bit mode in the model's own mode, as ``read_image`` makes it."""
+        if image.mode.startswith("I") or image.mode == "F":
+            raise DataError(
+                f"a PIL image must have 8 bits per channel, not the mode {image.mode}; unpaired.data.read_image scales"
+            )
+        if image.has_transparency_data:
+            below = Image.new("RGBA", image.size, (*self.background, 255))
+            image = Image.alpha_composite(below, image.convert("RGBA"))
+        return image.convert("RGB").convert("L" if self.channels == 1 else "RGB")
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -189,6 +222,12 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise BackendError(
+            f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
+        )
+    if chosen.type not in ("cpu", "cuda") and not (chosen.type == "mps" and torch.backends.mps.is_available()):
+        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda or cuda:N")
     return chosen
 
 
@@ -213,7 +252,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     if not isinstance(description, dict) or description.get("format") != 1:
-        raise CheckpointError(f"{path} has a format that this version cannot read (it reads format 1)")
+        found = description.get("format") if isinstance(description, dict) else None
+        raise CheckpointError(f"{path} has format {found}, but this version of unpaired reads 1; install a newer one")
+    for key, kind in _ENTRIES.items():
+        if not isinstance(description.get(key), kind):
+            raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
     return description
 
 

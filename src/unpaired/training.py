@@ -100,10 +100,12 @@ class RunConfig:
         known = ("method", "dataset", "data", "model", "training")
         for key in mapping:
             if key not in known:
-                raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known)}")
+                raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
         method = mapping.get("method", "qs_attn")
-        if method not in METHODS:
-            raise ConfigError(f"{where}: method: there is no '{method}'{nearest(str(method), METHODS)}")
+        if not isinstance(method, str) or method not in METHODS:
+            raise ConfigError(
+                f"{where}: method: there is no '{method}'{nearest(str(method), METHODS)}; known: {', '.join(METHODS)}"
+            )
         sections = {"dataset": DatasetConfig, "data": DataConfig, "training": TrainingConfig}
         sections["model"] = METHODS[method].Config
         parts: dict[str, Any] = {
@@ -137,6 +139,8 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
+    if not 0 <= config.training.seed < 2**63:
+        raise ConfigError(f"seed is {config.training.seed}: it must be from 0 to 2**63 - 1")
     files = config.dataset.training_files()
     stream = UnpairedStream(files, config.data, config.training.seed)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
@@ -213,12 +217,20 @@ def _check_same_run(out: Path, mapping: dict[str, Any], digest: str) -> None:
         raise ConfigError(
             f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones"
         )
-    sessions = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines() if previous else []
-    if sessions and json.loads(sessions[0])["files_digest"] != digest:
+    if _first_digest(out) not in (digest, None):
         raise DataError(
             f"the training images are not those that the run in {out} began with (names or number differ), so it "
             "cannot go on as it was; restore them or choose another --out"
         )
+
+
+def _first_digest(out: Path) -> str | None:
+    """The digest of the image names when the run began; None where its record is lost."""
+    try:
+        first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
+        return json.loads(first)["files_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

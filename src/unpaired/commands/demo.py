@@ -85,8 +85,8 @@ def _config(options: Demo, console: Console) -> RunConfig:
     """The demo's settings: those of the run in ``out`` if there is one, else sized to the time that was given."""
     if (options.out / "run.yaml").exists():
         before = RunConfig.load(options.out / "run.yaml")
-        same = demo(before.training.images or 0, options.seed)
-        if before == same and options.images in (None, before.training.images):
+        length = before.training.images
+        if length is not None and before == demo(length, options.seed) and options.images in (None, length):
             return before
         raise ConfigError(f"{options.out} holds another run; choose another --out")
     if options.images is not None:

@@ -29,12 +29,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = tyro.cli(
         _arguments(base), args=list(argv), prog="unpaired train", description=_DESCRIPTION, config=(OmitArgPrefixes,)
     )
-    dataset = DatasetConfig(
-        folder=arguments.data and arguments.data.absolute(),
-        source=arguments.source and arguments.source.absolute(),
-        target=arguments.target and arguments.target.absolute(),
-        direction=arguments.direction,
-    )
+    dataset = _dataset(arguments, base.dataset)
     config = RunConfig(arguments.method, dataset, arguments.loading, arguments.model, arguments.training)
     result = train(config, arguments.out, quiet=arguments.quiet)
     if result.interrupted:
@@ -57,14 +52,26 @@ def _from_file(argv: Sequence[str]) -> RunConfig:
     return RunConfig(method or "qs_attn", DatasetConfig())
 
 
+def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
+    """The folders named on the command line, as absolute paths; what it leaves open comes from the run file."""
+    if given.data is not None:
+        places = (given.data, given.source, given.target)
+    else:
+        named = given.source is not None or given.target is not None
+        places = (None if named else base.folder, given.source or base.source, given.target or base.target)
+    folder, source, target = (place and place.absolute() for place in places)
+    return DatasetConfig(folder, source, target, given.direction)
+
+
 def _value_of(argv: Sequence[str], option: str) -> str | None:
-    """The value of an option that decides which other options there are, read before the real parsing."""
+    """The last value of an option that decides which other options there are, read before the real parsing."""
+    found = None
     for position, word in enumerate(argv):
         if word == option and position + 1 < len(argv):
-            return argv[position + 1]
-        if word.startswith(option + "="):
-            return word.partition("=")[2]
-    return None
+            found = argv[position + 1]
+        elif word.startswith(option + "="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _arguments(base: RunConfig) -> type[Any]:
@@ -73,15 +80,12 @@ def _arguments(base: RunConfig) -> type[Any]:
     words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB).")
     folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
     fields: list[tuple[str, Any, Any]] = [
-        ("data", folder,
-         base.dataset.folder),
+        ("data", folder, None),
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
         ("method", Annotated[methods, arg(help="What to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
-        ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")],
-         base.dataset.source),
-        ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")],
-         base.dataset.target),
+        ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
+        ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),

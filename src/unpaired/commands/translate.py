@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional, arg
 
-from unpaired.data import image_to_tensor, list_images, read_image, tensor_to_image
+from unpaired.data import IMAGE_SUFFIXES, image_to_tensor, list_images, read_image, tensor_to_image
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
@@ -108,14 +108,21 @@ def _side(size: str, translator: Translator) -> int | None:
 def _target(path: Path, base: Path, options: Translate) -> Path:
     """Where the translation of ``path`` goes: the same name, below the same subfolder of the input."""
     relative = path.parent.resolve().relative_to(base) / path.name
-    return options.out / (relative if options.format == "same" else relative.with_suffix(f".{options.format}"))
+    if options.format != "same":
+        relative = relative.with_suffix(f".{options.format}")
+    elif path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ConfigError(f"{path}: no image can be written under a name ending in '{path.suffix}'; use --format png")
+    return options.out / relative
 
 
 def _check_targets(targets: dict[Path, Path]) -> None:
+    inputs = {source.resolve(): source for source in targets}
     taken: dict[Path, Path] = {}
     for source, target in targets.items():
-        if target.resolve() == source.resolve():
-            raise ConfigError(f"the translation of {source} would replace it; choose another --out")
+        replaced = inputs.get(target.resolve())
+        if replaced is not None:
+            what = "it" if replaced == source else f"the input {replaced}"
+            raise ConfigError(f"the translation of {source} would replace {what}; choose another --out")
         if target in taken:
             raise ConfigError(
                 f"{taken[target]} and {source} would both become {target}; translate them one after the other"
@@ -124,10 +131,9 @@ def _check_targets(targets: dict[Path, Path]) -> None:
 
 
 def _read(paths: Sequence[Path], side: int | None, translator: Translator, skipped: list[str]) -> Iterator[_Item]:
-    background = tuple(translator.description["background"])
     for path in paths:
         try:
-            image = read_image(path, translator.channels, background)
+            image = read_image(path, translator.channels, translator.background)
         except DataError as error:
             skipped.append(str(error))
             continue
@@ -154,7 +160,11 @@ def _save(image: Image.Image, target: Path) -> None:
     """Write one image, whole or not at all."""
     buffer = io.BytesIO()
     suffix = target.suffix.lower()
-    image.save(buffer, Image.registered_extensions()[suffix], **_SAVE_OPTIONS.get(suffix, {}))
+    try:
+        image.save(buffer, Image.registered_extensions()[suffix], **_SAVE_OPTIONS.get(suffix, {}))
+    except (OSError, ValueError) as error:  # JPEG and WebP have a largest size
+        size = f"{image.width} x {image.height}"
+        raise DataError(f"cannot write {target}: {size} pixels as {suffix} ({error}); use --format png") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, buffer.getbuffer())

@@ -21,7 +21,9 @@ class CUTConfig:
     """Settings of CUT; the defaults are the paper's."""
 
     base_channels: int = 64
-    """Width of the generator and of the discriminator."""
+    """Width of the generator's stem."""
+    discriminator_channels: int | None = None
+    """Width of the discriminator's first convolution; unset means base_channels."""
     blocks: int = 9
     """Residual blocks of the generator."""
     taps: tuple[str, ...] = DEFAULT_TAPS
@@ -49,6 +51,8 @@ class CUTConfig:
         for name in ("base_channels", "blocks", "num_queries", "projector_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.discriminator_channels is not None and self.discriminator_channels < 1:
+            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, not {self.temperature}")
         for name in ("adversarial_weight", "contrastive_weight", "identity_weight"):
@@ -109,7 +113,9 @@ class CUT(Method):
         self.config = config
         self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
         self.generator.check_taps(config.taps)
-        self.discriminator = PatchDiscriminator(channels, base_channels=config.base_channels)
+        self.discriminator = PatchDiscriminator(
+            channels, base_channels=config.discriminator_channels or config.base_channels
+        )
         self.projector = Projector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )

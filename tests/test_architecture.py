@@ -1,0 +1,191 @@
+"""The house rules of docs/architecture.md, read off the source itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import unpaired
+from unpaired.config import load_yaml, save_yaml
+from unpaired.methods import METHODS
+from unpaired.runs import RUNS
+from unpaired.training import DatasetConfig, RunConfig
+
+ROOT = Path(unpaired.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "files"),  # the ground: no other file of ours
+    ("config", "ops", "data"),
+    ("networks", "losses", "metrics", "reports"),
+    ("methods",),
+    ("engine",),
+    ("inference",),
+    ("training",),
+    ("evaluation", "runs"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+"""Rooms from the bottom up. A room imports only from lower floors, so rooms beside each other never meet."""
+HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LONGEST_FILE = 400
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Modules of this package that a file imports anywhere, without the leading ``unpaired.``, and the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "unpaired" and rest.split(".")[0] in HEIGHT:
+                yield rest, node.lineno
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {module_name(path).split(".")[0] for path in SOURCES} - {""}
+    assert rooms == set(HEIGHT), "a new room: give it a floor in FLOORS and in docs/architecture.md"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path) or "unpaired")
+def test_imports_only_point_down(path: Path) -> None:
+    room = module_name(path).split(".")[0]
+    if not room:
+        pytest.skip("unpaired/__init__.py names its public objects and imports them on first use")
+    for target, line in imports(path):
+        other = target.split(".")[0]
+        assert other == room or HEIGHT[other] < HEIGHT[room], f"{path}:{line}: '{room}' must not import '{other}'"
+
+
+def test_no_cycle_inside_a_room() -> None:
+    known = {module_name(path): path for path in SOURCES}
+    edges = {name: set[str]() for name in known}
+    for name, path in known.items():
+        for target, _ in imports(path):
+            imported = target if target in known else target.rpartition(".")[0]
+            if imported in known and imported != name and not known[imported].name == "__init__.py":
+                edges[name].add(imported)
+    finished: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"cycle: {' -> '.join((*trail, name))}"
+        if name not in finished:
+            for other in edges[name]:
+                visit(other, (*trail, name))
+            finished.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_the_engine_never_names_a_method() -> None:
+    for path in (ROOT / "engine").glob("*.py"):
+        for target, line in imports(path):
+            if target.split(".")[0] == "methods":
+                assert target.startswith("methods.base."), f"{path}:{line}: only unpaired.methods.base"
+        words = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+        names = {"METHODS", *METHODS, *(row.__name__ for row in METHODS.values())}
+        assert not (words & names) - {"cut"}, path  # 'cut' is a word, too
+
+
+@pytest.mark.parametrize(("room", "unseen"), [("losses", "config"), ("metrics", "config"), ("ops", "config")])
+def test_these_never_see_a_configuration(room: str, unseen: str) -> None:
+    for path in (ROOT / room).glob("*.py"):
+        assert not [target for target, _ in imports(path) if target.split(".")[0] == unseen], path
+
+
+def test_files_stay_short() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    longest = max(lengths, key=lambda path: lengths[path])
+    assert lengths[longest] <= LONGEST_FILE, f"{longest} has {lengths[longest]} lines"
+
+
+def test_nothing_is_left_half_done() -> None:
+    refusals = {"ops.published"}  # raises it where the front door has already refused, for whoever calls past the door
+    for path in SOURCES:
+        words = r"TODO|FIXME|XXX" if module_name(path) in refusals else r"TODO|FIXME|XXX|NotImplementedError"
+        found = re.search(words, path.read_text(encoding="utf-8"))
+        assert not found, f"{path}: {found and found[0]}"
+
+
+def test_importing_the_package_loads_nothing_heavy_or_optional() -> None:
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(x for extra in project["optional-dependencies"].values() for x in extra)]
+    distributions = [re.split(r"[^\w.-]", requirement)[0] for requirement in wanted]
+    renamed = {"pillow": "PIL", "pyyaml": "yaml", "types-PyYAML": "yaml"}
+    modules = {renamed.get(name, name.replace("-", "_")) for name in distributions} | {"triton", "torchvision"}
+    code = "import sys, unpaired, unpaired.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "unpaired" in loaded
+    assert not modules & loaded
+
+
+def test_training_needs_no_optional_package() -> None:
+    """Neither Triton nor anything of an extra is loaded by the floors that train and translate on a CPU."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['triton', 'torchvision', 'scipy', 'onnx', 'matplotlib']));"
+        "import unpaired.runs, unpaired.evaluation, unpaired.commands.demo, unpaired.commands.translate"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("name", unpaired.__all__)
+def test_public_names_exist(name: str) -> None:
+    assert getattr(unpaired, name) is not None
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
+        _ = unpaired.Trainer
+
+
+def check_run(config: RunConfig, folder: Path) -> None:
+    assert config.method in METHODS
+    assert type(config.model) is METHODS[config.method].Config
+    assert RunConfig.from_mapping(config.to_mapping()) == config
+    save_yaml(folder / "run.yaml", config.to_mapping())
+    assert RunConfig.from_mapping(load_yaml(folder / "run.yaml")) == config
+    assert RunConfig.load(folder / "run.yaml") == config
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_builds_a_run(name: str, tmp_path: Path) -> None:
+    check_run(RunConfig(name, DatasetConfig(folder=tmp_path)), tmp_path)
+    row = METHODS[name]
+    assert row.title
+    assert re.search(r"\b(19|20)\d\d\.$", row.citation), "a citation ends with its year"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_named_run_builds(name: str, tmp_path: Path) -> None:
+    check_run(RUNS[name](tmp_path), tmp_path)
+
+
+def test_every_function_of_runs_is_in_its_table() -> None:
+    module = importlib.import_module("unpaired.runs")
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    table = ast.unparse(next(node for node in tree.body if isinstance(node, ast.AnnAssign)))
+    for function in functions:
+        assert ast.get_docstring(function), function.name
+        assert re.search(rf"\b{function.name}\b", table), f"{function.name} is not in RUNS"

@@ -1,0 +1,340 @@
+"""The pages say what the code does: examples run, commands parse, links lead somewhere, signatures and floors agree."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+import unpaired
+from conftest import tiny_run
+from unpaired import cli, runs
+from unpaired.config import from_dict
+from unpaired.inference import Translator
+from unpaired.methods import METHODS
+from unpaired.methods.qs_attn import QSAttnConfig
+from unpaired.training import RunConfig, train
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "unpaired"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+MODULES = sorted(m.name for m in pkgutil.walk_packages(unpaired.__path__, "unpaired.") if m.name != "unpaired.__main__")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Contents of the fenced blocks of the page in any of the languages."""
+    found = re.findall(r"^```([\w-]*)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """Cells of the table whose header row begins with ``header``."""
+    text = page.read_text(encoding="utf-8")
+    lines = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# links and names
+# ---------------------------------------------------------------------------------------------------------------------
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ +(.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_to_a_file_and_its_heading(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", prose(page))
+    links = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r"""(?:src|href)=["']([^"']+)""", text)
+    broken = []
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent == DOCS], ids=name_of)
+def test_names_and_files_in_code_type_exist(page: Path) -> None:
+    for word in re.findall(r"`([^`\n]+)`", prose(page)):
+        if re.fullmatch(r"unpaired(\.\w+)+", word):
+            resolve(word)
+        elif re.fullmatch(r"[\w/.]+/\w+\.(py|md)", word):
+            assert any((place / word).exists() for place in (ROOT, SOURCE)), word
+
+
+def resolve(dotted: str) -> Any:
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found: Any = importlib.import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                found = getattr(found, part)
+            return found
+    raise AssertionError(dotted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# commands
+# ---------------------------------------------------------------------------------------------------------------------
+def generate_cli() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(help_text: str) -> Counter[str]:
+    """Option names, values, defaults and help words: what stays when another tyro draws and orders them otherwise."""
+    return Counter(re.findall(r"[\w.'-]*\w", re.sub(r"^usage:.*$", "", help_text, flags=re.MULTILINE)))
+
+
+def test_the_page_of_the_command_line_is_up_to_date() -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    written = dict(re.findall(r"^## (.+?)\n+```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    printed = dict(generate_cli().sections())
+    advice = "run 'python docs/generate_cli.py'"
+    assert list(written) == list(printed), advice
+    for command, text in printed.items():
+        assert words(written[command]) == words(text), f"{command}: {advice}"
+
+
+def command_lines() -> Iterator[Any]:
+    """Every ``unpaired ...`` in a shell block of a page, as a list of words."""
+    for page in PAGES:
+        for block in blocks(page, "bash", "sh", "shell", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&|\|\||;|\|", line.removeprefix("$ ")):
+                    found = shlex.split(part, comments=True)
+                    if found and re.fullmatch(r"(.*/)?unpaired", found[0]):
+                        yield pytest.param(found[1:], id=f"{name_of(page)}: {' '.join(found)}")
+
+
+class _Parsed(Exception):  # noqa: N818 - it ends the command where its work would begin
+    pass
+
+
+@pytest.mark.parametrize("arguments", list(command_lines()))
+def test_commands_on_the_pages_parse(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not arguments or arguments[0].startswith("-"):
+        assert cli.main(arguments) == 0 if arguments else 2
+        return
+    assert arguments[0] in cli.COMMANDS
+    if "--config" in arguments:  # a run file that the page speaks of
+        path = Path(arguments[arguments.index("--config") + 1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        method = arguments[arguments.index("--method") + 1] if "--method" in arguments else "qs_attn"
+        path.write_text(f"method: {method}", encoding="utf-8")
+
+    def parse_only(*args: Any, **options: Any) -> Any:
+        raise _Parsed(original(*args, **options))
+
+    def do_not_train(config: RunConfig, out: Path, **options: Any) -> None:
+        raise _Parsed(config)
+
+    original = tyro.cli
+    command = importlib.import_module(f"unpaired.commands.{arguments[0]}")
+    if arguments[0] == "train":
+        monkeypatch.setattr(command, "train", do_not_train)
+    else:
+        monkeypatch.setattr(tyro, "cli", parse_only)
+    with pytest.raises((_Parsed, SystemExit)) as ended:
+        command.main(arguments[1:])
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 0, capsys.readouterr()  # --help
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# examples
+# ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["unpaired", *MODULES])
+def test_doctests_of_the_modules_pass(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+EXAMPLE = DOCS / "adding_a_method.md"
+ROWS = re.findall(r'^\+ +"(\w+)": (\w+),$', "\n".join(blocks(EXAMPLE, "diff")), re.MULTILINE)
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of the page, in the table as its rows say."""
+    for text in blocks(EXAMPLE, "python"):
+        where = re.match(r"# src/(unpaired/methods/(\w+)\.py)\n", text)
+        if where:
+            file = tmp_path / f"{where[2]}.py"
+            file.write_text(text, encoding="utf-8")
+            spec = importlib.util.spec_from_file_location(f"unpaired.methods.{where[2]}", file)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, spec.name, module)
+            spec.loader.exec_module(module)
+    for name, cls in ROWS:
+        monkeypatch.setitem(METHODS, name, getattr(sys.modules[f"unpaired.methods.{name}"], cls))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+def test_the_methods_of_the_page_train_resume_and_translate(
+    name: str, added: None, dataset: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    tiny = tiny_run(dataset, "cut", images=4, checkpoint_every=1)
+    model = METHODS[name].Config(base_channels=4, blocks=5)
+    config = replace(tiny, method=name, model=model)
+    assert train(replace(config, training=replace(tiny.training, stop_after=2)), run, quiet=True).images_seen == 2
+    assert train(config, run, quiet=True).finished
+    x_CHW = torch.rand(3, 40, 36) * 2 - 1
+    made = Translator.from_pretrained(run, device="cpu").translate(x_CHW)
+    assert made.shape == x_CHW.shape
+    assert made.isfinite().all()
+    written = {path.name for path in run.iterdir()}
+    listed = {row[0].strip("`") for row in table(DOCS / "architecture.md", "| File |") if "train" in row[1]}
+    assert written == listed
+
+
+def test_the_method_of_the_page_is_an_option_and_its_run_builds(added: None, dataset: Path) -> None:
+    assert len(ROWS) == 2
+    assert "--regularisation-weight" in generate_cli().help_text(["train", "--method", "self_regularised"])
+    (function,) = [text for text in blocks(EXAMPLE, "python") if text.startswith("# src/unpaired/runs.py")]
+    space = {**vars(runs), **vars(sys.modules["unpaired.methods.self_regularised"])}
+    exec(compile(function, "runs.py", "exec"), space)
+    config = space["self_regularised"](dataset)
+    assert RunConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_every_row_of_table_3_has_its_settings() -> None:
+    rows = table(DOCS / "method.md", "| Row |")
+    assert [row[0] for row in rows] == list("ABCDEFGH")
+    settings = [dict(re.findall(r'`(\w+)="(\w+)"`', row[1])) for row in rows]
+    made = [from_dict(QSAttnConfig, each) for each in settings]
+    assert len({repr(config) for config in made}) == len(made)
+    assert made[0] == QSAttnConfig()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# architecture
+# ---------------------------------------------------------------------------------------------------------------------
+def floors() -> dict[str, int]:
+    """Room or file on floor 1 to 6 -> its floor, as docs/architecture.md draws them."""
+    (drawing,) = [text for text in blocks(DOCS / "architecture.md", "text") if text.startswith("6  ")]
+    return {
+        name.removesuffix(".py").rstrip("/"): int(line[0])
+        for line in drawing.splitlines()
+        for name in re.findall(r"\w+(?:\.py|/)(?=\s|$)", line.split("base.py")[0])
+    }
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """(importing file below src/unpaired, imported module below ``unpaired.``) for every import in the package."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" if node.module == "unpaired" else node.module
+                         for alias in node.names]  # fmt: skip
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name.startswith("unpaired."):
+                    yield str(path.relative_to(SOURCE)), name.removeprefix("unpaired.")
+
+
+def room(name: str) -> str:
+    return re.split(r"[/.]", name)[0]
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {p.name.removesuffix(".py") for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == floors().keys()
+
+
+def test_imports_point_down() -> None:
+    floor, wrong = floors(), []
+    for file, module in imports():
+        here, there = room(file), room(module)
+        if file == "__init__.py" or there not in floor or here == there:  # the front door imports on first use
+            continue
+        if floor[there] > floor[here] or floor[there] == floor[here] == 2:
+            wrong.append(f"{file} imports unpaired.{module}")
+    assert not wrong
+
+
+def test_what_the_page_says_of_single_rooms() -> None:
+    for file, module in imports():
+        here, there = room(file), room(module)
+        if here == "engine" and there == "methods":
+            assert module == "methods.base", file
+        if here == "losses":
+            assert there == "losses", file
+        if here == "metrics":
+            assert there in ("metrics", "errors"), file
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.md", DOCS / "adding_a_backend_or_metric.md"], ids=name_of)
+def test_signatures_on_the_page_are_those_of_the_source(page: Path) -> None:
+    for text in blocks(page, "python"):
+        module = text.splitlines()[0].removeprefix("# ")
+        source = inspect.getsource(importlib.import_module(module))
+        compare(ast.parse(text), ast.parse(source), module)
+
+
+def compare(stub: Any, source: Any, where: str) -> None:
+    for part in stub.body:
+        if isinstance(part, ast.FunctionDef):
+            there = [header(x) for x in source.body if isinstance(x, ast.FunctionDef) and x.name == part.name]
+            assert header(part) in there, f"{where}.{part.name}: {there}"
+        elif isinstance(part, ast.ClassDef):
+            (same,) = [x for x in source.body if isinstance(x, ast.ClassDef) and x.name == part.name]
+            assert not part.bases or list(map(ast.unparse, part.bases)) == list(map(ast.unparse, same.bases))
+            compare(part, same, f"{where}.{part.name}")
+        elif isinstance(part, ast.AnnAssign):
+            (same,) = [
+                x for x in source.body
+                if isinstance(x, ast.AnnAssign) and ast.unparse(x.target) == ast.unparse(part.target)
+            ]  # fmt: skip
+            if part.value is None and isinstance(source, ast.Module):
+                same.value = None  # a table is named, not repeated
+            assert ast.unparse(part) == ast.unparse(same), where
+        else:
+            raise AssertionError(f"{where}: {ast.unparse(part)}")
+
+
+def header(function: ast.FunctionDef) -> str:
+    returns = ast.unparse(function.returns) if function.returns else ""
+    return f"({ast.unparse(function.args)}) -> {returns}"
