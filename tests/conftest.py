@@ -37,6 +37,11 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 36), see
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """A folder in the field's layout: 5 source, 4 target, 3 + 3 paired test images."""

@@ -82,7 +82,7 @@ def test_no_cycle_inside_a_room() -> None:
     for name, path in known.items():
         for target, _ in imports(path):
             imported = target if target in known else target.rpartition(".")[0]
-            if imported in known and imported != name and not known[imported].name == "__init__.py":
+            if imported in known and imported != name and known[imported].name != "__init__.py":
                 edges[name].add(imported)
     finished: set[str] = set()
 
@@ -134,7 +134,9 @@ def test_importing_the_package_loads_nothing_heavy_or_optional() -> None:
     renamed = {"pillow": "PIL", "pyyaml": "yaml", "types-PyYAML": "yaml"}
     modules = {renamed.get(name, name.replace("-", "_")) for name in distributions} | {"triton", "torchvision"}
     code = "import sys, unpaired, unpaired.cli; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert "unpaired" in loaded
     assert not modules & loaded
 

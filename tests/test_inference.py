@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_run, write_images
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from conftest import tiny_run, write_images
 from unpaired.data import image_to_tensor, read_image, tensor_to_image
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, UserError
 from unpaired.inference import Translator, choose_device
@@ -321,7 +321,9 @@ def test_a_damaged_description(runs: dict[str, Path], tmp_path: Path, content: s
         Translator.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-5], lambda raw: b"", lambda raw: b"\xff" * 64, lambda raw: raw[9:]])
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-5], lambda raw: b"", lambda raw: b"\xff" * 64, lambda raw: raw[9:]]
+)
 def test_damaged_weights(runs: dict[str, Path], tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     folder = shutil.copytree(runs["colour"] / "weights", tmp_path / "weights")
     path = folder / "ema.safetensors"

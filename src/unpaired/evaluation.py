@@ -83,8 +83,9 @@ def evaluate(
             done += len(translated)
             if progress is not None:
                 progress(done, total)
+    real, truth = [_rgb(x) for x in targets], [_rgb(x) for x in truths] or None
     scores = {
-        row: evaluate_images([_rgb(x) for x in images], [_rgb(x) for x in targets], truth=truths or None, seed=seed)
+        row: evaluate_images([_rgb(x) for x in images], real, truth=truth, seed=seed)
         for row, images in {INPUT: sources, **translations}.items()
     }
     return Evaluation(scores, sources, translations, truths, [path.stem for path in files.source])

@@ -146,12 +146,15 @@ class Translator:
         except (KeyError, ValueError) as error:
             raise ConfigError(f"this model has no tap '{tap}'; its blocks are called block1, block2, ...") from error
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
-        options = self.method.selection(tap)
-        if options.get("significance") != "entropy":  # a method without selection, seen through ours
-            options = {"significance": "entropy", "attention": "global"}
-        selected = query_selected_attention(features, [], count, **{**options, "routing": "none"})
+        options = {"attention": "global", **self.method.selection(tap), "routing": "none"}
+        own = options.pop("significance")
+        measure: Any = "entropy" if own == "random" else own  # a method without selection is seen through the paper's
+        selected = query_selected_attention(features, [], count, significance=measure, **options)
+        entropy = selected.significance
+        if measure != "entropy":
+            entropy = query_selected_attention(features, [], 1, **options).significance
         height, width = features.shape[2:]
-        return Significance(selected.indices[0].cpu(), selected.significance[0].view(height, width).cpu())
+        return Significance(selected.indices[0].cpu(), entropy[0].view(height, width).cpu())
 
     def _translate_tensor(self, images: Tensor) -> Tensor:
         if images.ndim not in (3, 4) or not images.is_floating_point():

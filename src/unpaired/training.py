@@ -28,7 +28,7 @@ from unpaired.data import (
     image_to_tensor,
     read_image,
 )
-from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
+from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric, on_rank_zero
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, nearest
 from unpaired.methods import METHODS
 
@@ -80,8 +80,13 @@ class RunConfig:
             raise ConfigError(
                 f"method: there is no '{self.method}'{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
             )
+        settings = METHODS[self.method].Config
         if self.model is None:
-            object.__setattr__(self, "model", METHODS[self.method].Config())
+            object.__setattr__(self, "model", settings())
+        elif type(self.model) is not settings:
+            raise ConfigError(
+                f"model: the method '{self.method}' takes {settings.__name__}, not {type(self.model).__name__}"
+            )
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as written to YAML."""
@@ -109,7 +114,7 @@ class RunConfig:
         sections = {"dataset": DatasetConfig, "data": DataConfig, "training": TrainingConfig}
         sections["model"] = METHODS[method].Config
         parts: dict[str, Any] = {
-            key: from_dict(cls, mapping.get(key) or {}, f"{where}: {key}") for key, cls in sections.items()
+            key: from_dict(cls, _section(mapping, key), f"{where}: {key}") for key, cls in sections.items()
         }
         return RunConfig(method=method, **parts)
 
@@ -117,6 +122,11 @@ class RunConfig:
     def load(path: Path) -> RunConfig:
         """Read a run file. Raises ``ConfigError``."""
         return RunConfig.from_mapping(load_yaml(path), where=str(path))
+
+
+def _section(mapping: dict[str, Any], key: str) -> Any:
+    """One section of a run file; a heading with nothing below it is an empty one."""
+    return {} if mapping.get(key) is None else mapping[key]
 
 
 _MAY_CHANGE = {
@@ -155,9 +165,7 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
             f"not {config.data.image_size}"
         )
     fabric.launch()
-    if fabric.is_global_zero:
-        _prepare_folder(out, config, files)
-    fabric.barrier()
+    on_rank_zero(fabric, lambda: _prepare_folder(out, config, files))
     return fit(
         method,
         stream,

@@ -118,7 +118,7 @@ def test_initialisation_is_xavier_with_gain_002_and_zero_biases() -> None:
 
 
 def test_projector_gives_unit_vectors() -> None:
-    projector = Projector({"a": 5}, width=7)
+    projector = Projector({"a": 5}, width=70)
     out = projector("a", torch.randn(2, 3, 5))
-    assert out.shape == (2, 3, 7)
+    assert out.shape == (2, 3, 70)
     torch.testing.assert_close(out.norm(dim=-1), torch.ones(2, 3))

@@ -17,7 +17,7 @@ from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weight
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.step import make_optimizers, training_step
-from unpaired.errors import BackendError, ConfigError
+from unpaired.errors import BackendError, ConfigError, UserError
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
 
 
@@ -154,10 +154,12 @@ def fit(
 
     def save() -> None:
         monitor.check(weights_are_finite=_finite(method))
-        if fabric.is_global_zero:
+
+        def write() -> None:
             checkpoints.save(stateful, seen)
             export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
-        fabric.barrier()
+
+        on_rank_zero(fabric, write)
 
     with StopSignal(fabric) as stop, monitor.progress(seen, total):
         for batch in batches(
@@ -165,7 +167,7 @@ def fit(
             pin_memory=fabric.device.type == "cuda",
         ):  # fmt: skip
             images = _to_device(batch, config.seed, fabric.device)
-            torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # any stray draw depends on the image only
+            torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
             rate = optimiser.learning_rate * optimiser.factor(seen / total)
             _set_learning_rate(optimizers, rate)
             terms = training_step(
@@ -187,6 +189,25 @@ def fit(
             save()
         monitor.close(seen, finished=seen >= total)
     return FitResult(seen, finished=seen >= total, interrupted=stop.signalled)
+
+
+def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
+    """Run ``action`` in the first process while the others wait; if it fails there, all of them end.
+
+    Raises:
+        UserError: What ``action`` raised, in the first process; the others leave quietly with its exit code.
+    """
+    error: UserError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except UserError as raised:
+            error = raised
+    code = fabric.broadcast(error.exit_code if error is not None else 0)
+    if error is not None:
+        raise error
+    if code:
+        raise SystemExit(code)
 
 
 def _set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:

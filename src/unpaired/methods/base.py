@@ -81,8 +81,8 @@ class Phase:
 class Method(nn.Module, ABC):
     """Base of all methods: one paper, one file.
 
-    Subclasses set ``Config``, ``title`` and ``citation``, create their networks in ``__init__`` and list ``phases`` in
-    the order of the training step.
+    Subclasses set ``Config`` (a frozen dataclass with a field ``optimiser: OptimiserConfig``), ``title`` and
+    ``citation``, take ``(config, channels)``, create their networks and list ``phases`` in the order of the step.
     """
 
     Config: ClassVar[type]
@@ -92,7 +92,7 @@ class Method(nn.Module, ABC):
     """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
 
     phases: tuple[Phase, ...]
-    smallest_image: int = 4
+    smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def translate(self, x_BCHW: Tensor) -> Tensor:
-        """Translate source images: (B, C, H, W) in [-1, 1], sides at least 4 -> the same sides rounded up to 4."""
+        """Translate source images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same sides rounded up to 4."""
 
     @abstractmethod
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

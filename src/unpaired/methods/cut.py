@@ -12,6 +12,7 @@ from torch import Tensor
 from unpaired.errors import ConfigError
 from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, Phase, coin_flips, derive_seeds
+from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
 from unpaired.ops import query_selected_attention
 
@@ -42,6 +43,8 @@ class CUTConfig:
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves the identity pass out."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
     """How L_X and L_Y join: their mean (the published code) or their sum (Eq. 3)."""
+    image_pool: int = 0
+    """Earlier translations kept for the discriminator (CycleGAN keeps 50, CUT none)."""
     flip_equivariance: bool = False
     """Translate a mirrored input half of the time and compare it with the features of the plain one."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -55,6 +58,8 @@ class CUTConfig:
             raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, not {self.temperature}")
+        if self.image_pool < 0:
+            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
         for name in ("adversarial_weight", "contrastive_weight", "identity_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}")
@@ -81,6 +86,7 @@ class ContrastiveOutputs:
     Attributes:
         target: I_y, (B, C, H, W).
         translated: G(I_x), (B, C, H, W).
+        shown: What the discriminator sees as translated: G(I_x), or earlier translations from the pool, (B, C, H, W).
         source_features: Per tap, the encodings of I_x (and I_y), (K B, C_t, H_t, W_t), from the full passes.
         translated_features: Per tap, the encodings of G(I_x) (and G(I_y)), the same shapes.
         seeds: (K B,) int64 on the CPU.
@@ -88,6 +94,7 @@ class ContrastiveOutputs:
 
     target: Tensor
     translated: Tensor
+    shown: Tensor
     source_features: list[Tensor]
     translated_features: list[Tensor]
     seeds: Tensor
@@ -116,6 +123,7 @@ class CUT(Method):
         self.discriminator = PatchDiscriminator(
             channels, base_channels=config.discriminator_channels or config.base_channels
         )
+        self.pool = ImagePool(config.image_pool)
         self.projector = Projector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
@@ -156,14 +164,15 @@ class CUT(Method):
         return ContrastiveOutputs(
             target=batch.target,
             translated=translated[: len(batch.source)],
+            shown=self.pool.exchange(translated[: len(batch.source)], derive_seeds(batch.seeds, -3)),
             source_features=source_features,
             translated_features=translated_features,
             seeds=seeds,
         )
 
     def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of D on I_y and the detached G(I_x)."""
-        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
+        """LSGAN loss of D on I_y and on what it is shown of G, without gradient to G."""
+        scores = self.discriminator(torch.cat([outputs.target, outputs.shown]))
         real, fake = scores.split(len(outputs.target))
         return {"discriminator": lsgan_discriminator_loss(real, fake)}
 

@@ -41,6 +41,10 @@ class QSAttnConfig(CUTConfig):
             )
         if self.window < 1 or self.window % 2 == 0:
             raise ConfigError(f"window must be odd and at least 1, not {self.window}")
+        if self.formulation == "published" and (self.similarity, self.similarity_temperature) != ("dot", None):
+            raise ConfigError("formulation 'published' knows the dot product only; leave similarity at 'dot'")
+        if self.formulation == "published" and self.significance == "max_mean":
+            raise ConfigError("formulation 'published' knows significance 'entropy' and 'random', not 'max_mean'")
         if self.similarity_temperature is not None and not self.similarity_temperature > 0:
             raise ConfigError(f"similarity_temperature must be above 0, not {self.similarity_temperature}")
 

@@ -33,10 +33,10 @@ class PatchDiscriminator(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """The smallest height and width, in pixels, that leaves at least a 2 x 2 map before the last convolution."""
-        side = 4
-        for _ in range(1 + len(self.middle)):
-            side = 2 * side
+        """The smallest height and width, in pixels, that leaves a score: 24 at 3 layers."""
+        side = 3  # before the last but one convolution, which takes one pixel off
+        for _ in self.blurs:
+            side = 2 * side  # a halving rounds up: the odd side below would do, the convolution takes it off again
         return side
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,35 +80,43 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
-        return self._decode(self._encode(x_BCHW, frozenset(), len(self.blocks), {}))
+        return self._decode(self._run(self._encoder_stages(), x_BCHW, {}))
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
-        features: dict[str, Tensor] = {}
-        translated = self._decode(self._encode(x_BCHW, frozenset(taps), len(self.blocks), features))
-        return translated, [features[tap] for tap in taps]
+        features: dict[str, Tensor] = dict.fromkeys(taps, x_BCHW)
+        hidden = self._run(self._encoder_stages(), x_BCHW, features)
+        return self._decode(hidden), list(features.values())
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """E of the paper: the features at ``taps``, in their order; nothing behind the last tap is computed."""
-        features: dict[str, Tensor] = {}
-        last = max((int(tap.removeprefix("block")) for tap in taps if tap.startswith("block")), default=0)
-        self._encode(x_BCHW, frozenset(taps), last, features)
-        return [features[tap] for tap in taps]
+        features: dict[str, Tensor] = dict.fromkeys(taps, x_BCHW)
+        stages = self._encoder_stages()
+        last = max(number for number, (name, _) in enumerate(stages) if name in features)
+        self._run(stages[: last + 1], x_BCHW, features)
+        return list(features.values())
 
-    def _encode(self, x_BCHW: Tensor, taps: frozenset[str], blocks: int, features: dict[str, Tensor]) -> Tensor:
-        def tap(name: str, value: Tensor) -> Tensor:
-            if name in taps:
-                features[name] = value
-            return value
+    def _encoder_stages(self) -> list[tuple[str | None, Callable[[Tensor], Tensor]]]:
+        """What the encoder does, in order, with the names of the outputs that can be tapped."""
+        return [
+            ("padded_input", lambda x: F.pad(x, (3, 3, 3, 3), mode="reflect")),
+            (None, lambda x: F.relu(instance_norm(self.stem(x)), inplace=True)),
+            ("down1", self.down1),
+            (None, lambda x: self.blur1(F.relu(instance_norm(x), inplace=True))),
+            ("down2", self.down2),
+            (None, lambda x: self.blur2(F.relu(instance_norm(x), inplace=True))),
+            *((f"block{number}", block) for number, block in enumerate(self.blocks, start=1)),
+        ]
 
-        hidden = tap("padded_input", F.pad(x_BCHW, (3, 3, 3, 3), mode="reflect"))
-        hidden = F.relu(instance_norm(self.stem(hidden)), inplace=True)
-        hidden = tap("down1", self.down1(hidden))
-        hidden = self.blur1(F.relu(instance_norm(hidden), inplace=True))
-        hidden = tap("down2", self.down2(hidden))
-        hidden = self.blur2(F.relu(instance_norm(hidden), inplace=True))
-        for number, block in enumerate(self.blocks[:blocks], start=1):
-            hidden = tap(f"block{number}", block(hidden))
+    @staticmethod
+    def _run(
+        stages: Sequence[tuple[str | None, Callable[[Tensor], Tensor]]], hidden: Tensor, features: dict[str, Tensor]
+    ) -> Tensor:
+        """Run ``stages``, keeping the outputs whose names are keys of ``features``."""
+        for name, stage in stages:
+            hidden = stage(hidden)
+            if name in features:
+                features[name] = hidden
         return hidden
 
     def _decode(self, hidden: Tensor) -> Tensor:

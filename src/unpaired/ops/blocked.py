@@ -118,9 +118,10 @@ def _shifted_logits(prepared_BCn: Tensor, attention: Attention) -> Tensor:
 def _log_entropy(logits: Tensor, dim: int) -> Tensor:
     """log H of Eq. 4 and 5 along ``dim``, destroying ``logits``; -inf where a row has a single key.
 
-    With t_j = s_j - max over the keys but the best, R = sum exp(t_j) and g = -sum softmax(t)_j t_j:
+    With t_j = s_j - s_best over the keys but the best one, R = sum exp(t_j) and g = -sum softmax(t)_j t_j:
     H = log(1 + R) + R / (1 + R) g. Every term is positive, so nothing cancels, and log H stays finite where R
-    underflows.
+    underflows. The sums are taken relative to the second best key, which keeps them in range, and the lead of the
+    best over it is put back in the end.
     """
     no_key = _NO_KEY[logits.dtype]
     largest, best = logits.max(dim=dim, keepdim=True)

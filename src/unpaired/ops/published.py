@@ -6,7 +6,7 @@ Written from a description of its behaviour (docs: method, section 4). Departure
 * Zero padding takes part in the local softmax: a position outside the image is a key with logit 0.
 * In the local mode the values are scrambled differently from the keys: what should be one window per selected query
   is one CHANNEL of all selected windows, so that channels and patches trade places.
-* Entropies are a plain softmax's in the dtype of the features, where many rows come out as exactly 0.
+* Entropies are a plain softmax's in float32 (float64 for float64 features), where many rows come out as exactly 0.
 
 ``attention="local_global"`` selects with the scrambled keys and routes correctly; ``attention="global"`` differs from
 the equations in the entropies only.
