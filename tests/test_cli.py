@@ -25,7 +25,7 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import write_images
+from tiny import write_images
 from unpaired import __version__
 from unpaired.cli import COMMANDS, main
 from unpaired.data import EmbeddedDataset, UnpairedFiles

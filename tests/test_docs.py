@@ -24,7 +24,7 @@ import torch
 import tyro
 
 import unpaired
-from conftest import tiny_run
+from tiny import tiny_run
 from unpaired import cli, runs
 from unpaired.config import from_dict
 from unpaired.inference import Translator

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import tiny_run, write_images
+from tiny import tiny_run, write_images
 from unpaired.data import DataConfig, UnpairedFiles, find_test_images
 from unpaired.errors import ConfigError, DataError, TrainingError
 from unpaired.evaluation import INPUT, append_record, evaluate, evaluate_run, image_set_scores

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from unpaired.config import from_dict
-from unpaired.data import image_to_tensor, tensor_to_image
+from unpaired.data import image_to_tensor, tensor_to_image, to_mode
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
 from unpaired.methods import METHODS, Method
@@ -200,15 +200,11 @@ class Translator:
         return x_BCHW
 
     def _opaque(self, image: Image.Image) -> Image.Image:
-        """A picture of any 8-bit mode in the model's own mode, as ``read_image`` makes it."""
-        if image.mode.startswith("I") or image.mode == "F":
-            raise DataError(
-                f"a PIL image must have 8 bits per channel, not the mode {image.mode}; unpaired.data.read_image scales"
-            )
-        if image.has_transparency_data:
-            below = Image.new("RGBA", image.size, (*self.background, 255))
-            image = Image.alpha_composite(below, image.convert("RGBA"))
-        return image.convert("RGB").convert("L" if self.channels == 1 else "RGB")
+        """A picture of any mode in the model's own mode, as ``read_image`` makes it."""
+        try:
+            return to_mode(image, "L" if self.channels == 1 else "RGB", self.background)
+        except ValueError as error:
+            raise DataError(f"a PIL image of mode {image.mode}: {error}; convert it to 8 bits") from error
 
 
 def choose_device(device: str | torch.device) -> torch.device:

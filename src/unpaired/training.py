@@ -149,8 +149,6 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
-    if not 0 <= config.training.seed < 2**63:
-        raise ConfigError(f"seed is {config.training.seed}: it must be from 0 to 2**63 - 1")
     files = config.dataset.training_files()
     stream = UnpairedStream(files, config.data, config.training.seed)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch

@@ -106,11 +106,11 @@ def test_training_layout(tmp_path: Path) -> None:
 
 def test_training_needs_one_way_to_say_where(tmp_path: Path) -> None:
     for arguments, words in (
-        ((None,), "--data is missing: expected DATA/trainA"),
+        ((None,), "DATA is missing: expected DATA/trainA"),
         ((None, tmp_path), "--target is missing"),
         ((None, None, tmp_path), "--source is missing"),
-        ((tmp_path, tmp_path, tmp_path), "either --data or --source and --target"),
-        ((tmp_path, None, tmp_path), "either --data or --source and --target"),
+        ((tmp_path, tmp_path, tmp_path), "either DATA or --source and --target"),
+        ((tmp_path, None, tmp_path), "either DATA or --source and --target"),
     ):
         with pytest.raises(ConfigError, match=words):
             find_training_images(*arguments)

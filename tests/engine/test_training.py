@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import tiny_run, write_images
+from tiny import tiny_run, write_images
 from unpaired.config import save_yaml
 from unpaired.engine.checkpoint import read_checkpoint
 from unpaired.engine.ema import EMA

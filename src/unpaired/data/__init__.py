@@ -2,7 +2,7 @@
 
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
-from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image
+from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
 from unpaired.data.stream import Batch, UnpairedStream, batches
 from unpaired.data.transforms import DataConfig, load_resized
 
@@ -25,4 +25,5 @@ __all__ = [
     "pair_by_name",
     "read_image",
     "tensor_to_image",
+    "to_mode",
 ]

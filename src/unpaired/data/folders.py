@@ -165,10 +165,10 @@ def _places(
     data: Path | str | None, source: Path | str | None, target: Path | str | None, split: str
 ) -> tuple[Path, Path]:
     if data is not None and (source is not None or target is not None):
-        raise ConfigError("give either --data or --source and --target, not both")
+        raise ConfigError("give either DATA or --source and --target, not both")
     if data is None:
         if source is None or target is None:
-            absent = "--data" if source is None and target is None else "--source" if source is None else "--target"
+            absent = "DATA" if source is None and target is None else "--source" if source is None else "--target"
             raise ConfigError(f"{absent} is missing: {_LAYOUT}")
         return Path(source), Path(target)
     data = Path(data)

@@ -95,7 +95,7 @@ def _decode(file: IO[bytes], path: Path, channels: int, background: tuple[int, i
         ) from error
     image = _upright(image)
     try:
-        return _to_mode(image, "RGB" if channels == 3 else "L", background)
+        return to_mode(image, "RGB" if channels == 3 else "L", background)
     except ValueError as error:
         raise DataError(f"{path}: {error}; save it as 8-bit RGB or 8- or 16-bit gray") from error
 
@@ -133,8 +133,12 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_mode(image: Image.Image, mode: str, background: tuple[int, int, int]) -> Image.Image:
-    """Return ``image`` as ``"RGB"`` or ``"L"``; raises ValueError where a mode has no 8-bit meaning."""
+def to_mode(image: Image.Image, mode: str, background: tuple[int, int, int]) -> Image.Image:
+    """Bring an image of any mode to ``"RGB"`` or ``"L"``, transparency composited on ``background``.
+
+    Raises:
+        ValueError: The mode has no 8-bit meaning.
+    """
     if image.mode.startswith("I;16") or image.mode == "I":
         return _sixteen_to_eight_bits(image).convert(mode)
     if image.mode == "F":

@@ -59,6 +59,8 @@ class TrainingConfig:
         for name in ("images", "threads", "sample_every", "checkpoint_every", "stop_after"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}: it must be from 0 to 2**63 - 1")
         if not self.ema_half_life_images > 0:
             raise ConfigError(f"ema_half_life_images must be above 0, not {self.ema_half_life_images}")
 
@@ -185,7 +187,7 @@ def fit(
                 saved = seen
             if stop.requested():
                 break
-        if seen > saved:
+        if seen > saved or not (run / "weights" / "model.json").exists():
             save()
         monitor.close(seen, finished=seen >= total)
     return FitResult(seen, finished=seen >= total, interrupted=stop.signalled)

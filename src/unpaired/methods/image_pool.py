@@ -13,9 +13,9 @@ from unpaired.methods.base import coin_flips, derive_seeds
 class ImagePool(nn.Module):
     """Keeps up to ``size`` translations; half of the time an earlier one stands in for the newest.
 
-    A discriminator that still sees what the generator made some hundred steps ago cannot be led in circles. The pool's
-    draws are functions of the images' seeds, and its images are part of the method's state, so that a resumed run goes
-    on to the bit. Each process has a pool of its own: with a pool, several processes do not learn exactly what one does.
+    A discriminator that still sees what the generator made some hundred steps ago is harder to lead in circles. Draws
+    are functions of the images' seeds, and the images are part of the method's state, so a resumed run goes on to the
+    bit. Each process has a pool of its own: with a pool, several processes do not learn exactly what one does.
 
     Args:
         size: Images kept; 0 hands every image through.

@@ -80,21 +80,18 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
-        return self._decode(self._run(self._encoder_stages(), x_BCHW, {}))
+        return self._decode(self._run(self._encoder_stages(), x_BCHW, ())[0])
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
-        features: dict[str, Tensor] = dict.fromkeys(taps, x_BCHW)
-        hidden = self._run(self._encoder_stages(), x_BCHW, features)
-        return self._decode(hidden), list(features.values())
+        hidden, features = self._run(self._encoder_stages(), x_BCHW, taps)
+        return self._decode(hidden), features
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """E of the paper: the features at ``taps``, in their order; nothing behind the last tap is computed."""
-        features: dict[str, Tensor] = dict.fromkeys(taps, x_BCHW)
         stages = self._encoder_stages()
-        last = max(number for number, (name, _) in enumerate(stages) if name in features)
-        self._run(stages[: last + 1], x_BCHW, features)
-        return list(features.values())
+        last = max((number for number, (name, _) in enumerate(stages) if name in taps), default=0)
+        return self._run(stages[: last + 1], x_BCHW, taps)[1]
 
     def _encoder_stages(self) -> list[tuple[str | None, Callable[[Tensor], Tensor]]]:
         """What the encoder does, in order, with the names of the outputs that can be tapped."""
@@ -110,14 +107,15 @@ class ResnetGenerator(nn.Module):
 
     @staticmethod
     def _run(
-        stages: Sequence[tuple[str | None, Callable[[Tensor], Tensor]]], hidden: Tensor, features: dict[str, Tensor]
-    ) -> Tensor:
-        """Run ``stages``, keeping the outputs whose names are keys of ``features``."""
+        stages: Sequence[tuple[str | None, Callable[[Tensor], Tensor]]], hidden: Tensor, taps: Sequence[str]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run ``stages``; the last output, and those named in ``taps``, in that order. Raises KeyError on a typo."""
+        features = {}
         for name, stage in stages:
             hidden = stage(hidden)
-            if name in features:
+            if name in taps:
                 features[name] = hidden
-        return hidden
+        return hidden, [features[tap] for tap in taps]
 
     def _decode(self, hidden: Tensor) -> Tensor:
         hidden = F.relu(instance_norm(self.up1(blur_upsample(hidden))), inplace=True)

@@ -39,7 +39,7 @@ def _scrambled_logits(features_BCn: Tensor, attention: Attention) -> Tensor:
 def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
     """Entropies as published; arguments and results as :func:`unpaired.ops.reference.significance`."""
     if measure != "entropy":
-        raise NotImplementedError("the published code ranks by entropy only; the front door refuses the rest")
+        raise ValueError("the published code ranks by entropy only; the front door refuses the rest")
     logits = (
         _scrambled_logits(features_BCn, attention)
         if attention.local

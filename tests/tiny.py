@@ -1,0 +1,49 @@
+"""Shared by the tests of all rooms: tiny images, tiny settings, and the real data where this checkout has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unpaired.data import DataConfig
+from unpaired.engine.trainer import TrainingConfig
+from unpaired.methods import METHODS
+from unpaired.training import DatasetConfig, RunConfig
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def shared_data(name: str) -> Path:
+    """A real data set, or a skip with the reason."""
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
+    return folder
+
+
+def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 36), seed: int = 0) -> Path:
+    """Write ``count`` smooth random colour images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"image{number}.png")
+    return folder
+
+
+def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunConfig:
+    """Settings that train in milliseconds; ``changes`` go to whichever section has the field."""
+    sections: dict[str, dict[str, object]] = {
+        "data": {"image_size": 32, "num_workers": 0},
+        "model": {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8},
+        "training": {"images": 6, "log_every": 1, "checkpoint_every": 2, "sample_every": 4, "accelerator": "cpu"},
+    }
+    classes = {"data": DataConfig, "model": METHODS[method].Config, "training": TrainingConfig}
+    for key, value in changes.items():
+        section = next(name for name, cls in classes.items() if key in cls.__dataclass_fields__)
+        sections[section][key] = value
+    built = {name: classes[name](**values) for name, values in sections.items()}
+    return RunConfig(method, DatasetConfig(folder=dataset), **built)
