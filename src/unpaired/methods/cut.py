@@ -27,6 +27,8 @@ class CUTConfig:
     """Width of the discriminator's first convolution; unset means base_channels."""
     blocks: int = 9
     """Residual blocks of the generator."""
+    discriminator_layers: int = 3
+    """Halvings of the discriminator: 3 judges patches of 70 pixels, 2 of 34, which suits crops of 64 to 128 pixels."""
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Places of the encoder where the contrastive loss is taken."""
     num_queries: int = 256
@@ -51,7 +53,7 @@ class CUTConfig:
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "num_queries", "projector_width"):
+        for name in ("base_channels", "blocks", "discriminator_layers", "num_queries", "projector_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.discriminator_channels is not None and self.discriminator_channels < 1:
@@ -121,7 +123,9 @@ class CUT(Method):
         self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
         self.generator.check_taps(config.taps)
         self.discriminator = PatchDiscriminator(
-            channels, base_channels=config.discriminator_channels or config.base_channels
+            channels,
+            base_channels=config.discriminator_channels or config.base_channels,
+            layers=config.discriminator_layers,
         )
         self.pool = ImagePool(config.image_pool)
         self.projector = Projector(
