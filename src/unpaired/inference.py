@@ -125,7 +125,7 @@ class Translator:
             return [self.translate(image) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def significance(self, image: Tensor, tap: str, num_queries: int | None = None) -> Significance:
         """How significant each location of one image is to this model's encoder, and which are selected (Figure 2).
 
@@ -178,7 +178,7 @@ class Translator:
         translated = ((self._run(tensor) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(translated.permute(0, 2, 3, 1).numpy())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[-2:]
         return self.method.translate(_pad(self._checked(x_BCHW)))[..., :height, :width].float().clamp(-1, 1).cpu()

@@ -43,8 +43,8 @@ class Demo:
     Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
     """
 
-    out: Path = Path("runs/demo")
-    """The run folder."""
+    out: Path | None = None
+    """The run folder; unset means runs/demo, with what differs from the defaults added to its name."""
     minutes: float = 5.0
     """Time for everything; the number of training images is set by this machine's measured speed."""
     images: int | None = None
@@ -58,8 +58,9 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Demo, args=list(argv), prog="unpaired demo")
     console = Console(width=None if sys.stdout.isatty() else 110)
     started = time.perf_counter()
-    config = _config(options, console)
-    result = train(config, options.out)
+    out = options.out or _folder(options)
+    config = _config(options, out, console)
+    result = train(config, out)
     if not result.finished:
         return 130 if result.interrupted else 1
 
@@ -67,13 +68,13 @@ def main(argv: Sequence[str]) -> int:
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("translating the held-out drawings", total=None)
         evaluation = evaluate_run(
-            options.out,
+            out,
             test,
             device="cpu",
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    append_record(options.out, evaluation, data="embedded fluent", seed=0, images_seen=result.images_seen)
-    report = _write_report(options.out, config, evaluation)
+    append_record(out, evaluation, data="embedded fluent", seed=0, images_seen=result.images_seen)
+    report = _write_report(out, config, evaluation)
     console.print(scores_table("200 held-out drawings against their true colours", evaluation.scores))
     for line in gains(evaluation):
         console.print(line)
@@ -81,14 +82,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _config(options: Demo, console: Console) -> RunConfig:
+def _folder(options: Demo) -> Path:
+    """Where a demo goes when nobody says: each length and seed has a folder, so that none stands in another's way."""
+    name = "demo"
+    if options.images is not None:
+        name += f"-{options.images}-images"
+    elif options.minutes != Demo.minutes:
+        name += f"-{options.minutes:g}-minutes"
+    return Path("runs") / (name + (f"-seed-{options.seed}" if options.seed else ""))
+
+
+def _config(options: Demo, out: Path, console: Console) -> RunConfig:
     """The demo's settings: those of the run in ``out`` if there is one, else sized to the time that was given."""
-    if (options.out / "run.yaml").exists():
-        before = RunConfig.load(options.out / "run.yaml")
+    if (out / "run.yaml").exists():
+        before = RunConfig.load(out / "run.yaml")
         length = before.training.images
         if length is not None and before == demo(length, options.seed) and options.images in (None, length):
+            console.print(f"{out} holds this demo with {length:,} training images: going on with it.")
             return before
-        raise ConfigError(f"{options.out} holds another run; choose another --out")
+        raise ConfigError(f"{out} holds another run; choose another --out")
     if options.images is not None:
         return demo(options.images, options.seed)
     if not options.minutes > 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import sys
 import time
@@ -264,8 +263,12 @@ def _images_seen(line: str) -> float:
 
 
 def _peak_memory_gib(fabric: Fabric) -> float:
-    """Peak memory of the device (CUDA) or of this process (otherwise), GiB."""
+    """Peak memory of the device (CUDA) or of this process (otherwise), GiB; 0 where the system does not tell."""
     if fabric.device.type == "cuda":
         return torch.cuda.max_memory_allocated(fabric.device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
