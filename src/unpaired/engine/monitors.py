@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from unpaired.data import Batch, tensor_to_image
@@ -111,14 +112,12 @@ class Monitor:
         if seen:
             self.say(f"Going on after {seen:,} of {total:,} images.")
         self._bar = Progress(
-            TextColumn("[bold]training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[losses]}", style="dim"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(total)) + 1)),
+            TextColumn("{task.fields[speed]}", table_column=Column(no_wrap=True, min_width=24)),
+            TextColumn("ETA", table_column=Column(no_wrap=True, min_width=3)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
+            TextColumn("{task.fields[losses]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self.console,
             disable=not self.console.is_terminal or self.console.quiet,
             refresh_per_second=4,
@@ -205,7 +204,8 @@ class Monitor:
             self._writer.log_metrics({f"cost/{name}": value for name, value in rates.items()}, seen)
         losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         if self._bar is not None and not self._bar.disable:
-            self._bar.update(self._task, losses=losses)
+            short = "  ".join(f"{name[:4]} {value:.2f}" for name, value in means.items())
+            self._bar.update(self._task, losses=short)
         else:
             left = (self._total - seen) * (now - self._start_time) / max(1, seen - self._start_images)
             self.say(
