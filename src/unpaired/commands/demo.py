@@ -151,7 +151,10 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
         columns["truth"].append(tensor_to_image(evaluation.truths[i]))
         columns["selected queries"].append(reports.draw_queries(picture, seen.indices, height, width, size=192))
         entropies.append(reports.heat_map(picture, seen.entropy, size=192))
-    write_atomically(out / "grid.png", reports.png_bytes(reports.image_grid(columns)))
+    half = _EXAMPLES // 2
+    halves = [{name: images[part] for name, images in columns.items()} for part in (slice(half), slice(half, None))]
+    grid = reports.side_by_side([reports.image_grid(part, cell=96) for part in halves])
+    write_atomically(out / "grid.png", reports.png_bytes(grid))
 
     names = [evaluation.names[i] for i in chosen]
     rows = [(name, [*(column[k] for column in columns.values()), entropies[k]]) for k, name in enumerate(names)]

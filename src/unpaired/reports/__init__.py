@@ -12,7 +12,7 @@ from unpaired.reports.blocks import (
     section,
 )
 from unpaired.reports.curves import curve_svg
-from unpaired.reports.grid import image_grid, png_bytes, to_rgb
+from unpaired.reports.grid import image_grid, png_bytes, side_by_side, to_rgb
 from unpaired.reports.html import html_page, write_html_report
 from unpaired.reports.overlays import draw_queries, heat_map
 from unpaired.reports.scores import ScoreColumn, ScoreRow, score_table
@@ -36,6 +36,7 @@ __all__ = [
     "png_bytes",
     "score_table",
     "section",
+    "side_by_side",
     "to_rgb",
     "write_html_report",
 ]

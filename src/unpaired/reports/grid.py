@@ -136,6 +136,17 @@ def image_grid(
     return picture
 
 
+def side_by_side(pictures: Sequence[Image.Image], gutter: int = 24) -> Image.Image:
+    """Put pictures next to each other on white paper, aligned at the top: a tall grid becomes a wide one."""
+    width = sum(picture.width for picture in pictures) + gutter * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
+    left = 0
+    for picture in pictures:
+        sheet.paste(to_rgb(picture), (left, 0))
+        left += picture.width + gutter
+    return sheet
+
+
 def png_bytes(image: Image.Image) -> bytes:
     """Encode as PNG in memory, so that a file can be written whole or not at all."""
     held = io.BytesIO()
