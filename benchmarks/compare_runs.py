@@ -8,6 +8,7 @@ Writes OUT.md, OUT.json and OUT.png. Averaged and last weights stand side by sid
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from typing import Literal
 import torch
 import tyro
 
+from unpaired.config import load_yaml
 from unpaired.data import find_test_images, tensor_to_image
 from unpaired.errors import DataError
 from unpaired.evaluation import INPUT, evaluate
@@ -39,6 +41,16 @@ class Options:
     """Examples in the grid, evenly spaced by name."""
 
 
+def _record(run: Path) -> dict[str, object]:
+    """Settings of a run and where it was trained."""
+    sessions = (run / "sessions.jsonl").read_text().splitlines()
+    return {
+        "settings": load_yaml(run / "run.yaml"),
+        "first_session": json.loads(sessions[0]),
+        "sessions": len(sessions),
+    }
+
+
 def main() -> None:
     """Evaluate, write, print."""
     options = tyro.cli(Options)
@@ -61,12 +73,13 @@ def main() -> None:
     print(table)
     options.out.with_suffix(".md").write_text(table)
     record = {
-        "runs": {name: t.description for name, t in translators.items()},
+        "runs": {entry.partition("=")[0]: _record(Path(entry.partition("=")[2])) for entry in options.runs},
         "scores": {
             row: {s.full_name: {k: v for k, v in asdict(s).items() if k != "per_image"} for s in scores.values()}
             for row, scores in found.scores.items()
         },
         "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg(),
         "environment": environment(),
     }
     options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -152,7 +152,7 @@ def test_commands_on_the_pages_parse(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if not arguments or arguments[0].startswith("-"):
-        assert cli.main(arguments) == 0 if arguments else 2
+        assert cli.main(arguments) == (0 if arguments else 2)
         return
     assert arguments[0] in cli.COMMANDS
     if "--config" in arguments:  # a run file that the page speaks of

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from unpaired.errors import UserError, nearest
 
 COMMANDS = {
-    "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about 6 minutes)",
+    "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
     "train": "train a translator from two folders of images; run it again to resume",
     "translate": "translate images with a trained run",
     "evaluate": "score a trained run on held-out images",

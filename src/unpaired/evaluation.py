@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,18 +45,20 @@ def evaluate(
     *,
     seed: int = 0,
     batch_size: int = 8,
+    paired: Literal["auto", "yes", "no"] = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Translate the source files with each translator and score the results against the target files.
 
-    Images are read as the field's protocol does, resized to the side of the training crop. Where every source file has
-    a target file of the same stem, the files count as pairs and the paired scores are taken too.
+    Images are read as the field's protocol does, resized to the side of the training crop.
 
     Args:
         translators: Row name -> translator; all trained on crops of one size.
         files: Held-out images of both domains.
         seed: For metrics that draw at random.
         batch_size: Images translated at a time.
+        paired: Whether files of the same stem are input and truth; ``auto`` takes them as such when every source file
+            has a target file of its stem.
         progress: Called with (images translated, images in all).
 
     Raises:
@@ -71,7 +73,11 @@ def evaluate(
     data = DataConfig(image_size=first.image_size, channels=first.channels, background=first.background)
     sources = [load_for_protocol(path, data) for path in files.source]
     targets = [load_for_protocol(path, data) for path in files.target]
-    truths = _truths(files, targets)
+    truths = [] if paired == "no" else _truths(files, targets)
+    if paired == "yes" and not truths:
+        raise DataError(
+            "paired scores need a target file with the stem of each source file; rename them or drop --paired"
+        )
 
     translations: dict[str, list[Tensor]] = {}
     done, total = 0, len(sources) * len(translators)

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +24,13 @@ from unpaired.data import (
     DataConfig,
     UnpairedFiles,
     UnpairedStream,
-    find_test_images,
     find_training_images,
     image_to_tensor,
+    list_images,
     read_image,
 )
-from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric, on_rank_zero
+from unpaired.engine.processes import on_rank_zero
+from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, nearest
 from unpaired.methods import METHODS
 
@@ -50,11 +52,6 @@ class DatasetConfig:
         """The training images of both domains. Raises ``DataError`` or ``ConfigError`` if they cannot be used."""
         files = find_training_images(self.folder, self.source, self.target)
         return files.swapped() if self.direction == "BtoA" else files
-
-    def test_files(self) -> UnpairedFiles | None:
-        """The held-out images of both domains, if the folder has any."""
-        files = find_test_images(self.folder) if self.folder is not None else None
-        return files.swapped() if files and self.direction == "BtoA" else files
 
 
 @dataclass(frozen=True)
@@ -152,8 +149,6 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     files = config.dataset.training_files()
     stream = UnpairedStream(files, config.data, config.training.seed)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method](config.model, channels=config.data.channels)
@@ -162,7 +157,11 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
             f"not {config.data.image_size}"
         )
+    if method.one_process_only and config.training.devices > 1:
+        raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     fabric.launch()
+    if config.training.threads:  # only now: launching several processes sets a number of its own
+        torch.set_num_threads(config.training.threads)
     on_rank_zero(fabric, lambda: _prepare_folder(out, config, files))
     return fit(
         method,
@@ -248,8 +247,10 @@ def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _examples(config: RunConfig, files: UnpairedFiles, count: int = 6) -> Tensor:
     """Source images for the sample grids: held out if there are any, evenly spread over the sorted names."""
-    test = config.dataset.test_files()
-    paths = test.source if test else files.source
+    paths: Sequence[Path] = files.source
+    if config.dataset.folder is not None:
+        held_out = config.dataset.folder / ("testB" if config.dataset.direction == "BtoA" else "testA")
+        paths = list_images(held_out) if held_out.is_dir() else paths
     chosen = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
     return torch.stack([load_for_protocol(path, config.data) for path in chosen])
 

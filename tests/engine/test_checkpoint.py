@@ -40,6 +40,14 @@ def test_the_newest_is_restored_and_old_ones_are_removed(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == [p.name for p in checkpoints.files()]
 
 
+def test_a_new_checkpoint_outlives_later_damaged_ones(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 6)
+    checkpoints.files()[-1].write_bytes(b"")
+    checkpoints.keep = 1
+    checkpoints.save({"box": Box(5)}, 5)
+    assert [p.name for p in checkpoints.files()] == ["checkpoint_000000005.pt"]
+
+
 def test_an_empty_folder_restores_nothing(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "none", "cut").restore({"box": Box()}, print) == 0
 

@@ -17,6 +17,7 @@ import torch
 
 from tiny import tiny_run, write_images
 from unpaired.config import save_yaml
+from unpaired.data import UnpairedStream
 from unpaired.engine.checkpoint import read_checkpoint
 from unpaired.engine.ema import EMA
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
@@ -73,6 +74,35 @@ def test_every_method_trains_resumes_to_the_bit_and_translates(method: str, data
     assert not torch.equal(
         Translator.from_pretrained(whole).translate(x), Translator.from_pretrained(whole, weights="last").translate(x)
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("qs_attn", {"image_pool": 2, "batch_size": 2, "images": 7}),
+        ("fastcut", {"image_pool": 3, "batch_size": 3}),
+        ("cut", {"precision": "bf16-mixed"}),
+        ("qs_attn", {"attention": "local", "num_workers": 1, "batch_size": 2}),
+    ],
+)
+def test_resume_is_exact_in_other_configurations(
+    method: str, changes: dict[str, Any], dataset: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_run(dataset, method, **changes), whole, quiet=True)
+    assert not train(tiny_run(dataset, method, **changes, stop_after=3), parts, quiet=True).finished
+    train(tiny_run(dataset, method, **changes), parts, quiet=True)
+    assert_same(final_state(whole), final_state(parts))
+
+
+def test_a_pool_refuses_several_processes(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="devices: 2 asked for, but image_pool"):
+        train(tiny_run(dataset, image_pool=5, devices=2), tmp_path / "run", quiet=True)
+
+
+def test_a_set_with_only_one_test_folder_trains(dataset: Path, tmp_path: Path) -> None:
+    shutil.rmtree(dataset / "testB")
+    assert train(tiny_run(dataset, images=2), tmp_path / "run", quiet=True).finished
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(dataset: Path, tmp_path: Path) -> None:
@@ -226,6 +256,18 @@ def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count
             for run in (single, other)
         )
         assert_same(one, two, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_failure_in_one_process_ends_the_other_with_one_line(dataset: Path, tmp_path: Path) -> None:
+    config = tiny_run(dataset, batch_size=2, images=40)
+    order = UnpairedStream(config.dataset.training_files(), config.data, config.training.seed)
+    bad = config.dataset.training_files().source[order.file_numbers(1)[0]]  # first read by the second process
+    bad.write_bytes(bad.read_bytes()[:100])
+    answer = run_command(command(config, tmp_path / "run", "--devices", "2"))
+    assert answer.returncode != 0
+    assert bad.name in answer.stderr
+    assert "Traceback" not in answer.stderr, answer.stderr
 
 
 @pytest.mark.slow

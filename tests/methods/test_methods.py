@@ -52,13 +52,17 @@ def test_a_batch_gives_the_mean_of_its_images(name: str, changes: dict[str, Any]
         torch.testing.assert_close(value, torch.stack([x[term] for x in apart]).mean(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
-def test_every_network_gets_a_gradient_in_its_own_phase(name: str, changes: dict[str, Any]) -> None:
+def test_every_network_gets_a_gradient_in_its_own_phase(name: str, changes: dict[str, Any], mixed: bool) -> None:
     method = make(name, **changes)
-    outputs = method.forward_train(batch())
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        outputs = method.forward_train(batch())
     for phase in method.phases:
         method.zero_grad(set_to_none=True)
-        torch.stack(list(phase.loss(outputs).values())).sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = torch.stack(list(phase.loss(outputs).values())).sum()
+        loss.backward()
         for network in phase.networks:
             for key, parameter in getattr(method, network).named_parameters():
                 assert parameter.grad is not None, f"{network}.{key}"
@@ -84,7 +88,9 @@ def test_small_and_odd_maps_and_more_queries_than_locations(name: str) -> None:
 
 def test_cut_without_identity_translates_half_as_many_images() -> None:
     method = make("cut", identity_weight=0.0)
-    assert "identity" not in losses(method, batch())
+    counted = _Counted(method)
+    assert "identity" not in losses(method, batch(2))
+    assert (counted.head, counted.stem) == (2, 4)
 
 
 def test_identity_and_contrastive_are_averaged_as_published_or_summed_as_in_equation_3() -> None:
@@ -209,7 +215,7 @@ def test_fastcut_has_its_own_published_settings() -> None:
         ({"attention_taps": ("block2",)}, "not among the taps"),
         ({"num_queries": 0}, "num_queries must be at least 1"),
         ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"identity_weight": -1.0}, "identity_weight must not be negative"),
+        ({"identity_weight": -1.0}, "identity_weight must be finite and not negative"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes: dict[str, Any], words: str) -> None:

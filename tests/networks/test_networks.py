@@ -52,16 +52,27 @@ def test_encode_computes_nothing_behind_the_last_tap() -> None:
     assert seen == [1, 2]
 
 
-def test_discriminator_sees_patches_of_70_pixels() -> None:
-    # The receptive field without the blurs is the PatchGAN's 70; each blur (3 wide) widens it by 2 input strides.
-    discriminator = PatchDiscriminator(base_channels=2)
-    x = torch.randn(1, 3, 160, 160, dtype=torch.float64, requires_grad=True)
-    discriminator.double()
+@pytest.mark.parametrize(("layers", "patch"), [(2, 40), (3, 84)])
+def test_a_score_sees_its_patch_and_nothing_else(layers: int, patch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """34 and 70 pixels in the PatchGAN's own count; each blur, 3 wide, adds to it."""
+    monkeypatch.setattr("unpaired.networks.discriminators.instance_norm", lambda x: x)  # norms see the whole map
+    discriminator = PatchDiscriminator(base_channels=2, layers=layers).double()
+    for parameter in discriminator.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.0)  # positive, so that nothing cancels or is cut off
+    x = torch.rand(1, 3, 160, 160, dtype=torch.float64, requires_grad=True)
     scores = discriminator(x)
-    assert scores.shape == (1, 1, 18, 18)
-    with torch.no_grad():
-        smallest = discriminator(torch.zeros(1, 3, *(2 * [discriminator.smallest_image]), dtype=torch.float64))
-    assert min(smallest.shape[-2:]) >= 1
+    middle = scores.shape[-1] // 2
+    scores[0, 0, middle, middle].backward()
+    seen = x.grad[0].abs().sum(dim=0) > 0
+    assert (int(seen.any(dim=0).sum()), int(seen.any(dim=1).sum())) == (patch, patch)
+
+
+def test_the_smallest_image_of_the_discriminator_is_the_smallest() -> None:
+    discriminator = PatchDiscriminator(base_channels=2)
+    side = discriminator.smallest_image
+    assert min(discriminator(torch.zeros(1, 3, side, side)).shape) >= 1
+    with pytest.raises((RuntimeError, ValueError)):
+        discriminator(torch.zeros(1, 3, side - 1, side - 1))
 
 
 def test_unknown_tap_names_the_nearest() -> None:

@@ -38,6 +38,8 @@ class Evaluate:
     """Folder of real target images, instead of DATA."""
     direction: Literal["AtoB", "BtoA"] | None = None
     """Which domain of DATA is the source; unset takes the run's own direction."""
+    paired: Literal["auto", "yes", "no"] = "auto"
+    """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 8
@@ -60,14 +62,15 @@ def main(argv: Sequence[str]) -> int:
             device=options.device,
             batch_size=options.batch_size,
             seed=options.seed,
+            paired=options.paired,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
-    append_record(
-        options.run, evaluation, data=where, seed=options.seed, images_seen=int(description.get("images_seen", 0))
-    )
     Console(width=None if sys.stdout.isatty() else 110).print(
         scores_table(f"{options.run} on {where}", evaluation.scores)
+    )
+    append_record(
+        options.run, evaluation, data=where, seed=options.seed, images_seen=int(description.get("images_seen", 0))
     )
     return 0
 

@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
     dataset = _dataset(arguments, base.dataset)
     config = RunConfig(arguments.method, dataset, arguments.loading, arguments.model, arguments.training)
     result = train(config, arguments.out, quiet=arguments.quiet)
-    if result.interrupted:
+    if result.interrupted and not result.finished:
         return 130
-    if result.finished and not arguments.quiet:
+    if result.finished and result.first_process and not arguments.quiet:
         print(f"translate: unpaired translate {arguments.out} INPUT --out DIR")
     return 0
 

@@ -83,7 +83,13 @@ def main(argv: Sequence[str]) -> int:
         disable=not sys.stderr.isatty(),
     )
     for group in _groups(progress, options.batch_size):
-        images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]))
+        try:
+            images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]))
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            skipped += [f"{item.path}: {item.image.size} does not fit into memory; use --size N" for item in group]
+            continue
         for item, translated in zip(group, images, strict=True):
             result = tensor_to_image(translated)
             if result.size != item.original_size:
@@ -94,6 +100,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"skipped: {message}", file=sys.stderr)
     print(f"{written} of {len(paths)} images translated into {options.out}; {len(skipped)} skipped")
     return 1 if skipped else 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that memory ran out; torch's allocator on the CPU says so in words only."""
+    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return named or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _side(size: str, translator: Translator) -> int | None:

@@ -81,7 +81,11 @@ class CheckpointFolder:
                 f"cannot save the checkpoint {path}: {error.strerror or error}; {last}. "
                 "Make room (or choose another --out), then run the same command to go on"
             ) from error
-        for old in self.files()[: -self.keep]:
+        files = self.files()
+        place = files.index(path)
+        for old in (
+            files[: max(0, place + 1 - self.keep)] + files[place + 1 :]
+        ):  # later ones were passed over as damaged
             old.unlink(missing_ok=True)
         return path
 

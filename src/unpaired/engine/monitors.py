@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unpaired.data import Batch, tensor_to_image
 from unpaired.engine.ema import EMA
+from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.methods.base import Method
@@ -62,9 +63,7 @@ class StopSignal:
         if self._fabric.world_size > 1 and (self._fabric.device.type == "cpu" or self._asked % 16 == 0):
             # On an accelerator reading the vote waits for the device, so it is not taken at every step.
             vote = torch.tensor(float(self.signalled), device=self._fabric.device)
-            votes = self._fabric.all_reduce(vote, reduce_op="sum")
-            assert isinstance(votes, Tensor)
-            self.signalled = votes.item() > 0
+            self.signalled = mean_over_processes(vote, self._fabric).item() > 0
             return self.signalled
         return self.signalled and self._fabric.world_size == 1
 
@@ -93,7 +92,7 @@ class Monitor:
         self.log_every = log_every
         self.examples = examples
         self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
-        self._terms: dict[str, list[tuple[int, Tensor]]] = {}
+        self._terms: dict[str, list[tuple[int, Tensor, int]]] = {}
         self._bar: Progress | None = None
         self._writer: Any = None
 
@@ -123,15 +122,17 @@ class Monitor:
             refresh_per_second=4,
         )
         self._task = self._bar.add_task("training", total=total, completed=seen, speed="", losses="")
-        with self._bar:
-            yield
-        if self._writer is not None:
-            self._writer.finalize("success")
+        try:
+            with self._bar:
+                yield
+        finally:
+            if self._writer is not None:
+                self._writer.finalize("success")
 
     def step(self, seen: int, batch: Batch, terms: dict[str, Tensor], learning_rate: float) -> None:
         """Note the terms of one step; every ``log_every`` images, check and report those of the interval."""
         for name, value in terms.items():
-            self._terms.setdefault(name, []).append((seen, value.detach() * batch.weight))
+            self._terms.setdefault(name, []).append((seen, value.detach() * batch.weight, batch.global_size))
         if self._bar is not None and not self._bar.disable:
             elapsed = time.perf_counter() - self._start_time
             speed = f"{(seen - self._start_images) / elapsed:.2f} images/s, {_peak_memory_gib(self.fabric):.1f} GiB"
@@ -218,15 +219,14 @@ class Monitor:
         for name, entries in self._terms.items():
             if not entries:
                 continue
-            values = torch.stack([value for _, value in entries]).float()
-            if self.fabric.world_size > 1:
-                values = self.fabric.all_reduce(values, reduce_op="mean")  # type: ignore[assignment]
-            values = values.cpu()
+            values = torch.stack([value for _, value, _ in entries]).float()
+            values = mean_over_processes(values, self.fabric).cpu()
             bad = (~values.isfinite()).nonzero()
             if len(bad):
                 seen = entries[int(bad[0])][0]
                 raise TrainingError(self._not_finite(f"the loss term '{name}' is", f"at image {seen:,}"))
-            means[name] = float(values.double().mean())
+            images = torch.tensor([count for _, _, count in entries], dtype=torch.float64)
+            means[name] = float((values.double() * images).sum() / images.sum())
         if not keep:
             self._terms = {}
         return means

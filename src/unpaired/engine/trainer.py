@@ -16,8 +16,9 @@ from unpaired.data import Batch, UnpairedStream, batches
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
+from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
 from unpaired.engine.step import make_optimizers, training_step
-from unpaired.errors import BackendError, ConfigError, UserError
+from unpaired.errors import BackendError, ConfigError
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
 
 
@@ -73,11 +74,13 @@ class FitResult:
         images_seen: Images seen in all, earlier sessions included.
         finished: Whether training reached its full length.
         interrupted: Whether a signal ended it.
+        first_process: Whether this is the process that talks to the person.
     """
 
     images_seen: int
     finished: bool
     interrupted: bool
+    first_process: bool = True
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
@@ -93,7 +96,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         )
     if config.accelerator == "mps" and not torch.backends.mps.is_available():
         raise BackendError("accelerator: 'mps' was asked for, but this machine has none; use --accelerator cpu or auto")
-    if config.accelerator == "cuda" and config.devices > torch.cuda.device_count():
+    on_cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
+    if on_cuda and config.devices > torch.cuda.device_count():
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -163,7 +167,7 @@ def fit(
 
         on_rank_zero(fabric, write)
 
-    with StopSignal(fabric) as stop, monitor.progress(seen, total):
+    with ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, total):
         for batch in batches(
             stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
             pin_memory=fabric.device.type == "cuda",
@@ -190,26 +194,7 @@ def fit(
         if seen > saved or not (run / "weights" / "model.json").exists():
             save()
         monitor.close(seen, finished=seen >= total)
-    return FitResult(seen, finished=seen >= total, interrupted=stop.signalled)
-
-
-def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
-    """Run ``action`` in the first process while the others wait; if it fails there, all of them end.
-
-    Raises:
-        UserError: What ``action`` raised, in the first process; the others leave quietly with its exit code.
-    """
-    error: UserError | None = None
-    if fabric.is_global_zero:
-        try:
-            action()
-        except UserError as raised:
-            error = raised
-    code = fabric.broadcast(error.exit_code if error is not None else 0)
-    if error is not None:
-        raise error
-    if code:
-        raise SystemExit(code)
+    return FitResult(seen, finished=seen >= total, interrupted=stop.signalled, first_process=fabric.is_global_zero)
 
 
 def _set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
@@ -224,8 +209,7 @@ def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
         return None
 
     def average(gradients: Sequence[Tensor]) -> None:
-        flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-        assert isinstance(flat, Tensor)
+        flat = mean_over_processes(torch.cat([g.flatten() for g in gradients]), fabric)
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 

@@ -29,8 +29,8 @@ class OptimiserConfig:
     """Share of training at the full learning rate; over the rest it falls linearly to zero."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"learning_rate must be above 0 and finite, not {self.learning_rate}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"beta1 and beta2 must lie in [0, 1), not {self.beta1} and {self.beta2}")
         if self.epochs < 1:
@@ -94,6 +94,8 @@ class Method(nn.Module, ABC):
     phases: tuple[Phase, ...]
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
+    one_process_only: str = ""
+    """Why this method, as configured, cannot be trained by several processes; empty when it can."""
 
     @abstractmethod
     def forward_train(self, batch: ImageBatch) -> Any:

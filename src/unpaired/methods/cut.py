@@ -28,7 +28,8 @@ class CUTConfig:
     blocks: int = 9
     """Residual blocks of the generator."""
     discriminator_layers: int = 3
-    """Halvings of the discriminator: 3 judges patches of 70 pixels, 2 of 34, which suits crops of 64 to 128 pixels."""
+    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one (40),
+    which suits crops of 64 to 128 pixels."""
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Places of the encoder where the contrastive loss is taken."""
     num_queries: int = 256
@@ -58,13 +59,13 @@ class CUTConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.discriminator_channels is not None and self.discriminator_channels < 1:
             raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, not {self.temperature}")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
         if self.image_pool < 0:
             raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
         for name in ("adversarial_weight", "contrastive_weight", "identity_weight"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class CUT(Method):
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
         self.smallest_image = self.discriminator.smallest_image
+        if config.image_pool:
+            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
             Phase("generator", ("generator", "projector"), self.generator_loss),
@@ -159,10 +162,10 @@ class CUT(Method):
             # The keys are those of the plain inputs, so the mirrored ones are encoded once more.
             mirrored = [i for i, flip in enumerate(flips) if flip]
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.keys_need_gradient()):
-                plain = self.generator.encode(inputs[mirrored], taps)
-            chosen = torch.tensor(mirrored, device=inputs.device)
+                plain = self.generator.encode(torch.stack([inputs[i] for i in mirrored]), taps)
             source_features = [
-                mixed.index_copy(0, chosen, own) for mixed, own in zip(source_features, plain, strict=True)
+                torch.stack([own[mirrored.index(i)] if flip else mixed[i] for i, flip in enumerate(flips)])
+                for mixed, own in zip(source_features, plain, strict=True)
             ]
         translated_features = [_mirror(f, flips) for f in self.generator.encode(translated, taps)]
         return ContrastiveOutputs(
@@ -205,9 +208,10 @@ class CUT(Method):
             selected = query_selected_attention(
                 keys, [outputs.translated_features[number]], self.config.num_queries, **options
             )
+            # Anchors first: autocast of older torch would keep the weights that it cast without gradient.
+            anchors = self.projector(tap, selected.targets[0])
             with torch.no_grad():
                 positives = self.projector(tap, selected.source)
-            anchors = self.projector(tap, selected.targets[0])
             losses.append(patch_nce_loss(anchors, positives, self.config.temperature))
         return torch.stack(losses).mean(dim=0)
 

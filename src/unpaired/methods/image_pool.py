@@ -15,7 +15,7 @@ class ImagePool(nn.Module):
 
     A discriminator that still sees what the generator made some hundred steps ago is harder to lead in circles. Draws
     are functions of the images' seeds, and the images are part of the method's state, so a resumed run goes on to the
-    bit. Each process has a pool of its own: with a pool, several processes do not learn exactly what one does.
+    bit. The pool belongs to one process, so training with several refuses it.
 
     Args:
         size: Images kept; 0 hands every image through.
@@ -40,6 +40,7 @@ class ImagePool(nn.Module):
         if self.size == 0:
             return images_BCHW.detach()
         flips, draws = coin_flips(derive_seeds(seeds, 0)), derive_seeds(seeds, 1).tolist()
+        self._images = [image.to(images_BCHW.device) for image in self._images]  # restored on the CPU
         given = []
         for image, flip, draw in zip(images_BCHW.detach(), flips, draws, strict=True):
             if len(self._images) < self.size:
@@ -58,8 +59,3 @@ class ImagePool(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self._images = list(state["images"])
-
-    def _apply(self, fn: Any, recurse: bool = True) -> ImagePool:
-        super()._apply(fn, recurse)
-        self._images = [fn(image) for image in self._images]
-        return self

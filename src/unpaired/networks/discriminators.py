@@ -11,7 +11,9 @@ from unpaired.networks.layers import BlurDownsample, initialise, instance_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """D of the paper (Appendix D.2): one real/fake score per overlapping patch (70 x 70 pixels at ``layers=3``).
+    """D of the paper (Appendix D.2): one real/fake score per overlapping patch.
+
+    ``layers=3`` is the field's 70 x 70 PatchGAN and 2 its 34 x 34 one; the blurs widen what a score sees to 84 and 40.
 
     At the defaults it has 2,764,737 parameters.
 

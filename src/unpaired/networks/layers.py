@@ -12,8 +12,8 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
 
     It is written as a group norm with one channel per group. ``F.instance_norm`` computes the same values, but at batch
     1 on the CPU it returns a wrong input gradient when the incoming gradient has channels-last strides (torch 2.13 and
-    2.14), which is the layout that reading a feature map as tokens produces. ``tests/networks/test_layers.py`` holds a
-    gradcheck over layouts and batch sizes.
+    2.14), which is the layout that reading a feature map as tokens produces. A gradcheck over
+    layouts and batch sizes stands in ``tests/networks/test_networks.py``.
     """
     return F.group_norm(x_BCHW, x_BCHW.shape[1], eps=eps)
 

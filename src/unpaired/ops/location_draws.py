@@ -62,4 +62,15 @@ def location_draws(random_seeds: Tensor, positions: int) -> Tensor:
     >>> location_draws(torch.tensor([0, 1]), 2).shape
     torch.Size([2, 2])
     """
-    return location_keys(random_seeds, positions).double() * 2.0**-_BITS
+    return as_draws(location_keys(random_seeds, positions), torch.float64)
+
+
+def as_draws(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Integers of :func:`location_keys` as numbers in [0, 1), rounded down so that none becomes 1.
+
+    Args:
+        keys: int64, any shape.
+        dtype: ``torch.float64`` keeps all 53 bits, ``torch.float32`` the first 24 (some devices have no float64).
+    """
+    bits = _BITS if dtype == torch.float64 else 24
+    return (keys >> (_BITS - bits)).to(dtype) * 2.0**-bits

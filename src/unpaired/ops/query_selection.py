@@ -30,7 +30,7 @@ from unpaired.ops.checks import (
     checked_seeds,
     listed,
 )
-from unpaired.ops.location_draws import location_draws, location_keys
+from unpaired.ops.location_draws import as_draws, location_keys
 
 _DEFAULT_TEMPERATURE = {"dot": 1.0, "scaled": 1.0, "cosine": 0.1}
 
@@ -179,7 +179,7 @@ def query_selected_attention(
                 if significance == "random":
                     seeds = checked_seeds(random_seeds, source)
                     key_Bn = location_keys(seeds, height * width)
-                    shown_Bn = location_draws(seeds, height * width).to(_significance_dtype(source))
+                    shown_Bn = as_draws(key_Bn, _significance_dtype(source))
                 else:
                     key_Bn, shown_Bn = implementation.significance(source_BCn, select_by, significance)
                 # The published code sorts unstably; elsewhere the smaller position wins a tie.

@@ -1,0 +1,58 @@
+"""What several training processes do together, and how they end together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from unpaired.errors import TrainingError, UserError
+
+
+def mean_over_processes(value: Tensor, fabric: Fabric) -> Tensor:
+    """The mean of a tensor over all processes; the same tensor with one. No barrier, so the host does not wait.
+
+    ``Fabric.all_reduce`` would put a barrier before each message.
+    """
+    if fabric.world_size > 1:
+        torch.distributed.all_reduce(value)
+        value = value / fabric.world_size
+    return value
+
+
+def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
+    """Run ``action`` in the first process while the others wait; if it fails there, all of them end.
+
+    Raises:
+        UserError: What ``action`` raised, in the first process; the others leave quietly with its exit code.
+    """
+    error: UserError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except UserError as raised:
+            error = raised
+    code = fabric.broadcast(error.exit_code if error is not None else 0)
+    if error is not None:
+        raise error
+    if code:
+        raise SystemExit(code)
+
+
+@contextmanager
+def ends_with_the_others(fabric: Fabric) -> Iterator[None]:
+    """Turn the noise of a lost peer into one line: the process that failed has said why.
+
+    Raises:
+        TrainingError: Another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if fabric.world_size == 1 or not lost:
+            raise
+        raise TrainingError("another training process stopped, so this one does too; see its message") from error
