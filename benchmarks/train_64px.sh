@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # QS-Attn Global and CUT with equal numbers of images at 64 px, two runs side by side on one thread each.
-# Usage: benchmarks/train_64px.sh DATA DIRECTION IMAGES OUT   (for example ../shared/data/emoji AtoB 10000 runs/emoji)
+# Usage: benchmarks/train_64px.sh DATA DIRECTION IMAGES OUT [SEED]   (for example ../shared/data/emoji AtoB 10000 runs/emoji)
 set -euo pipefail
 export OMP_NUM_THREADS=1
 for method in qs_attn cut; do
-  unpaired train "$1" --direction "$2" --images "$3" --out "$4-$method" --method "$method" --seed 0 --threads 1 \
+  unpaired train "$1" --direction "$2" --images "$3" --out "$4-$method" --method "$method" --seed "${5:-0}" --threads 1 \
     --image-size 64 --load-size 64 --num-workers 0 --base-channels 16 --blocks 6 --num-queries 64 \
     --discriminator-layers 2 --ema-half-life-images 500 --checkpoint-every 500 &
 done
