@@ -83,9 +83,8 @@ class CheckpointFolder:
             ) from error
         files = self.files()
         place = files.index(path)
-        for old in (
-            files[: max(0, place + 1 - self.keep)] + files[place + 1 :]
-        ):  # later ones were passed over as damaged
+        passed_over = files[place + 1 :]  # of a later image, so damaged: this run went on from before them
+        for old in files[: max(0, place + 1 - self.keep)] + passed_over:
             old.unlink(missing_ok=True)
         return path
 

@@ -151,10 +151,9 @@ def fit(
     average = _average_over(fabric)
     monitor = Monitor(run, fabric, method, ema, config.log_every, examples, quiet=quiet)
     seen = saved = checkpoints.restore(stateful, monitor.say)
-    steps_wanted = -(
-        -(config.stop_after or total) // config.batch_size
-    )  # whole steps, so that a resumed run has them too
-    stop_at = min(total, steps_wanted * config.batch_size)
+    # Whole steps only, so that a resumed run takes the very steps of an uninterrupted one.
+    steps = -(-(config.stop_after or total) // config.batch_size)
+    stop_at = min(total, steps * config.batch_size)
     save_every = config.checkpoint_every or max(1, min(5000, total // 20))
     sample_every = config.sample_every or max(1, total // 20)
 
