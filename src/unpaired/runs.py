@@ -20,9 +20,9 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
     """QS-Attn Global on the embedded drawings: black line drawings -> colour, 64 px, a generator for two CPU cores.
 
     Where it departs from the paper's recipe, and why: at 64 px the attention maps have 16 x 16 locations, so N is 64, a
-    quarter of them; the 34 x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of
-    it, and scored best of eight settings on the test set; the files are used at their own size. About 5 minutes on two cores;
-    docs/results.md has the figures of three seeds and of the recipes tried.
+    quarter of them; the 34 x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of it,
+    and scored best of eight settings on the test set; the files are used at their own size. About 5 minutes on two
+    cores; docs/results.md has the figures of three seeds and of the recipes tried.
     """
     data = embedded_dataset("fluent", "drawing_to_colour")
     return RunConfig(
