@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.networks.layers import BlurDownsample, initialise, instance_norm
+from unpaired.networks.layers import BlurDownsample, Conv2d, initialise, instance_norm
 
 
 class PatchDiscriminator(nn.Module):
@@ -26,11 +26,11 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, in_channels: int = 3, *, base_channels: int = 64, layers: int = 3) -> None:
         super().__init__()
         widths = [base_channels * min(2**i, 8) for i in range(layers + 1)]
-        self.first = nn.Conv2d(in_channels, widths[0], 4, padding=1)
-        self.middle = nn.ModuleList(nn.Conv2d(narrow, wide, 4, padding=1) for narrow, wide in pairwise(widths[:-1]))
+        self.first = Conv2d(in_channels, widths[0], 4, padding=1)
+        self.middle = nn.ModuleList(Conv2d(narrow, wide, 4, padding=1) for narrow, wide in pairwise(widths[:-1]))
         self.blurs = nn.ModuleList(BlurDownsample(width) for width in widths[:-1])
-        self.before_last = nn.Conv2d(widths[-2], widths[-1], 4, padding=1)
-        self.last = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        self.before_last = Conv2d(widths[-2], widths[-1], 4, padding=1)
+        self.last = Conv2d(widths[-1], 1, 4, padding=1)
         initialise(self)
 
     @property

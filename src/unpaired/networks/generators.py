@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError, nearest
-from unpaired.networks.layers import BlurDownsample, blur_upsample, initialise, instance_norm
+from unpaired.networks.layers import BlurDownsample, Conv2d, blur_upsample, initialise, instance_norm
 
 DEFAULT_TAPS = ("padded_input", "down1", "down2", "block1", "block5")
 """Where the paper taps the encoder (method.md, section 1): modules 0, 4, 8, 12 and 16 of the published list."""
@@ -20,14 +20,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3)
-        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.conv1 = Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.conv2 = Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        hidden = self.conv1(F.pad(x_BCHW, (1, 1, 1, 1), mode="reflect"))
-        hidden = F.relu(instance_norm(hidden), inplace=True)
-        hidden = self.conv2(F.pad(hidden, (1, 1, 1, 1), mode="reflect"))
-        return x_BCHW + instance_norm(hidden)
+        hidden = F.relu(instance_norm(self.conv1(x_BCHW)), inplace=True)
+        return x_BCHW + instance_norm(self.conv2(hidden))
 
 
 class ResnetGenerator(nn.Module):
@@ -50,13 +48,13 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         width = base_channels
         self.stem = nn.Conv2d(in_channels, width, 7)
-        self.down1 = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.down2 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.down1 = Conv2d(width, 2 * width, 3, padding=1)
+        self.down2 = Conv2d(2 * width, 4 * width, 3, padding=1)
         self.blur1 = BlurDownsample(2 * width)
         self.blur2 = BlurDownsample(4 * width)
         self.blocks = nn.ModuleList(ResidualBlock(4 * width) for _ in range(blocks))
-        self.up1 = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
-        self.up2 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.up1 = Conv2d(4 * width, 2 * width, 3, padding=1)
+        self.up2 = Conv2d(2 * width, width, 3, padding=1)
         self.head = nn.Conv2d(width, out_channels, 7)
         self.tap_channels: dict[str, int] = {
             "padded_input": in_channels,

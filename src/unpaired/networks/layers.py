@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unpaired.ops.winograd import Padding, conv2d
+
 
 def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     """Instance normalisation without affine parameters (Ulyanov et al., 2016).
@@ -16,6 +18,22 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     layouts and batch sizes stands in ``tests/networks/test_networks.py``.
     """
     return F.group_norm(x_BCHW, x_BCHW.shape[1], eps=eps)
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` of stride 1 that takes the faster algorithm on the CPU (:func:`unpaired.ops.winograd.conv2d`).
+
+    ``padding_mode`` is ``zeros`` or ``reflect``. (B, I, H, W) -> (B, O, H + 2 padding - r + 1, W + 2 padding - r + 1).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, taps: int, padding: int = 0, padding_mode: Padding = "zeros"
+    ) -> None:
+        super().__init__(in_channels, out_channels, taps, padding=padding, padding_mode=padding_mode)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mode: Padding = "reflect" if self.padding_mode == "reflect" else "zeros"
+        return conv2d(x_BCHW, self.weight, self.bias, int(self.padding[0]), mode)
 
 
 class BlurDownsample(nn.Module):

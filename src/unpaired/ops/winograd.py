@@ -1,0 +1,276 @@
+"""Convolutions of stride 1 on the CPU with a quarter of the multiplications (Winograd's minimal filtering).
+
+A 3 x 3 convolution takes 9 products per output and pair of channels. On tiles of 6 x 6 inputs, F(4 x 4, 3 x 3) of
+Lavin and Gray (CVPR 2016) takes 36 for 16 outputs: both the tile and the filter are transformed linearly, multiplied
+point by point (one matrix product over the channels per point), and transformed back. F(3 x 3, 4 x 4), for the
+discriminator's filters, has the same 36 points for 9 outputs. Both gradients have the same form and the same cost.
+
+The points are 0, 3/4, -3/4, 3/2, -3/2 and infinity: on ReLU features with 256 channels the rounding error is 9e-7 of
+the result's spread where the usual 0, 1, -1, 2, -2 have 1.9e-6 and the direct convolution 1.7e-7 (measured, float32).
+
+Legend: B images, I and O channels in and out, H and W the output, r taps a side, m outputs of a tile a side,
+t = m + r - 1 = 6 inputs of a tile a side, P = t * t points, T tiles of all images.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Padding = Literal["zeros", "reflect"]
+
+_SIDE = 6
+_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+
+# Multiplications saved grow with I * O, the tiles that are moved for it with I + O: below these values of
+# I * O / (I + O) it does not pay, without and with gradients; nor does it for fewer tiles than this (measured).
+_FEWEST_CHANNELS = {False: 60.0, True: 40.0}
+_FEWEST_TILES = 64
+
+# Tiles handled at a time: enough for an efficient product over the channels, few enough for the cache.
+_CHUNK_TILES = 256
+
+_allowed = True
+
+
+@contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """Within this block every convolution is the library's own: for comparisons and for counting operations."""
+    global _allowed
+    before, _allowed = _allowed, False
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
+def conv2d(
+    x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None = None, padding: int = 0, padding_mode: Padding = "zeros"
+) -> Tensor:
+    """Convolve with stride 1, on the CPU by the minimal-filtering algorithm where that is faster.
+
+    Args:
+        x_BIHW: (B, I, H_in, W_in) floating.
+        weight_OIrr: (O, I, r, r).
+        bias_O: (O,) or nothing.
+        padding: Pixels added on every side.
+        padding_mode: ``zeros``, or ``reflect`` (the border pixel is not repeated; ``padding`` < side).
+
+    Returns:
+        (B, O, H_in + 2 padding - r + 1, W_in + 2 padding - r + 1).
+    """
+    if _pays(x_BIHW, weight_OIrr, padding):
+        result: Tensor = _Winograd.apply(x_BIHW, weight_OIrr, bias_O, padding, padding_mode)
+        return result
+    if padding and padding_mode == "reflect":
+        return F.conv2d(F.pad(x_BIHW, (padding,) * 4, mode="reflect"), weight_OIrr, bias_O)
+    return F.conv2d(x_BIHW, weight_OIrr, bias_O, padding=padding)
+
+
+def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
+    """Whether the tiles can be used here and are faster."""
+    channels_out, channels_in, taps, taps_x = weight_OIrr.shape
+    if not (_allowed and x_BIHW.device.type == "cpu" and x_BIHW.dtype == weight_OIrr.dtype == torch.float32):
+        return False
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if taps != taps_x or taps not in (3, 4) or padding >= taps:
+        return False
+    trains = torch.is_grad_enabled() and (x_BIHW.requires_grad or weight_OIrr.requires_grad)
+    if channels_in * channels_out < _FEWEST_CHANNELS[trains] * (channels_in + channels_out):
+        return False
+    height, width = (side + 2 * padding - taps + 1 for side in x_BIHW.shape[2:])
+    tile = _SIDE - taps + 1
+    return min(height, width) >= tile and len(x_BIHW) * height * width >= _FEWEST_TILES * tile**2
+
+
+@functools.cache
+def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two-dimensional transforms of outputs (m*m, P), filters (P, r*r) and inputs (P, P), float32.
+
+    Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
+    interpolation gives the outputs. Rows of the filter's and the input's transform are balanced by powers of two.
+    """
+    outputs = _SIDE - taps + 1
+    points = np.array(_POINTS)
+    others = [np.delete(points, k) for k in range(len(points))]
+    spread = np.array([np.prod(points[k] - others[k]) for k in range(len(points))])
+    output = np.hstack([np.vander(points, outputs, increasing=True).T, np.eye(outputs)[:, -1:]])
+    weight = np.vstack([np.vander(points, taps, increasing=True) / spread[:, None], np.eye(taps)[-1:]])
+    rows = [np.poly(rest)[::-1] for rest in others]
+    tile = np.vstack([*(np.append(row, 0.0) for row in rows), np.poly(points)[::-1]])
+    balance = np.exp2(np.round(0.5 * np.log2(np.linalg.norm(weight, axis=1) / np.linalg.norm(tile, axis=1))))
+    tile, weight = tile * balance[:, None], weight / balance[:, None]
+    return tuple(torch.from_numpy(np.kron(m, m)).float() for m in (output, weight, tile))  # type: ignore[return-value]
+
+
+class _Winograd(torch.autograd.Function):
+    """See :func:`conv2d`. Chunk of tiles by chunk, so that all that is between two maps stays in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None, padding: int, padding_mode: Padding
+    ) -> Tensor:
+        channels_out, channels_in, taps, _ = weight_OIrr.shape
+        to_outputs, to_filters, to_tiles = _transforms(taps)
+        grid = _Grid(x_BIHW, taps, padding, padding_mode)
+        filters_POI = (to_filters @ weight_OIrr.permute(2, 3, 0, 1).reshape(taps * taps, -1)).unflatten(
+            1, (channels_out, channels_in)
+        )
+        padded_BIHW = grid.pad(x_BIHW)
+        whole_BOHW = x_BIHW.new_empty(grid.batch, channels_out, *grid.whole)
+        saved_tiles: list[Tensor] = []
+        for chunk in grid.chunks():
+            tiles_PIT = _transform(to_tiles, grid.windows(padded_BIHW, chunk, 0, 0, _SIDE, _SIDE))
+            products_POT = torch.bmm(filters_POI, tiles_PIT)
+            target = grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step)
+            target.copy_((to_outputs @ products_POT.flatten(1)).view(target.shape))
+            if ctx.needs_input_grad[1]:
+                saved_tiles.append(tiles_PIT)
+        result_BOHW = whole_BOHW[:, :, : grid.result[0], : grid.result[1]].contiguous()
+        if bias_O is not None:
+            result_BOHW += bias_O.view(1, -1, 1, 1)
+        ctx.grid = grid
+        ctx.save_for_backward(filters_POI, *saved_tiles)
+        return result_BOHW
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BOHW: Tensor) -> tuple[Tensor | None, ...]:
+        filters_POI, *saved_tiles = ctx.saved_tensors
+        grid: _Grid = ctx.grid
+        channels_out, channels_in = filters_POI.shape[1:]
+        to_outputs, to_filters, to_tiles = _transforms(grid.taps)
+        whole_BOHW = grid.complete(gradient_BOHW)
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        filters_gradient_POI: Tensor | None = None
+        sums_BIHW = gradient_BOHW.new_zeros(grid.batch, channels_in, *grid.padded) if wants_x else gradient_BOHW
+        rest = _SIDE - grid.step
+        for number, chunk in enumerate(grid.chunks()):
+            products_POT = _transform(to_outputs.T, grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step))
+            if wants_weight:
+                tiles_PTI = saved_tiles[number].transpose(1, 2)
+                if filters_gradient_POI is None:
+                    filters_gradient_POI = torch.bmm(products_POT, tiles_PTI)
+                else:
+                    filters_gradient_POI.baddbmm_(products_POT, tiles_PTI)
+            if wants_x:
+                tiles_PIT = torch.bmm(filters_POI.transpose(1, 2), products_POT)
+                parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(_SIDE, _SIDE, channels_in, *grid.shape(chunk))
+                # Tiles overlap: each piece of them is added by itself, so that no number is written twice at once.
+                for top, height in ((0, grid.step), (grid.step, rest)):
+                    for left, width in ((0, grid.step), (grid.step, rest)):
+                        target = grid.windows(sums_BIHW, chunk, top, left, height, width)
+                        target.add_(parts[top : top + height, left : left + width])
+        x_gradient = weight_gradient = bias_gradient = None
+        if wants_x:
+            x_gradient = grid.unpad(sums_BIHW)
+        if filters_gradient_POI is not None:
+            weight = (to_filters.T @ filters_gradient_POI.flatten(1)).view(
+                grid.taps, grid.taps, channels_out, channels_in
+            )
+            weight_gradient = weight.permute(2, 3, 0, 1).contiguous()
+        if wants_bias:
+            bias_gradient = gradient_BOHW.sum(dim=(0, 2, 3))
+        return x_gradient, weight_gradient, bias_gradient, None, None
+
+
+def _transform(matrix: Tensor, windows_hwCbyx: Tensor) -> Tensor:
+    """Apply a transform to windows: (k, h * w) and (h, w, C, b, y, x) -> (k, C, T)."""
+    height, width, channels = windows_hwCbyx.shape[:3]
+    return (matrix @ windows_hwCbyx.reshape(height * width, -1)).view(len(matrix), channels, -1)
+
+
+class _Grid:
+    """Where the tiles of one convolution lie.
+
+    Attributes:
+        taps: r.
+        step: m, outputs of a tile a side.
+        batch: B.
+        result: Height and width of the output.
+        whole: The same, rounded up to whole tiles.
+        padded: Height and width of the input that whole tiles need.
+    """
+
+    def __init__(self, x_BIHW: Tensor, taps: int, padding: int, padding_mode: Padding) -> None:
+        self.batch, _, *self._size = x_BIHW.shape
+        self._padding, self._reflect = padding, padding_mode == "reflect"
+        self.taps, self.step = taps, _SIDE - taps + 1
+        self.result = [side + 2 * padding - taps + 1 for side in self._size]
+        self._count = [-(-side // self.step) for side in self.result]
+        self.whole = [count * self.step for count in self._count]
+        self.padded = [side + taps - 1 for side in self.whole]
+        self._images = max(1, _CHUNK_TILES // (self._count[0] * self._count[1]))
+        self._rows = max(1, _CHUNK_TILES // self._count[1])
+
+    def chunks(self) -> Iterator[tuple[slice, slice]]:
+        """Images and rows of tiles of one chunk after the other."""
+        for image in range(0, self.batch, self._images):
+            for row in range(0, self._count[0], self._rows):
+                yield (
+                    slice(image, min(image + self._images, self.batch)),
+                    slice(row, min(row + self._rows, self._count[0])),
+                )
+
+    def shape(self, chunk: tuple[slice, slice]) -> tuple[int, int, int]:
+        """Images, rows and columns of the tiles of a chunk."""
+        images, rows = chunk
+        return images.stop - images.start, rows.stop - rows.start, self._count[1]
+
+    def windows(
+        self, map_BCHW: Tensor, chunk: tuple[slice, slice], top: int, left: int, height: int, width: int
+    ) -> Tensor:
+        """``height`` x ``width`` pixels from (top, left) of every tile on, a view: (height, width, C, b, y, x)."""
+        batch, channel, row, column = map_BCHW.stride()
+        first = chunk[0].start * batch + (chunk[1].start * self.step + top) * row + left * column
+        return map_BCHW.as_strided(
+            (height, width, map_BCHW.shape[1], *self.shape(chunk)),
+            (row, column, channel, batch, self.step * row, self.step * column),
+            map_BCHW.storage_offset() + first,
+        )
+
+    def complete(self, gradient_BCHW: Tensor) -> Tensor:
+        """Zeros below and to the right that complete the last tiles of an output's gradient."""
+        below, right = (whole - side for whole, side in zip(self.whole, self.result, strict=True))
+        return F.pad(gradient_BCHW, (0, right, 0, below)) if below or right else gradient_BCHW.contiguous()
+
+    def pad(self, x_BCHW: Tensor) -> Tensor:
+        """The convolution's padding, and zeros below and to the right that complete the last tiles."""
+        p, (height, width) = self._padding, self._size
+        if [height, width] == self.padded:
+            return x_BCHW.contiguous()
+        padded = x_BCHW.new_empty(*x_BCHW.shape[:2], *self.padded)
+        padded[:, :, p + height :] = 0
+        padded[:, :, :, p + width :] = 0
+        padded[:, :, p : p + height, p : p + width] = x_BCHW
+        inside = padded[:, :, : height + 2 * p, : width + 2 * p]
+        if p and not self._reflect:
+            inside[:, :, :p] = 0
+            inside[:, :, :, :p] = 0
+        for k in range(1, p + 1 if self._reflect else 1):
+            inside[:, :, p - k] = inside[:, :, p + k]
+            inside[:, :, p + height - 1 + k] = inside[:, :, p + height - 1 - k]
+        for k in range(1, p + 1 if self._reflect else 1):  # columns after rows: they take the corners along
+            inside[:, :, :, p - k] = inside[:, :, :, p + k]
+            inside[:, :, :, p + width - 1 + k] = inside[:, :, :, p + width - 1 - k]
+        return padded
+
+    def unpad(self, sums_BCHW: Tensor) -> Tensor:
+        """The transpose of :meth:`pad`; spends its argument."""
+        p, (height, width) = self._padding, self._size
+        for k in range(1, p + 1 if self._reflect else 1):
+            sums_BCHW[:, :, :, p + k] += sums_BCHW[:, :, :, p - k]
+            sums_BCHW[:, :, :, p + width - 1 - k] += sums_BCHW[:, :, :, p + width - 1 + k]
+        for k in range(1, p + 1 if self._reflect else 1):
+            sums_BCHW[:, :, p + k] += sums_BCHW[:, :, p - k]
+            sums_BCHW[:, :, p + height - 1 - k] += sums_BCHW[:, :, p + height - 1 + k]
+        return sums_BCHW[:, :, p : p + height, p : p + width].contiguous()
