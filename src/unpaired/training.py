@@ -128,8 +128,8 @@ def _section(mapping: dict[str, Any], key: str) -> Any:
 
 _MAY_CHANGE = {
     "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "data.num_workers",
-    "data.cache_gib",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
+    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
@@ -157,6 +157,8 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
             f"not {config.data.image_size}"
         )
+    if method.host_decides and config.training.cuda_graph:
+        raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     fabric.launch()

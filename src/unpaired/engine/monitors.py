@@ -12,8 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -26,6 +28,15 @@ from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.methods.base import Method
 from unpaired.reports import image_grid, png_bytes
+
+_SMALLEST_CHANGE = 1.0
+"""Mean change, in levels of 255, below which translations count as their inputs; rounding alone makes 0.25."""
+
+
+def mean_difference(image: Image.Image, other: Image.Image) -> float:
+    """Mean absolute difference, in levels of 255, of an image and another one that may go on to the right and below."""
+    pixels = (np.asarray(x.convert("RGB"), dtype=np.float32) for x in (image, other.crop((0, 0, *image.size))))
+    return float(np.abs(next(pixels) - next(pixels)).mean())
 
 
 class StopSignal:
@@ -93,6 +104,7 @@ class Monitor:
         self.examples = examples
         self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
         self._terms: dict[str, list[tuple[int, Tensor, int]]] = {}
+        self._change: float | None = None
         self._bar: Progress | None = None
         self._writer: Any = None
 
@@ -157,6 +169,7 @@ class Monitor:
         columns = {"input": [tensor_to_image(x) for x in self.examples]}
         columns["average (EMA)"] = self._translations(averaged=True)
         columns["last"] = self._translations(averaged=False)
+        self._warn_if_the_input_comes_back(seen, columns["input"], columns["last"])
         folder = self.run / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{seen:09d}.png", png_bytes(image_grid(columns)))
@@ -168,6 +181,18 @@ class Monitor:
         minutes = (time.perf_counter() - self._start_time) / 60
         state = "Finished" if finished else "Stopped and saved"
         self.say(f"{state} after {seen:,} of {self._total:,} images ({minutes:.1f} minutes this time).")
+
+    def _warn_if_the_input_comes_back(self, seen: int, inputs: list[Any], outputs: list[Any]) -> None:
+        """Say so when translations are their inputs, which half precision has been seen to cause elsewhere."""
+        change = sum(mean_difference(a, b) for a, b in zip(inputs, outputs, strict=True)) / len(inputs)
+        self._change = round(change, 3)
+        if change < _SMALLEST_CHANGE:
+            self.say(
+                f"Warning: at image {seen:,} the translations differ from their inputs by {change:.2f} of 255 levels "
+                "on average: the generator returns its input. "
+                "With --precision bf16-mixed, try 32. If it stays so, lower --contrastive-weight, or look whether both "
+                "folders hold the same images."
+            )
 
     @torch.no_grad()
     def _translations(self, *, averaged: bool) -> list[Any]:
@@ -194,6 +219,7 @@ class Monitor:
             "images_per_second": round(images / seconds, 4) if seconds > 0 else None,
             "seconds_per_image": round(seconds / images, 6) if images else None,
             "peak_memory_gib": round(_peak_memory_gib(self.fabric), 3),
+            "change_from_input_levels": self._change,
             "learning_rate": learning_rate,
             "terms": means,
         }

@@ -15,15 +15,47 @@ from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, image_see
 def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, torch.optim.Optimizer]:
     """One Adam per phase, over all parameters of the networks that the phase updates."""
     betas = (optimiser.beta1, optimiser.beta2)
-    return {
+    optimizers: dict[str, torch.optim.Optimizer] = {
         phase.name: torch.optim.Adam(
             [p for network in phase.networks for p in getattr(method, network).parameters()],
             lr=optimiser.learning_rate,
             betas=betas,
-            foreach=True,
         )
         for phase in method.phases
     }
+    settle_optimizers(optimizers)
+    return optimizers
+
+
+def settle_optimizers(optimizers: dict[str, torch.optim.Optimizer], *, recorded: bool = False) -> None:
+    """Fit optimizers to the device of their parameters: Adam's fused kernel on CUDA, its list functions elsewhere.
+
+    A checkpoint brings these choices along from where it was written, so this is called again after reading one.
+
+    Args:
+        optimizers: By phase name.
+        recorded: Whether steps will be recorded as a CUDA graph: what changes between steps must lie on the device.
+    """
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            device = group["params"][0].device
+            fused, rate = device.type == "cuda", float(group["lr"])
+            group.update(fused=fused or None, foreach=not (fused or recorded), capturable=recorded and fused)
+            group["lr"] = torch.tensor(rate, device=device) if recorded else rate
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if "step" in state:
+                    state["step"] = state["step"].to(device if fused else "cpu")
+
+
+def set_learning_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of the next step; nothing waits for the device."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def training_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from unpaired.data import Batch, UnpairedStream, batches
+from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
-from unpaired.engine.step import make_optimizers, training_step
+from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
 
@@ -40,6 +42,12 @@ class TrainingConfig:
     """Number of processes on this machine, one device each (on the CPU: gloo)."""
     threads: int | None = None
     """CPU threads of each process; unset leaves torch's choice."""
+    compile: bool = False
+    """Compile the networks with torch.compile: minutes at the start, then faster steps on a GPU."""
+    channels_last: bool = False
+    """Keep images and weights with their channels side by side in memory, which half precision on a GPU likes."""
+    cuda_graph: bool = False
+    """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
     ema_half_life_images: float = 1000.0
     """Half-life, in images, of the averaged weights that are served."""
     log_every: int = 100
@@ -62,6 +70,8 @@ class TrainingConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}: it must be from 0 to 2**63 - 1")
+        if self.cuda_graph and self.devices > 1:
+            raise ConfigError("cuda_graph records the step of one process: use --devices 1 or --no-cuda-graph")
         if not self.ema_half_life_images > 0:
             raise ConfigError(f"ema_half_life_images must be above 0, not {self.ema_half_life_images}")
 
@@ -97,6 +107,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     if config.accelerator == "mps" and not torch.backends.mps.is_available():
         raise BackendError("accelerator: 'mps' was asked for, but this machine has none; use --accelerator cpu or auto")
     on_cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
+    if config.cuda_graph and not on_cuda:
+        raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")
     if on_cuda and config.devices > torch.cuda.device_count():
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
@@ -139,7 +151,10 @@ def fit(
         TrainingError: A loss is not finite, or a file cannot be written.
         CheckpointError: The run's checkpoints do not fit.
     """
-    method.to(fabric.device)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    method.to(fabric.device).to(memory_format=layout)
+    if config.compile:
+        compile_networks(method)
     optimizers = make_optimizers(method, optimiser)
     ema = EMA(method.served_networks(), config.ema_half_life_images)
     stateful: dict[str, Stateful] = {
@@ -151,6 +166,12 @@ def fit(
     average = _average_over(fabric)
     monitor = Monitor(run, fabric, method, ema, config.log_every, examples, quiet=quiet)
     seen = saved = checkpoints.restore(stateful, monitor.say)
+    settle_optimizers(optimizers, recorded=config.cuda_graph)
+    take_step: Callable[..., dict[str, Tensor]] = (
+        RecordedSteps(method, optimizers, fabric.autocast)
+        if config.cuda_graph
+        else functools.partial(training_step, method, optimizers, autocast=fabric.autocast, average=average)
+    )
     # Whole steps only, so that a resumed run takes the very steps of an uninterrupted one.
     steps = -(-(config.stop_after or total) // config.batch_size)
     stop_at = min(total, steps * config.batch_size)
@@ -171,14 +192,11 @@ def fit(
             stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
             pin_memory=fabric.device.type == "cuda",
         ):  # fmt: skip
-            images = _to_device(batch, config.seed, fabric.device)
+            images = _to_device(batch, config.seed, fabric.device, layout)
             torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
             rate = optimiser.learning_rate * optimiser.factor(seen / total)
-            _set_learning_rate(optimizers, rate)
-            terms = training_step(
-                method, optimizers, images,
-                number=seen // config.batch_size, weight=batch.weight, autocast=fabric.autocast, average=average,
-            )  # fmt: skip
+            set_learning_rate(optimizers, rate)
+            terms = take_step(images, number=seen // config.batch_size, weight=batch.weight)
             before, seen = seen, seen + batch.global_size
             ema.update(seen, batch.global_size)
             monitor.step(seen, batch, terms, rate)
@@ -196,12 +214,6 @@ def fit(
     return FitResult(seen, finished=seen >= total, interrupted=stop.signalled, first_process=fabric.is_global_zero)
 
 
-def _set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
-
 def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
     """How gradients become their means over the processes: all of them in one message."""
     if fabric.world_size == 1:
@@ -215,8 +227,8 @@ def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
     return average
 
 
-def _to_device(batch: Batch, seed: int, device: torch.device) -> ImageBatch:
-    source, target = batch.source.to(device, non_blocking=True), batch.target.to(device, non_blocking=True)
+def _to_device(batch: Batch, seed: int, device: torch.device, layout: torch.memory_format) -> ImageBatch:
+    source, target = (x.to(device, non_blocking=True, memory_format=layout) for x in (batch.source, batch.target))
     return ImageBatch(source, target, image_seeds(seed, batch.index))
 
 

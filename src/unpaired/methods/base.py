@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError
+from unpaired.ops import splitmix64
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class ImageBatch:
     Attributes:
         source: I_x, (B, C, H, W) float in [-1, 1].
         target: I_y, (B, C, H, W) float in [-1, 1]; not paired with the source.
-        seeds: (B,) int64 on the CPU, one per image, a function of (training seed, image): every random draw of a method
-            is a function of these, so that it does not depend on batch size, process count or device.
+        seeds: (B,) int64, one per image, a function of (training seed, image): every random draw of a method is a
+            function of these, so that it does not depend on batch size, process count or device. They lie on the CPU,
+            where decisions that the host takes (:func:`coin_flips`) wait for nobody, or, while a step is recorded, on
+            the device.
     """
 
     source: Tensor
@@ -90,10 +94,14 @@ class Method(nn.Module, ABC):
     citation: ClassVar[str]
     served: ClassVar[tuple[str, ...]] = ("generator",)
     """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
+    compiled: ClassVar[tuple[str, ...]] = ()
+    """What ``torch.compile`` takes when asked to: ``network.function``."""
 
     phases: tuple[Phase, ...]
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
+    host_decides: str = ""
+    """Why a step of this method, as configured, cannot be recorded as a CUDA graph; empty when it can."""
     one_process_only: str = ""
     """Why this method, as configured, cannot be trained by several processes; empty when it can."""
 
@@ -122,33 +130,26 @@ def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:
     """Make independent seeds for one purpose out of the seeds of the images.
 
     Args:
-        seeds: (B,) int64 on the CPU.
+        seeds: (B,) int64.
         salts: What the seeds are for (a tap's number, a term's number).
 
     Returns:
-        (B,) int64 on the CPU: splitmix64 over the seed and each salt in turn.
+        (B,) int64 on the device of ``seeds``: splitmix64 over the seed and each salt in turn.
     """
-    mixed = []
-    for seed in seeds.tolist():
-        for salt in salts:
-            seed = _splitmix64((seed ^ _splitmix64(salt & _MASK)) & _MASK)
-        mixed.append(seed - (1 << 64) if seed >= 1 << 63 else seed)
-    return torch.tensor(mixed, dtype=torch.int64)
+    for salt in salts:
+        seeds = splitmix64(seeds ^ _hashed(salt))
+    return seeds
 
 
 def coin_flips(seeds: Tensor) -> list[bool]:
     """One fair coin per image, decided on the host."""
-    return [bool(_splitmix64(seed & _MASK) >> 63) for seed in seeds.tolist()]
+    return [hashed < 0 for hashed in splitmix64(seeds).tolist()]  # the highest bit is the sign
 
 
-_MASK = (1 << 64) - 1
-
-
-def _splitmix64(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
+@functools.cache
+def _hashed(salt: int) -> int:
+    """A number of the host's, so that using it copies nothing to the device."""
+    return int(splitmix64(torch.tensor(salt)))
 
 
 def image_seeds(seed: int, indices: Sequence[int] | Tensor) -> Tensor:

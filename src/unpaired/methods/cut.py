@@ -92,7 +92,7 @@ class ContrastiveOutputs:
         shown: What the discriminator sees as translated: G(I_x), or earlier translations from the pool, (B, C, H, W).
         source_features: Per tap, the encodings of I_x (and I_y), (K B, C_t, H_t, W_t), from the full passes.
         translated_features: Per tap, the encodings of G(I_x) (and G(I_y)), the same shapes.
-        seeds: (K B,) int64 on the CPU.
+        seeds: (K B,) int64.
     """
 
     target: Tensor
@@ -115,6 +115,7 @@ class CUT(Method):
     """
 
     Config: ClassVar[type[CUTConfig]] = CUTConfig
+    compiled = ("generator.translate_and_encode", "generator.encode", "discriminator.forward")
     title = "CUT"
     citation = "Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation. ECCV 2020."
 
@@ -133,6 +134,8 @@ class CUT(Method):
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
         self.smallest_image = self.discriminator.smallest_image
+        if config.image_pool or config.flip_equivariance:
+            self.host_decides = "image_pool and flip_equivariance are decided on the host, image by image"
         if config.image_pool:
             self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.phases = (

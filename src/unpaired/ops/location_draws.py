@@ -27,8 +27,13 @@ def _shift_right(value: Tensor, bits: int) -> Tensor:
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def splitmix64(value: Tensor) -> Tensor:
+    """One step of splitmix64 (Steele, Lea, Flood 2014) in wrapping int64 arithmetic: a hash of every number."""
+    return _mix(value + _GOLDEN)
+
+
 def _mix(value: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping int64 arithmetic."""
+    """The finaliser of splitmix64."""
     value = (value ^ _shift_right(value, 30)) * _MIX_1
     value = (value ^ _shift_right(value, 27)) * _MIX_2
     return value ^ _shift_right(value, 31)
@@ -45,7 +50,7 @@ def location_keys(random_seeds: Tensor, positions: int) -> Tensor:
         (B, n) int64, uniform in [0, 2**53).
     """
     counters = torch.arange(1, positions + 1, device=random_seeds.device, dtype=torch.int64) * _GOLDEN
-    streams = _mix(random_seeds + _GOLDEN)  # mixed first: seeds s and s + _GOLDEN must not share a stream
+    streams = splitmix64(random_seeds)  # mixed first: seeds s and s + _GOLDEN must not share a stream
     return _shift_right(_mix(streams.unsqueeze(1) + counters), 64 - _BITS)
 
 
