@@ -148,6 +148,7 @@ class Translator:
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
         options = {"attention": "global", **self.method.selection(tap), "routing": "none"}
         own = options.pop("significance")
+        options.pop("backend", None)  # the one of the machine that trained need not run here
         measure: Any = "entropy" if own == "random" else own  # a method without selection is seen through the paper's
         selected = query_selected_attention(features, [], count, significance=measure, **options)
         entropy = selected.significance

@@ -239,7 +239,9 @@ def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count(dataset: Path, tmp_path: Path) -> None:
-    config = tiny_run(dataset, batch_size=2, images=7)  # the last batch leaves one process without an image
+    # The last batch leaves one process without an image. Three steps: sums are taken in another order, and training
+    # multiplies that rounding by about ten in each, until it even chooses other locations.
+    config = tiny_run(dataset, batch_size=2, images=5)
     single, double, mixed = tmp_path / "single", tmp_path / "double", tmp_path / "mixed"
     train(config, single, quiet=True)
     answer = run_command(command(config, double, "--devices", "2"))

@@ -9,6 +9,14 @@ from torch import Tensor
 
 from unpaired.ops import SelectedFeatures, query_selected_attention, reference
 from unpaired.ops.attention import Attention
+from unpaired.ops.query_selection import BACKENDS
+
+# What runs here of its own accord; a backend that needs a device, or an interpreter, has tests of its own.
+USABLE_BACKENDS = [
+    name
+    for name, backend in BACKENDS.items()
+    if not (backend.missing() or backend.refusals(torch.zeros(1, 1, 1, 1), "equations") or backend.only_by_name())
+]
 
 # One tolerance per dtype for every routed feature and gradient, relative to the largest entry of the expected one.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-5, torch.bfloat16: 2e-2}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from ops_parity import (
     CASES,
     KEY_TOLERANCE,
     TOLERANCE,
+    USABLE_BACKENDS,
     assert_near,
     assert_ranked,
     random_features,
@@ -21,9 +24,8 @@ from ops_parity import (
 from torch import Tensor
 
 from unpaired.ops import blocked, query_selected_attention
-from unpaired.ops.query_selection import BACKENDS
 
-BACKENDS_TO_COMPARE = [name for name in BACKENDS if name != "reference" and not BACKENDS[name].missing()]
+BACKENDS_TO_COMPARE = [name for name in USABLE_BACKENDS if name != "reference"]
 ATTENTIONS = ["global", "local", "local_global"]
 TEMPERATURE = {"dot": 1.0, "scaled": 1.0, "cosine": 0.1}
 
@@ -106,7 +108,7 @@ def test_half_precision_ranks_and_routes_in_float32(backend: str, attention: str
 
 @pytest.mark.parametrize("name", ["all_equal", "duplicates", "one_hot_gaps"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE_BACKENDS)
 def test_ties_go_to_the_smaller_position(backend: str, dtype: torch.dtype, name: str) -> None:
     source = CASES[name].to(dtype)
     selected = query_selected_attention(source, [], 10_000, backend=backend)
@@ -120,7 +122,7 @@ def test_ties_go_to_the_smaller_position(backend: str, dtype: torch.dtype, name:
         assert selected.indices[0].tolist() == order
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
     num_queries=st.integers(1, 100),
@@ -131,19 +133,28 @@ def test_ties_go_to_the_smaller_position(backend: str, dtype: torch.dtype, name:
     similarity=st.sampled_from(["dot", "scaled", "cosine"]),
     gain=st.sampled_from([0.0, 0.1, 1.0, 10.0]),
     seed=st.integers(0, 1000),
+    tile_logits=st.sampled_from([1, 1 << 20]),
+    small_map=st.sampled_from([0, 1024]),
 )
 def test_any_shape(
-    shape: tuple[int, int, int, int], num_queries: int, gain: float, seed: int, **options: object
+    shape: tuple[int, int, int, int],
+    num_queries: int,
+    gain: float,
+    seed: int,
+    tile_logits: int,
+    small_map: int,
+    **options: object,
 ) -> None:
     source = random_features(*shape, seed=seed, gain=gain)
-    compare(source, torch.float64, "blocked", num_queries, **options)
+    with mock.patch.multiple(blocked, _TILE_LOGITS_CPU=tile_logits, _SMALL_MAP=small_map):
+        compare(source, torch.float64, "blocked", num_queries, **options)
 
 
 @pytest.mark.parametrize("small_map", [0, 1024], ids=["windows", "masked_rows"])
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("routing", ["cross", "self"])
 @pytest.mark.parametrize("attention", ["global", "local"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE_BACKENDS)
 def test_gradcheck(
     backend: str, attention: str, routing: str, similarity: str, small_map: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,11 +196,33 @@ def test_the_two_local_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_near(a, b, 1e-12, "routed or gradient")
 
 
+@pytest.mark.parametrize("significance", ["entropy", "max_mean"])
 @pytest.mark.parametrize("attention", ["global", "local"])
-def test_many_blocks_equal_one(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_tiles_equal_one(attention: Any, significance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random_features(3, 5, 9, 8)
-    one = query_selected_attention(source, [], attention=attention)  # type: ignore[arg-type]
-    monkeypatch.setattr(blocked, "_BLOCK_LOGITS_CPU", 3 * 72 * 7)  # 7 of the 72 rows: the last block is a short one
-    many = query_selected_attention(source, [], attention=attention)  # type: ignore[arg-type]
+    one = query_selected_attention(source, [], attention=attention, significance=significance)
+    monkeypatch.setattr(blocked, "_TILE_LOGITS_CPU", 3 * 32 * 32)  # three tiles a side, the last with 8 of 32 positions
+    many = query_selected_attention(source, [], attention=attention, significance=significance)
     assert torch.equal(one.indices, many.indices)
     assert_near(one.significance, many.significance, 1e-13, "significance")
+
+
+@pytest.mark.parametrize("similarity", ["dot", "scaled", "cosine"])
+@pytest.mark.parametrize("significance", ["entropy", "max_mean"])
+def test_equal_features_get_equal_keys_wherever_they_lie(
+    significance: Any, similarity: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flat background is a tie. Tiles must not break it by the order of their sums."""
+    few = torch.randn(1, 24, 40, generator=torch.Generator().manual_seed(3))
+    which = torch.randint(40, (36 * 36,), generator=torch.Generator().manual_seed(4))
+    source = few[:, :, which].unflatten(2, (36, 36))
+    for tile_logits in (1 << 20, 200 * 200):  # 2 and 7 tiles a side
+        monkeypatch.setattr(blocked, "_TILE_LOGITS_CPU", tile_logits)
+        selected = query_selected_attention(source, [], 2000, similarity=similarity, significance=significance)
+        shown = selected.significance[0]
+        for feature in range(40):
+            assert shown[which == feature].unique().numel() == 1
+        order = selected.indices[0]
+        tied = shown[order[1:]] == shown[order[:-1]]
+        assert tied.sum() >= 36 * 36 - 40
+        assert (order[1:] > order[:-1])[tied].all()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from ops_parity import assert_near, random_features, run_with_gradients
+from ops_parity import USABLE_BACKENDS, assert_near, random_features, run_with_gradients
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -58,7 +59,7 @@ def test_errors_name_the_setting(settings: dict[str, Any], message: str) -> None
 
 
 def test_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match=r"'blockd' does not exist; there are 'blocked', .*did you mean 'blocked'"):
+    with pytest.raises(BackendError, match=r"'blockd' does not exist; there are .*'blocked', .*did you mean 'blocked'"):
         query_selected_attention(MAP, [], backend="blockd")
     with pytest.raises(BackendError, match="'blocked' cannot run: formulation='published' needs the whole"):
         query_selected_attention(MAP, [], backend="blocked", formulation="published")
@@ -70,11 +71,10 @@ def test_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "absent", absent)
     with pytest.raises(BackendError, match="'absent' cannot run: the package is missing; there is no GPU"):
         query_selected_attention(MAP, [], backend="absent")
-    assert backend_report() == [
-        ("blocked", True, []),
-        ("reference", True, []),
-        ("absent", False, ["the package is missing", "there is no GPU"]),
-    ]
+    report = {name: (available, reasons) for name, available, reasons in backend_report()}
+    assert list(report) == list(BACKENDS)
+    assert report["blocked"] == report["reference"] == (True, [])
+    assert report["absent"] == (False, ["the package is missing", "there is no GPU"])
     monkeypatch.setattr("unpaired.ops.query_selection.BACKENDS", {"absent": absent})
     with pytest.raises(BackendError, match="'absent' cannot run"):
         query_selected_attention(MAP, [])
@@ -88,7 +88,7 @@ def test_none_takes_the_fast_backend_and_published_the_reference(monkeypatch: py
             loaded.append(name)
             return backend.load(formulation)
 
-        monkeypatch.setitem(BACKENDS, name, Backend(load, backend.missing, backend.refusals))
+        monkeypatch.setitem(BACKENDS, name, dataclasses.replace(backend, load=load))
     query_selected_attention(MAP, [])
     query_selected_attention(MAP, [], formulation="published")
     assert loaded == ["blocked", "reference"]
@@ -172,7 +172,7 @@ def test_nothing_n_by_n_is_made_or_kept(attention: Any) -> None:
 
 
 @pytest.mark.parametrize("attention", ["global", "local"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE_BACKENDS)
 def test_without_gradients_no_graph_is_built(backend: str, attention: Any) -> None:
     leaf = torch.randn(1, 3, 4, 5, requires_grad=True)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_without_gradients_no_graph_is_built(backend: str, attention: Any) -> No
 
 @pytest.mark.parametrize("attention", ["global", "local", "local_global"])
 @pytest.mark.parametrize("routing", ["cross", "self"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE_BACKENDS)
 def test_detached_attention_leaves_only_the_gradient_of_the_values(backend: str, routing: Any, attention: Any) -> None:
     source, target = random_features(1, 4, 7, 7), random_features(1, 4, 7, 7, seed=1)
     settings = {"num_queries": 5, "attention": attention, "window": 3, "backend": backend, "routing": routing}
@@ -202,6 +202,30 @@ def test_detached_attention_leaves_only_the_gradient_of_the_values(backend: str,
     assert (with_rows[1][0] - gradients[0]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("backend", USABLE_BACKENDS)
+def test_what_is_not_used_gets_no_gradient(backend: str) -> None:
+    """The positives are detached in training: then only the target's output carries a gradient."""
+    source, target, other = (random_features(2, 4, 5, 5, seed=i).requires_grad_() for i in range(3))
+    settings: Any = {"similarity": "scaled", "indices": torch.tensor([[0, 3, 3], [7, 1, 24]]), "backend": backend}
+    selected = query_selected_attention(source, [target, other], **settings)
+    of_source, of_target, of_other = torch.autograd.grad(
+        (selected.targets[0] ** 2).sum(), (source, target, other), allow_unused=True
+    )
+    assert of_other is None or not of_other.any()
+    alone = query_selected_attention(source, [target], **settings)
+    expected = torch.autograd.grad(((alone.targets[0] ** 2).sum() + 0 * alone.source.sum()), (source, target))
+    assert_near(of_source, expected[0], 1e-12, "source")
+    assert_near(of_target, expected[1], 1e-12, "target")
+
+
+def test_a_gradient_of_a_gradient_is_refused_not_wrong() -> None:
+    source = random_features(1, 4, 5, 5).requires_grad_()
+    selected = query_selected_attention(source, [source], 5, backend="blocked")
+    (gradient,) = torch.autograd.grad((selected.source**2).sum(), source, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_source_gets_gradient_through_the_targets_alone() -> None:
     source, target = torch.randn(1, 4, 5, 5, requires_grad=True), torch.randn(1, 4, 5, 5)
     selected = query_selected_attention(source, [target], 5, similarity="scaled")
@@ -212,7 +236,7 @@ def test_source_gets_gradient_through_the_targets_alone() -> None:
 @pytest.mark.parametrize("attention", ["global", "local", "local_global"])
 @pytest.mark.parametrize("routing", ["cross", "self", "none"])
 @pytest.mark.parametrize(
-    ("backend", "formulation"), [*((name, "equations") for name in BACKENDS), ("reference", "published")]
+    ("backend", "formulation"), [*((name, "equations") for name in USABLE_BACKENDS), ("reference", "published")]
 )
 def test_gradients_are_never_channels_last(backend: str, formulation: Any, routing: Any, attention: Any) -> None:
     """instance_norm with batch 1 turns a channels-last gradient into a wrong one (CPU)."""
@@ -243,6 +267,19 @@ def test_autocast_does_not_reach_the_logits(attention: Any) -> None:
         cast = query_selected_attention(source, [source], 9, attention=attention)
     assert torch.equal(plain.significance, cast.significance)
     assert torch.equal(plain.targets[0], cast.targets[0])
+
+
+def test_reduced_float32_products_do_not_reach_the_logits() -> None:
+    source = torch.randn(1, 256, 32, 32)
+    plain = query_selected_attention(source, [source])
+    torch.set_float32_matmul_precision("medium")
+    try:
+        reduced = query_selected_attention(source, [source])
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(plain.significance, reduced.significance)
+    assert torch.equal(plain.targets[0], reduced.targets[0])
 
 
 def naive_entropy(logits: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         (f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())
     ] or [("cuda", "none usable")]  # fmt: skip
     console.print(_table("Devices", devices))
-    rows = [(name, "available" if available else "; ".join(reasons)) for name, available, reasons in backend_report()]
+    rows = [(name, "; ".join(["available"] * available + reasons)) for name, available, reasons in backend_report()]
     console.print(_table("Query-selection backends", rows))
     console.print(_table("Methods", [(name, f"{m.title}. {m.citation}") for name, m in METHODS.items()]))
     console.print(_table("Metrics", [(name, row.protocol) for name, row in METRICS.items()]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from unpaired.errors import ConfigError
+from unpaired.errors import ConfigError, nearest
 from unpaired.methods.cut import CUT, CUTConfig
+from unpaired.ops import backend_report
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class QSAttnConfig(CUTConfig):
     """w: side of the local attention's window, odd."""
     detach_attention: bool = False
     """Stop the gradient through the source's attention rows (published behaviour: it flows)."""
+    backend: str | None = None
+    """Which implementation of query selection trains (see 'unpaired info'); unset takes the best that can run."""
     formulation: Literal["equations", "published"] = "equations"
     """The paper's equations, or the published code with its scrambled windows and zero-key borders."""
 
@@ -41,6 +44,11 @@ class QSAttnConfig(CUTConfig):
             )
         if self.window < 1 or self.window % 2 == 0:
             raise ConfigError(f"window must be odd and at least 1, not {self.window}")
+        known = [name for name, _, _ in backend_report()]
+        if self.backend is not None and self.backend not in known:
+            raise ConfigError(
+                f"backend: there is no '{self.backend}'{nearest(self.backend, known)}; known: {', '.join(known)}"
+            )
         if self.formulation == "published" and (self.similarity, self.similarity_temperature) != ("dot", None):
             raise ConfigError("formulation 'published' knows the dot product only; leave similarity at 'dot'")
         if self.formulation == "published" and self.significance == "max_mean":
@@ -74,6 +82,7 @@ class QSAttn(CUT):
             "window": self.config.window,
             "detach_attention": self.config.detach_attention,
             "formulation": self.config.formulation,
+            "backend": self.config.backend,
         }
 
     def keys_need_gradient(self) -> bool:

@@ -3,4 +3,11 @@
 from unpaired.ops.location_draws import location_draws, splitmix64
 from unpaired.ops.query_selection import SelectedFeatures, backend_report, query_selected_attention, significance_map
 
-__all__ = ["SelectedFeatures", "backend_report", "location_draws", "query_selected_attention", "significance_map", "splitmix64"]
+__all__ = [
+    "SelectedFeatures",
+    "backend_report",
+    "location_draws",
+    "query_selected_attention",
+    "significance_map",
+    "splitmix64",
+]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError, nearest
+from unpaired.ops import triton_requirements
 from unpaired.ops.attention import Attention, Similarity, as_positions, take_positions
 from unpaired.ops.checks import (
     AttentionMode,
@@ -60,11 +62,13 @@ class Backend:
         load: Returns the module for a formulation; imports on first use.
         missing: Reasons why it cannot run on this machine at all.
         refusals: Reasons why it cannot run this request: (source, formulation) -> reasons.
+        only_by_name: Reasons why ``backend=None`` passes it over although it can run.
     """
 
     load: Callable[[Formulation], Any]
     missing: Callable[[], list[str]]
     refusals: Callable[[Tensor, Formulation], list[str]]
+    only_by_name: Callable[[], list[str]] = list
 
 
 def _load_reference(formulation: Formulation) -> Any:
@@ -79,6 +83,12 @@ def _refuse_published(source: Tensor, formulation: Formulation) -> list[str]:
 
 # Best first: backend=None takes the first row that refuses nothing.
 BACKENDS: dict[str, Backend] = {
+    "triton": Backend(
+        load=lambda formulation: importlib.import_module("unpaired.ops.triton_backend"),
+        missing=triton_requirements.missing,
+        refusals=triton_requirements.refusals,
+        only_by_name=triton_requirements.only_by_name,
+    ),
     "blocked": Backend(
         load=lambda formulation: importlib.import_module("unpaired.ops.blocked"),
         missing=list,
@@ -89,13 +99,15 @@ BACKENDS: dict[str, Backend] = {
 
 
 def backend_report() -> list[tuple[str, bool, list[str]]]:
-    """Say what this machine can run: (name, available, reasons why not) per backend, best first.
+    """Say what this machine can run: (name, available, reasons) per backend, best first.
 
-    >>> [name for name, available, reasons in backend_report() if available]
-    ['blocked', 'reference']
+    The reasons are why it cannot run, or, where it can, why it only does when asked for by name.
+
+    >>> [name for name, available, reasons in backend_report()]
+    ['triton', 'blocked', 'reference']
     """
-    rows = [(name, backend.missing()) for name, backend in BACKENDS.items()]
-    return [(name, not reasons, reasons) for name, reasons in rows]
+    rows = [(name, backend, backend.missing()) for name, backend in BACKENDS.items()]
+    return [(name, not missing, missing or backend.only_by_name()) for name, backend, missing in rows]
 
 
 def query_selected_attention(
@@ -168,7 +180,7 @@ def query_selected_attention(
     route_by = Attention(height, width, attention == "local", window, similarity, spread)
 
     # Autocast would turn the products into half precision, and the selection with them.
-    with torch.autocast(source.device.type, enabled=False):
+    with torch.autocast(source.device.type, enabled=False), _float32_products():
         source_BCn = as_positions(source)
         targets_BCn = [as_positions(target) for target in targets]
         if indices is not None:
@@ -241,6 +253,25 @@ def significance_map(
     return selected.significance.unflatten(1, features.shape[2:])
 
 
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """Full float32 in matrix products, whatever ``torch.set_float32_matmul_precision`` allows the networks.
+
+    TF32 moves a logit of 47,000 by up to 20, and with it what is selected. Set on the host; nothing waits.
+    """
+    backends: Any = torch.backends
+    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    reduced = [(s, b) for s, b in zip(settings, before, strict=True) if b not in ("none", "ieee")]
+    for setting, _ in reduced:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, value in reduced:
+            setting.fp32_precision = value
+
+
 def _significance_dtype(source: Tensor) -> torch.dtype:
     return torch.float64 if source.dtype == torch.float64 else torch.float32
 
@@ -252,6 +283,8 @@ def _choose_backend(name: str | None, source: Tensor, formulation: Formulation) 
     refused: list[str] = []
     for each, backend in BACKENDS.items() if name is None else [(name, BACKENDS[name])]:
         reasons = backend.missing() or backend.refusals(source, formulation)
+        if name is None:
+            reasons = reasons or backend.only_by_name()
         if not reasons:
             return backend.load(formulation)
         refused.append(f"backend {each!r} cannot run: {'; '.join(reasons)}")
