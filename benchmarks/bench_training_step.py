@@ -159,9 +159,9 @@ def _high_water_gib() -> float:
 
 
 def make_method(options: Options) -> QSAttn:
-    """QS-Attn at the paper's defaults, always with the same weights."""
+    """QS-Attn as in the paper, always with the same weights."""
     torch.manual_seed(0)
-    return QSAttn(QSAttnConfig(attention=options.attention))
+    return QSAttn(QSAttnConfig(attention=options.attention, similarity="dot"))
 
 
 def main() -> None:

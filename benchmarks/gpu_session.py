@@ -225,7 +225,11 @@ def _measured_step(machine: Machine, step: Step, size: int, repeats: int, quick:
     torch._dynamo.reset()
     small: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16} if quick else {}
     layout = torch.channels_last if step.channels_last else torch.contiguous_format
-    method = QSAttn(QSAttnConfig(backend=step.backend, **small)).to(machine.device).to(memory_format=layout)
+    method = (
+        QSAttn(QSAttnConfig(similarity="dot", backend=step.backend, **small))
+        .to(machine.device)
+        .to(memory_format=layout)
+    )
     images = (torch.rand(2, 1, 3, size, size) * 2 - 1).to(machine.device)
     source, target = (x.contiguous(memory_format=layout) for x in images)
     batch = ImageBatch(source, target, image_seeds(0, [0]))

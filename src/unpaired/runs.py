@@ -46,7 +46,7 @@ def table1_qs_attn(
     return RunConfig(
         method="qs_attn",
         dataset=DatasetConfig(folder=folder),
-        model=QSAttnConfig(attention=attention),
+        model=QSAttnConfig(attention=attention, similarity="dot"),
         training=TrainingConfig(seed=seed),
     )
 

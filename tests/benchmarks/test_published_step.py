@@ -30,7 +30,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("attention", ["global", "local_global"])
 def test_losses_and_gradients_are_equal(bench: Any, attention: Any) -> None:
     method = QSAttn(
-        QSAttnConfig(base_channels=4, blocks=5, num_queries=16, projector_width=8, attention=attention)
+        QSAttnConfig(
+            base_channels=4, blocks=5, num_queries=16, projector_width=8, attention=attention, similarity="dot"
+        )
     ).double()
     source, target = torch.rand(2, 1, 3, 48, 48, dtype=torch.float64) * 2 - 1
     batch = ImageBatch(source, target, image_seeds(0, [0]))

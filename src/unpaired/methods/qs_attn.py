@@ -12,7 +12,7 @@ from unpaired.ops import backend_report
 
 @dataclass(frozen=True)
 class QSAttnConfig(CUTConfig):
-    """Settings of QS-Attn; the defaults are the paper's Global mode."""
+    """Settings of QS-Attn; the defaults are the paper's Global mode with scaled products (docs/significance.md)."""
 
     attention: Literal["global", "local", "local_global"] = "global"
     """The paper's mode: select and route with A_g, with A_l, or select with A_l and route with A_g."""
@@ -22,7 +22,7 @@ class QSAttnConfig(CUTConfig):
     """What ranks the queries: entropy (Eq. 4, 5), Informer's max-mean (Eq. 6), or nothing (ablations B, E)."""
     routing: Literal["cross", "self", "none"] = "cross"
     """Which attention routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
-    similarity: Literal["dot", "scaled", "cosine"] = "dot"
+    similarity: Literal["dot", "scaled", "cosine"] = "scaled"
     """Logits of the attention: dot product as in the paper, divided by sqrt(C), or cosine over a temperature."""
     similarity_temperature: float | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""
@@ -50,7 +50,7 @@ class QSAttnConfig(CUTConfig):
                 f"backend: there is no '{self.backend}'{nearest(self.backend, known)}; known: {', '.join(known)}"
             )
         if self.formulation == "published" and (self.similarity, self.similarity_temperature) != ("dot", None):
-            raise ConfigError("formulation 'published' knows the dot product only; leave similarity at 'dot'")
+            raise ConfigError("formulation 'published' knows the plain dot product only; set similarity to 'dot'")
         if self.formulation == "published" and self.significance == "max_mean":
             raise ConfigError("formulation 'published' knows significance 'entropy' and 'random', not 'max_mean'")
         if self.similarity_temperature is not None and not self.similarity_temperature > 0:
@@ -60,8 +60,9 @@ class QSAttnConfig(CUTConfig):
 class QSAttn(CUT):
     """Query-selected attention (Hu et al., 2022): CUT whose last taps choose and route what they compare.
 
-    Deviations, named: the ranking key is taken in the log domain (exact where float32 entropy ties at zero); window
-    keys outside the image are masked; ``formulation="published"`` brings back what the published code does.
+    Deviations, named: products are divided by sqrt(C) (``similarity="dot"`` is the paper's); the ranking key is taken
+    in the log domain (exact where float32 entropy ties at zero); window keys outside the image are masked;
+    ``formulation="published"`` brings back what the published code does.
     """
 
     Config: ClassVar[type[QSAttnConfig]] = QSAttnConfig
