@@ -33,6 +33,9 @@ ROWS = {
     "one_hot": ("one-hot, max p > 0.99", "{:.1%}"),
     "best_is_self": ("best key is the query", "{:.1%}"),
     "distinct_best": ("distinct best keys / n", "{:.3f}"),
+    "one_hot_selected": ("one-hot among the N", "{:.1%}"),
+    "self_selected": ("best key is the query, among the N", "{:.1%}"),
+    "moved": ("how far routing moves the N features / their norm", "{:.3f}"),
     "distinct_best_selected": ("distinct best keys of the N / N", "{:.3f}"),
     "alike_routed": ("mean cosine between the N routed features", "{:.3f}"),
     "alike_plain": ("the same, not routed", "{:.3f}"),
@@ -87,8 +90,9 @@ def tables(found: dict[str, Any]) -> str:
             lines += [f"### {name}, {tap} ({side} x {side} locations, {channels} channels)", ""]
             lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
             for key, (words, form) in ROWS.items():
-                if key.startswith("inked") and mean["similarities"][names[0]]["inked_all"] > 0.95:
-                    continue  # a photo has no white paper
+                first = mean["similarities"][names[0]]
+                if key not in first or (key.startswith("inked") and first["inked_all"] > 0.95):
+                    continue  # an older study; a photo has no white paper
                 cells = [form.format(mean["similarities"][each][key]) for each in names]
                 lines.append(f"| {words} | " + " | ".join(cells) + " |")
             others = list(mean["overlap"])

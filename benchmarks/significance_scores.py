@@ -123,17 +123,8 @@ def difference_table(differences: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def main(runs: Path, out: Path, ties: tuple[Path, ...], seeds: tuple[int, ...] = (0, 1, 2), threads: int = 1) -> None:
-    """Score, compare, apply the rule, write.
-
-    Args:
-        runs: Folder of the run folders.
-        out: Prefix of the files written.
-        ties: JSON of ``significance_study.py`` on photos.
-        seeds: Seeds that were trained.
-        threads: CPU threads.
-    """
-    torch.set_num_threads(threads)
+def score(runs: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Every score of every run: half -> ``input``, ``ema``, ``last`` -> contender -> seed -> metric."""
     translators = {
         f"{weights}:{name}:{seed}": Translator.from_pretrained(
             runs / f"{name}_seed{seed}", weights=weights, device="cpu"
@@ -153,7 +144,29 @@ def main(runs: Path, out: Path, ties: tuple[Path, ...], seeds: tuple[int, ...] =
                 name: {str(seed): found[f"{weights}:{name}:{seed}"] for seed in seeds} for name in CONTENDERS
             }
         print(part, "is scored", flush=True)
+    return scores
 
+
+def main(
+    runs: Path,
+    out: Path,
+    ties: tuple[Path, ...],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    threads: int = 1,
+    judge_again: bool = False,
+) -> None:
+    """Score, compare, apply the rule, write.
+
+    Args:
+        runs: Folder of the run folders.
+        out: Prefix of the files written.
+        ties: JSON of ``significance_study.py`` on photos.
+        seeds: Seeds that were trained.
+        threads: CPU threads.
+        judge_again: Take the scores from OUT.json instead of translating and scoring again.
+    """
+    torch.set_num_threads(threads)
+    scores = json.loads(Path(f"{out}.json").read_text())["scores"] if judge_again else score(runs, seeds)
     differences: dict[str, Any] = {}
     for part in ("choosing", "reporting", "all"):
         of = {name: list(by_seed.values()) for name, by_seed in scores[part]["ema"].items()}

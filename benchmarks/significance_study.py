@@ -185,6 +185,7 @@ def measure_one(features: Tensor, image: Tensor, name: str, num_queries: int) ->
     del logits
     local = select(wide, n, SIMILARITIES[name], attention="local")
     routed = select(wide, n, SIMILARITIES[name], routing="cross", indices=picks[None]).source[0]
+    plain = wide.flatten(2)[0, :, picks].T
 
     found: dict[str, Any] = {
         "entropy_mean": float(entropy.mean()) / math.log(n),
@@ -196,7 +197,10 @@ def measure_one(features: Tensor, image: Tensor, name: str, num_queries: int) ->
         "distinct_best": len(best.unique()) / n,
         "distinct_best_selected": len(best[picks].unique()) / num_queries,
         "alike_routed": _alike(routed),
-        "alike_plain": _alike(wide.flatten(2)[0, :, picks].T),
+        "alike_plain": _alike(plain),
+        "one_hot_selected": float((top[picks] > 0.99).double().mean()),
+        "self_selected": float((best[picks] == picks).double().mean()),
+        "moved": float(((routed - plain).norm(dim=1) / plain.norm(dim=1)).mean()),
         "norm_spearman": spearman(_by_rank(order), norm),
         "naive_agrees": overlap(naive_picks, picks),
         "float32_agrees": overlap(select(features, num_queries, SIMILARITIES[name]).indices[0], picks),
