@@ -3,7 +3,7 @@
     python benchmarks/train_similarities.py --out runs/similarities --images 3300 --seeds 0 1 2 --jobs 2
 
 One run folder per contender and seed, the demo's recipe otherwise, one thread per run. Start it again to go on where
-it stopped. ``significance_scores.py`` scores what this makes; ``significance_study.py`` and ``significance_report.py`` look inside.
+it stopped. ``significance_scores.py`` scores what this makes; ``significance_study.py`` measures its features.
 """
 
 from __future__ import annotations
