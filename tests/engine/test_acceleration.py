@@ -17,6 +17,7 @@ from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
 from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
+from unpaired.ops import winograd
 from unpaired.training import train
 
 TINY: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
@@ -109,6 +110,20 @@ def test_channels_last_learns_the_same(dataset: Path, tmp_path: Path) -> None:
         train(tiny_run(dataset, images=2, channels_last=channels_last), run, quiet=True)
     one, two = ((run / "log.jsonl").read_text().splitlines()[0] for run in runs)
     assert json.loads(two)["terms"] == pytest.approx(json.loads(one)["terms"], rel=1e-3)
+
+
+def test_fast_convolutions_are_a_setting(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", {False: 0.0, True: 0.0})
+    monkeypatch.setattr(winograd, "_FEWEST_TILES", 0)
+    taken: list[int] = []
+    original = winograd._Grid.chunks
+    monkeypatch.setattr(winograd._Grid, "chunks", lambda self: taken.append(1) or original(self))
+    train(tiny_run(dataset, images=1, sample_every=9, fast_convolutions=False), tmp_path / "direct", quiet=True)
+    assert not taken
+    train(tiny_run(dataset, images=1, sample_every=9), tmp_path / "fast", quiet=True)
+    assert taken
+    one, two = (json.loads((tmp_path / run / "log.jsonl").read_text())["terms"] for run in ("direct", "fast"))
+    assert two == pytest.approx(one, rel=1e-3)
 
 
 def test_settled_optimizers_forget_where_they_were_saved() -> None:
