@@ -87,6 +87,12 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 @pytest.mark.usefixtures("everywhere")
+def test_more_reflection_than_there_is_image_is_refused_as_by_the_library() -> None:
+    with pytest.raises(RuntimeError, match=r"[Pp]adding size should be less than"):
+        conv2d(torch.randn(1, 2, 2, 9), torch.randn(2, 2, 3, 3), None, 2, "reflect")
+
+
+@pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last])
 def test_any_memory_layout(format_: torch.memory_format) -> None:
     x = torch.randn(2, 3, 13, 12).contiguous(memory_format=format_)

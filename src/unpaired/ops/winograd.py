@@ -82,7 +82,7 @@ def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if taps != taps_x or taps not in (3, 4) or padding >= taps:
+    if taps != taps_x or taps not in (3, 4) or padding >= min(taps, *x_BIHW.shape[2:]):
         return False
     trains = torch.is_grad_enabled() and (x_BIHW.requires_grad or weight_OIrr.requires_grad)
     if channels_in * channels_out < _FEWEST_CHANNELS[trains] * (channels_in + channels_out):
