@@ -18,11 +18,11 @@ import tyro
 
 from unpaired.config import load_yaml
 from unpaired.data import find_test_images, tensor_to_image
+from unpaired.environment import environment
 from unpaired.errors import DataError
 from unpaired.evaluation import INPUT, evaluate
 from unpaired.inference import Translator
 from unpaired.reports import image_grid, png_bytes
-from unpaired.training import environment
 
 
 @dataclass(frozen=True)

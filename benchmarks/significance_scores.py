@@ -33,9 +33,9 @@ import tyro
 
 from train_similarities import CONTENDERS
 from unpaired.data import UnpairedFiles, embedded_dataset
+from unpaired.environment import environment
 from unpaired.evaluation import INPUT, evaluate
 from unpaired.inference import Translator
-from unpaired.training import environment
 
 METRICS = {"paired_l1_pm1": ("L1", 3), "paired_ssim_gauss11": ("SSIM", 3), "paired_psnr_db": ("PSNR", 2),
            "swd_progan_x1e3": ("SWD", 1)}  # fmt: skip

@@ -23,14 +23,14 @@ import torch
 import tyro
 from torch import Tensor
 
-from unpaired.data import DataConfig, list_images
+from unpaired.data import DataConfig, list_images, load_for_protocol
 from unpaired.engine.checkpoint import read_checkpoint
+from unpaired.environment import environment
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods.cut import CUT, CUTConfig
 from unpaired.ops import query_selected_attention, reference
 from unpaired.ops.attention import Attention, as_positions
-from unpaired.training import environment, load_for_protocol
 
 Similarity = Literal["dot", "scaled", "cosine"]
 SIMILARITIES: dict[str, tuple[Similarity, float]] = {

@@ -28,6 +28,7 @@ from PIL import Image
 from tiny import write_images
 from unpaired import __version__
 from unpaired.cli import COMMANDS, main
+from unpaired.commands import evaluate as evaluate_command
 from unpaired.data import EmbeddedDataset, UnpairedFiles
 from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
@@ -40,7 +41,7 @@ from unpaired.training import RunConfig
 
 TINY = (
     "--image-size", "32", "--base-channels", "4", "--blocks", "5", "--num-queries", "16", "--projector-width", "8",
-    "--num-workers", "0", "--accelerator", "cpu", "--sample-every", "1000",
+    "--num-workers", "0", "--accelerator", "cpu", "--sample-every", "1000", "--score-every", "0",
 )  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -544,20 +545,68 @@ def test_cuda_is_refused_where_there_is_none(refused: Callable[..., None], home:
 # ---------------------------------------------------------------------------------------------------------------------
 # evaluate
 # ---------------------------------------------------------------------------------------------------------------------
-def test_evaluate_prints_a_table_and_keeps_a_record(unpaired: Unpaired, run: Path, home: Path) -> None:
+def test_evaluate_prints_a_table_and_keeps_a_record(unpaired: Unpaired, run: Path, home: Path, tmp_path: Path) -> None:
     answer = unpaired("evaluate", run, home / "data")
     assert answer.code == 0, answer
-    for word in ("input (untranslated)", "average (EMA)", "last", *(f"{name}_3v3" for name in METRICS)):
+    names = ("swd_progan_x1e3", "paired_l1_pm1", "paired_psnr_db", "paired_ssim_gauss11", "colour_shift_lab")
+    for word in ("input (untranslated)", "real against real", "average (EMA)", "last", *(f"{n}_3v3" for n in names)):
         assert word in answer.out
-    assert unpaired("evaluate", run, home / "data", "--seed", "7", "--batch-size", "2").code == 0
+    assert "Left out: " in answer.out
+    assert "fid_torchfidelity (the network 'inception' is not at hand)" in answer.out
+    options = ("--seed", "7", "--batch-size", "2", "--out", tmp_path / "record.json")
+    assert unpaired("evaluate", run, home / "data", *options).code == 0
     first, second = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert (first["seed"], second["seed"], first["images_seen"]) == (0, 7, 6)
-    assert first["data"] == str(home / "data")
-    for scores in first["scores"].values():
-        for name, row in METRICS.items():
-            score = scores[f"{name}_3v3"]
-            assert (score["protocol"], score["images"], score["reference_images"]) == (row.protocol, 3, 3)
-            assert f"{score['value']:.3f}" in answer.out
+    assert json.loads((tmp_path / "record.json").read_text())["scores"] == second["scores"]
+    assert first["data"]["name"] == str(home / "data")
+    for row in ("input", "ema", "last"):
+        for name in names:
+            score = first["scores"][row][f"{name}_3v3"]
+            protocol = METRICS[name].protocol
+            assert (score["protocol"], score["images"], score["reference_images"]) == (protocol, 3, 3)
+            assert evaluate_command.number(score["value"]) in answer.out
+
+
+def test_evaluate_computes_what_is_asked_for(unpaired: Unpaired, refused: Any, run: Path, home: Path) -> None:
+    words = ("--metrics", "swd_progan_x1e3", "paired_l1_pm1", "--no-intervals")
+    assert unpaired("evaluate", run, home / "data", *words).code == 0
+    (record,) = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert set(record["scores"]["ema"]) == {"swd_progan_x1e3_3v3", "paired_l1_pm1_3v3"}
+    assert record["scores"]["ema"]["swd_progan_x1e3_3v3"]["interval"] is None
+    assert record["networks"] == {}
+    refused("evaluate", run, home / "data", "--metrics", "fid_torchfidelity", words=["inception", "--weights"])
+    refused("evaluate", run, home / "data", "--metrics", "swd", words=["unknown metric 'swd'"])
+    refused("evaluate", run, home / "data", "--weights", "lite0", words=["'lite0' must be NAME=PATH"])
+    gone = ("--metrics", "kid_lite0_x1e3", "--weights", "lite0=gone.pth")
+    refused("evaluate", run, home / "data", *gone, words=["gone.pth"])
+
+
+def test_evaluate_takes_a_folder_of_made_images(
+    unpaired: Unpaired, refused: Any, run: Path, home: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    assert unpaired("translate", run, home / "data" / "testA", "--out", made, "--size", "training").code == 0
+    words = ("evaluate", made, home / "data", "--image-size", "32")
+    answer = unpaired(*words)
+    assert answer.code == 0, answer
+    assert "made images" in answer.out
+    assert json.loads((made / "evaluations.jsonl").read_text())["rows"]["made"]["label"] == "made images"
+    refused("evaluate", made, home / "data", words=["--image-size"])
+    testB = home / "data" / "testB"
+    refused("evaluate", testB, home / "data", "--image-size", "32", words=["real target images themselves"])
+
+
+def test_evaluate_leaves_bad_images_out_only_when_asked(
+    unpaired: Unpaired, refused: Any, run: Path, home: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(home / "data", tmp_path / "data")
+    (data / "testA" / "torn.png").write_bytes((data / "testA" / "image0.png").read_bytes()[:200])
+    refused("evaluate", run, data, words=["torn.png", "--skip-bad"])
+    answer = unpaired("evaluate", run, data, "--skip-bad", "--metrics", "colour_shift_lab")
+    assert answer.code == 1  # done in part
+    assert "left out: " in answer.err
+    assert "torn.png" in answer.err
+    refused("evaluate", run, "--source", data / "testB", "--target", data / "testB", words=["hold the same images"])
 
 
 def test_paired_scores_appear_only_when_names_pair(unpaired: Unpaired, run: Path, home: Path, tmp_path: Path) -> None:
@@ -568,7 +617,7 @@ def test_paired_scores_appear_only_when_names_pair(unpaired: Unpaired, run: Path
     answer = unpaired("evaluate", run, *words)
     assert answer.code == 0, answer
     assert "swd_progan_x1e3_3v4" in answer.out
-    assert not [name for name, row in METRICS.items() if row.needs_pairs and f"{name}_" in answer.out]
+    assert not [name for name, row in METRICS.items() if row.against == "truth" and f"{name}_3v" in answer.out]
 
 
 def test_evaluate_takes_the_direction_of_the_run(unpaired: Unpaired, home: Path, tmp_path: Path) -> None:
@@ -576,8 +625,9 @@ def test_evaluate_takes_the_direction_of_the_run(unpaired: Unpaired, home: Path,
     words = ("--direction", "BtoA", "--images", "1", "--quiet")
     assert unpaired("train", data, "--out", run, *TINY, *words).code == 0
     turned = ("--source", data / "testB", "--target", data / "testA")
+    quick = ("--metrics", "swd_progan_x1e3")
     for place in ((data,), (data, "--direction", "BtoA"), turned, (data, "--direction", "AtoB")):
-        assert unpaired("evaluate", run, *place).code == 0
+        assert unpaired("evaluate", run, *place, *quick).code == 0
     records = [json.loads(line)["scores"] for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert records[0] == records[1] == records[2] != records[3]
 
@@ -592,7 +642,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
     refused("evaluate", run, data, "--seed", "-1", words=["seed must be 0 or greater, not -1"])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "words.png").write_bytes(BROKEN["words.png"][0])
-    places = ("--source", tmp_path / "broken", "--target", data / "testB")
+    places = ("--source", tmp_path / "broken", "--target", data / "testB", "--metrics", "swd_progan_x1e3")
     refused("evaluate", run, *places, words=["words.png: the content is text, not an image"])
     assert not (run / "evaluations.jsonl").exists()
 

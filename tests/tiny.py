@@ -39,7 +39,14 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
     sections: dict[str, dict[str, object]] = {
         "data": {"image_size": 32, "num_workers": 0},
         "model": {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8},
-        "training": {"images": 6, "log_every": 1, "checkpoint_every": 2, "sample_every": 4, "accelerator": "cpu"},
+        "training": {
+            "images": 6,
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "sample_every": 4,
+            "accelerator": "cpu",
+            "score_every": 0,
+        },
     }
     classes = {"data": DataConfig, "model": METHODS[method].Config, "training": TrainingConfig}
     for key, value in changes.items():

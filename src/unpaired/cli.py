@@ -16,7 +16,10 @@ COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
     "train": "train a translator from two folders of images; run it again to resume",
     "translate": "translate images with a trained run",
-    "evaluate": "score a trained run on held-out images",
+    "evaluate": "score a trained run, or a folder of made images, on held-out images",
+    "compare": "put the scores of several runs into one table",
+    "report": "write one HTML page, and figures, about one or several runs",
+    "study": "ask people which translations are better: a blind user study in the browser",
     "info": "show versions, devices, and which backends can run here",
 }
 

@@ -1,23 +1,38 @@
-"""Scores of a trained run on held-out images: input, averaged weights and last weights side by side."""
+"""Scores of a trained run, or of any folder of made images, on held-out images; and the record that is kept of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from unpaired.data import DataConfig, UnpairedFiles, pair_by_name
-from unpaired.errors import ConfigError, DataError, TrainingError
+from unpaired.data import DataConfig, UnpairedFiles, list_images
+from unpaired.environment import environment
+from unpaired.errors import DataError, TrainingError, UserError
 from unpaired.inference import Translator
-from unpaired.metrics import Score, evaluate_images
-from unpaired.training import environment, load_for_protocol
+from unpaired.metrics import Score
+from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
+from unpaired.scoring.held_out import evenly_spaced
+from unpaired.scoring.plain import score_values
+from unpaired.training import RunConfig
 
-INPUT = "input (untranslated)"
+LABELS = {
+    "input": "input (untranslated)",
+    "real": "real against real",
+    "truth": "real photos",
+    "made": "made images",
+    "ema": "average (EMA)",
+    "last": "last",
+    "best": "best",
+}
+"""Key of a row of scores -> words for people."""
+REFERENCES = ("input", "real", "truth")
+"""Rows that compete with nobody: floors and ceilings."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -25,127 +40,180 @@ class Evaluation:
     """Scores and images of one evaluation.
 
     Attributes:
-        scores: Row name (``input (untranslated)``, ``average (EMA)``, ``last``) -> metric -> score.
+        scores: Row (a key of ``LABELS``) -> metric -> score.
         sources: Inputs, each (C, S, S) in [-1, 1].
-        translations: Row name -> translated images, in the order of ``sources``.
-        truths: The true partner of each input, or an empty list when the files are not pairs.
+        translations: Row -> translated images, in the order of ``sources``.
+        truths: The true partner of each input, or nothing when the files are not pairs.
         names: Stem of each input's file name.
+        data: What was scored on, as plain values: digests, counts, side, whether files are pairs.
+        networks: Networks that were used -> title and digest of their weights.
+        left_out: Metrics that were not computed -> why.
+        best: How the row ``best`` was chosen, if there is one.
+        seed: For metrics that draw at random.
     """
 
     scores: dict[str, dict[str, Score]]
-    sources: list[Tensor]
-    translations: dict[str, list[Tensor]]
-    truths: list[Tensor]
+    sources: Sequence[Tensor]
+    translations: dict[str, Sequence[Tensor]]
+    truths: Sequence[Tensor]
     names: list[str]
+    data: dict[str, Any]
+    networks: dict[str, dict[str, str]]
+    left_out: dict[str, str]
+    best: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
 
 def evaluate(
-    translators: dict[str, Translator],
+    translators: Mapping[str, Translator],
     files: UnpairedFiles,
     *,
-    seed: int = 0,
+    networks: ScoringNetworks | None = None,
+    real: Sequence[Path] = (),
     batch_size: int = 8,
-    paired: Literal["auto", "yes", "no"] = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    best: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Translate the source files with each translator and score the results against the target files.
 
-    Images are read as the field's protocol does, resized to the side of the training crop.
-
     Args:
-        translators: Row name -> translator; all trained on crops of one size.
+        translators: Row -> translator; all trained on crops of one size.
         files: Held-out images of both domains.
-        seed: For metrics that draw at random.
+        networks: Where the scores' networks come from; unset takes those at hand.
+        real: More real images of the target domain, scored like translations: the ceiling ``real against real``.
         batch_size: Images translated at a time.
-        paired: Whether files of the same stem are input and truth; ``auto`` takes them as such when every source file
-            has a target file of its stem.
-        progress: Called with (images translated, images in all).
+        best: How the row ``best`` was chosen.
+        options: Further ones of ``scoring.Evaluator``.
 
     Raises:
-        DataError: An image cannot be read, or there are too few.
-        ConfigError: ``batch_size`` or ``seed`` is too small.
+        UserError: An image cannot be read, there are too few, a setting cannot work, weights are missing.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-    if seed < 0:
-        raise ConfigError(f"seed must be 0 or greater, not {seed}")
     first = next(iter(translators.values()))
-    data = DataConfig(image_size=first.image_size, channels=first.channels, background=first.background)
-    sources = [load_for_protocol(path, data) for path in files.source]
-    targets = [load_for_protocol(path, data) for path in files.target]
-    truths = [] if paired == "no" else _truths(files, targets)
-    if paired == "yes" and not truths:
-        raise DataError(
-            "paired scores need a target file with the stem of each source file; rename them or drop --paired"
-        )
-
-    translations: dict[str, list[Tensor]] = {}
-    done, total = 0, len(sources) * len(translators)
+    data = DataConfig(image_size=first.image_size, load_size=first.image_size, channels=first.channels,
+                      background=first.background)  # fmt: skip
+    evaluator = Evaluator(files, data, networks or ScoringNetworks(device=first.device), **options)
+    scores, translations = {"input": evaluator.score_inputs()}, dict[str, Sequence[Tensor]]()
+    if real:
+        further = evaluator.read(evenly_spaced(real, len(files.source)), "further real images")
+        scores["real"] = evaluator.score_set(further, LABELS["real"])
+    if truth := evaluator.score_truths():
+        scores["truth"] = truth
     for row, translator in translators.items():
-        translations[row] = []
-        for start in range(0, len(sources), batch_size):
-            translated = translator.translate(torch.stack(sources[start : start + batch_size]))
-            translations[row].extend(translated)
-            done += len(translated)
-            if progress is not None:
-                progress(done, total)
-    real, truth = [_rgb(x) for x in targets], [_rgb(x) for x in truths] or None
-    scores = {
-        row: evaluate_images([_rgb(x) for x in images], real, truth=truth, seed=seed)
-        for row, images in {INPUT: sources, **translations}.items()
-    }
-    return Evaluation(scores, sources, translations, truths, [path.stem for path in files.source])
+        translations[row] = evaluator.translate(translator.translate, batch_size, LABELS.get(row, row))
+        scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
+    return _evaluation(evaluator, scores, translations, best or {})
+
+
+def evaluate_made(
+    made: Path, files: UnpairedFiles, data: DataConfig, *, networks: ScoringNetworks | None = None, **options: Any
+) -> Evaluation:
+    """Score a folder of images that any software made from the source files; their stems are those of the sources.
+
+    Raises:
+        DataError: A source has no made image or the other way round, or they are the real images themselves.
+    """
+    evaluator = Evaluator(files, data, networks or ScoringNetworks(), **options)
+    by_stem = {path.stem: path for path in list_images(made)}
+    absent = [path.name for path in evaluator.sources.paths if path.stem not in by_stem]
+    if absent:
+        raise DataError(
+            f"{made}: there is no image made from {', '.join(absent[:3])} ({len(absent)} of "
+            f"{len(evaluator.sources.paths)} are missing); made images need the names of their sources"
+        )
+    found = evaluator.read([by_stem[path.stem] for path in evaluator.sources.paths], "the made images")
+    if set(found.digests) <= set(evaluator.targets.digests):
+        raise DataError(f"{made} holds the real target images themselves, so there is nothing to compare")
+    scores = {"input": evaluator.score_inputs()}
+    if truth := evaluator.score_truths():
+        scores["truth"] = truth
+    scores["made"] = evaluator.score(ColourImages(found.images), LABELS["made"], files=found)
+    return _evaluation(evaluator, scores, {"made": found.images}, {})
 
 
 def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **options: Any) -> Evaluation:
-    """Evaluate both the averaged and the last weights of a run folder. See ``evaluate``."""
-    translators = {
-        "average (EMA)": Translator.from_pretrained(run, weights="ema", device=device),
-        "last": Translator.from_pretrained(run, weights="last", device=device),
+    """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
+    names = ["ema", "last"]
+    best = best_record(run)
+    if best and (run / "weights" / "best.safetensors").exists():
+        names.append("best")
+    translators = {name: Translator.from_pretrained(run, weights=name, device=device) for name in names}  # type: ignore[arg-type]
+    options.setdefault("real", _training_targets(run))
+    return evaluate(translators, files, best=best, **options)
+
+
+def best_record(run: Path) -> dict[str, Any]:
+    """How the best weights of a run were chosen; empty if none were."""
+    try:
+        found = json.loads((run / "weights" / "best.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _training_targets(run: Path) -> Sequence[Path]:
+    """The real images that a run was trained towards, where they still lie."""
+    try:
+        return RunConfig.load(run / "run.yaml").dataset.training_files().target
+    except UserError:
+        return ()
+
+
+def _evaluation(
+    evaluator: Evaluator,
+    scores: dict[str, dict[str, Score]],
+    translations: dict[str, Sequence[Tensor]],
+    best: dict[str, Any],
+) -> Evaluation:
+    data = {
+        "source_digest": evaluator.sources.digest,
+        "target_digest": evaluator.targets.digest,
+        "source_images": len(evaluator.sources.paths),
+        "target_images": len(evaluator.targets.paths),
+        "image_size": evaluator.data.image_size,
+        "paired": evaluator.truths is not None,
     }
-    return evaluate(translators, files, **options)
+    return Evaluation(
+        scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,
+        evaluator.networks.used(), evaluator.left_out, best, evaluator.seed,
+    )  # fmt: skip
 
 
-def image_set_scores(
-    images: Sequence[Path], reference: Sequence[Path], data: DataConfig, *, seed: int = 0
-) -> dict[str, Score]:
-    """Unpaired scores between two sets of files, for floors and ceilings such as real against real."""
-    made, real = ([_rgb(load_for_protocol(path, data)) for path in paths] for paths in (images, reference))
-    return evaluate_images(made, real, seed=seed)
+def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, Any]:
+    """One evaluation as plain values: every score with its protocol, the networks' digests and the environment."""
+    facts = environment()
+    rows: dict[str, dict[str, Any]] = {}
+    for row in evaluation.scores:
+        rows[row] = {"label": LABELS.get(row, row), "reference": row in REFERENCES}
+        if row == "best":
+            rows[row] |= {key: evaluation.best.get(key) for key in ("images_seen", "weights", "score", "chosen_on")}
+    return {
+        "format": FORMAT,
+        "time": facts["time"],
+        "images_seen": images_seen,
+        "seed": evaluation.seed,
+        "data": {"name": data, **evaluation.data},
+        "networks": evaluation.networks,
+        "rows": rows,
+        "scores": {row: score_values(scores) for row, scores in evaluation.scores.items()},
+        "environment": facts,
+    }
 
 
-def append_record(run: Path, evaluation: Evaluation, *, data: str, seed: int, images_seen: int) -> None:
-    """Add one JSON line with every score, its protocol and the environment to ``evaluations.jsonl`` of a run.
+def append_record(folder: Path, evaluation: Evaluation, *, data: str, images_seen: int) -> None:
+    """Add one JSON line, as ``record`` makes it, to ``evaluations.jsonl`` of a run.
 
     Raises:
         TrainingError: The file cannot be written.
     """
-    scores = {
-        row: {score.full_name: {k: v for k, v in asdict(score).items() if k != "per_image"} for score in found.values()}
-        for row, found in evaluation.scores.items()
-    }
-    record = {
-        "data": data, "seed": seed, "images_seen": images_seen, "scores": scores, "environment": environment(),
-    }  # fmt: skip
+    line = json.dumps(record(evaluation, data=data, images_seen=images_seen), allow_nan=False)
     try:
-        with (run / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
     except OSError as error:
-        raise TrainingError(f"cannot write {run / 'evaluations.jsonl'}: {error.strerror or error}") from error
+        raise TrainingError(f"cannot write {folder / 'evaluations.jsonl'}: {error.strerror or error}") from error
 
 
-def _truths(files: UnpairedFiles, targets: Sequence[Tensor]) -> list[Tensor]:
-    """The target of each source file, when all of them have one of the same stem; else nothing."""
-    try:
-        pairs = pair_by_name(files.source, files.target)
-    except DataError:  # a stem occurs twice, so these are no pairs
-        return []
-    if len(pairs) < len(files.source):
-        return []
-    by_path = dict(zip(files.target, targets, strict=True))
-    return [by_path[target] for _, target in pairs]
-
-
-def _rgb(x_CHW: Tensor) -> Tensor:
-    """The scores are defined on colour images; gray ones are shown to them in three equal channels."""
-    return x_CHW.expand(3, -1, -1) if len(x_CHW) == 1 else x_CHW
+__all__ = [
+    "LABELS", "REFERENCES", "Evaluation", "append_record", "best_record", "evaluate", "evaluate_made", "evaluate_run",
+    "record",
+]  # fmt: skip

@@ -56,13 +56,13 @@ class Translator:
 
     @staticmethod
     def from_pretrained(
-        path: str | Path, *, weights: Literal["ema", "last"] = "ema", device: str | torch.device = "auto"
+        path: str | Path, *, weights: Literal["ema", "last", "best"] = "ema", device: str | torch.device = "auto"
     ) -> Translator:
         """Load a run folder, or the ``weights`` folder of one.
 
         Args:
             path: A run folder or a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``.
-            weights: The averaged weights or those of the last step.
+            weights: The averaged weights, those of the last step, or those that scored best during training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
 
         Raises:

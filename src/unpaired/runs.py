@@ -30,7 +30,15 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
         dataset=DatasetConfig(folder=data.root, direction="BtoA"),
         data=DataConfig(image_size=64, load_size=64, num_workers=0),
         model=QSAttnConfig(base_channels=16, blocks=6, num_queries=64, discriminator_layers=2),
-        training=TrainingConfig(images=images, seed=seed, log_every=20, ema_half_life_images=300.0, accelerator="cpu"),
+        training=TrainingConfig(
+            images=images,
+            seed=seed,
+            accelerator="cpu",
+            ema_half_life_images=300.0,
+            log_every=20,
+            score_every=max(1, images // 4),
+            score_images=100,
+        ),
     )
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
@@ -24,15 +19,17 @@ from unpaired.data import (
     DataConfig,
     UnpairedFiles,
     UnpairedStream,
+    find_test_images,
     find_training_images,
-    image_to_tensor,
     list_images,
-    read_image,
+    load_for_protocol,
 )
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
-from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, nearest
+from unpaired.environment import environment
+from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError, nearest
 from unpaired.methods import METHODS
+from unpaired.scoring.held_out import HeldOutScorer
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,31 @@ class DatasetConfig:
     """Folder of the target domain, instead of the layout above."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which domain of the folder is the source."""
+    held_out_source: Path | None = None
+    """Folder of held-out source images for scores during training, instead of valA or testA in the folder."""
+    held_out_target: Path | None = None
+    """Folder of held-out target images, instead of valB or testB in the folder."""
+
+    def held_out_files(self) -> tuple[UnpairedFiles, str] | None:
+        """Images for scores during training and their name: those given, else valA and valB, else testA and testB.
+
+        Raises:
+            DataError: A folder that is named, or one of two that belong together, cannot be used.
+            ConfigError: Only one of the two was named.
+        """
+        if self.held_out_source is not None or self.held_out_target is not None:
+            found = find_test_images(None, self.held_out_source, self.held_out_target)
+            words = f"{self.held_out_source} and {self.held_out_target}"
+            return None if found is None else (found, words)
+        if self.folder is None:
+            return None
+        for split in ("val", "test"):
+            places = (self.folder / f"{split}A", self.folder / f"{split}B")
+            if all(place.is_dir() for place in places):
+                files = UnpairedFiles(tuple(list_images(places[0])), tuple(list_images(places[1])))
+                words = f"{split}A and {split}B of {self.folder}"
+                return files.swapped() if self.direction == "BtoA" else files, words
+        return None
 
     def training_files(self) -> UnpairedFiles:
         """The training images of both domains. Raises ``DataError`` or ``ConfigError`` if they cannot be used."""
@@ -126,10 +148,11 @@ def _section(mapping: dict[str, Any], key: str) -> Any:
     return {} if mapping.get(key) is None else mapping[key]
 
 
-_MAY_CHANGE = {
+MAY_CHANGE = {
     "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
-    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib",
+    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
+    "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
@@ -165,6 +188,7 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     on_rank_zero(fabric, lambda: _prepare_folder(out, config, files))
+    scorer = _scorer(config, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,
@@ -176,8 +200,33 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         total=total,
         examples=_examples(config, files),
         description=describe(config),
+        scorer=scorer,
         quiet=quiet,
     )
+
+
+def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
+    """What scores the held-out images during training; None where there are none or none were wanted."""
+    training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
+    if training.score_every == 0:
+        return None
+    found = config.dataset.held_out_files()
+    if found is None:
+        if asked:
+            raise ConfigError(
+                "score_every: there are no held-out images to score; add testA and testB (or valA and valB) to the "
+                "data folder, name --held-out-source and --held-out-target, or use --score-every 0"
+            )
+        return None
+    files, words = found
+    try:
+        return HeldOutScorer(files, config.data, training.score_images, training.score_by, words)
+    except UserError as error:
+        if asked:
+            raise
+        if not quiet:
+            print(f"No scores during training: {error}", file=sys.stderr)
+        return None
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
@@ -217,21 +266,21 @@ def _check_same_run(out: Path, mapping: dict[str, Any], digest: str) -> None:
         raise CheckpointError(
             f"{out} holds a run of the method '{previous['method']}', not '{mapping['method']}'; choose another --out"
         )
-    before, now = _flat(previous), _flat(mapping)
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in _MAY_CHANGE)
+    before, now = flat(previous), flat(mapping)
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
         raise ConfigError(
             f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones"
         )
-    if _first_digest(out) not in (digest, None):
+    if first_digest(out) not in (digest, None):
         raise DataError(
             f"the training images are not those that the run in {out} began with (names or number differ), so it "
             "cannot go on as it was; restore them or choose another --out"
         )
 
 
-def _first_digest(out: Path) -> str | None:
+def first_digest(out: Path) -> str | None:
     """The digest of the image names when the run began; None where its record is lost."""
     try:
         first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -240,11 +289,12 @@ def _first_digest(out: Path) -> str | None:
         return None
 
 
-def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: ``training.seed`` and the like -> value."""
+    found: dict[str, Any] = {}
     for key, value in mapping.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _examples(config: RunConfig, files: UnpairedFiles, count: int = 6) -> Tensor:
@@ -257,42 +307,4 @@ def _examples(config: RunConfig, files: UnpairedFiles, count: int = 6) -> Tensor
     return torch.stack([load_for_protocol(path, config.data) for path in chosen])
 
 
-def load_for_protocol(path: Path, data: DataConfig) -> Tensor:
-    """Read one test image as the field's protocol does: resized to the square that training crops had.
-
-    Returns:
-        (C, image_size, image_size) float32 in [-1, 1].
-    """
-    image = read_image(path, data.channels, data.background)
-    size = (data.image_size, data.image_size)
-    return image_to_tensor(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware, command and git state, as plain values."""
-    packages = ("unpaired", "torch", "lightning-fabric", "numpy", "pillow", "safetensors")
-    here = Path(__file__).parent
-    return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-        "git": {"commit": _git(here, "rev-parse", "HEAD"), "changed": _git(here, "status", "--porcelain", "--", ".")},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()[:2000]
-
-
-__all__ = ["DatasetConfig", "RunConfig", "describe", "environment", "load_for_protocol", "train"]
+__all__ = ["MAY_CHANGE", "DatasetConfig", "RunConfig", "describe", "first_digest", "flat", "train"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unpaired.errors import ConfigError
 from unpaired.reports import curve_svg
-from unpaired.reports.curves import nice_ticks, smoothed, tick_label
+from unpaired.reports.curves import PALETTE, nice_ticks, smoothed, tick_label
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -114,3 +114,40 @@ def test_ticks_are_round_and_labels_short() -> None:
     assert nice_ticks(0.00011, 0.00019, 4) == pytest.approx([0.00012, 0.00014, 0.00016, 0.00018])
     assert nice_ticks(5, 5) == [5]
     assert [tick_label(value) for value in (-2500.0, 0.3, 1e6)] == ["-2.5k", "0.3", "1M"]
+
+
+def test_a_series_looks_alike_in_every_chart() -> None:
+    alone = ElementTree.fromstring(curve_svg({"b": [(0, 1.0), (1, 2.0)]}, "t", "x", "y", places={"a": 0, "b": 1}))
+    (line,) = alone.iter(f"{SVG}polyline")
+    assert line.attrib["stroke"] == PALETTE[1]
+    many = {f"run {number}": [(0, 1.0), (1, 2.0)] for number in range(len(PALETTE) + 1)}
+    lines = list(ElementTree.fromstring(curve_svg(many, "t", "x", "y")).iter(f"{SVG}polyline"))
+    looks = {(line.attrib["stroke"], line.attrib.get("stroke-dasharray")) for line in lines}
+    assert len(looks) == len(many)
+
+
+def test_a_marked_point_is_ringed_where_it_lies() -> None:
+    points = [(0, 3.0), (10, 1.0), (20, 2.0)]
+    svg = curve_svg({"score": points}, "t", "x", "y", marks={"score": (10, 1.0), "other": (0, 0.0)})
+    (ring,) = (element for element in ElementTree.fromstring(svg).iter(f"{SVG}circle"))
+    (line,) = lines_of(svg)
+    assert (float(ring.attrib["cx"]), float(ring.attrib["cy"])) == line[1]
+    assert ring.attrib["fill"] == "none"
+    assert "<circle" not in curve_svg({"score": points}, "t", "x", "y", marks={"score": (10, math.nan)})
+
+
+def test_a_standalone_chart_brings_ink_paper_and_size() -> None:
+    root = ElementTree.fromstring(curve_svg({"a": [(0, 1.0), (1, 2.0)]}, "t", "x", "y", standalone=True))
+    assert (root.attrib["width"], root.attrib["height"], root.attrib["color"]) == ("500", "310", "#202124")
+    assert next(root.iter(f"{SVG}rect")).attrib["fill"] == "#ffffff"
+    in_page = ElementTree.fromstring(curve_svg({"a": [(0, 1.0)]}, "t", "x", "y"))
+    assert in_page.attrib["width"] == "100%"
+    assert "color" not in in_page.attrib
+
+
+def test_a_long_legend_makes_the_chart_higher_not_the_lines_flatter() -> None:
+    few = curve_svg({"a": [(0, 0.0), (1, 1.0)]}, "t", "x", "y")
+    many = curve_svg({f"a rather long name {number}": [(0, 0.0), (1, 1.0)] for number in range(16)}, "t", "x", "y")
+    heights = [line[0][1] - line[1][1] for line in (lines_of(few)[0], lines_of(many)[0])]
+    assert heights[1] > 0.9 * heights[0]
+    assert 'viewBox="0 0 500 310"' in few

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 
 from unpaired import reports
 from unpaired.errors import ConfigError, UserError
-from unpaired.reports import ScoreColumn, ScoreRow, score_table, write_html_report
-
-VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Checks nesting while it collects elements and, per element, its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(html)
-        self.close()
-        assert self.open == [], f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs) -> None:
-        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice: {tag} {attrs}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag, f"</{tag}> closes the wrong element"
-
-    def handle_data(self, data) -> None:
-        if self.open and data.strip():
-            self.texts.append((self.open[-1], data))
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.elements)
+from unpaired.reports import Encoding, ScoreColumn, ScoreRow, score_table, write_html_report
 
 
 def picture(seed: int, side: int = 48) -> Image.Image:
@@ -99,7 +65,7 @@ def test_a_whole_report_is_valid_self_contained_and_escaped(tmp_path: Path) -> N
     assert all(value.startswith("data:image/png;base64,") for value in references)
     outside = set(re.findall(r"https?://[^\"' <]+", html))
     assert outside <= {"http://www.w3.org/2000/svg"}
-    assert "prefers-color-scheme: dark" in html
+    assert "@media screen and (prefers-color-scheme: dark)" in html  # paper stays white
     assert any(tag == "meta" and attrs.get("name") == "viewport" for tag, attrs in page.elements)
 
 
@@ -203,3 +169,117 @@ def test_text_that_is_not_encodable_is_still_written(tmp_path: Path) -> None:
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     path = write_html_report(tmp_path / "r.html", "t", [reports.facts({"File": name})])
     assert "caf&#56553;.png" in path.read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# scripts
+# ---------------------------------------------------------------------------------------------------------------------
+def policy_of(html: str) -> dict[str, str]:
+    content = next(
+        attrs["content"]
+        for tag, attrs in Page(html).elements
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert content is not None
+    return {name: rest for name, _, rest in (part.strip().partition(" ") for part in content.split(";"))}
+
+
+def test_a_page_without_a_script_allows_none() -> None:
+    html = reports.html_page("t", [score_table(COLUMNS, ROWS), reports.notes(['data-script="sort"'])])
+    assert policy_of(html)["script-src"] == "'none'"
+    assert policy_of(html)["default-src"] == "'none'"
+    assert "<script" not in html
+
+
+def test_a_page_with_a_script_allows_exactly_that_one() -> None:
+    html = reports.html_page("t", [score_table(COLUMNS, ROWS, sortable=True)])
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = policy_of(html)
+    assert policy["script-src"] == f"'sha256-{digest}'"
+    assert policy["img-src"] == "data:"
+    assert "unsafe" not in policy["script-src"]
+    assert not re.search(r"\son\w+=", html)  # no handler in an attribute: the policy would stop it
+    assert script.isascii()
+    assert Page(html).count("script") == 1
+
+
+def test_pages_carry_only_the_scripts_that_they_use() -> None:
+    html = reports.html_page("t", [score_table(COLUMNS, ROWS, sortable=True)])
+    assert "aria-sort" in html
+    assert "panel.hidden" not in html
+
+
+def test_a_sortable_table_reads_the_same_and_keeps_exact_values() -> None:
+    plain, sortable = score_table(COLUMNS, ROWS), score_table(COLUMNS, ROWS, sortable=True)
+    stripped = re.sub(r' data-[\w-]+="[^"]*"', "", sortable).replace(
+        '<th scope="col">Name</th>', '<th scope="col"></th>'
+    )
+    assert re.sub(r'<p class="note script-only" hidden>.*?</p>', "", stripped) == plain
+    assert "data-" not in plain
+    exact = score_table(
+        [ScoreColumn("a", "A", "higher", digits=1)],
+        [
+            ScoreRow("x", {"a": 1 / 3}),
+            ScoreRow("y", {"a": math.inf}),
+            ScoreRow("z", {"a": -math.inf}),
+            ScoreRow("w", {}),
+        ],
+        sortable=True,
+    )
+    assert re.findall(r'data-value="([^"]+)"', exact) == [repr(1 / 3), "Infinity", "-Infinity"]
+    assert '<th scope="col" data-better="higher">' in exact
+
+
+def test_details_stand_under_their_value() -> None:
+    rows = [ScoreRow("x", {"a": 1.0, "b": 2.0}, details={"a": "± <0.1>"})]
+    found = cells(score_table([ScoreColumn("a", "A", "lower", 1), ScoreColumn("b", "B", "lower", 1)], rows))
+    assert found["x"] == ["<td>1.0<small>± &lt;0.1&gt;</small></td>", "<td>2.0</td>"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# pictures and words
+# ---------------------------------------------------------------------------------------------------------------------
+def photo(side: int = 128) -> Image.Image:
+    coarse = np.random.default_rng(5).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def stored_image(block: str) -> tuple[str, Image.Image]:
+    kind, data = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', block)[0]
+    return kind, Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+def test_photos_are_stored_small_and_drawings_without_loss() -> None:
+    encoding = Encoding(quality=88)
+    kind, stored = stored_image(reports.gallery(["a"], [("x", [photo()])], encoding=encoding))
+    assert kind == "webp"
+    error = np.abs(np.asarray(stored, dtype=float) - np.asarray(photo(), dtype=float)).mean()
+    assert 0 < error < 3
+    drawing = Image.new("RGB", (128, 128), (255, 255, 255))
+    drawing.paste((10, 20, 30), (20, 20, 70, 90))
+    for image in (drawing, photo(64)):
+        kind, stored = stored_image(reports.gallery(["a"], [("x", [image])], encoding=encoding))
+        assert kind == "png"
+        np.testing.assert_array_equal(np.asarray(stored), np.asarray(image))
+
+
+def test_large_pictures_are_scaled_down_and_keep_their_place_on_the_page() -> None:
+    block = reports.gallery(["a"], [("x", [photo(128)])], encoding=Encoding(80, largest_side=96))
+    assert stored_image(block)[1].size == (96, 96)
+    assert 'width="128" height="128"' in block
+    assert stored_image(reports.gallery(["a"], [("x", [photo(80)])], encoding=Encoding(80, 96)))[1].size == (80, 80)
+
+
+def test_filmstrips_and_tables_name_their_columns_and_refuse_uneven_rows() -> None:
+    strip = reports.filmstrips([("run <1>", ["input", "500"], [[picture(0), picture(1)], [picture(2), None]])])
+    page = Page(strip)
+    assert [text for tag, text in page.texts if tag == "th"] == ["input", "500"]
+    assert ("h3", "run <1>") in page.texts
+    assert [attrs["alt"] for tag, attrs in page.elements if tag == "img"] == ["1: input", "1: 500", "2: input"]
+    with pytest.raises(ConfigError, match="1 pictures for 2 columns"):
+        reports.filmstrips([("run", ["input", "500"], [[picture(0)]])])
+    words = reports.table(["", "a<b"], [["seed", 3]], title="Runs")
+    assert {("th", "a<b"), ("th", "seed"), ("td", "3")} <= set(Page(words).texts)
+    with pytest.raises(ConfigError, match="'seed' has 1 cells for 2 columns"):
+        reports.table(["", "a"], [["seed"]], title="Runs")

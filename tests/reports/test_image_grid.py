@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from unpaired.errors import ConfigError
-from unpaired.reports import image_grid, side_by_side, to_rgb
+from unpaired.reports import grid_cells, image_grid, side_by_side, to_rgb
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
@@ -84,3 +86,26 @@ def test_side_by_side_keeps_every_picture_and_aligns_the_tops() -> None:
     assert sheet.getpixel((0, 19)) == (255, 0, 0)
     assert sheet.getpixel((14, 0)) == (0, 0, 255)
     assert sheet.getpixel((12, 0)) == sheet.getpixel((14, 8)) == (255, 255, 255)
+
+
+@given(
+    columns=st.integers(1, 4),
+    rows=st.integers(1, 7),
+    words=st.sampled_from(["a", "average (EMA)", "three_long words_of a_header"]),
+)
+@settings(max_examples=30, deadline=None)
+def test_cells_can_be_cut_out_of_a_grid_again(columns: int, rows: int, words: str) -> None:
+    made = {
+        f"{words} {column}": [plain((40 * column, 30 * row, 200), (128, 128)) for row in range(rows)]
+        for column in range(columns)
+    }
+    cells = grid_cells(image_grid(made))
+    assert [len(column) for column in cells] == [rows] * columns
+    for images, cut in zip(made.values(), cells, strict=True):
+        for image, cell in zip(images, cut, strict=True):
+            np.testing.assert_array_equal(np.asarray(cell), np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [(300, 300), (140, 100), (10, 10), (408, 400)])
+def test_pictures_that_are_no_such_grid_have_no_cells(size: tuple[int, int]) -> None:
+    assert grid_cells(plain(RED, size)) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 
 from unpaired.errors import ConfigError
 from unpaired.reports import draw_queries, heat_map
-from unpaired.reports.overlays import QUERY_COLOUR, colour_map
+from unpaired.reports.overlays import QUERY_COLOUR, bar_colours, colour_map, finite_range
 
 
 @pytest.mark.parametrize("ground", [0, 128, 255])
@@ -78,3 +80,23 @@ def test_colour_map_lightness_only_rises() -> None:
     light = colour_map(np.linspace(0, 1, 200)).astype(float) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(light) > -1.0).all()
     assert light[-1] - light[0] > 200
+
+
+def test_without_its_bar_a_heat_map_has_the_size_of_the_picture() -> None:
+    image, entropy = Image.new("RGB", (64, 48), (90, 120, 30)), np.arange(12.0).reshape(3, 4)
+    alone, with_bar = heat_map(image, entropy, size=64, bar=False), heat_map(image, entropy, size=64)
+    assert alone.size == (64, 48)
+    np.testing.assert_array_equal(np.asarray(alone), np.asarray(with_bar)[:, :64])
+
+
+def test_the_range_of_several_maps_leaves_out_what_is_not_finite() -> None:
+    assert finite_range([torch.tensor([[1.0, math.inf]]), np.array([[math.nan, -2.0]])]) == (-2.0, 1.0)
+    assert finite_range([np.full((2, 2), math.nan)]) == finite_range([]) == (0.0, 0.0)
+
+
+def test_bar_colours_are_what_a_map_shows_over_middle_grey() -> None:
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    map_ = np.asarray(heat_map(grey, np.array([[0.0, 1.0]]), size=64, bar=False)).astype(int)
+    first, last = bar_colours()[0], bar_colours()[-1]
+    assert abs(map_[5, 5] - first).max() <= 2
+    assert abs(map_[5, 60] - last).max() <= 2

@@ -6,33 +6,34 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress
 
 from unpaired import reports
-from unpaired.commands.evaluate import scores_table
+from unpaired.commands.evaluate import LINES, remarks, scores_table, scoring_progress
 from unpaired.data import embedded_dataset, tensor_to_image
 from unpaired.engine.step import seconds_per_step
+from unpaired.environment import environment
 from unpaired.errors import ConfigError
-from unpaired.evaluation import INPUT, Evaluation, append_record, evaluate_run, image_set_scores
+from unpaired.evaluation import LABELS, REFERENCES, Evaluation, append_record, evaluate_run
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
-from unpaired.metrics import METRICS, Score
 from unpaired.runs import demo
-from unpaired.training import RunConfig, environment, train
+from unpaired.training import RunConfig, train
 
 _TRAINING_SHARE = 0.86
 """Share of the asked minutes spent in training steps; the rest loads, translates, scores and writes."""
 _EXAMPLES = 12
 _TAP = "block5"
-_DIGITS = {"swd_progan_x1e3": 1, "paired_psnr_db": 2}
+_DIGITS = {"swd_progan_x1e3": 1, "paired_psnr_db": 2, "kid_lite0_x1e3": 1, "fd_lite0": 1, "colour_shift_lab": 1}
+_NO_GAIN = ("structure_lite0", "identity_percent", "diversity_lite0")
+"""Scores by which the untranslated input is no baseline: it is its own structure."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Demo:
 def main(argv: Sequence[str]) -> int:
     """Train, translate, score, report."""
     options = tyro.cli(Demo, args=list(argv), prog="unpaired demo")
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else LINES)
     started = time.perf_counter()
     out = options.out or _folder(options)
     config = _config(options, out, console)
@@ -64,18 +65,13 @@ def main(argv: Sequence[str]) -> int:
     if not result.finished:
         return 130 if result.interrupted else 1
 
-    test = embedded_dataset("fluent").test
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("translating the held-out drawings", total=None)
-        evaluation = evaluate_run(
-            out,
-            test,
-            device="cpu",
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    append_record(out, evaluation, data="embedded fluent", seed=0, images_seen=result.images_seen)
+    with scoring_progress([]) as told:
+        evaluation = evaluate_run(out, embedded_dataset("fluent").test, device="cpu", **told)
+    append_record(out, evaluation, data="embedded fluent", images_seen=result.images_seen)
     report = _write_report(out, config, evaluation)
-    console.print(scores_table("200 held-out drawings against their true colours", evaluation.scores))
+    console.print(scores_table("200 held-out drawings against their true colours", evaluation))
+    for line in remarks(evaluation):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
     for line in gains(evaluation):
         console.print(line)
     console.print(f"Took {(time.perf_counter() - started) / 60:.1f} minutes. Open {report.resolve()}", soft_wrap=True)
@@ -124,8 +120,8 @@ def gains(evaluation: Evaluation) -> list[str]:
     """Sentences that say how much closer the translations are than the untranslated inputs."""
     lines = []
     for name, words in (("paired_l1_pm1", "truth (paired L1)"), ("swd_progan_x1e3", "target domain (SWD)")):
-        before = evaluation.scores[INPUT][name].value
-        after = evaluation.scores["average (EMA)"][name].value
+        before = evaluation.scores["input"][name].value
+        after = evaluation.scores["ema"][name].value
         change = 100 * (before - after) / before
         direction = "closer to" if change >= 0 else "FARTHER from"
         lines.append(
@@ -147,7 +143,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
         seen = translator.significance(evaluation.sources[i], _TAP)
         height, width = seen.entropy.shape
         columns["input"].append(picture)
-        columns["translation"].append(tensor_to_image(evaluation.translations["average (EMA)"][i]))
+        columns["translation"].append(tensor_to_image(evaluation.translations["ema"][i]))
         columns["truth"].append(tensor_to_image(evaluation.truths[i]))
         columns["selected queries"].append(reports.draw_queries(picture, seen.indices, height, width, size=192))
         entropies.append(reports.heat_map(picture, seen.entropy, size=192))
@@ -173,7 +169,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
             note=f"Evenly spaced by name, not chosen. Translations by the averaged weights. Queries: the "
             f"{config.model.num_queries} most significant of {height * width} locations at {_TAP}.",
         ),
-        score_block(evaluation, _reference(config)),
+        score_block(evaluation),
         reports.charts(_curves(out), title="Training", note="Means over 20 images; the thick line is smoothed."),
         reports.facts(
             {
@@ -192,9 +188,8 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
     return reports.write_html_report(out / "report.html", "unpaired: drawings into colour", blocks)
 
 
-def score_block(evaluation: Evaluation, references: dict[str, dict[str, Score]]) -> reports.Block:
-    """The score table of a report, ``references`` below the rows that compete."""
-    first = evaluation.scores[INPUT]
+def score_block(evaluation: Evaluation) -> reports.Block:
+    """The score table of a report, floors and ceilings below the rows that compete."""
     columns = [
         reports.ScoreColumn(
             name,
@@ -202,25 +197,25 @@ def score_block(evaluation: Evaluation, references: dict[str, dict[str, Score]])
             score.better,
             digits=_DIGITS.get(name, 3),
             unit=score.unit,
-            gain="difference" if score.unit == "dB" else "percent",
+            gain="none" if name in _NO_GAIN else "difference" if score.unit == "dB" else "percent",
             protocol=f"{score.full_name}: {score.protocol}",
         )
-        for name, score in first.items()
+        for name, score in evaluation.scores["ema"].items()
     ]
-    rows = [reports.ScoreRow(row, _values(found)) for row, found in evaluation.scores.items()]
-    rows += [reports.ScoreRow(row, _values(found), reference=True) for row, found in references.items()]
-    return reports.score_table(columns, rows, baseline=INPUT)
-
-
-def _values(scores: dict[str, Score]) -> dict[str, float | None]:
-    return {name: score.value for name, score in scores.items()}
-
-
-def _reference(config: RunConfig) -> dict[str, dict[str, Score]]:
-    """The ceiling: real colour drawings of the training set against those of the test set."""
-    data = embedded_dataset("fluent")
-    scores = image_set_scores(data.train.target[:200], data.test.target, replace(config.data))
-    return {"real against real": {name: score for name, score in scores.items() if name in METRICS}}
+    order = ["input", *(row for row in evaluation.scores if row not in REFERENCES), "real"]
+    rows = [
+        reports.ScoreRow(LABELS[row], {n: s.value for n, s in evaluation.scores[row].items()}, reference=row == "real")
+        for row in order
+        if row in evaluation.scores
+    ]
+    best = evaluation.best
+    note = (
+        f"best: the {LABELS[best['weights']]} weights at image {best['images_seen']:,}, chosen by {best['score']} on "
+        "drawings that are scored here too, so it is flattered."
+        if best
+        else ""
+    )
+    return reports.score_table(columns, rows, baseline=LABELS["input"], note=note)
 
 
 def _curves(out: Path) -> list[str]:

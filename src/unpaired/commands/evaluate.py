@@ -1,36 +1,48 @@
-"""``unpaired evaluate``: scores of a run on held-out images, beside those of the untranslated input."""
+"""``unpaired evaluate``: scores of a run, or of any folder of made images, on held-out images."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from unpaired.data import UnpairedFiles, find_test_images
-from unpaired.errors import DataError
-from unpaired.evaluation import append_record, evaluate_run
-from unpaired.inference import Translator
+from unpaired.data import DataConfig, UnpairedFiles, find_test_images, list_images, read_image
+from unpaired.errors import ConfigError, DataError
+from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
+from unpaired.inference import Translator, choose_device
 from unpaired.metrics import METRICS, Score
+from unpaired.scoring import FeatureCache, ScoringNetworks
 from unpaired.training import RunConfig
+
+LINES = 160
+"""Columns of the table where there is no terminal to ask."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a trained run on held-out images: SWD, and paired scores where file names pair source and target.
+    """Score a trained run, or a folder of images that any software made, on held-out images.
 
-    The averaged (EMA) and the last weights are scored side by side with the untranslated input. Every score is added,
-    with its protocol, to evaluations.jsonl in the run folder.
+    Averaged (EMA), last and best weights stand side by side with the untranslated input and with real images against
+    real ones. Every score is added, with its protocol, the counts and digests of images and networks, to
+    evaluations.jsonl in the run folder; 'unpaired compare' makes tables of it.
     """
 
-    run: Positional[Annotated[Path, arg(help="A run folder (the --out of 'unpaired train').")]]
+    run: Positional[
+        Annotated[
+            Path, arg(help="A run folder (the --out of 'unpaired train'), or a folder of images made from the sources.")
+        ]
+    ]
     data: Positional[Annotated[Path | None, arg(help="Folder with testA and testB.")]] = None
     source: Path | None = None
     """Folder of source images, instead of DATA."""
@@ -40,39 +52,99 @@ class Evaluate:
     """Which domain of DATA is the source; unset takes the run's own direction."""
     paired: Literal["auto", "yes", "no"] = "auto"
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
+    metrics: tuple[str, ...] = ()
+    """Scores to compute, by name; unset means all that the files and the networks at hand allow."""
+    weights: tuple[str, ...] = ()
+    """Files of pretrained networks as NAME=PATH, for example inception=PATH, drn_d_22=PATH or espnet=PATH."""
+    download: bool = False
+    """Let torch-fidelity fetch the Inception weights of FID if they are not on this machine."""
+    skip_bad: bool = False
+    """Name and leave out images that cannot be read, instead of ending there."""
+    cache: bool = True
+    """Keep the networks' features of files in the user's cache folder (UNPAIRED_CACHE changes it)."""
+    intervals: bool = True
+    """Compute 95 % confidence intervals."""
+    image_size: int | None = None
+    """Side to which everything is resized, when a folder of made images is scored; unset: that of the made images."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 8
     """Images translated at a time."""
     seed: int = 0
-    """Seed of the random projections and patches."""
+    """Seed of everything drawn at random."""
+    out: Path | None = None
+    """Write the record to this JSON file as well."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate, print a table, keep a record."""
     options = tyro.cli(Evaluate, args=list(argv), prog="unpaired evaluate")
-    description = Translator.from_pretrained(options.run, device="cpu").description
+    is_run = _is_run(options.run)
+    description = Translator.from_pretrained(options.run, device="cpu").description if is_run else {}
     files = _files(options)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("translating", total=None)
-        evaluation = evaluate_run(
-            options.run,
-            files,
-            device=options.device,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            paired=options.paired,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    device = choose_device(options.device)
+    cache = None if options.cache else FeatureCache(None)
+    networks = ScoringNetworks(_weights(options.weights), device, download=options.download, cache=cache)
+    common: dict[str, Any] = {
+        "networks": networks,
+        "names": options.metrics or None,
+        "paired": options.paired,
+        "skip_bad": options.skip_bad,
+        "seed": options.seed,
+        "intervals": options.intervals,
+    }
+    warnings: list[str] = []
+    with scoring_progress(warnings) as told:
+        if is_run:
+            evaluation = evaluate_run(
+                options.run, files, device=options.device, batch_size=options.batch_size, **common, **told
+            )
+        else:
+            data = DataConfig(image_size=(side := _side(options)), load_size=side)
+            evaluation = evaluate_made(options.run, files, data, **common, **told)
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
-    Console(width=None if sys.stdout.isatty() else 110).print(
-        scores_table(f"{options.run} on {where}", evaluation.scores)
+    console = Console(width=None if sys.stdout.isatty() else LINES)
+    console.print(scores_table(f"{options.run} on {where}", evaluation))
+    for line in remarks(evaluation):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
+    kept = {"data": where, "images_seen": int(description.get("images_seen", 0))}
+    append_record(options.run, evaluation, **kept)  # type: ignore[arg-type]
+    if options.out is not None:
+        options.out.write_text(json.dumps(record(evaluation, **kept), indent=1) + "\n", encoding="utf-8")  # type: ignore[arg-type]
+    return 1 if any(words.startswith("left out: ") for words in warnings) else 0
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run is meant; a folder without any image counts as one, so that the error speaks of runs."""
+    if any((folder / name).exists() for name in ("weights", "model.json", "run.yaml")) or folder.is_file():
+        return True
+    try:
+        list_images(folder)
+    except DataError:
+        return True
+    return False
+
+
+def _weights(named: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for entry in named:
+        name, sign, path = entry.partition("=")
+        if not sign or not path:
+            raise ConfigError(f"weights: '{entry}' must be NAME=PATH, for example inception=inception.pth")
+        found[name] = Path(path)
+    return found
+
+
+def _side(options: Evaluate) -> int:
+    if options.image_size is not None:
+        return options.image_size
+    sizes = {read_image(path).size for path in list_images(options.run)[:50]}
+    if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
+        return side[0]
+    raise ConfigError(
+        f"{options.run}: the made images are no squares of one size that is a multiple of 4; name the side that "
+        "everything is resized to with --image-size"
     )
-    append_record(
-        options.run, evaluation, data=where, seed=options.seed, images_seen=int(description.get("images_seen", 0))
-    )
-    return 0
 
 
 def _files(options: Evaluate) -> UnpairedFiles:
@@ -88,16 +160,77 @@ def _files(options: Evaluate) -> UnpairedFiles:
     return files.swapped() if direction == "BtoA" else files
 
 
-def scores_table(title: str, scores: Mapping[str, Mapping[str, Score]]) -> Table:
-    """A table for the terminal: one row per set of images, one column per score, full protocol names below."""
-    first = next(iter(scores.values()))
-    names = "\n".join(score.full_name for score in first.values())
-    table = Table(title=title, title_justify="left", caption=names, caption_justify="left")
+@contextmanager
+def scoring_progress(warnings: list[str]) -> Iterator[dict[str, Any]]:
+    """A progress bar and what ``Evaluator`` takes to drive it; its reports are printed and added to ``warnings``."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(compact=True))  # fmt: skip
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if bar.tasks[0].description != stage:
+                bar.reset(task, description=stage, total=total)
+            bar.update(task, completed=done, total=total)
+
+        def report(words: str) -> None:
+            warnings.append(words)
+            console.print(words, highlight=False, soft_wrap=True)
+
+        yield {"progress": progress, "report": report}
+
+
+def scores_table(title: str, evaluation: Evaluation) -> Table:
+    """A table for the terminal: one row per score, one column per set of images, intervals below the values."""
+    table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for name, score in first.items():
+    for row in evaluation.scores:
+        words = LABELS.get(row, row)
+        if row == "best" and evaluation.best:
+            words += f" ({evaluation.best['images_seen']:,} images)"
+        table.add_column(words, justify="right")
+    names = [name for name in METRICS if any(name in found for found in evaluation.scores.values())]
+    for name in names:
         arrow = "↓" if METRICS[name].better == "lower" else "↑"
-        unit = f"\n({score.unit})" if score.unit else ""
-        table.add_column(f"{score.label} {arrow}{unit}", justify="right")
-    for row, found in scores.items():
-        table.add_row(row, *(f"{found[name].value:.3f}" for name in first))
+        unit = f" ({METRICS[name].unit})" if METRICS[name].unit else ""
+        cells = [_cell(found.get(name)) for found in evaluation.scores.values()]
+        table.add_row(f"{METRICS[name].label}{unit} {arrow}", *cells)
     return table
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return ""
+    value = number(score.value)
+    if score.interval is not None:
+        return f"{value}\n[dim]{number(score.interval[0])} to {number(score.interval[1])}[/dim]"
+    return value
+
+
+def number(value: float) -> str:
+    """A score in as many digits as mean something: four, at most three after the point.
+
+    >>> [number(v) for v in (0.1234, 12.346, 123.4, 1234.4, float("inf"))]
+    ['0.123', '12.35', '123.4', '1234', '∞']
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:.{digits}f}"
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What has to be said below a table: full names, how the best was chosen, what was left out and why."""
+    scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "made")), {})
+    lines = ["Small: 95 % intervals over images. Names: " + ", ".join(score.full_name for score in scores.values())]
+    if evaluation.best:
+        best = evaluation.best
+        lines.append(
+            f"best: the {LABELS[best['weights']]} weights at image {best['images_seen']:,}, chosen by {best['score']} "
+            f"on {best['chosen_on']}. If these are the images scored here, it is flattered."
+        )
+    networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
+    if networks:
+        lines.append(f"Left out: {', '.join(networks)}; --weights NAME=PATH brings them in.")
+    return lines

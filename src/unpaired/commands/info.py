@@ -9,10 +9,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from unpaired.environment import environment
 from unpaired.methods import METHODS
 from unpaired.metrics import METRICS
 from unpaired.ops import backend_report
-from unpaired.training import environment
 
 
 def main(argv: Sequence[str]) -> int:

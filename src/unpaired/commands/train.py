@@ -59,8 +59,9 @@ def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
     else:
         named = given.source is not None or given.target is not None
         places = (None if named else base.folder, given.source or base.source, given.target or base.target)
-    folder, source, target = (place and place.absolute() for place in places)
-    return DatasetConfig(folder, source, target, given.direction)
+    held_out = (given.held_out_source or base.held_out_source, given.held_out_target or base.held_out_target)
+    folder, source, target, *held_out_places = (place and place.absolute() for place in (*places, *held_out))
+    return DatasetConfig(folder, source, target, given.direction, *held_out_places)
 
 
 def _value_of(argv: Sequence[str], option: str) -> str | None:
@@ -88,6 +89,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
+        ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),
+        ("held_out_target", Annotated[Path | None, arg(help="Target images to score, not valB or testB.")], None),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
         ("training", TrainingConfig, base.training),
         ("loading", DataConfig, base.data),

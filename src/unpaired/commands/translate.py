@@ -40,8 +40,8 @@ class Translate:
     input: Positional[Annotated[str, arg(help="An image, a folder, or a pattern such as 'photos/*.jpg'.")]]
     out: Path
     """Folder for the translations; made if missing."""
-    weights: Literal["ema", "last"] = "ema"
-    """The averaged weights or those of the last step."""
+    weights: Literal["ema", "last", "best"] = "ema"
+    """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 1

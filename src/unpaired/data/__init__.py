@@ -4,7 +4,7 @@ from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
 from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
 from unpaired.data.stream import Batch, UnpairedStream, batches
-from unpaired.data.transforms import DataConfig, load_resized
+from unpaired.data.transforms import DataConfig, load_for_protocol, load_resized, read_for_protocol
 
 __all__ = [
     "EMBEDDED",
@@ -21,8 +21,10 @@ __all__ = [
     "find_training_images",
     "image_to_tensor",
     "list_images",
+    "load_for_protocol",
     "load_resized",
     "pair_by_name",
+    "read_for_protocol",
     "read_image",
     "tensor_to_image",
     "to_mode",

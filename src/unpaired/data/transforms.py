@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
-from unpaired.data.images import MAX_IMAGE_PIXELS, read_image
+from unpaired.data.images import MAX_IMAGE_PIXELS, image_to_tensor, read_image
 from unpaired.errors import ConfigError, DataError
 
 Resize = Literal["resize_and_crop", "shortest_side_and_crop", "crop", "none"]
@@ -126,3 +127,19 @@ def random_crop(pixels_HWC: np.ndarray, config: DataConfig, draws: tuple[int, in
     if config.flip and draws[2] >= 2**63:
         crop = crop[:, ::-1]
     return crop.transpose(2, 0, 1).copy()
+
+
+def read_for_protocol(path: Path, config: DataConfig) -> Image.Image:
+    """Read one test image as the field's protocol does: resized (bicubic) to the square that training crops had.
+
+    Raises:
+        DataError: The file cannot be read; the message names it.
+    """
+    image = read_image(path, config.channels, config.background)
+    size = (config.image_size, config.image_size)
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def load_for_protocol(path: Path, config: DataConfig) -> torch.Tensor:
+    """:func:`read_for_protocol` as a tensor (C, image_size, image_size), float32 in [-1, 1]."""
+    return image_to_tensor(read_for_protocol(path, config))

@@ -174,6 +174,26 @@ class Monitor:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{seen:09d}.png", png_bytes(image_grid(columns)))
 
+    @torch.no_grad()
+    def translate(self, x_BCHW: Tensor) -> Tensor:
+        """Translate held-out images (B, C, H, W) in [-1, 1] with the weights that are in place now."""
+        with self.fabric.autocast():
+            return self.method.translate(x_BCHW.to(self.fabric.device)).float().clamp(-1, 1).cpu()
+
+    def scoring(self, what: str, done: int, total: int) -> None:
+        """Show how far the scores are, in the place of the losses."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.update(self._task, losses=f"{what} {done}/{total}")
+
+    def scores(self, seen: int, weights: str, scores: dict[str, dict[str, Any]], *, best: bool) -> None:
+        """Report the scores of one set of weights."""
+        words = ", ".join(f"{score['label']} {float(score['value']):.4g}" for score in scores.values())
+        self.say(f"Scores at image {seen:,}, {weights}: {words}{' (best so far)' if best else ''}")
+        if self._writer is not None:
+            self._writer.log_metrics(
+                {f"score/{name}/{weights}": float(score["value"]) for name, score in scores.items()}, seen
+            )
+
     def close(self, seen: int, *, finished: bool) -> None:
         """Report what is left and say how it ended."""
         if any(self._terms.values()):

@@ -20,6 +20,7 @@ from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weight
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
+from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
 from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
@@ -62,6 +63,13 @@ class TrainingConfig:
     """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
     keep_checkpoints: int = 3
     """How many checkpoints stay on disk."""
+    score_every: int | None = None
+    """Images between two scorings of held-out images, if there are any; unset means a tenth of training, 0 never."""
+    score_images: int = 200
+    """Most held-out images of each domain that are scored during training, evenly spaced by name."""
+    score_by: str = "auto"
+    """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
+    (Lite0), and SWD where there are too few images for that."""
     stop_after: int | None = None
     """End this session once so many images are seen (the schedule still spans all of them); resume later."""
 
@@ -72,6 +80,10 @@ class TrainingConfig:
         for name in ("images", "threads", "sample_every", "checkpoint_every", "stop_after"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.score_every is not None and self.score_every < 0:
+            raise ConfigError(f"score_every must be 0 (never) or more, not {self.score_every}")
+        if self.score_images < 2:
+            raise ConfigError(f"score_images must be at least 2, not {self.score_images}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}: it must be from 0 to 2**63 - 1")
         if self.cuda_graph and self.devices > 1:
@@ -134,6 +146,7 @@ def fit(
     total: int,
     examples: Tensor,
     description: Mapping[str, Any],
+    scorer: Scorer | None = None,
     quiet: bool = False,
 ) -> FitResult:
     """Train ``method`` until ``total`` images are seen, going on from the newest checkpoint in ``run``.
@@ -149,6 +162,7 @@ def fit(
         total: Length of training in images.
         examples: Source images for the sample grids, (n, C, H, W) in [-1, 1].
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
+        scorer: Scores held-out translations at intervals; only the first process needs one.
         quiet: Print nothing.
 
     Raises:
@@ -182,6 +196,11 @@ def fit(
     save_every = config.checkpoint_every or max(1, min(5000, total // 20))
     sample_every = config.sample_every or max(1, total // 20)
 
+    score_every = max(1, total // 10) if config.score_every is None else config.score_every
+    selection = Selection(run, scorer, ema, monitor, score_every) if scorer is not None and score_every else None
+    if selection is not None:
+        on_rank_zero(fabric, functools.partial(selection.restore, seen))
+
     def save() -> None:
         monitor.check(weights_are_finite=_finite(method))
 
@@ -208,8 +227,12 @@ def fit(
             if seen // sample_every > before // sample_every:
                 monitor.check(weights_are_finite=_finite(method))
                 monitor.sample(seen)
-            if seen // save_every > before // save_every and seen < stop_at:
-                save()
+            scored = selection is not None and selection.due(before, seen, total)
+            if selection is not None and scored:
+                monitor.check(weights_are_finite=_finite(method))
+                on_rank_zero(fabric, functools.partial(selection.score, seen))
+            if (scored or seen // save_every > before // save_every) and seen < stop_at:
+                save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
                 saved = seen
             if stop.requested():
                 break

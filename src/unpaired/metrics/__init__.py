@@ -1,17 +1,23 @@
 """Scores of translated images: tensors in [-1, 1] in, floats out, the protocol in each value's name."""
 
-from unpaired.metrics.evaluate import METRICS, Measured, Metric, Score, evaluate_images
+from unpaired.metrics.evaluate import evaluate_images, known_metrics, possible_metrics, why_not
 from unpaired.metrics.paired import paired_l1, paired_psnr, paired_ssim
+from unpaired.metrics.sets import ImageSets, Measured, Metric, Score
 from unpaired.metrics.swd import swd_progan
+from unpaired.metrics.table import METRICS
 
 __all__ = [
     "METRICS",
+    "ImageSets",
     "Measured",
     "Metric",
     "Score",
     "evaluate_images",
+    "known_metrics",
     "paired_l1",
     "paired_psnr",
     "paired_ssim",
+    "possible_metrics",
     "swd_progan",
+    "why_not",
 ]

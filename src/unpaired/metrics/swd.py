@@ -23,7 +23,9 @@ Shapes: B batch, C channels, H height, W width, N descriptors of C * 7 * 7 numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -32,30 +34,49 @@ from torch import Tensor
 
 from unpaired.errors import DataError
 from unpaired.metrics.descriptors import DescriptorStore
+from unpaired.metrics.resampling import (
+    FEWEST_IMAGES,
+    ResampledSet,
+    centred_interval,
+    drawn_counts,
+    resampled_wasserstein,
+)
 
 PATCH_SIZE = 7
 PATCHES_PER_IMAGE = 128
 DIRECTION_REPEATS = 4
 DIRECTIONS_PER_REPEAT = 128
 SMALLEST_LEVEL = 16
+INTERVAL_DIRECTIONS = 64
+"""Of the 512 directions per level, those whose projections are resampled."""
+_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _BLOCK_BYTES = 1 << 27  # of sorted projections held at a time, per set
 
-_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS = range(3)  # independent random streams of one seed
+_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS, _RESAMPLES = range(4)  # independent random streams of one seed
 
 
-def _binomial_filter(image_BCHW: Tensor, gain: float) -> Tensor:
-    """Filter with the 5 x 5 binomial kernel (1 4 6 4 1)/16 (x) itself, mirrored without repeating the border pixel."""
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=image_BCHW.dtype, device=image_BCHW.device) / 16.0
-    channels = image_BCHW.shape[1]
-    column = (gain * taps).view(1, 1, 5, 1).expand(channels, 1, 5, 1)
-    row = taps.view(1, 1, 1, 5).expand(channels, 1, 1, 5)
+def _binomial_filter(image_BCHW: Tensor, gain: float, step: int = 1) -> Tensor:
+    """Filter with the 5 x 5 binomial kernel (1 4 6 4 1)/16 (x) itself, mirrored without repeating the border pixel.
+
+    Keeps every ``step``-th row and column. Five shifted copies added up are ten times as fast as ``conv2d``, which has
+    no float64 path of its own on a CPU.
+    """
+    height, width = image_BCHW.shape[-2:]
     padded = F.pad(image_BCHW, (2, 2, 2, 2), mode="reflect")
-    return F.conv2d(F.conv2d(padded, column, groups=channels), row, groups=channels)
+    rows = _weighted_sum([padded[:, :, k : k + height : step] for k in range(5)], gain)
+    return _weighted_sum([rows[:, :, :, k : k + width : step] for k in range(5)], 1.0)
+
+
+def _weighted_sum(shifted: list[Tensor], gain: float) -> Tensor:
+    total = shifted[0] * (gain * _TAPS[0])
+    for part, tap in zip(shifted[1:], _TAPS[1:], strict=True):
+        total.add_(part, alpha=gain * tap)
+    return total
 
 
 def pyr_down(image_BCHW: Tensor) -> Tensor:
     """Filter, then keep every second pixel: (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
-    return _binomial_filter(image_BCHW, 1.0)[:, :, ::2, ::2]
+    return _binomial_filter(image_BCHW, 1.0, step=2)
 
 
 def pyr_up(image_BCHW: Tensor, height: int, width: int) -> Tensor:
@@ -116,6 +137,17 @@ def _float64(batch: Tensor) -> Tensor:
     return (batch.cpu() if batch.device.type == "mps" else batch).double()  # mps has no float64
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread for work in small pieces: threads that wait for each other cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tuple[list[DescriptorStore], tuple, int]:
     """Feed all batches of one set into one store per level; positions do not depend on how images are batched."""
     generator = np.random.default_rng([seed, stream])
@@ -137,8 +169,12 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         if not bool(finite.all()):
             raise DataError(f"{what} image {count + int((~finite).nonzero()[0])} has values that are not finite")
         uniform = generator.random((len(batch), len(stores), 2, PATCHES_PER_IMAGE))
-        for index, level in enumerate(laplacian_pyramid(_float64(batch))):
-            stores[index].append(_patches(level, uniform[:, index]))
+        with _one_thread():
+            # One image at a time: its planes stay in the cache, which halves the time.
+            pyramids = [laplacian_pyramid(image) for image in _float64(batch).split(1)]
+            for index, store in enumerate(stores):
+                parts = [_patches(levels[index], uniform[i : i + 1, index]) for i, levels in enumerate(pyramids)]
+                store.append(torch.cat(parts))
         count += len(batch)
     if count == 0:
         raise DataError(f"sliced Wasserstein distance: there are no {what} images")
@@ -161,24 +197,56 @@ def wasserstein_1d(a_DN: Tensor, b_DM: Tensor) -> Tensor:
     return (a_DN[:, index_a] - b_DM[:, index_b]).abs() @ width
 
 
-def _sorted_rows(values_DN: Tensor) -> Tensor:
-    if values_DN.device.type == "cpu":
-        return torch.from_numpy(np.sort(values_DN.numpy(), axis=1))  # three times as fast as torch.sort on one core
-    return values_DN.sort(dim=1).values
+def _level_distance(
+    fake: DescriptorStore,
+    real: DescriptorStore,
+    seed: list[int],
+    device: torch.device,
+    counts: Sequence[np.ndarray] | None,
+) -> tuple[float, np.ndarray]:
+    """Mean Wasserstein distance over all random directions of one level.
 
-
-def _level_distance(fake: DescriptorStore, real: DescriptorStore, seed: list[int], device: torch.device) -> float:
-    """Mean Wasserstein distance over all random directions of one level."""
+    And that of each resample of the images (R,), over the first ``INTERVAL_DIRECTIONS``; empty if ``counts`` of the two
+    sets are not given.
+    """
     generator = np.random.default_rng(seed)
-    distances = []
-    for _ in range(DIRECTION_REPEATS):
-        normal = generator.standard_normal((fake.length, DIRECTIONS_PER_REPEAT))
-        directions = torch.from_numpy(normal / np.sqrt((normal**2).sum(0, keepdims=True)))
-        size = max(1, min(DIRECTIONS_PER_REPEAT, _BLOCK_BYTES // (8 * max(fake.count, real.count))))
-        for block in directions.split(size, dim=1):
-            projected = [_sorted_rows(store.project(block, device)) for store in (fake, real)]
-            distances.append(wasserstein_1d(*projected).cpu())
-    return float(torch.cat(distances).mean())
+    normal = [generator.standard_normal((fake.length, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
+    directions = torch.from_numpy(np.hstack([n / np.sqrt((n**2).sum(0, keepdims=True)) for n in normal]))
+    sums_DC = directions.view(fake.channels, -1, directions.shape[1]).sum(1).T.numpy()
+    stores = (fake, real)
+    resampled = None if counts is None else (_resampled(fake, counts[0]), _resampled(real, counts[1]))
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    size = max(1, min(DIRECTIONS_PER_REPEAT, _BLOCK_BYTES // (8 * max(fake.count, real.count) * workers)))
+
+    def measure(start: int) -> tuple[Tensor, list[np.ndarray]]:
+        block = directions[:, start : start + size]
+        sets = [store.project(block, device) for store in stores]
+        replicates = []
+        if resampled is not None:
+            for index in range(start, min(start + size, INTERVAL_DIRECTIONS)):
+                a, b = (projected[index - start].cpu().numpy() for projected in sets)
+                replicates.append(resampled_wasserstein(resampled, (a, b), sums_DC[index]))
+        return wasserstein_1d(*map(_sorted_rows, sets)).cpu(), replicates
+
+    for store in stores:
+        store.statistics()  # once, before all workers ask for it
+    with ThreadPoolExecutor(workers) as pool, _one_thread():
+        measured = list(pool.map(measure, range(0, directions.shape[1], size)))
+    replicates = [replicate for _, some in measured for replicate in some]
+    distance = float(torch.cat([distances for distances, _ in measured]).mean())
+    return distance, np.mean(replicates, axis=0) if replicates else np.empty(0)
+
+
+def _resampled(store: DescriptorStore, counts: np.ndarray) -> ResampledSet:
+    return ResampledSet.from_moments(counts, *(moment.numpy() for moment in store.moments(PATCHES_PER_IMAGE)))
+
+
+def _sorted_rows(values_DN: Tensor) -> Tensor:
+    """Sort each row; on a CPU in place and by numpy, which is three times as fast as torch on one core."""
+    if values_DN.device.type != "cpu":
+        return values_DN.sort(dim=1).values
+    values_DN.numpy().sort(axis=1)
+    return values_DN
 
 
 def swd_progan(
@@ -201,16 +269,48 @@ def swd_progan(
     Raises:
         DataError: no images, images under 16 px, of several shapes, or with values that are not finite.
     """
-    fake_stores, fake_shape, _ = _collect(fake, seed, _FAKE_POSITIONS, "fake")
-    real_stores, real_shape, _ = _collect(real, seed, _REAL_POSITIONS, "real")
+    return swd_progan_interval(fake, real, seed, device, resamples=0)[0]
+
+
+def swd_progan_interval(
+    fake: Iterable[Tensor],
+    real: Iterable[Tensor],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resamples: int = 200,
+) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """Measure the same as ``swd_progan`` and, in the same pass, how much of it is the choice of images.
+
+    The interval is a bootstrap over the images of both sets: the middle 95 % of the resampled distances, moved so that
+    their mean is the measured one, because a set drawn with repetition is always farther away. It tends to be too
+    wide: by a factor of 1.0 to 1.4 on drawings and photos, up to 2 where two sets of 50 photos are of one
+    distribution (docs/metrics.md). It says nothing of the noise floor, which is part of the value.
+
+    Returns:
+        The values of ``swd_progan``, bit for bit, and the 95 % interval of ``"mean"``; ``None`` without resamples and
+        for sets of fewer than 4 images, whose resamples would show next to nothing.
+
+    Raises:
+        DataError: As ``swd_progan``.
+    """
+    fake_stores, fake_shape, fake_count = _collect(fake, seed, _FAKE_POSITIONS, "fake")
+    real_stores, real_shape, real_count = _collect(real, seed, _REAL_POSITIONS, "real")
     if fake_shape != real_shape:
         raise DataError(
             f"fake images have shape {fake_shape} (C, H, W), real images {real_shape}: resize one set to the other"
         )
-    result = {}
+    enough = resamples > 0 and min(fake_count, real_count) >= FEWEST_IMAGES
+    generator = np.random.default_rng([seed, _RESAMPLES])
+    counts = [drawn_counts(count, resamples, generator) for count in (fake_count, real_count)] if enough else None
+    result, replicates = {}, []
     for index, (height, width) in enumerate(level_shapes(*fake_shape[1:])):
+        stores = fake_stores[index], real_stores[index]
         stream = [seed, _DIRECTIONS, index]
-        distance = _level_distance(fake_stores[index], real_stores[index], stream, torch.device(device))
+        distance, resampled = _level_distance(*stores, stream, torch.device(device), counts)
         result[f"level_{min(height, width)}"] = 1e3 * distance
+        replicates.append(1e3 * resampled)
     result["mean"] = sum(result.values()) / len(result)
-    return result
+    if not enough:
+        return result, None
+    low, high = centred_interval(np.mean(replicates, axis=0), result["mean"])
+    return result, (max(0.0, low), high)

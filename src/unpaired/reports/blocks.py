@@ -6,6 +6,7 @@ A page is a list of blocks in order; ``html.write_html_report`` wraps them. Noth
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -14,23 +15,47 @@ from typing import NewType
 from PIL import Image
 
 from unpaired.errors import ConfigError
-from unpaired.reports.grid import PIXEL_ART_SIDE, to_rgb
+from unpaired.reports.grid import PIXEL_ART_SIDE, fit, to_rgb
 
 Block = NewType("Block", str)
 """A piece of valid HTML; make one only with the functions here, which escape what people typed."""
 
 
-def data_uri(image: Image.Image) -> str:
-    """Encode as a PNG data URI: what is shown is what was made, without loss."""
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How pictures are stored in a page."""
+
+    quality: int | None = None
+    """Of WebP, 1 to 100, for photos; unset stores every picture without loss. Drawings never lose anything."""
+    largest_side: int | None = None
+    """Larger pictures are scaled down to this side."""
+
+
+LOSSLESS = Encoding()
+_ICON_SIDE = 64
+"""Up to this side a picture is stored without loss: it is small anyway, and is shown enlarged."""
+
+
+def data_uri(image: Image.Image, encoding: Encoding = LOSSLESS) -> str:
+    """Encode as a data URI: PNG without loss, or WebP where ``encoding`` has a quality for photos."""
+    picture = to_rgb(image)
+    if encoding.largest_side is not None and max(picture.size) > encoding.largest_side:
+        picture = fit(picture, encoding.largest_side, encoding.largest_side)
     held = io.BytesIO()
-    to_rgb(image).save(held, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+    few_colours = encoding.quality is None or max(picture.size) <= _ICON_SIDE or picture.getcolors(256) is not None
+    if few_colours:
+        picture.save(held, "PNG", optimize=True)
+    else:
+        picture.save(held, "WEBP", quality=encoding.quality, method=4)
+    kind = "png" if few_colours else "webp"
+    return f"data:image/{kind};base64," + base64.b64encode(held.getvalue()).decode("ascii")
 
 
-def image_tag(image: Image.Image, words: str) -> str:
+def image_tag(image: Image.Image, words: str, encoding: Encoding = LOSSLESS) -> str:
     """Build an ``<img>`` with its alternative text and its size, so that the page does not jump while it loads."""
     pixels = ' class="pixels"' if max(image.size) <= PIXEL_ART_SIDE else ""
-    return f'<img{pixels} src="{data_uri(image)}" alt="{escape(words)}" width="{image.width}" height="{image.height}">'
+    source = data_uri(image, encoding)
+    return f'<img{pixels} src="{source}" alt="{escape(words)}" width="{image.width}" height="{image.height}">'
 
 
 def section(title: str, inside: str, note: str = "") -> Block:
@@ -45,12 +70,16 @@ def heading(title: str, subtitle: str = "") -> Block:
     return Block(f"<header><h1>{escape(title)}</h1>{small}</header>")
 
 
+def _breakable(words: str) -> str:
+    """Escape, and let paths break where paths divide."""
+    return escape(words).replace("/", "/<wbr>").replace("_", "_<wbr>")
+
+
 def facts(values: Mapping[str, object], title: str = "Facts") -> Block:
     """List short facts: data set, method, images seen, hours, device, seed, version."""
     cells = ""
     for key, value in values.items():
-        words = escape(str(value)).replace("/", "/<wbr>").replace("_", "_<wbr>")  # paths break where paths divide
-        cells += f"<div><dt>{escape(key)}</dt><dd>{words}</dd></div>"
+        cells += f"<div><dt>{escape(key)}</dt><dd>{_breakable(str(value))}</dd></div>"
     return section(title, f'<div class="card"><dl class="facts">{cells}</dl></div>')
 
 
@@ -60,25 +89,73 @@ def gallery(
     *,
     title: str = "Examples",
     note: str = "",
+    encoding: Encoding = LOSSLESS,
 ) -> Block:
     """Show examples, one per row: input, translation, truth, selected queries, ...
 
     Raises:
         ConfigError: a row has more or fewer pictures than there are columns.
     """
-    head = '<th class="name" scope="col"></th>' + "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    return section(title, f'<div class="card scroll">{_picture_table(columns, rows, encoding)}</div>', note)
+
+
+def filmstrips(
+    strips: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Image.Image | None]]]],
+    *,
+    title: str = "Samples over training",
+    note: str = "",
+    encoding: Encoding = LOSSLESS,
+) -> Block:
+    """Show pictures over time, one strip per run: its name, the words over its columns, its rows of pictures.
+
+    Raises:
+        ConfigError: a row has more or fewer pictures than its strip has columns.
+    """
+    inside = ""
+    for name, columns, rows in strips:
+        table = _picture_table(columns, [("", row) for row in rows], encoding)
+        inside += f'<div class="card strip"><h3>{escape(name)}</h3><div class="scroll">{table}</div></div>'
+    return section(title, inside, note)
+
+
+def _picture_table(
+    columns: Sequence[str], rows: Iterable[tuple[str, Sequence[Image.Image | None]]], encoding: Encoding
+) -> str:
+    """Build a table of pictures; rows without names have no column for them."""
+    rows = list(rows)
+    named = any(name for name, _ in rows)
+    head = '<th class="name" scope="col"></th>' * named
+    head += "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = ""
-    for name, images in rows:
+    for number, (name, images) in enumerate(rows):
         if len(images) != len(columns):
             raise ConfigError(f"gallery row '{name}' has {len(images)} pictures for {len(columns)} columns")
         cells = "".join(
-            f"<td>{image_tag(image, f'{name}: {column}') if image is not None else ''}</td>"
+            f"<td>{image_tag(image, f'{name or number + 1}: {column}', encoding) if image is not None else ''}</td>"
             for column, image in zip(columns, images, strict=True)
         )
-        body += f'<tr><td class="name">{escape(name)}</td>{cells}</tr>'
-    many = " many" if len(columns) > 5 else ""
-    table = f'<table class="gallery{many}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return section(title, f'<div class="card scroll">{table}</div>', note)
+        label = f'<td class="name">{escape(name)}</td>' if named else ""
+        body += f"<tr>{label}{cells}</tr>"
+    many = f' many" style="--columns: {len(columns)}' if len(columns) > 5 else ""
+    return f'<table class="gallery{many}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str, note: str = "") -> Block:
+    """Print words in rows and columns; the first column names the rows.
+
+    Raises:
+        ConfigError: a row has more or fewer cells than ``head``.
+    """
+    body = ""
+    for row in rows:
+        if len(row) != len(head):
+            raise ConfigError(f"table row '{row[0] if row else ''}' has {len(row)} cells for {len(head)} columns")
+        first, *others = (_breakable(str(value)) for value in row)
+        body += f'<tr><th scope="row">{first}</th>{"".join(f"<td>{words}</td>" for words in others)}</tr>'
+    top = "".join(f'<th scope="col">{escape(words)}</th>' for words in head)
+    many = " many" if len(head) > 6 else ""
+    inside = f'<table class="words{many}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return section(title, f'<div class="card scroll">{inside}</div>', note)
 
 
 def figure(image: Image.Image, caption: str, *, title: str = "Picture") -> Block:

@@ -10,10 +10,17 @@ from unpaired.errors import ConfigError
 
 PALETTE = ("#3d85c6", "#e0791f", "#2f9e6e", "#a86bd1", "#d9485f", "#1fa3b3", "#a3912a", "#8a8f98")
 """Middle tones, told apart on white and on near-black paper."""
+DASHES = ("", "7 4", "2 4")
+"""Past the last colour they begin again with other dashes."""
 MOST_POINTS = 600
 """Longer series keep the lowest and highest point of each bucket, so a spike never vanishes."""
 
 Point = tuple[float, float]
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and dashes of a series."""
+    return PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
 
 
 def _drawable(value: float) -> bool:
@@ -151,8 +158,9 @@ def _axes(frame: _Frame, x_label: str, y_label: str) -> list[str]:
     return parts
 
 
-def _line(points: Sequence[Point], frame: _Frame, colour: str, opacity: float, stroke: float) -> str:
+def _line(points: Sequence[Point], frame: _Frame, colour: str, opacity: float, stroke: float, dashes: str = "") -> str:
     parts = []
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     for run in _runs(points):
         if len(run) == 1:
             x, y = run[0]
@@ -164,21 +172,23 @@ def _line(points: Sequence[Point], frame: _Frame, colour: str, opacity: float, s
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in run)
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{stroke}" '
-            f'stroke-opacity="{opacity}" stroke-linejoin="round" stroke-linecap="round"/>'
+            f'stroke-opacity="{opacity}" stroke-linejoin="round" stroke-linecap="round"{dashed}/>'
         )
     return "".join(parts)
 
 
-def _legend(names: Sequence[tuple[str, str]], width: int, top: float) -> tuple[list[str], float]:
+def _legend(names: Sequence[tuple[str, str, str]], width: int, top: float) -> tuple[list[str], float]:
     """Place names in rows; widths are estimated (7.2 px a letter), as SVG cannot measure text without a script."""
     parts, x, y = [], 58.0, top
-    for words, colour in names:
+    for words, colour, dashes in names:
         needed = 34 + 7.2 * len(words)
         if x > 58.0 and x + needed > width:
             x, y = 58.0, y + 18
+        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
         parts.append(
             f'<line x1="{x:.0f}" x2="{x + 16:.0f}" y1="{y - 4:.0f}" y2="{y - 4:.0f}" stroke="{colour}" '
-            f'stroke-width="3" stroke-linecap="round"/><text x="{x + 22:.0f}" y="{y:.0f}">{escape(words)}</text>'
+            f'stroke-width="3" stroke-linecap="round"{dashed}/>'
+            f'<text x="{x + 22:.0f}" y="{y:.0f}">{escape(words)}</text>'
         )
         x += needed
     return parts, y
@@ -194,6 +204,9 @@ def curve_svg(
     log_y: bool = False,
     width: int = 500,
     height: int = 310,
+    places: Mapping[str, int] | None = None,
+    marks: Mapping[str, Point] | None = None,
+    standalone: bool = False,
 ) -> str:
     """Draw lines (x, y) as one inline SVG element that takes its ink from the text colour of the page.
 
@@ -205,7 +218,11 @@ def curve_svg(
         smoothing: Weight of the past in a moving average, [0, 1); the raw line stays visible, faint, behind it.
         log_y: Logarithmic vertical axis; values of 0 or less count as not drawable.
         width: Units of the view box; the element itself fills the width that it is given.
-        height: Units of the view box.
+        height: Units of the view box; it grows with a long legend.
+        places: Name -> number of its colour and dashes, so that a series looks alike in several charts; by default
+            its place in ``series``.
+        marks: Name -> one point of its series to ring, such as the best.
+        standalone: For a file of its own: dark ink on white paper and a size in pixels, as no page gives them.
 
     Raises:
         ConfigError: ``smoothing`` is outside [0, 1).
@@ -220,15 +237,20 @@ def curve_svg(
     legend = []
     for index, (name, points) in enumerate(usable.items()):
         missing = sum(not (_drawable(x) and _drawable(y)) for x, y in points)
-        legend.append((name + (f" ({missing} not drawable)" if missing else ""), PALETTE[index % len(PALETTE)]))
+        legend.append(
+            (name + (f" ({missing} not drawable)" if missing else ""), *_look((places or {}).get(name, index)))
+        )
     legend_parts, legend_bottom = _legend(legend, width, 44.0)
+    height += max(0, round(legend_bottom) - 62)  # more than two rows of names take no room from the lines
     frame = _Frame([x for x, _ in drawn], [y for _, y in drawn], width, height, round(legend_bottom + 16), log_y)
 
+    size = f'width="{width}" height="{height}" color="#202124"' if standalone else 'width="100%"'
     parts = [
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="100%" '
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size} '
         f'role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="13" '
         f'fill="currentColor">',
         f"<title>{escape(title)}</title>",
+        '<rect width="100%" height="100%" fill="#ffffff"/>' if standalone else "",
         f'<text x="58" y="20" font-size="15" font-weight="600">{escape(title)}</text>',
         *legend_parts,
         *_axes(frame, x_label, y_label),
@@ -237,8 +259,14 @@ def curve_svg(
         x, y = (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2
         parts.append(f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" fill-opacity="0.6">no values yet</text>')
     for index, (name, points) in enumerate(usable.items()):
-        colour = PALETTE[index % len(PALETTE)]
+        colour, dashes = _look((places or {}).get(name, index))
         if smoothing > 0:
             parts.append(_line(_thinned(points), frame, colour, 0.25, 1.0))
-        parts.append(_line(_thinned(averaged[name]), frame, colour, 1.0, 1.8))
+        parts.append(_line(_thinned(averaged[name]), frame, colour, 1.0, 1.8, dashes))
+        mark = (marks or {}).get(name)
+        if mark is not None and _drawable(mark[0]) and _drawable(mark[1]) and (not log_y or mark[1] > 1e-100):
+            parts.append(
+                f'<circle cx="{frame.x(mark[0]):.1f}" cy="{frame.y(mark[1]):.1f}" r="5.5" fill="none" '
+                f'stroke="{colour}" stroke-width="2"/>'
+            )
     return "".join(parts) + "</svg>"

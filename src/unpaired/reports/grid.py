@@ -55,7 +55,7 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font(size: float) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Pillow's own font: nothing to install."""
     return ImageFont.load_default(size=size)
 
@@ -68,7 +68,7 @@ def _shortened(words: str, width: int, size: int) -> str:
     return words.rstrip() + "…"
 
 
-def _wrapped(words: str, width: int, size: int, most_lines: int = 3) -> list[str]:
+def wrapped(words: str, width: int, size: int, most_lines: int = 3) -> list[str]:
     """Break after spaces, "-", "_" and "/" into at most three lines; what still does not fit ends in an ellipsis."""
     lines: list[str] = []
     for part in re.findall(r"[^\s_/-]*[\s_/-]+|[^\s_/-]+", words.strip()):
@@ -108,9 +108,9 @@ def image_grid(
         raise ConfigError(f"cell = {cell}: grid cells must be at least 8 px a side")
     size = font_size or max(11, min(28, cell // 8))
     line_height = round(size * 1.25)
-    headers = [_wrapped(name, cell, size) for name in columns]
+    headers = [wrapped(name, cell, size) for name in columns]
     header_height = max(len(lines) for lines in headers) * line_height + gutter if any(headers) else 0
-    labels = [_wrapped(label, max(cell, 96), size) for label in row_labels or []]
+    labels = [wrapped(label, max(cell, 96), size) for label in row_labels or []]
     label_width = max((int(font(size).getlength(line)) + 2 * gutter for lines in labels for line in lines), default=0)
 
     step = cell + gutter
@@ -152,3 +152,23 @@ def png_bytes(image: Image.Image) -> bytes:
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
     return held.getvalue()
+
+
+def grid_cells(picture: Image.Image, cell: int = 128, gutter: int = 6) -> list[list[Image.Image]]:
+    """Cut the cells out of a grid that ``image_grid`` drew without row labels: one list per column, top to bottom.
+
+    Returns:
+        An empty list when the picture does not have the measures of such a grid.
+    """
+    step = cell + gutter
+    columns, rows = (picture.width - gutter) // step, (picture.height - gutter) // step
+    header = picture.height - gutter - rows * step
+    if (picture.width - gutter) % step or columns < 1 or rows < 1 or header > 4 * 28 + gutter:
+        return []
+    return [
+        [
+            picture.crop((left, top, left + cell, top + cell))
+            for top in range(header + gutter, header + gutter + rows * step, step)
+        ]
+        for left in range(gutter, gutter + columns * step, step)
+    ]

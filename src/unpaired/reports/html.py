@@ -1,4 +1,7 @@
-"""One self-contained page: no script, no server, no second file, so that it can be mailed and opened anywhere."""
+"""One self-contained page: no server, no second file, so that it can be mailed and opened anywhere.
+
+A page has no script, or one inline script that is allowed by its digest; see ``script.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,25 @@ from pathlib import Path
 from unpaired.errors import UserError
 from unpaired.files import write_atomically
 from unpaired.reports.blocks import Block
+from unpaired.reports.script import script_for, source_of
 from unpaired.reports.style import STYLE
 
 
 def html_page(title: str, blocks: Iterable[Block], *, footer: str = "", language: str = "en") -> str:
-    """Wrap blocks into a whole HTML document."""
+    """Wrap blocks into a whole HTML document, with the scripts that they ask for and a policy that allows no other."""
     foot = f"<footer>{escape(footer)}</footer>" if footer else ""
     body = "\n".join(blocks)
+    script = script_for(body)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {source_of(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return (
         f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        f"style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n{foot}</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{body}\n{foot}</main>\n{f'<script>{script}</script>' if script else ''}</body>\n</html>\n"
     )
 
 

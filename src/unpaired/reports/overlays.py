@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,17 +80,28 @@ def draw_queries(
         )
     picture = fit(image, size, size)
     cell_x, cell_y = picture.width / width, picture.height / height
-    radius = max(1.6, min(7.0, 0.26 * min(cell_x, cell_y)))
-    ring = max(0.7, 0.3 * radius)
+    at = [((position % width + 0.5) * cell_x, (position // width + 0.5) * cell_y) for position in positions.tolist()]
+    return draw_dots(picture, at, max(1.6, min(7.0, 0.26 * min(cell_x, cell_y))), colour)
 
+
+def draw_dots(
+    picture: Image.Image,
+    centres: Sequence[tuple[float, float]],
+    radius: float,
+    colour: tuple[int, int, int] = QUERY_COLOUR,
+    rings: bool = True,
+) -> Image.Image:
+    """Draw dots of ``radius`` pixels at ``centres`` (x, y), by default with a white and a dark ring around each."""
+    ring = max(0.7, 0.3 * radius)
+    around = ((radius + 2 * ring, (20, 20, 24)), (radius + ring, (255, 255, 255))) if rings else ()
     fine = 4  # draw enlarged, shrink: smooth edges, which ImageDraw alone does not give
     layer = Image.new("RGBA", (picture.width * fine, picture.height * fine), (*colour, 0))
     draw = ImageDraw.Draw(layer)
-    for reach, fill in ((radius + 2 * ring, (20, 20, 24)), (radius + ring, (255, 255, 255)), (radius, colour)):
-        for position in positions.tolist():
-            x = (position % width + 0.5) * cell_x * fine
-            y = (position // width + 0.5) * cell_y * fine
-            draw.ellipse((x - reach * fine, y - reach * fine, x + reach * fine, y + reach * fine), fill=(*fill, 255))
+    for reach, fill in (*around, (radius, colour)):
+        for x, y in centres:
+            draw.ellipse(
+                ((x - reach) * fine, (y - reach) * fine, (x + reach) * fine, (y + reach) * fine), fill=(*fill, 255)
+            )
     result = picture.convert("RGBA")
     result.alpha_composite(layer.resize(picture.size, Image.Resampling.BOX))
     return result.convert("RGB")
@@ -105,6 +117,7 @@ def heat_map(
     opacity: float = 0.72,
     smooth: bool = False,
     value_range: tuple[float, float] | None = None,
+    bar: bool = True,
 ) -> Image.Image:
     """Lay the entropy of each position over the grey image: warm and bright = small entropy = most significant.
 
@@ -118,6 +131,7 @@ def heat_map(
         smooth: Blend between positions instead of showing each as the block that it is.
         value_range: Entropies at the two ends of the colour bar, to share one scale between pictures; by default the
             smallest and largest finite value here.
+        bar: Add the colour bar; without it the picture has the size of the map, for several that share one bar.
 
     Raises:
         ConfigError: ``significance`` is not a map.
@@ -127,8 +141,7 @@ def heat_map(
         values = values.reshape(height, width)
     if values.ndim != 2 or values.size == 0:
         raise ConfigError(f"significance must be a map (H, W), or (H * W,) with height and width, not {values.shape}")
-    finite = values[np.isfinite(values)]
-    low, high = value_range or ((float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0))
+    low, high = value_range or finite_range([values])
     span = high - low
     warmth = (high - values) / span if span > 0 else np.full_like(values, 0.5)
     colours = colour_map(np.nan_to_num(warmth, nan=0.0, posinf=1.0, neginf=0.0))
@@ -139,15 +152,41 @@ def heat_map(
     base = to_rgb(grey.point([round(GREY - 75 + level * 150 / 255) for level in range(256)]))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     blended = Image.blend(base, Image.fromarray(colours).resize(base.size, how), opacity)
-    return _with_colour_bar(blended, low, high, opacity)
+    return _with_colour_bar(blended, low, high, opacity) if bar else blended
+
+
+def finite_range(maps: Sequence[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value of several maps; (0, 0) where there is none.
+
+    >>> finite_range([[[1.0, math.inf]], [[3.0]]])
+    (1.0, 3.0)
+    """
+    finite = [values[np.isfinite(values)] for values in (_array(each).astype(np.float64) for each in maps)]
+    ends = [end for values in finite if values.size for end in (float(values.min()), float(values.max()))]
+    return (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+
+def nats(low: float, high: float) -> tuple[str, str]:
+    """Print both ends of a range of entropies with as many digits as tell them apart.
+
+    >>> nats(0.0, 5.54), nats(2.7180, 2.7183)
+    (('0.00', '5.54'), ('2.718000', '2.718300'))
+    """
+    digits = 2 if not (high > low) or high - low >= 0.1 else min(8, 2 - math.floor(math.log10(high - low)))
+    return f"{low:.{digits}f}", f"{high:.{digits}f}"
+
+
+def bar_colours(opacity: float = 0.72) -> list[tuple[int, int, int]]:
+    """The stops of the colour bar as they look over middle grey, from most to least significant."""
+    blended = opacity * _COLOUR_STOPS[::-1] + (1.0 - opacity) * GREY
+    return [(round(red), round(green), round(blue)) for red, green, blue in blended.tolist()]
 
 
 def _with_colour_bar(picture: Image.Image, low: float, high: float, opacity: float) -> Image.Image:
     """Add a strip at the right, as it looks over middle grey: small entropy on top, both ends in nats."""
     size = max(10, min(18, picture.height // 24))
     gap, bar_width = max(6, size // 2), size
-    digits = 2 if not (high > low) or high - low >= 0.1 else min(8, 2 - math.floor(math.log10(high - low)))
-    captions = [f"{low:.{digits}f} nats", f"{high:.{digits}f} nats"]
+    captions = [f"{end} nats" for end in nats(low, high)]
     text_width = int(max(font(size).getlength(words) for words in [*captions, "significant"]))
     strip = gap + bar_width + gap + text_width + gap
     result = Image.new("RGB", (picture.width + strip, picture.height), PAPER)

@@ -45,12 +45,19 @@ class ScoreRow:
     """Small words under the label, such as the number of images."""
     reference: bool = False
     """True for a floor or ceiling to compare with (real against real): never marked best, no gain."""
+    details: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Column key -> small words under the value, such as its spread or interval."""
 
 
 def _number(value: float, digits: int) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
     return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def _exact(value: float) -> str:
+    """All digits, as scripts read numbers."""
+    return repr(float(value)) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _gain(value: float, base: float, column: ScoreColumn) -> str:
@@ -87,6 +94,7 @@ def score_table(
     baseline: str | None = None,
     title: str = "Scores",
     note: str = "",
+    sortable: bool = False,
 ) -> Block:
     """Compare rows (untranslated input, translation, other runs) column by column; best marked, gain in words.
 
@@ -96,6 +104,8 @@ def score_table(
         baseline: Label of the row that gains are relative to; ``None`` takes the first row that is not a reference.
         title: Heading.
         note: Words under the table.
+        sortable: Headers become buttons: best first, then worst first, then as given. References take part, because a
+            floor and a ceiling say most in their place among the rows; rows without a value stay at the end.
 
     Raises:
         ConfigError: ``baseline`` is no row.
@@ -107,11 +117,12 @@ def score_table(
         raise ConfigError(f"baseline '{baseline}' is no row of the table; rows: {', '.join(labels)}")
     base_row = next((row for row in rows if row.label == baseline), None)
 
-    head = '<th scope="col"></th>'
+    head = f'<th scope="col">{"Name" if sortable else ""}</th>'
     for column in columns:
         arrow, words = ("↓", "lower is better") if column.better == "lower" else ("↑", "higher is better")
         unit = f", {escape(column.unit)}" if column.unit else ""
-        head += f'<th scope="col">{escape(column.label)}&nbsp;{arrow}<small>{words}{unit}</small></th>'
+        better = f' data-better="{column.better}"' if sortable else ""
+        head += f'<th scope="col"{better}>{escape(column.label)}&nbsp;{arrow}<small>{words}{unit}</small></th>'
     best = {column.key: _best(rows, column) for column in columns}
     body = ""
     for row in rows:
@@ -126,11 +137,17 @@ def score_table(
             marked = ' class="best"' if printed == best[column.key] and not row.reference else ""
             base = base_row.values.get(column.key) if base_row is not None and row is not base_row else None
             gain = _gain(value, base, column) if base is not None and not math.isnan(base) and not row.reference else ""
-            cells += f"<td{marked}>{printed}{gain}</td>"
+            small = f"<small>{escape(row.details[column.key])}</small>" if column.key in row.details else ""
+            exact = f' data-value="{_exact(value)}"' if sortable else ""
+            cells += f"<td{marked}{exact}>{printed}{small}{gain}</td>"
         kind = ' class="reference"' if row.reference else ""
         body += f"<tr{kind}>{cells}</tr>"
-    table = f'<table class="scores"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    asks = ' data-script="sort"' if sortable else ""
+    many = " many" if len(columns) > 5 else ""
+    table = f'<table class="scores{many}"{asks}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     inside = f'<div class="card scroll">{table}</div>'
+    if sortable:
+        inside += '<p class="note script-only" hidden>Click a header, or press Enter on it, to sort.</p>'
     protocols = [f"<li>{escape(column.label)}: {escape(column.protocol)}</li>" for column in columns if column.protocol]
     if protocols:
         inside += f'<ul class="protocols note">{"".join(protocols)}</ul>'

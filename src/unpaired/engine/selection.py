@@ -1,0 +1,130 @@
+"""Scores during training, and the weights that scored best: chosen honestly, because it is written down how."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from unpaired.engine.ema import EMA
+from unpaired.engine.monitors import Monitor
+from unpaired.errors import TrainingError
+from unpaired.files import write_atomically
+
+Weights = Literal["ema", "last"]
+_WORDS = {"ema": "average (EMA)", "last": "last"}
+
+
+class Scorer(Protocol):
+    """What scores translations during training; the engine knows neither images nor metrics.
+
+    Attributes:
+        best_by: Full name of the score that decides which weights are best.
+        lower_is_better: Its direction.
+        chosen_on: Which images were scored, in words.
+        images: How many translations are scored.
+    """
+
+    best_by: str
+    lower_is_better: bool
+    chosen_on: str
+    images: int
+
+    def __call__(
+        self, translate: Callable[[Tensor], Tensor], progress: Callable[[str, int, int], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Score what ``translate`` makes of held-out images: full name -> plain values, ``value`` among them."""
+        ...
+
+
+class Selection:
+    """Scores averaged and live weights every so many images and keeps the best of all.
+
+    Files in the run folder: ``scores.jsonl`` (one line per time and weights), ``weights/best.safetensors`` and
+    ``weights/best.json``, which says when, by which score and on which images it was chosen.
+    """
+
+    def __init__(self, run: Path, scorer: Scorer, ema: EMA, monitor: Monitor, every: int) -> None:
+        self._path, self._folder = run / "scores.jsonl", run / "weights"
+        self._scorer, self._ema, self._monitor, self._every = scorer, ema, monitor, every
+        self._best: float | None = None
+
+    def restore(self, seen: int) -> None:
+        """Forget what was scored after image ``seen``, from where training goes on."""
+        kept = []
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    if entry["images_seen"] <= seen:
+                        kept.append(line)
+                        self._is_best(entry["scores"])
+                except (ValueError, KeyError, TypeError):  # a line cut short by a crash
+                    continue
+            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+
+    def due(self, before: int, seen: int, total: int) -> bool:
+        """Whether the step from ``before`` to ``seen`` images is one after which to score; the last one is."""
+        return seen // self._every > before // self._every or seen >= total
+
+    def score(self, seen: int) -> None:
+        """Score both weights, write the lines, keep the weights if they are the best so far.
+
+        Raises:
+            TrainingError: A file cannot be written.
+        """
+        for weights in ("ema", "last"):
+            started = time.perf_counter()
+            with self._ema.applied() if weights == "ema" else nullcontext():
+                scores = self._scorer(self._monitor.translate, self._monitor.scoring)
+                kept = {key: value.detach().clone() for key, value in self._ema.live_weights().items()}
+            entry = {
+                "images_seen": seen,
+                "weights": weights,
+                "seconds": round(time.perf_counter() - started, 2),
+                "chosen_on": self._scorer.chosen_on,
+                "scores": scores,
+            }
+            best = self._is_best(scores)
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, allow_nan=False) + "\n")
+                if best:
+                    self._keep(seen, weights, kept)
+            except OSError as error:
+                raise TrainingError(
+                    f"cannot write the scores in {self._path.parent}: {error.strerror or error}"
+                ) from error
+            self._monitor.scores(seen, _WORDS[weights], scores, best=best)
+
+    def _is_best(self, scores: dict[str, dict[str, Any]]) -> bool:
+        value = float(scores[self._scorer.best_by]["value"])
+        if not torch.isfinite(torch.tensor(value)):
+            return False
+        signed = value if self._scorer.lower_is_better else -value
+        if self._best is not None and signed >= self._best:
+            return False
+        self._best = signed
+        return True
+
+    def _keep(self, seen: int, weights: str, tensors: dict[str, Tensor]) -> None:
+        assert self._best is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        plain = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        write_atomically(self._folder / "best.safetensors", safetensors_bytes(plain))
+        chosen = {
+            "images_seen": seen,
+            "weights": weights,
+            "score": self._scorer.best_by,
+            "value": self._best if self._scorer.lower_is_better else -self._best,
+            "chosen_on": self._scorer.chosen_on,
+            "images": self._scorer.images,
+        }
+        write_atomically(self._folder / "best.json", json.dumps(chosen, indent=2).encode())

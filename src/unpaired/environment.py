@@ -1,0 +1,41 @@
+"""What a record says of the machine and the code that made it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware, command and git state, as plain values."""
+    packages = ("unpaired", "torch", "lightning-fabric", "numpy", "pillow", "safetensors")
+    here = Path(__file__).parent
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "git": {"commit": _git(here, "rev-parse", "HEAD"), "changed": _git(here, "status", "--porcelain", "--", ".")},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()[:2000]

@@ -1,0 +1,220 @@
+"""Label maps in the colours of Cityscapes, and scores of a segmenter's labels against them.
+
+Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; colours and train ids are
+those of its published tools. Mean intersection over union (IoU), pixel accuracy and class accuracy follow the
+evaluation script of DRN (Yu, Koltun, Funkhouser 2017), which this field uses and calls "mAP", "pixAcc" and "classAcc".
+
+Shapes: B batch, H height, W width, N images, C the 19 classes (rows: truth, columns: prediction).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unpaired.errors import DataError
+from unpaired.metrics.resampling import drawn_counts, percentile_interval
+
+IGNORED = 255
+"""Train id of pixels that no score counts."""
+LABEL_MAP_DISTANCE = 24.0
+"""Largest Euclidean distance, in levels of 255, at which a pixel has an official colour; JPEG moves most by less."""
+LABEL_MAP_FIT = 0.6
+"""A set is taken for label maps if, on average, at least this share of its pixels has an official colour."""
+_PIXELS_PER_BLOCK = 1 << 18
+
+
+class LabelClass(NamedTuple):
+    """One official class; several may share a colour."""
+
+    name: str
+    colour: tuple[int, int, int]
+    train_id: int
+
+
+CITYSCAPES_CLASSES: tuple[LabelClass, ...] = (
+    LabelClass("road", (128, 64, 128), 0),
+    LabelClass("sidewalk", (244, 35, 232), 1),
+    LabelClass("building", (70, 70, 70), 2),
+    LabelClass("wall", (102, 102, 156), 3),
+    LabelClass("fence", (190, 153, 153), 4),
+    LabelClass("pole", (153, 153, 153), 5),
+    LabelClass("traffic light", (250, 170, 30), 6),
+    LabelClass("traffic sign", (220, 220, 0), 7),
+    LabelClass("vegetation", (107, 142, 35), 8),
+    LabelClass("terrain", (152, 251, 152), 9),
+    LabelClass("sky", (70, 130, 180), 10),
+    LabelClass("person", (220, 20, 60), 11),
+    LabelClass("rider", (255, 0, 0), 12),
+    LabelClass("car", (0, 0, 142), 13),
+    LabelClass("truck", (0, 0, 70), 14),
+    LabelClass("bus", (0, 60, 100), 15),
+    LabelClass("train", (0, 80, 100), 16),
+    LabelClass("motorcycle", (0, 0, 230), 17),
+    LabelClass("bicycle", (119, 11, 32), 18),
+    LabelClass("unlabeled", (0, 0, 0), IGNORED),
+    LabelClass("ego vehicle", (0, 0, 0), IGNORED),
+    LabelClass("rectification border", (0, 0, 0), IGNORED),
+    LabelClass("out of roi", (0, 0, 0), IGNORED),
+    LabelClass("static", (0, 0, 0), IGNORED),
+    LabelClass("dynamic", (111, 74, 0), IGNORED),
+    LabelClass("ground", (81, 0, 81), IGNORED),
+    LabelClass("parking", (250, 170, 160), IGNORED),
+    LabelClass("rail track", (230, 150, 140), IGNORED),
+    LabelClass("guard rail", (180, 165, 180), IGNORED),
+    LabelClass("bridge", (150, 100, 100), IGNORED),
+    LabelClass("tunnel", (150, 120, 90), IGNORED),
+    LabelClass("polegroup", (153, 153, 153), IGNORED),
+    LabelClass("caravan", (0, 0, 90), IGNORED),
+    LabelClass("trailer", (0, 0, 110), IGNORED),
+    LabelClass("license plate", (0, 0, 142), IGNORED),
+)
+"""The 19 scored classes in the order of their train ids, then those that are ignored. Where two share a colour (pole
+and polegroup, car and license plate) the first row is what the colour means."""
+
+CLASS_NAMES = tuple(row.name for row in CITYSCAPES_CLASSES if row.train_id != IGNORED)
+NUM_CLASSES = len(CLASS_NAMES)
+
+_TRAIN_ID_OF = {row.colour: row.train_id for row in reversed(CITYSCAPES_CLASSES)}  # reversed: the first row wins
+_COLOURS = torch.tensor([row.colour for row in CITYSCAPES_CLASSES], dtype=torch.float32)
+_TRAIN_IDS = torch.tensor([_TRAIN_ID_OF[row.colour] for row in CITYSCAPES_CLASSES])
+
+
+def _nearest_colours(images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Row of ``CITYSCAPES_CLASSES`` and squared distance in levels of every pixel: two (B, H, W)."""
+    if images_B3HW.ndim != 4 or images_B3HW.shape[1] != 3:
+        raise DataError(f"label maps must be colour images (B, 3, H, W), not {tuple(images_B3HW.shape)}")
+    batch, _, height, width = images_B3HW.shape
+    # Whole levels make the distances whole numbers under 2^24: exact in float32, so that ties go to the first row.
+    levels = ((images_B3HW.detach().float() + 1.0) * 127.5).round().clamp(0.0, 255.0).permute(0, 2, 3, 1).reshape(-1, 3)
+    colours = _COLOURS.to(levels.device)
+    rows, squares = [], []
+    for block in levels.split(_PIXELS_PER_BLOCK):
+        offset = torch.addmm(colours.square().sum(1), block, colours.T, alpha=-2.0)
+        nearest = offset.min(1)
+        rows.append(nearest.indices)
+        squares.append(nearest.values + block.square().sum(1))
+    shape = (batch, height, width)
+    return torch.cat(rows).view(shape), torch.cat(squares).view(shape)
+
+
+def snap_labels(images_B3HW: Tensor) -> Tensor:
+    """Read label maps in [-1, 1]: the train id of the nearest official colour, ``IGNORED`` for void ones.
+
+    >>> snap_labels(torch.tensor([128.0, 66.0, 125.0]).view(1, 3, 1, 1) / 127.5 - 1.0)  # nearly road
+    tensor([[[0]]])
+
+    Returns:
+        (B, H, W) int64, on the device of the images.
+
+    Raises:
+        DataError: The images are not (B, 3, H, W).
+    """
+    rows, _ = _nearest_colours(images_B3HW)
+    return _TRAIN_IDS.to(rows.device)[rows]
+
+
+def label_map_fit(images_B3HW: Tensor) -> list[float]:
+    """Share of each image's pixels within ``LABEL_MAP_DISTANCE`` of an official colour: near 1 for label maps.
+
+    Images whose mean is under ``LABEL_MAP_FIT`` are no Cityscapes label maps.
+
+    Raises:
+        DataError: The images are not (B, 3, H, W).
+    """
+    _, squares = _nearest_colours(images_B3HW)
+    return (squares <= LABEL_MAP_DISTANCE**2).double().flatten(1).mean(1).tolist()
+
+
+def confusion_matrices(truth_BHW: Tensor, predicted_BHW: Tensor) -> Tensor:
+    """Count pixels by true and predicted class, per image: (B, 19, 19) int64 on the CPU.
+
+    Pixels whose truth is ``IGNORED`` are left out, whatever was predicted there.
+
+    Raises:
+        DataError: The shapes differ, or an id is outside 0..18.
+    """
+    if truth_BHW.ndim != 3 or truth_BHW.shape != predicted_BHW.shape:
+        raise DataError(
+            f"label maps must be two batches of one shape (B, H, W), not {tuple(truth_BHW.shape)} "
+            f"and {tuple(predicted_BHW.shape)}"
+        )
+    result = torch.zeros(len(truth_BHW), NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
+    for index, (truth, predicted) in enumerate(zip(truth_BHW.cpu(), predicted_BHW.cpu(), strict=True)):
+        counted = truth != IGNORED
+        true_ids, predicted_ids = truth[counted].long(), predicted[counted].long()
+        for what, ids in (("true", true_ids), ("predicted", predicted_ids)):
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < NUM_CLASSES:
+                raise DataError(
+                    f"image {index} has {what} class ids from {int(ids.min())} to {int(ids.max())}; "
+                    f"expected train ids 0 to {NUM_CLASSES - 1}"
+                )
+        cells = torch.bincount(true_ids * NUM_CLASSES + predicted_ids, minlength=NUM_CLASSES**2)
+        result[index] = cells.view(NUM_CLASSES, NUM_CLASSES)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationScores:
+    """Shares between 0 and 1."""
+
+    mean_iou: float
+    pixel_accuracy: float
+    class_accuracy: float
+    per_class: dict[str, float]
+    """IoU by class name, of the classes that ``mean_iou`` is the mean of."""
+    intervals: dict[str, tuple[float, float]]
+    """95 % bootstrap over images, keyed by the three names above; empty if it was not asked for or N = 1."""
+
+
+def _scores(counts_RCC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """IoU per class (R, C), then mean IoU, pixel accuracy and class accuracy, each (R,); nan where undefined."""
+    right = np.diagonal(counts_RCC, axis1=1, axis2=2)
+    true, predicted = counts_RCC.sum(2), counts_RCC.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = right / (true + predicted - right)
+        recall = right / true
+        pixel_accuracy = right.sum(1) / true.sum(1)
+    return iou, _mean_of_known(iou), pixel_accuracy, _mean_of_known(recall)
+
+
+def _mean_of_known(values_RC: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values_RC)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values_RC, 0.0).sum(1) / known.sum(1)
+
+
+def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int = 0) -> SegmentationScores:
+    """Score the confusion matrices of N images, added up over the images as in the DRN script.
+
+    Classes in the means, by that script's rule (nanmean over 0 / 0): ``mean_iou`` leaves out a class that occurs
+    neither in the truth nor in the prediction, and counts one that was predicted but never true as 0;
+    ``class_accuracy`` leaves out every class that is never true.
+
+    Args:
+        confusion_NCC: From ``confusion_matrices``, one per image.
+        resamples: Of whole images, for the intervals; 0 leaves them out.
+        seed: Chooses the resamples.
+
+    Raises:
+        DataError: No image, or no pixel of a scored class.
+    """
+    if confusion_NCC.ndim != 3 or confusion_NCC.shape[1] != confusion_NCC.shape[2]:
+        raise DataError(f"segmentation scores need matrices (N, C, C), not {tuple(confusion_NCC.shape)}")
+    counts = confusion_NCC.cpu().double().numpy()
+    if counts.sum() == 0:
+        raise DataError("segmentation scores: no pixel of the label maps belongs to one of the 19 scored classes")
+    iou, *whole = _scores(counts.sum(0, keepdims=True))
+    drawn = drawn_counts(len(counts), resamples if len(counts) > 1 else 0, np.random.default_rng(seed))
+    _, *resampled = _scores((drawn @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
+    known = [values[~np.isnan(values)] for values in resampled]  # a resample of nothing but void pixels has no score
+    parts = ("mean_iou", "pixel_accuracy", "class_accuracy")
+    intervals = {part: percentile_interval(values) for part, values in zip(parts, known, strict=True) if len(values)}
+    names = CLASS_NAMES if counts.shape[1] == NUM_CLASSES else tuple(map(str, range(counts.shape[1])))
+    per_class = {name: float(value) for name, value in zip(names, iou[0], strict=True) if not np.isnan(value)}
+    mean_iou, pixel_accuracy, class_accuracy = (float(values[0]) for values in whole)
+    return SegmentationScores(mean_iou, pixel_accuracy, class_accuracy, per_class, intervals)

@@ -1,0 +1,98 @@
+"""The Inception network of FID, run by torch-fidelity: 2048 features of the TensorFlow graph of 2015."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.errors import BackendError
+from unpaired.networks.weights import WeightsFile
+
+URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+"""Names under which torch-fidelity and pytorch-fid keep the file; it is the same one."""
+_DIGEST = "6726825d"
+
+
+def cached() -> Path:
+    """Where torch-fidelity looks for its download."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / FILES[0]
+
+
+def _find() -> Path | None:
+    if importlib.util.find_spec("torch_fidelity") is None:
+        return None  # the weights alone are of no use
+    return next((path for path in (cached().with_name(name) for name in FILES) if path.is_file()), None)
+
+
+WEIGHTS = WeightsFile(
+    "Inception-v3 of FID",
+    f"Download {URL} and pass --weights inception=PATH, or put it where torch-fidelity and torchmetrics look "
+    f"({cached()}), or allow the download.",
+    _find,
+)
+PROTOCOL = (
+    "images rounded to 8 bits, resized to 299 x 299 as TensorFlow 1 does (bilinear, no anti-aliasing), by "
+    "torch-fidelity; 2048 pooled features of the graph of 2015-12-05"
+)
+
+
+class Inception(nn.Module):
+    """Images (B, 3, H, W) in [-1, 1] -> pooled features (B, 2048).
+
+    Args:
+        extractor: ``FeatureExtractorInceptionV3`` of torch-fidelity, which takes uint8 and resizes itself.
+    """
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        levels = ((images_BCHW.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return self.extractor(levels)[0]
+
+
+def load(path: Path | None = None) -> Inception:
+    """The network with the weights of ``path``, or of torch hub's cache.
+
+    Raises:
+        BackendError: torch-fidelity is not installed, or the weights are missing or something else.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise BackendError(
+            f"{WEIGHTS.title} is run by torch-fidelity, which cannot be imported ({error}); "
+            'pip install "unpaired[metrics]"'
+        ) from error
+    found = WEIGHTS.locate(path)
+    # torch-fidelity unpickles without restraint, so it gets tensors that were read safely.
+    safe = io.BytesIO()
+    torch.save(WEIGHTS.read(found), safe)
+    safe.seek(0)
+    try:
+        return Inception(FeatureExtractorInceptionV3("unpaired", ["2048"], feature_extractor_weights_path=safe)).eval()
+    except RuntimeError as error:  # load_state_dict found other names or shapes
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise WEIGHTS.wrong(found, f"other names or shapes ({' '.join(lines)[:200]})") from error
+
+
+def download() -> Path:
+    """Fetch the weights to where torch-fidelity keeps them.
+
+    Raises:
+        BackendError: That failed.
+    """
+    path = cached()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(URL, str(path), hash_prefix=_DIGEST)
+    except (OSError, RuntimeError) as error:  # no network or space; another file than the published one
+        reason = f"the weights of {WEIGHTS.title} could not be downloaded ({error})"
+        raise BackendError(f"{path}: {reason}. {WEIGHTS.how_to_get}") from error
+    return path

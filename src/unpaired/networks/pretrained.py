@@ -1,0 +1,104 @@
+"""The table of pretrained networks that scores ask for, and how they are loaded.
+
+Images are always (B, 3, H, W) in [-1, 1]; each network resizes and scales them itself, as ``protocol`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.errors import ConfigError, nearest
+from unpaired.networks import drn, efficientnet_lite, espnet, inception, mobilenet, st_lpips
+from unpaired.networks.weights import WeightsFile, file_digest
+
+Kind = Literal["features", "segmenter", "distance"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One row of the table."""
+
+    name: str
+    title: str
+    kind: Kind
+    """``features``: images -> (B, D). ``segmenter``: train ids (B, H, W). ``distance``: two of them -> (B,)"""
+    protocol: str
+    """In words: the size and how images are resized to it, how they are scaled, which layer is read."""
+    load: Callable[[Path | None], nn.Module]
+    """Loads a file; ``None`` is the usual place."""
+    find: Callable[[], Path | None]
+    """The usual place if the file lies there now. It downloads nothing."""
+    how_to_get: str
+    download: Callable[[], Path] | None = None
+    """Fetches the file to its usual place, for networks whose library does that."""
+
+
+def _row(
+    name: str,
+    kind: Kind,
+    weights: WeightsFile,
+    protocol: str,
+    load: Callable[[Path | None], nn.Module],
+    download: Callable[[], Path] | None = None,
+) -> Pretrained:
+    return Pretrained(name, weights.title, kind, protocol, load, weights.find, weights.how_to_get, download)
+
+
+_ROWS = (
+    _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load),
+    _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load),
+    _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download),
+    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load),
+    _row("drn_d_22", "segmenter", drn.WEIGHTS, drn.PROTOCOL, drn.load),
+    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load),
+)
+PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network in evaluation mode, without gradients, on its device."""
+
+    name: str
+    title: str
+    kind: Kind
+    protocol: str
+    digest: str
+    """The first 16 hex digits of the SHA-256 of the file that it was loaded from."""
+    module: nn.Module
+
+    def __call__(self, images_BCHW: Tensor, *more: Tensor) -> Tensor:
+        """What ``kind`` says, without autograd. The caller deals large sets out in chunks."""
+        with torch.no_grad():
+            return self.module(images_BCHW, *more)
+
+
+def load_pretrained(
+    name: str, path: Path | None = None, device: torch.device | str = "cpu", allow_download: bool = False
+) -> LoadedNetwork:
+    """Load a network of the table.
+
+    Args:
+        path: Its weights; ``None`` takes those in the usual place.
+        allow_download: Fetch weights that are not there, where a library offers them.
+
+    Raises:
+        ConfigError: There is no network of that name.
+        BackendError: A package or the weights are missing, or the file is something else; the message says what to do.
+    """
+    if name not in PRETRAINED:
+        known = ", ".join(PRETRAINED)
+        raise ConfigError(f"there is no pretrained network '{name}'{nearest(name, PRETRAINED)}; known: {known}")
+    row = PRETRAINED[name]
+    path = Path(path) if path is not None else row.find()
+    if path is None and allow_download and row.download is not None:
+        path = row.download()
+    module = row.load(path).requires_grad_(False).eval().to(device)
+    assert path is not None  # load() has raised otherwise, and has said more than could be said here
+    return LoadedNetwork(row.name, row.title, row.kind, row.protocol, file_digest(path), module)

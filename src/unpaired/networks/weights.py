@@ -1,0 +1,126 @@
+"""Files of pretrained weights: where they lie, reading them without running code, clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.errors import BackendError
+
+_COUNTER = "num_batches_tracked"
+"""Buffers of batch normalisation that old files lack and inference does not use."""
+
+
+def find_in_package(package: str, *parts: str) -> Path | None:
+    """A file inside an installed package, which is not imported; ``None`` where either is missing.
+
+    >>> find_in_package("no_such_package", "weights.pth") is None
+    True
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    folders = spec.submodule_search_locations if spec is not None else None
+    found = (Path(folder, *parts) for folder in folders or ())
+    return next((path for path in found if path.is_file()), None)
+
+
+def nowhere() -> Path | None:
+    """The usual place of weights that have none."""
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The file of one network."""
+
+    title: str
+    """The network, in words."""
+    how_to_get: str
+    """One sentence that says how to get the file."""
+    find: Callable[[], Path | None] = nowhere
+    """Returns the file's usual place if it lies there now."""
+
+    def locate(self, path: Path | None) -> Path:
+        """``path``, or the usual place.
+
+        Raises:
+            BackendError: There is no such file.
+        """
+        found = path if path is not None else self.find()
+        if found is None:
+            raise BackendError(f"the weights of {self.title} are not on this machine. {self.how_to_get}")
+        if not found.is_file():
+            what = "is a folder" if found.is_dir() else "does not exist"
+            raise BackendError(f"{found} {what}; the weights of {self.title} were to be read there. {self.how_to_get}")
+        return found
+
+    def wrong(self, path: Path, reason: str) -> BackendError:
+        """The error for a file that holds something else."""
+        return BackendError(f"{path}: not the weights of {self.title}: {reason}. {self.how_to_get}")
+
+    def read(self, path: Path) -> dict[str, Tensor]:
+        """The state dict of a ``torch.save`` file: names -> tensors. No code of the file is run.
+
+        A checkpoint that holds one as ``state_dict`` is unwrapped, the prefix ``module.`` of parallel training cut off.
+
+        Raises:
+            BackendError: It is not such a file, or holds values that are not finite.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds, depending on where a file is damaged
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise self.wrong(path, f"it cannot be read as plain tensors ({first.split('. ')[0][:160]})") from error
+        if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+            state = state["state_dict"]
+        if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):
+            raise self.wrong(path, "it holds no state dict (names with tensors)")
+        broken = next((name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()), None)
+        if broken is not None:
+            raise self.wrong(path, f"'{broken}' has values that are not finite")
+        return {str(name).removeprefix("module."): x for name, x in state.items()}
+
+    def check(self, path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+        """Compare names and shapes with those that the network has; counters of batch normalisation do not matter.
+
+        Raises:
+            BackendError: Some are missing, too many, or of another shape.
+        """
+        names, wanted = ({name for name in x if not name.endswith(_COUNTER)} for x in (state, shapes))
+        reshaped = sorted(name for name in names & wanted if state[name].shape != shapes[name])
+        reasons = [
+            f"{len(found)} {what} ({', '.join(map(repr, found[:3]))}{', ...' if found[3:] else ''})"
+            for what, found in (
+                (f"of {len(wanted)} names missing", sorted(wanted - names)),
+                ("unknown names", sorted(names - wanted)),
+                ("tensors of another shape", reshaped),
+            )
+            if found
+        ]
+        if reasons:
+            raise self.wrong(path, "; ".join(reasons))
+
+    def load_into(self, module: nn.Module, path: Path, optional: Collection[str] = ()) -> None:
+        """Load a file whose names and shapes are exactly those of ``module``; ``optional`` ones may be missing.
+
+        Raises:
+            BackendError: They are not, or the file cannot be read.
+        """
+        state = self.read(path)
+        shapes = {name: x.shape for name, x in module.state_dict().items()}
+        self.check(path, state, {name: x for name, x in shapes.items() if name in state or name not in optional})
+        module.load_state_dict(state, strict=False)  # checked above; only counters can differ

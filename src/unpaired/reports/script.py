@@ -1,0 +1,77 @@
+"""The inline scripts of a report: tables that sort, a viewer of heat maps. A page carries only those that it uses.
+
+A block asks for one with ``data-script="NAME"`` on an element of its own; ``html.html_page`` allows exactly that text
+by its SHA-256, so that nothing else on the page can run. Without a script every block still shows all that it has.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+_SORT = """
+for (const table of document.querySelectorAll('table[data-script="sort"]')) {
+  const body = table.tBodies[0], original = Array.from(body.rows), headers = Array.from(table.tHead.rows[0].cells);
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    return column === 0 ? cell.firstChild.textContent.trim()
+      : cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+  };
+  const compare = (a, b) => typeof a === 'string' ? a.localeCompare(b, 'en', {numeric: true}) : a < b ? -1 : +(a > b);
+  headers.forEach((header, column) => {
+    const button = document.createElement('button');
+    const lowFirst = header.dataset.better !== 'higher';
+    button.type = 'button';
+    button.append(...header.childNodes);
+    header.append(button);
+    button.addEventListener('click', () => {
+      const first = lowFirst ? 'ascending' : 'descending', second = lowFirst ? 'descending' : 'ascending';
+      const before = header.getAttribute('aria-sort');
+      const order = before === null ? first : before === first ? second : null;
+      headers.forEach((other) => other.removeAttribute('aria-sort'));
+      if (order !== null) header.setAttribute('aria-sort', order);
+      const known = (row) => value(row, column) !== null;
+      const rows = order === null ? original : original.filter(known).sort((a, b) =>
+        (order === 'ascending' ? 1 : -1) * compare(value(a, column), value(b, column))
+      ).concat(original.filter((row) => !known(row)));
+      body.append(...rows);
+    });
+  });
+  for (const hint of table.closest('section').querySelectorAll('.script-only')) hint.hidden = false;
+}
+"""
+
+_VIEWER = """
+for (const viewer of document.querySelectorAll('[data-script="viewer"]')) {
+  const panels = Array.from(viewer.querySelectorAll('.panel'));
+  const chosen = (kind) => {
+    const input = viewer.querySelector(`input[data-kind="${kind}"]:checked`);
+    return input === null ? '0' : input.value;
+  };
+  const show = () => {
+    const image = chosen('image'), tap = chosen('tap');
+    for (const panel of panels) panel.hidden = panel.dataset.image !== image || panel.dataset.tap !== tap;
+  };
+  viewer.querySelector('.controls').hidden = false;
+  viewer.addEventListener('change', show);
+  show();
+}
+"""
+
+SCRIPTS = {"sort": _SORT, "viewer": _VIEWER}
+"""Value of ``data-script`` -> the script that serves all elements that carry it."""
+
+
+def script_for(body: str) -> str:
+    """Join the scripts that the blocks of a page ask for; empty when none does.
+
+    What people typed cannot ask: the building blocks escape quotation marks.
+    """
+    used = [script for name, script in SCRIPTS.items() if f'data-script="{name}"' in body]
+    return "'use strict';" + "".join(f"{{{script}}}" for script in used) if used else ""
+
+
+def source_of(script: str) -> str:
+    """Return the source expression that allows ``script``, and nothing else, in a Content-Security-Policy."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'" if script else "'none'"

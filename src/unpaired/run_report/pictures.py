@@ -1,0 +1,179 @@
+"""What a report shows of each run: translations, significance, sample grids over training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from unpaired.data import DataConfig, load_for_protocol, tensor_to_image
+from unpaired.errors import ConfigError
+from unpaired.inference import Translator
+from unpaired.reports import Panel, View, grid_cells
+from unpaired.run_report.folders import RunFolder
+
+Weights = Literal["ema", "last", "best"]
+_USUAL_TAPS = ("block1", "block5")
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All pictures of the chosen images.
+
+    Attributes:
+        names: Stem of each image.
+        columns: Heading -> one picture per image: input, each run, and the truth where it is known.
+        panels: One per image and tap, with a view per run; empty when no tap was asked for.
+        taps: The taps of the panels.
+    """
+
+    names: list[str]
+    columns: dict[str, list[Image.Image]]
+    panels: list[Panel]
+    taps: tuple[str, ...]
+
+
+def look(
+    runs: Sequence[RunFolder],
+    images: Sequence[Path],
+    truths: Mapping[Path, Path],
+    *,
+    taps: Sequence[str] | None = None,
+    weights: Weights = "ema",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Gallery:
+    """Translate the images with every run and see what its encoder finds significant.
+
+    Images are read as the field's protocol does: resized to the square that the training crops of each run had.
+
+    Args:
+        runs: At least one.
+        images: Source images.
+        truths: Source image -> its true translation; used when every image has one.
+        taps: Places of the encoder; unset takes those that select by significance, at most the last two. An empty
+            sequence leaves significance out.
+        weights: Which weights of the runs.
+        device: Where to run.
+        progress: Called with (translations done, all).
+
+    Raises:
+        CheckpointError: A run has no such weights.
+        ConfigError: A run has no such tap.
+        DataError: An image cannot be read.
+    """
+    chosen = tuple(taps) if taps is not None else _default_taps(runs)
+    translated: dict[str, list[Image.Image]] = {}
+    inputs: dict[str, list[Image.Image]] = {}
+    views: dict[tuple[int, str], list[View]] = {(number, tap): [] for number in range(len(images)) for tap in chosen}
+    for done, run in enumerate(runs):
+        translator = Translator.from_pretrained(run.path, weights=weights, device=device)
+        data = _reading(translator)
+        translated[run.name], inputs[run.name] = [], []
+        for number, path in enumerate(images):
+            source = load_for_protocol(path, data)
+            picture = tensor_to_image(source)
+            inputs[run.name].append(picture)
+            translated[run.name].append(tensor_to_image(translator.translate(source)))
+            for tap in chosen:
+                views[number, tap].append(_view(run, translator, source, picture, tap))
+            if progress is not None:
+                progress(done * len(images) + number + 1, len(runs) * len(images))
+    finest = max(runs, key=lambda run: inputs[run.name][0].size)
+    columns = {"input": inputs[finest.name], **translated}
+    if all(path in truths for path in images):
+        side = inputs[finest.name][0].width
+        data = DataConfig(
+            image_size=side, channels=finest.config.data.channels, background=finest.config.data.background
+        )
+        columns["truth"] = [tensor_to_image(load_for_protocol(truths[path], data)) for path in images]
+    stems = [path.stem for path in images]
+    names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
+    panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
+    return Gallery(names, columns, panels, chosen)
+
+
+def _reading(translator: Translator) -> DataConfig:
+    return DataConfig(image_size=translator.image_size, channels=translator.channels, background=translator.background)
+
+
+def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:
+    """The taps where any of the runs selects by significance, the last two; where none does, the paper's."""
+    selecting = [tuple(getattr(run.config.model, "attention_taps", ())) for run in runs]
+    found = list(dict.fromkeys(tap for taps in selecting for tap in taps[-2:]))
+    return tuple(found[:2]) or _USUAL_TAPS
+
+
+def _view(run: RunFolder, translator: Translator, source: Any, picture: Image.Image, tap: str) -> View:
+    try:
+        seen = translator.significance(source, tap)
+    except ConfigError as error:
+        raise ConfigError(f"{run.path}: {error}; choose others with --taps") from error
+    options = translator.method.selection(tap)
+    if options["significance"] == "random":
+        note = "sampled at random in training, seen through the paper's entropy"
+    else:
+        note = f"selects by {options['significance']}, {options['attention']}, {options['similarity']}"
+    return View(run.name, picture, seen.entropy.numpy(), seen.indices.numpy(), note)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Translations of the same images at several times of a training.
+
+    Attributes:
+        times: Images seen, one per column of translations.
+        rows: Per image: its input where the grids show it, then one picture per time.
+        has_input: Whether the first picture of a row is the input.
+    """
+
+    times: list[int]
+    rows: list[list[Image.Image | None]]
+    has_input: bool
+
+    @property
+    def heads(self) -> list[str]:
+        """Words over the columns."""
+        return ["input"] * self.has_input + [f"{time:,}" for time in self.times]
+
+
+def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int = 8, most_rows: int = 3) -> Strip | None:
+    """Take translations over training out of the sample grids of a run, evenly spaced, first and last included.
+
+    Args:
+        run: The run.
+        weights: The averaged or the live weights (there are no grids of the best ones: the averaged stand for them).
+        most_times: Columns at most.
+        most_rows: Images at most.
+
+    Returns:
+        ``None`` when the run has no readable sample grid.
+    """
+    found = run.samples()
+    count = min(most_times, len(found))
+    places = sorted({round(number * (len(found) - 1) / max(1, count - 1)) for number in range(count)})
+    times: list[int] = []
+    grids: list[list[list[Image.Image]]] = []
+    whole: list[Image.Image] = []
+    for time, path in (found[place] for place in places):
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except OSError:  # cut short by a full disk, or no picture at all
+            continue
+        times.append(time)
+        whole.append(picture)
+        grids.append(grid_cells(picture))
+    if not times:
+        return None
+    if any(len(grid) != len(grids[-1]) or len(grid) < 2 for grid in grids):  # not the grids of this version
+        return Strip(times, [list(whole)], has_input=False)
+    column = 2 if weights == "last" and len(grids[-1]) > 2 else 1
+    rows: list[list[Image.Image | None]] = []
+    for number in range(min(most_rows, len(grids[-1][0]))):
+        cells = [grid[column][number] if number < len(grid[column]) else None for grid in grids]
+        rows.append([grids[-1][0][number], *cells])
+    return Strip(times, rows, has_input=True)

@@ -1,0 +1,221 @@
+"""Held-out images, read once, and the scores of any number of translations of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unpaired.data import DataConfig, UnpairedFiles, pair_by_name
+from unpaired.errors import ConfigError, DataError
+from unpaired.metrics import METRICS, ImageSets, Score, evaluate_images, known_metrics, possible_metrics, why_not
+from unpaired.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
+from unpaired.scoring.images import ColourImages, ImageFiles, StoredImages, read_files
+from unpaired.scoring.networks import ScoringNetworks
+
+Paired = Literal["auto", "yes", "no"]
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
+
+
+class Evaluator:
+    """The held-out images of both domains and what it takes to score translations of the source.
+
+    Images are read as the field's protocol does, resized to the side of the training crop, and kept in bounded memory.
+
+    Args:
+        files: Held-out images of both domains.
+        data: ``image_size``, ``channels`` and ``background`` are used.
+        networks: Where the scores' networks come from.
+        names: Rows of ``METRICS`` to compute; ``None`` takes all that files and networks allow.
+        paired: Whether files of the same stem are input and truth; ``auto`` takes them as such when every source file
+            has a target file of its stem.
+        skip_bad: Leave out files that cannot be read.
+        seed: For metrics that draw at random.
+        intervals: Whether to compute confidence intervals.
+        report: Told what a person should know, one sentence at a time.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: An image cannot be read, the two folders hold the same images, or pairs were asked for and are none.
+        ConfigError: A metric is unknown, or the seed negative.
+        BackendError: A named metric needs weights that are not at hand.
+    """
+
+    def __init__(
+        self,
+        files: UnpairedFiles,
+        data: DataConfig,
+        networks: ScoringNetworks,
+        *,
+        names: Sequence[str] | None = None,
+        paired: Paired = "auto",
+        skip_bad: bool = False,
+        seed: int = 0,
+        intervals: bool = True,
+        report: Callable[[str], None] = lambda words: None,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> None:
+        if seed < 0:
+            raise ConfigError(f"seed must be 0 or greater, not {seed}")
+        self.names = None if names is None else known_metrics(names)
+        self.data, self.networks, self.seed, self.intervals, self.progress = data, networks, seed, intervals, progress
+        self.report = report
+        self._calls = networks.callables(self.names)
+        self.sources = self._read(files.source, "reading the source images", skip_bad)
+        self.targets = self._read(files.target, "reading the target images", skip_bad)
+        if self.sources.digest == self.targets.digest:
+            raise DataError(
+                f"{files.source[0].parent} and {files.target[0].parent} hold the same images, so there is nothing to "
+                "compare; give the folder of the source domain and that of the target domain"
+            )
+        self.inputs, self.reals = ColourImages(self.sources.images), ColourImages(self.targets.images)
+        self.truths = self._truths(paired)
+        shown = torch.stack([self.inputs[i] for i in range(min(4, len(self.inputs)))])
+        self.label_maps = min(label_map_fit(shown)) >= LABEL_MAP_FIT
+        self._known: dict[tuple[str, str], Tensor] = {}
+        translations = self._sets(self.inputs)
+        for name in self.names or ():
+            if reason := why_not(name, translations):
+                raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
+        self.left_out = {
+            name: reason for name in METRICS if self.names is None and (reason := why_not(name, translations))
+        }
+        """Rows of ``METRICS`` that are not computed -> why."""
+
+    @property
+    def stems(self) -> list[str]:
+        """Names of the source files without their suffixes."""
+        return [path.stem for path in self.sources.paths]
+
+    def translate(self, translate: Callable[[Tensor], Tensor], batch_size: int, what: str) -> StoredImages:
+        """Translate all source images; ``translate`` takes (B, C, H, W) in [-1, 1].
+
+        Raises:
+            ConfigError: ``batch_size`` is less than 1.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        made, total = StoredImages(), len(self.sources.images)
+        for start in range(0, total, batch_size):
+            for image in translate(torch.stack(self.sources.images[start : start + batch_size])):
+                made.append(image)
+            self.progress(f"translating: {what}", len(made), total)
+        return made
+
+    def score(self, made: Sequence[Tensor], what: str, *, files: ImageFiles | None = None) -> dict[str, Score]:
+        """Score translations of the sources, in their order.
+
+        Args:
+            made: (C, H, W) in [-1, 1] each.
+            what: Words for the progress.
+            files: The files that ``made`` was read from, if it was: their features are cached.
+        """
+        return self._score(self._sets(made), what, files)
+
+    def score_inputs(self) -> dict[str, Score]:
+        """Scores of the untranslated inputs: what a translator has to beat."""
+        return self.score(self.inputs, "untranslated input", files=self.sources)
+
+    def score_set(self, files: ImageFiles, what: str) -> dict[str, Score]:
+        """Scores of images that were made from no source, against the target domain."""
+        sets = replace(self._sets(ColourImages(files.images)), source=None, truth=None, label_maps=False)
+        return self._score(sets, what, files)
+
+    def score_truths(self) -> dict[str, Score]:
+        """What the segmenters make of the true photos, if the sources are label maps: the ceiling of their scores."""
+        if self.truths is None or not self.label_maps:
+            return {}
+        sets = self._sets(self.truths)
+        return self._measured(sets, [name for name in self._chosen(sets) if METRICS[name].label_maps], "real photos")
+
+    def read(self, paths: Sequence[Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
+        """Read more files in the way of this evaluation."""
+        return self._read(paths, f"reading {what}", skip_bad)
+
+    def _read(self, paths: Sequence[Path], stage: str, skip_bad: bool) -> ImageFiles:
+        done = 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            self.progress(stage, done, len(paths))
+
+        return read_files(paths, self.data, skip_bad=skip_bad, report=self.report, progress=one_more)
+
+    def _score(self, sets: ImageSets, what: str, files: ImageFiles | None) -> dict[str, Score]:
+        names = self._chosen(sets)
+        cached = [n for row in names for n in METRICS[row].networks if METRICS[row].against == "real"]
+        for network in dict.fromkeys(cached):
+            self._remember((network, "real"), self.targets)
+            if files is not None:
+                self._remember((network, files.digest), files)
+        known = {key: value for key, value in self._known.items() if key[1] == "real"}
+        if files is not None:
+            known |= {(name, "fake"): value for (name, of), value in self._known.items() if of == files.digest}
+        return self._measured(replace(sets, known=known), names, what)
+
+    def _sets(self, made: Sequence[Tensor]) -> ImageSets:
+        """``made`` in the place of the translations, beside everything that it can be compared with."""
+        return ImageSets(
+            made, self.reals, self.truths, self.inputs, self.label_maps, self._calls, intervals=self.intervals
+        )
+
+    def _chosen(self, sets: ImageSets) -> list[str]:
+        possible = possible_metrics(sets)
+        if self.names is None:
+            return possible
+        return [name for name in self.names if name in possible]
+
+    def _remember(self, key: tuple[str, str], files: ImageFiles) -> None:
+        if key not in self._known:
+            self.progress(f"features of {files.paths[0].parent.name}", 0, len(files.paths))
+            self._known[key] = self.networks.file_features(key[0], files)
+
+    def _measured(self, sets: ImageSets, names: Sequence[str], what: str) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        for number, name in enumerate(names):
+            self.progress(f"scoring: {what}, {METRICS[name].label}", number, len(names))
+            scores |= evaluate_images(sets, [name], self.seed)
+        self.progress(f"scoring: {what}", len(names), len(names))
+        return scores
+
+    def _truths(self, paired: Paired) -> Sequence[Tensor] | None:
+        """The target of each source file, when all of them have one of the same stem."""
+        if paired == "no":
+            return None
+        try:
+            pairs = dict(pair_by_name(self.sources.paths, self.targets.paths))
+        except DataError:  # a stem occurs twice, so these are no pairs
+            if paired == "yes":
+                raise
+            return None
+        alone = [path.name for path in self.sources.paths if path not in pairs]
+        if alone:
+            if paired == "yes":
+                raise DataError(
+                    f"paired scores need a target file with the stem of each source file, but {len(alone)} of "
+                    f"{len(self.sources.paths)} have none ({', '.join(alone[:3])}); rename them or drop --paired"
+                )
+            return None
+        place = {path: index for index, path in enumerate(self.targets.paths)}
+        return _Chosen(ColourImages(self.targets.images), [place[pairs[path]] for path in self.sources.paths])
+
+
+class _Chosen(Sequence[Tensor]):
+    """Some images of a set, in another order."""
+
+    def __init__(self, images: Sequence[Tensor], indices: Sequence[int]) -> None:
+        self._images, self._indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self._images[i] for i in self._indices[index]]
+        return self._images[self._indices[index]]

@@ -1,0 +1,72 @@
+"""Scores during training: a bounded number of held-out images, read once, and the same few scores each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unpaired.data import DataConfig, UnpairedFiles
+from unpaired.errors import ConfigError, nearest
+from unpaired.metrics import METRICS
+from unpaired.scoring.evaluator import Evaluator
+from unpaired.scoring.images import ColourImages
+from unpaired.scoring.networks import ScoringNetworks
+from unpaired.scoring.plain import score_values
+
+SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")
+"""Computed each time, where the images allow it; the first two choose the best weights when nobody says by which."""
+_BATCH = 8
+
+
+class HeldOutScorer:
+    """Scores what a network makes of held-out images; see ``engine.selection.Scorer``.
+
+    Args:
+        files: Held-out images of both domains.
+        data: How images are read.
+        most: Images of each domain that are used at most, evenly spaced by name.
+        by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
+        chosen_on: What the images are called.
+
+    Raises:
+        UserError: The images cannot be read, or the score that was asked for cannot be computed from them.
+    """
+
+    def __init__(self, files: UnpairedFiles, data: DataConfig, most: int, by: str, chosen_on: str) -> None:
+        if by != "auto" and by not in METRICS:
+            raise ConfigError(f"score_by: there is no '{by}'{nearest(by, METRICS)}; known: auto, {', '.join(METRICS)}")
+        few = UnpairedFiles(evenly_spaced(files.source, most), evenly_spaced(files.target, most))
+        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False)
+        possible = [name for name in METRICS if name not in self._evaluator.left_out]
+        if by != "auto" and by not in possible:
+            raise ConfigError(f"score_by: '{by}' cannot be computed: {self._evaluator.left_out[by]}")
+        names = [name for name in SCORES if name in possible]
+        chosen = by if by != "auto" else names[0]
+        self._evaluator.names = [*names, *([chosen] if chosen not in names else [])]
+        sources, targets = (len(found.paths) for found in (self._evaluator.sources, self._evaluator.targets))
+        reference = targets if METRICS[chosen].against == "real" else sources
+        self.best_by = f"{chosen}_{sources}v{reference}"
+        self.lower_is_better = METRICS[chosen].better == "lower"
+        self.chosen_on = chosen_on
+        self.images = sources
+
+    def __call__(
+        self, translate: Callable[[Tensor], Tensor], progress: Callable[[str, int, int], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Score what ``translate`` makes: full name of the score -> its plain values."""
+        self._evaluator.progress = progress
+        made = self._evaluator.translate(translate, _BATCH, "held-out images")
+        return score_values(self._evaluator.score(ColourImages(made), "held-out images"))
+
+
+def evenly_spaced(paths: Sequence[Path], most: int) -> tuple[Path, ...]:
+    """At most so many of the paths, from the first on at even distances.
+
+    >>> [path.name for path in evenly_spaced([Path(str(i)) for i in range(6)], 3)]
+    ['0', '2', '4']
+    """
+    count = min(most, len(paths))
+    return tuple(paths[i * len(paths) // count] for i in range(count))

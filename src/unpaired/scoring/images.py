@@ -1,0 +1,155 @@
+"""Image sets of any size in bounded memory: 8-bit pixels in an unnamed temporary file, read back one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unpaired.data import DataConfig, image_to_tensor, read_for_protocol, tensor_to_image
+from unpaired.errors import DataError, TrainingError
+
+_HELD_BYTES = 1 << 26
+"""Pixels that stay in memory until a set is large enough to be worth a file."""
+
+
+class StoredImages(Sequence[Tensor]):
+    """Images of one shape, kept with 8 bits as they would be in files; what comes out is float32 in [-1, 1].
+
+    Scores are those of pictures that a person can have, hence of 8 bits. Small sets stay in memory, large ones wait in
+    a temporary file that ends with this object.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES, prefix="unpaired-images-")  # noqa: SIM115
+        self._shape: tuple[int, ...] = ()
+        self._count = 0
+
+    def append(self, image_CHW: Tensor) -> None:
+        """Add one image (C, H, W) in [-1, 1]; values between two levels are rounded.
+
+        Raises:
+            DataError: Its shape is not that of the first one.
+            TrainingError: The temporary folder is full.
+        """
+        pixels = np.asarray(tensor_to_image(image_CHW))
+        if not self._shape:
+            self._shape = pixels.shape
+        if pixels.shape != self._shape:
+            raise DataError(f"image {self._count} has shape {pixels.shape} (H, W, C), the first one {self._shape}")
+        try:
+            self._file.seek(0, 2)
+            self._file.write(pixels.tobytes())
+        except OSError as error:
+            raise TrainingError(
+                f"the temporary folder {tempfile.gettempdir()} cannot take the images ({error.strerror or error}); "
+                "make room or set TMPDIR to another folder"
+            ) from error
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        size = int(np.prod(self._shape))
+        self._file.seek(index % self._count * size)
+        pixels = np.frombuffer(bytearray(self._file.read(size)), dtype=np.uint8).reshape(*self._shape[:2], -1)
+        return torch.from_numpy(pixels.transpose(2, 0, 1)).float().div_(127.5).sub_(1.0)
+
+
+class ColourImages(Sequence[Tensor]):
+    """A view of images as the scores want them: gray ones in three equal channels."""
+
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        image = self._images[index]
+        return image.expand(3, -1, -1) if len(image) == 1 else image
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of one folder, read.
+
+    Attributes:
+        paths: Files that could be read, in order.
+        images: Their images, resized to the protocol's square.
+        digests: SHA-256 of each file's content.
+        how: How files became images, in words that are equal where the images would be.
+    """
+
+    paths: tuple[Path, ...]
+    images: StoredImages
+    digests: tuple[str, ...]
+    how: str
+
+    @property
+    def digest(self) -> str:
+        """What identifies the set: 16 hex digits of the SHA-256 over the sorted digests of its files."""
+        return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:16]
+
+
+def read_files(
+    paths: Iterable[Path],
+    config: DataConfig,
+    *,
+    skip_bad: bool = False,
+    report: Callable[[str], None] = lambda words: None,
+    progress: Callable[[], None] = lambda: None,
+) -> ImageFiles:
+    """Read images as the field's protocol does.
+
+    Args:
+        paths: Image files.
+        config: ``image_size``, ``channels`` and ``background`` are used.
+        skip_bad: Leave files out that cannot be read, and report each of them.
+        report: Told of each file left out.
+        progress: Called after each file.
+
+    Raises:
+        DataError: A file cannot be read (without ``skip_bad``), or none can.
+    """
+    kept, images, digests, given = list[Path](), StoredImages(), list[str](), 0
+    for path in paths:
+        given += 1
+        try:
+            image = read_for_protocol(path, config)
+        except DataError as error:
+            if not skip_bad:
+                raise DataError(f"{error} (--skip-bad leaves such files out)") from error
+            report(f"left out: {error}")
+            continue
+        finally:
+            progress()
+        images.append(image_to_tensor(image))
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        kept.append(path)
+    if not kept and given:
+        raise DataError(f"none of the {given} images can be read, so there is nothing to score")
+    how = f"{config.image_size} px, {config.channels} channels, {config.background} behind, bicubic"
+    return ImageFiles(tuple(kept), images, tuple(digests), how)

@@ -1,0 +1,258 @@
+"""Making a study: which images, each method's translations of them, and a folder that names none of it outside.
+
+The folder appears whole or not at all: everything is made beside it and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image
+from unpaired.errors import ConfigError, DataError
+from unpaired.inference import Translator
+from unpaired.scoring.held_out import evenly_spaced
+from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database
+
+Weights = Literal["ema", "last", "best"]
+Progress = Callable[[str, int, int], None]
+
+LARGEST_SIDE = 1024
+"""Pictures are shown at most so large; larger ones are scaled down, source and translations alike."""
+_SAME_SHAPE = 0.02
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method to compare: a trained run, or a folder of images that any software made."""
+
+    name: str
+    folder: Path
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder holds weights to translate with."""
+        return any((self.folder / place).is_file() for place in ("weights/model.json", "model.json"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a study shows.
+
+    Attributes:
+        contenders: At least two, of different names.
+        files: Held-out source images, and real target images for the second question.
+        images: How many sources to show at most, evenly spaced by name.
+        examples: How many real target images to show.
+        seed: Of the orders in which raters see images and methods.
+        weights: Of the runs.
+        size: ``training``, ``original`` or the shorter side in pixels, at which runs translate.
+        device: To translate on.
+        settings: What is kept in words, to recognise the same plan.
+    """
+
+    contenders: Sequence[Contender]
+    files: UnpairedFiles
+    images: int
+    examples: int
+    seed: int
+    weights: Weights
+    size: str
+    device: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """One source image and, for contenders that are folders, the files that belong to it."""
+
+    source: Path
+    made: dict[str, Path]
+
+
+def make_study(plan: Plan, out: Path, progress: Progress = lambda words, done, total: None) -> int:
+    """Translate, copy and write a new study folder.
+
+    Args:
+        plan: What to show.
+        out: The folder; absent or empty.
+        progress: Called with (what, done, total).
+
+    Returns:
+        The number of source images.
+
+    Raises:
+        DataError: Images are missing, unreadable or of another shape than their source.
+        ConfigError: Two methods made the same images.
+        CheckpointError: A run cannot be used.
+    """
+    chosen = _choose(plan)
+    examples = _choose_examples(plan, chosen)
+    with _folder_or_nothing(out) as folder:
+        (folder / IMAGES).mkdir()
+        pictures = _Pictures(folder / IMAGES)
+        sources = [pictures.add(read_image(one.source)) for one in chosen]
+        columns, origins = [], []
+        for contender in plan.contenders:
+            column, origin = _column(contender, plan, chosen, pictures, progress)
+            columns.append(column)
+            origins.append((contender.name, origin))
+        _check_shapes(plan, chosen, sources, columns)
+        _check_different(plan, columns)
+        shown = [pictures.add(read_image(path)) for path in examples]
+        create_database(
+            folder / DATABASE,
+            seed=plan.seed,
+            settings=plan.settings,
+            methods=origins,
+            images=[
+                (one.source.name, source.file, source.size, [column[i].file for column in columns])
+                for i, (one, source) in enumerate(zip(chosen, sources, strict=True))
+            ],
+            target_examples=[(path.name, picture.file) for path, picture in zip(examples, shown, strict=True)],
+        )
+    return len(chosen)
+
+
+def _choose(plan: Plan) -> list[_Chosen]:
+    """Evenly spaced source images, of those for which every folder has a translation."""
+    made: dict[str, dict[Path, Path]] = {}
+    candidates: Sequence[Path] = plan.files.source
+    for contender in plan.contenders:
+        if contender.is_run:
+            continue
+        images = list_images(contender.folder)
+        made[contender.name] = dict(pair_by_name(plan.files.source, images))
+        if not made[contender.name]:
+            raise DataError(
+                f"{contender.folder}: none of its {len(images)} images is named like one of the "
+                f"{len(plan.files.source)} source images (found {images[0].name}, expected {plan.files.source[0].name})"
+            )
+        candidates = [path for path in candidates if path in made[contender.name]]
+    if not candidates:
+        raise DataError(
+            f"no source image has a translation in every folder ({', '.join(made)}); translate the same images"
+        )
+    return [
+        _Chosen(path, {name: pairs[path] for name, pairs in made.items()})
+        for path in evenly_spaced(candidates, plan.images)
+    ]
+
+
+def _choose_examples(plan: Plan, chosen: Sequence[_Chosen]) -> Sequence[Path]:
+    """Real target images; in paired data not the answers to what is shown, as far as there are others."""
+    stems = {one.source.stem for one in chosen}
+    others = [path for path in plan.files.target if path.stem not in stems]
+    return evenly_spaced(others if len(others) >= plan.examples else plan.files.target, plan.examples)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A PNG of the study: its random id, its size, a digest of its pixels."""
+
+    file: str
+    size: tuple[int, int]
+    digest: bytes
+
+
+class _Pictures:
+    """Writes pictures under random names."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, image: Image.Image) -> _Picture:
+        image = image.convert("RGB")
+        if max(image.size) > LARGEST_SIDE:
+            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        file = secrets.token_hex(12)
+        image.save(self._folder / f"{file}.png")
+        return _Picture(file, image.size, hashlib.sha256(image.tobytes()).digest())
+
+
+def _column(
+    contender: Contender, plan: Plan, chosen: Sequence[_Chosen], pictures: _Pictures, progress: Progress
+) -> tuple[list[_Picture], str]:
+    """One method's picture of every source, and where they came from in words."""
+    words = f"{'translating' if contender.is_run else 'reading'} {contender.name}"
+    progress(words, 0, len(chosen))
+    column = []
+    if not contender.is_run:
+        for done, one in enumerate(chosen, start=1):
+            column.append(pictures.add(read_image(one.made[contender.name])))
+            progress(words, done, len(chosen))
+        return column, f"images in {contender.folder.resolve()}"
+    translator = Translator.from_pretrained(contender.folder, weights=plan.weights, device=plan.device)
+    for done, one in enumerate(chosen, start=1):
+        image = read_image(one.source, translator.channels, translator.background)
+        column.append(pictures.add(translator.translate(_scaled(image, plan.size, translator.image_size))))
+        progress(words, done, len(chosen))
+    seen = translator.description.get("images_seen")
+    trained = f", trained on {seen:,} images" if isinstance(seen, int) else ""
+    size = {"training": f"shorter side {translator.image_size}", "original": "original size"}
+    at = size.get(plan.size, f"shorter side {plan.size}")
+    return column, f"run {contender.folder.resolve()} ({plan.weights} weights{trained}; {at})"
+
+
+def _scaled(image: Image.Image, size: str, training_side: int) -> Image.Image:
+    """The image as a run gets it."""
+    side = {"original": min(image.size), "training": training_side}.get(size) or int(size)
+    scale = side / min(image.size)
+    new = (round(image.width * scale), round(image.height * scale))
+    return image if new == image.size else image.resize(new, Image.Resampling.BICUBIC)
+
+
+def _check_shapes(
+    plan: Plan, chosen: Sequence[_Chosen], sources: Sequence[_Picture], columns: Sequence[Sequence[_Picture]]
+) -> None:
+    for contender, column in zip(plan.contenders, columns, strict=True):
+        for one, source, picture in zip(chosen, sources, column, strict=True):
+            wanted, found = (picture_.size[0] / picture_.size[1] for picture_ in (source, picture))
+            rounding = 1 / min(picture.size)  # whole pixels cannot keep every ratio
+            if abs(found / wanted - 1) > _SAME_SHAPE + rounding:
+                raise DataError(
+                    f"{contender.folder}: its translation of {one.source.name} is {picture.size[0]} x "
+                    f"{picture.size[1]}, which is another shape than the source's {source.size[0]} x "
+                    f"{source.size[1]}; raters would tell methods by their shape: bring the files to the same one"
+                )
+
+
+def _check_different(plan: Plan, columns: Sequence[Sequence[_Picture]]) -> None:
+    for (first, a), (second, b) in itertools.combinations(zip(plan.contenders, columns, strict=True), 2):
+        if [picture.digest for picture in a] == [picture.digest for picture in b]:
+            raise ConfigError(
+                f"{first.name} and {second.name} made exactly the same images ({first.folder}, {second.folder}); "
+                "compare different ones"
+            )
+
+
+@contextlib.contextmanager
+def _folder_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder that becomes ``out`` when the block ends well, and is gone when it does not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already and holds no study; choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise DataError(f"cannot make {out}: {error.strerror or error}; choose another --out") from error
+    try:
+        yield making
+        if out.exists():
+            out.rmdir()
+        making.chmod(0o755)
+        making.rename(out)
+    except (OSError, StoreError) as error:
+        raise DataError(f"cannot write {out}: {error}; choose another --out") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)

@@ -1,0 +1,218 @@
+"""What a study holds and the SQLite file that holds it: tables, making one, reading one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unpaired.errors import DataError
+from unpaired.study.questions import QUESTIONS
+
+DATABASE = "study.sqlite"
+IMAGES = "images"
+FORMAT = 1
+
+_KEYS = ", ".join(f"'{key}'" for key in QUESTIONS)
+_SCHEMA = f"""
+CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE methods (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, origin TEXT NOT NULL);
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, file TEXT NOT NULL UNIQUE,
+    width INTEGER NOT NULL, height INTEGER NOT NULL
+);
+CREATE TABLE translations (
+    image INTEGER NOT NULL REFERENCES images, method INTEGER NOT NULL REFERENCES methods, file TEXT NOT NULL UNIQUE,
+    PRIMARY KEY (image, method)
+);
+CREATE TABLE target_examples (id INTEGER PRIMARY KEY, name TEXT NOT NULL, file TEXT NOT NULL UNIQUE);
+CREATE TABLE raters (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, folded_name TEXT NOT NULL UNIQUE, started TEXT NOT NULL
+);
+CREATE TABLE sessions (token_digest TEXT PRIMARY KEY, rater INTEGER NOT NULL REFERENCES raters);
+CREATE TABLE votes (
+    rater INTEGER NOT NULL REFERENCES raters, image INTEGER NOT NULL, question TEXT NOT NULL, method INTEGER NOT NULL,
+    shown TEXT NOT NULL, time TEXT NOT NULL,
+    PRIMARY KEY (rater, image, question),
+    FOREIGN KEY (image, method) REFERENCES translations (image, method),
+    CHECK (question IN ({_KEYS}))
+);
+CREATE TABLE earlier_votes (
+    id INTEGER PRIMARY KEY, rater INTEGER NOT NULL REFERENCES raters, image INTEGER NOT NULL REFERENCES images,
+    question TEXT NOT NULL, method INTEGER NOT NULL REFERENCES methods, time TEXT NOT NULL
+);
+CREATE TRIGGER keep_earlier_vote BEFORE UPDATE ON votes BEGIN
+    INSERT INTO earlier_votes (rater, image, question, method, time)
+    VALUES (old.rater, old.image, old.question, old.method, old.time);
+END;
+"""
+
+
+class StoreError(Exception):
+    """The file of a running study could not be read or written just now."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of the systems that are compared."""
+
+    id: int
+    name: str
+    origin: str
+    """Where its images came from."""
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """One source image with its translations."""
+
+    id: int
+    name: str
+    file: str
+    """Id of the source image's file."""
+    size: tuple[int, int]
+    translations: Mapping[int, str]
+    """Id of the method -> id of its file."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study shows; it never changes once made.
+
+    Attributes:
+        id: 16 hex digits, random.
+        seed: Of the orders in which raters see images and methods.
+        settings: How it was made, as plain values.
+        methods: At least two.
+        images: By id.
+        target_examples: Ids of the files with real images of the target domain.
+    """
+
+    id: str
+    seed: int
+    settings: dict[str, Any]
+    methods: tuple[Method, ...]
+    images: dict[int, StudyImage]
+    target_examples: tuple[str, ...]
+
+    @property
+    def votes_per_rater(self) -> int:
+        """Votes of a rater who has finished."""
+        return len(self.images) * len(QUESTIONS)
+
+
+@dataclass(frozen=True)
+class Rater:
+    """One person who takes part."""
+
+    id: int
+    name: str
+    started: str
+    votes: int
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One vote as it counts."""
+
+    time: str
+    rater: str
+    image: str
+    question: str
+    method: str
+    shown: tuple[str, ...]
+    """Names of the methods as they stood on the screen, left to right."""
+    changed: int
+    """How often the rater changed it."""
+
+
+@contextlib.contextmanager
+def open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection of its own, so that threads and processes share nothing but the file.
+
+    Raises:
+        StoreError: SQLite could not do what was asked.
+    """
+    uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=15, isolation_level=None)
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = FULL")  # a vote that was acknowledged survives a power cut
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
+
+
+def create_database(
+    path: Path,
+    *,
+    seed: int,
+    settings: Mapping[str, Any],
+    methods: Sequence[tuple[str, str]],
+    images: Sequence[tuple[str, str, tuple[int, int], Sequence[str]]],
+    target_examples: Sequence[tuple[str, str]],
+) -> None:
+    """Write the file of a new study.
+
+    Args:
+        path: Where; nothing is there yet.
+        seed: Of the orders of images and methods.
+        settings: How the study was made, as plain values.
+        methods: Name and origin of each.
+        images: Name, id of the source file, its size, and the id of each method's file, in the order of ``methods``.
+        target_examples: Name and id of each file.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    facts = {"format": FORMAT, "id": secrets.token_hex(8), "seed": seed, "made": now(), "settings": dict(settings)}
+    with open_database(path, create=True) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_SCHEMA)
+        connection.execute("BEGIN")
+        insert = connection.executemany
+        insert("INSERT INTO study VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()])
+        insert("INSERT INTO methods VALUES (?, ?, ?)", [(k, *row) for k, row in enumerate(methods)])
+        insert(
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?)",
+            [(i, name, file, *size) for i, (name, file, size, _) in enumerate(images)],
+        )
+        insert(
+            "INSERT INTO translations VALUES (?, ?, ?)",
+            [(i, k, file) for i, (*_, files) in enumerate(images) for k, file in enumerate(files)],
+        )
+        insert("INSERT INTO target_examples (name, file) VALUES (?, ?)", target_examples)
+        connection.execute("COMMIT")
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def read_study(connection: sqlite3.Connection, path: Path) -> Study:
+    facts = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM study")}
+    if facts.get("format") != FORMAT:
+        raise DataError(f"{path} has format {facts.get('format')}, but this version of unpaired reads {FORMAT}")
+    translations: dict[int, dict[int, str]] = {}
+    for image, method, file in connection.execute("SELECT image, method, file FROM translations"):
+        translations.setdefault(image, {})[method] = file
+    rows = connection.execute("SELECT id, name, file, width, height FROM images ORDER BY id")
+    examples = connection.execute("SELECT file FROM target_examples ORDER BY id")
+    return Study(
+        id=facts["id"],
+        seed=facts["seed"],
+        settings=facts["settings"],
+        methods=tuple(Method(*row) for row in connection.execute("SELECT id, name, origin FROM methods ORDER BY id")),
+        images={i: StudyImage(i, name, file, (w, h), translations[i]) for i, name, file, w, h in rows},
+        target_examples=tuple(row[0] for row in examples),
+    )

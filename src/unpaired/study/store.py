@@ -1,0 +1,179 @@
+"""Raters and votes of a study, in its SQLite file. Safe for several raters and processes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import sqlite3
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unpaired.errors import DataError
+from unpaired.study.records import DATABASE, IMAGES, Rater, StoreError, Vote, now, open_database, read_study
+
+MOST_RATERS = 10_000
+
+
+class NameTakenError(Exception):
+    """Somebody of this name takes part already.
+
+    Attributes:
+        rater: Who.
+    """
+
+    def __init__(self, rater: Rater) -> None:
+        super().__init__(rater.name)
+        self.rater = rater
+
+
+class Store:
+    """A study folder: ``study.sqlite`` and ``images/``.
+
+    Raises:
+        DataError: The folder holds no study that this version can read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / DATABASE
+        if not self._path.is_file():
+            raise DataError(f"{folder}: holds no study ({DATABASE} is missing)")
+        try:
+            with self._connection() as connection:
+                self.study = read_study(connection, self._path)
+        except StoreError as error:
+            why = "; SQLite must be able to write beside it, even to read" if "readonly" in str(error) else ""
+            raise DataError(f"{self._path}: cannot be read as a study: {error}{why}") from error
+        shown = {image.file: image for image in self.study.images.values()}
+        self.by_file = shown
+        self._files = {
+            *shown,
+            *self.study.target_examples,
+            *(file for image in shown.values() for file in image.translations.values()),
+        }
+
+    def picture(self, file: str) -> Path | None:
+        """The PNG behind an id; ``None`` for anything that is not an id of this study."""
+        return self.folder / IMAGES / f"{file}.png" if file in self._files else None
+
+    def enter(self, name: str | None, *, resume: bool = False) -> tuple[Rater, str]:
+        """Let a person take part, or go on.
+
+        Args:
+            name: How the person wants to be called; ``None`` makes up a random one.
+            resume: The person of this name goes on, should there be one.
+
+        Returns:
+            The rater and a secret token that stands for them from now on.
+
+        Raises:
+            NameTakenError: There is a rater of this name and ``resume`` was not said.
+            StoreError: The study is full, or its file cannot be written.
+        """
+        token = secrets.token_urlsafe(24)
+        with self._writing() as connection:
+            called = name or f"rater-{secrets.token_hex(3)}"
+            row = connection.execute("SELECT id FROM raters WHERE folded_name = ?", (_folded(called),)).fetchone()
+            if row is not None and not resume:
+                raise NameTakenError(_rater(connection, row[0]))
+            if row is None:
+                if connection.execute("SELECT count(*) FROM raters").fetchone()[0] >= MOST_RATERS:
+                    raise StoreError(f"it has {MOST_RATERS:,} raters, and takes no more")
+                row = connection.execute(
+                    "INSERT INTO raters (name, folded_name, started) VALUES (?, ?, ?) RETURNING id",
+                    (called, _folded(called), now()),
+                ).fetchone()
+            connection.execute("INSERT INTO sessions VALUES (?, ?)", (_digest(token), row[0]))
+            return _rater(connection, row[0]), token
+
+    def rater(self, token: str) -> Rater | None:
+        """Whom a token stands for."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT rater FROM sessions WHERE token_digest = ?", (_digest(token),)).fetchone()
+            return _rater(connection, row[0]) if row else None
+
+    def leave(self, token: str) -> None:
+        """Make a token worthless; the votes stay."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM sessions WHERE token_digest = ?", (_digest(token),))
+
+    def answers(self, rater: int) -> dict[tuple[int, str], int]:
+        """(image, question) -> method, of one rater."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT image, question, method FROM votes WHERE rater = ?", (rater,))
+            return {(image, question): method for image, question, method in rows}
+
+    def vote(self, rater: int, image: int, question: str, method: int, shown: Sequence[int]) -> int:
+        """Count a vote; it replaces an earlier one on the same image and question, which is kept beside.
+
+        Returns:
+            How many votes of this rater count now.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO votes (rater, image, question, method, shown, time) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (rater, image, question) DO UPDATE "
+                "SET method = excluded.method, shown = excluded.shown, time = excluded.time "
+                "WHERE method <> excluded.method",
+                (rater, image, question, method, json.dumps(list(shown)), now()),
+            )
+            return _rater(connection, rater).votes
+
+    def raters(self) -> list[Rater]:
+        """Everybody who takes part, in the order in which they began."""
+        with self._connection() as connection:
+            ids = [row[0] for row in connection.execute("SELECT id FROM raters ORDER BY id")]
+            return [_rater(connection, rater) for rater in ids]
+
+    def votes(self) -> list[Vote]:
+        """Every vote that counts, in the order in which they were given."""
+        names = {method.id: method.name for method in self.study.methods}
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT votes.time, raters.name, images.name, votes.question, votes.method, votes.shown, ("
+                "  SELECT count(*) FROM earlier_votes AS e"
+                "  WHERE e.rater = votes.rater AND e.image = votes.image AND e.question = votes.question) "
+                "FROM votes JOIN raters ON raters.id = votes.rater JOIN images ON images.id = votes.image "
+                "ORDER BY votes.time, votes.rater, votes.image, votes.question"
+            )
+            return [
+                Vote(time, rater, image, question, names[method], tuple(names[k] for k in json.loads(shown)), changed)
+                for time, rater, image, question, method, shown, changed in rows
+            ]
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with open_database(self._path) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on the disk when the block ends, or nothing."""
+        with open_database(self._path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+
+def _rater(connection: sqlite3.Connection, rater: int) -> Rater:
+    row = connection.execute(
+        "SELECT id, name, started, (SELECT count(*) FROM votes WHERE votes.rater = raters.id) FROM raters WHERE id = ?",
+        (rater,),
+    ).fetchone()
+    return Rater(*row)
+
+
+def _folded(name: str) -> str:
+    """One spelling for names that people would take for the same."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
