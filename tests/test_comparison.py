@@ -196,7 +196,7 @@ SETTINGS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([{"model": {"similarity": "dot"}}, {"method": "cut"}], ["QS-Attn, similarity dot", "CUT"]),
     (
         [{"data": {"image_size": 64, "load_size": None}}, {"data": {"image_size": 64, "load_size": 64}}],
-        ["QS-Attn, load size unset", "QS-Attn, load size 64"],
+        ["QS-Attn", "QS-Attn, load size 64"],
     ),
     (
         [{"model": {"temperature": 0.1, "attention_taps": ["block5"]}}, {}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -185,7 +186,7 @@ def frozen_graph(path: Path, **changes: Tensor | None) -> dict[str, Tensor]:
         constants[f"MobilenetV1/MobilenetV1/{name}/BatchNorm/batchnorm/add/y"] = torch.tensor(0.001)
 
     layer("Conv2d_0", "weights", (3, 3, 3, 32), 27, 32)
-    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         layer(f"Conv2d_{number}_depthwise", "depthwise_weights", (3, 3, inputs, 1), 9, inputs)
         layer(f"Conv2d_{number}_pointwise", "weights", (1, 1, inputs, outputs), inputs, outputs)
     constants["MobilenetV1/Logits/Conv2d_1c_1x1/weights"] = torch.randn(1, 1, 1024, 1001, generator=generator) / 32

@@ -78,7 +78,11 @@ def test_espnet_is_fed_as_it_was_trained() -> None:
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     prepared = network.prepare(red)
     assert prepared.shape == (1, 3, *network.input_size)
-    blue_green_red = [(0 - 72.39239876) / 45.31922104, (0 - 82.90891754) / 46.15292812, (255 - 73.15835921) / 44.91483137]
+    blue_green_red = [
+        (0 - 72.39239876) / 45.31922104,
+        (0 - 82.90891754) / 46.15292812,
+        (255 - 73.15835921) / 44.91483137,
+    ]
     expected = torch.tensor(blue_green_red) / 255
     torch.testing.assert_close(prepared[0, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
 
@@ -187,12 +191,19 @@ def test_drn_d_22_loads_the_names_of_its_release(tmp_path: Path, prefix: str, up
         elif name.endswith("running_mean"):
             value.normal_()
     names = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
-    assert {"base.0.0.weight", "base.0.1.running_mean", "base.3.0.conv1.weight", "base.3.0.downsample.0.weight"} <= names
+    assert {
+        "base.0.0.weight",
+        "base.0.1.running_mean",
+        "base.3.0.conv1.weight",
+        "base.3.0.downsample.0.weight",
+    } <= names
     assert {"base.7.0.weight", "base.8.1.bias", "seg.weight", "seg.bias", "up.weight"} <= names
     assert "base.3.1.downsample.0.weight" not in names
     state = {prefix + name: network.state_dict()[name] for name in names if up or name != "up.weight"}
     torch.save(state, tmp_path / "drn.pth")
     loaded = load_drn_d_22(tmp_path / "drn.pth")
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert all(torch.equal(loaded.state_dict()[name], network.state_dict()[name]) for name in names)
     images = torch.rand(1, 3, 19, 32) * 2 - 1
     with torch.no_grad():
@@ -233,7 +244,9 @@ KINDS = ("missing", "folder", "other names", "other shape", "not a state dict", 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("load", "build", "flag"), [(load_espnet, ESPNet, "espnet="), (load_drn_d_22, DRND22, "drn_d_22=")])
+@pytest.mark.parametrize(
+    ("load", "build", "flag"), [(load_espnet, ESPNet, "espnet="), (load_drn_d_22, DRND22, "drn_d_22=")]
+)
 def test_a_bad_file_gives_one_clear_error(tmp_path, capsys, load, build, flag, kind) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "weights.pth"
     needs_state = kind in ("other shape", "truncated", "empty")

@@ -175,6 +175,15 @@ def test_a_key_held_down_answers_once(visit: Visit, served: Serve, store: Store)
     page.keyboard.up("Enter")
     expect(page.locator("#question")).to_contain_text("these real pictures")
     assert len(store.votes()) == 1
+    answer(page, "2")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#question")).to_have_text("Which version looks most real?")
+    for _ in range(5):
+        page.keyboard.down("ArrowRight")
+    page.keyboard.up("ArrowRight")
+    page.wait_for_timeout(200)
+    expect(page.locator("#question")).to_contain_text("these real pictures")
 
 
 def test_keys_that_come_too_early_answer_nothing(visit: Visit, served: Serve, store: Store) -> None:
@@ -188,6 +197,7 @@ def test_keys_that_come_too_early_answer_nothing(visit: Visit, served: Serve, st
         page.keyboard.press(key)
     expect(page.locator("#question")).to_contain_text("these real pictures")
     assert pressed(page) == []
+    page.wait_for_timeout(1500)  # longer than another vote would take
     (vote,) = store.votes()
     assert (vote.question, vote.shown.index(vote.method), vote.changed) == ("Q", 0, 0)
 

@@ -117,6 +117,15 @@ def test_examples_are_not_the_answers(plan: Callable[..., Plan], tmp_path: Path)
     assert shown == ["image2.png", "image5.png"]
 
 
+def test_names_of_pictures_say_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """Not even to somebody who has the images: the same study made twice has no name in common."""
+    for name in ("one", "two"):
+        make_study(plan(), tmp_path / name)
+    one, two = ({path.name for path in (tmp_path / name / "images").iterdir()} for name in ("one", "two"))
+    assert len(one) == len(two) == 4 * 4 + 2
+    assert not one & two
+
+
 def test_large_pictures_are_made_smaller_together(tmp_path: Path) -> None:
     for seed, name in enumerate(("source", "target", "a", "b")):
         write_images(tmp_path / name, 1, size=(1100, 550), seed=seed)

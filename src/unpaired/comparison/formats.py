@@ -173,7 +173,8 @@ def score_block(comparison: Comparison, *, title: str = "Scores") -> Block:
             label=f"{row.label}, {weights_words(row)}" if row.weights else row.label,
             values={name: value.mean for name, value in row.values.items()},
             note=_note(row),
-            reference=row.reference or row.chosen,  # weights chosen by their scores compete with nobody
+            reference=row.reference,
+            competes=not row.chosen,
             details={c.name: small for c in comparison.columns if (small := figures.cell(row, c)[1])},
         )
         for row in comparison.rows

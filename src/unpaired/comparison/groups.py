@@ -153,7 +153,8 @@ def _labels(groups: Sequence[Sequence[_Settings]]) -> list[str]:
     trained = [one for one in firsts if one.method]
     apart = [[key for key in one.values if one.method and _sets_apart(key, one, trained)] for one in firsts]
     short = [[key for key in keys if key != _LENGTH or _IMAGES_SEEN not in keys] for keys in apart]
-    for chosen in (short, apart):  # the length says little where the images seen are told
+    brief = [[key for key in keys if one.values[key] is not None] for one, keys in zip(firsts, short, strict=True)]
+    for chosen in (brief, short, apart):  # unset says little beside a value, the length little beside the images seen
         labels = [_label(one, keys, trained) for one, keys in zip(firsts, chosen, strict=True)]
         if len({*labels}) == len(labels):
             return labels

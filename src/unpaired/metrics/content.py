@@ -150,10 +150,10 @@ def diversity(fake_ND: Tensor, real_MD: Tensor) -> float:
     """
     if fake_ND.ndim == real_MD.ndim == 2 and fake_ND.shape[1] != real_MD.shape[1]:
         raise DataError(f"diversity: {fake_ND.shape[1]} features of a fake image, {real_MD.shape[1]} of a real one")
-    among_real = mean_pairwise_distance(real_MD)
+    among_fake, among_real = mean_pairwise_distance(fake_ND), mean_pairwise_distance(real_MD)
     if among_real == 0.0:
         raise DataError("diversity: the real images are all equal, there is nothing to compare with")
-    return mean_pairwise_distance(fake_ND) / among_real
+    return among_fake / among_real
 
 
 def lab_colours(images_BCHW: Tensor) -> Tensor:

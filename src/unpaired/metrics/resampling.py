@@ -32,7 +32,7 @@ def drawn_counts(images: int, resamples: int, generator: np.random.Generator) ->
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     """Interval that holds the middle 95 % of the replicates; both ends are replicates, so infinite ones do no harm."""
     tail = (1.0 - CONFIDENCE) / 2
-    low, high = np.quantile(replicates, [tail, 1.0 - tail], method="closest_observation")
+    low, high = np.quantile(replicates, [tail, 1.0 - tail], method="inverted_cdf")
     return float(low), float(high)
 
 

@@ -56,9 +56,9 @@ class DRND22(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] -> Cityscapes train ids 0 ... 18, int64 (B, H, W).
 
     Images are normalised with the mean and deviation of the public release, RGB in [0, 1]. They keep their own size,
-    unless ``input_size`` (height, width) is set: then they are resized to it (bilinear), and the scores back. The scores
-    at stride 8 are upsampled bilinearly by 8, cut to size where sides are no multiples of 8, and the largest is taken.
-    Images are taken one at a time, which bounds memory.
+    unless ``input_size`` (height, width) is set: then they are resized to it (bilinear), and the scores back. The
+    scores at stride 8 are upsampled bilinearly by 8, cut to size where sides are no multiples of 8, and the largest is
+    taken. Images are taken one at a time, which bounds memory.
     """
 
     mean: Tensor
@@ -138,7 +138,4 @@ def load_drn_d_22(path: Path | None = None, input_size: tuple[int, int] | None =
     found = WEIGHTS.locate(path)
     network = DRND22(input_size)
     WEIGHTS.load_into(network, found, optional=("up.weight",))
-    return network.eval()
-
-
-load = load_drn_d_22  # the name that the table of pretrained networks uses
+    return network.requires_grad_(False).eval()

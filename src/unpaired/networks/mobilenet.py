@@ -20,7 +20,7 @@ from unpaired.networks.weights import WeightsFile, find_in_package
 SIDE = 224
 _SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *(((512, 1),) * 5), (1024, 2), (1024, 1))
 """Channels and stride of the 13 pairs of a depthwise 3 x 3 and a pointwise convolution."""
-_SLICE = 8
+_SLICE = 4  # images at a time on the CPU, as for EfficientNet-Lite0
 _FLOAT32 = 1  # DT_FLOAT of TensorFlow
 
 

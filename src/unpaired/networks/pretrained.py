@@ -54,9 +54,9 @@ _ROWS = (
     _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load),
     _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load),
     _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download),
-    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load),
-    _row("drn_d_22", "segmenter", drn.WEIGHTS, drn.PROTOCOL, drn.load),
-    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load),
+    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load_espnet),
+    _row("drn_d_22", "segmenter", drn.WEIGHTS, drn.PROTOCOL, drn.load_drn_d_22),
+    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load_st_lpips),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
 

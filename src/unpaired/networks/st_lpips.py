@@ -6,8 +6,8 @@ Convolutional Networks Shift-Invariant Again", ICML 2019. Written from the paper
 state dict, whose numbers say where the filters stand: before the first ReLU and behind both max poolings.
 
 Not in the file are the strides and the padding. They follow the general rule of the papers: a convolution of stride 4
-becomes one of stride 2 and a filter of stride 2. **The published value (0.7777554988861084 for ex_p0.png and ex_ref.png of
-the authors' repository) has not been reproduced**, since no package has the images; ``tests/networks/test_st_lpips.py``
+becomes one of stride 2 and a filter of stride 2. **The published value (0.7777554988861084 for ex_p0.png and ex_ref.png
+of the authors' repository) has not been reproduced**, for want of the images: ``tests/networks/test_st_lpips.py``
 checks it wherever they are. Until that has passed, compare values only with each other.
 """
 
@@ -146,7 +146,4 @@ def load_st_lpips(path: Path | None = None) -> STLPIPS:
     found = WEIGHTS.locate(path)
     network = STLPIPS()
     WEIGHTS.load_into(network, found)
-    return network.eval()
-
-
-load = load_st_lpips  # the name that the table of pretrained networks uses
+    return network.requires_grad_(False).eval()

@@ -45,6 +45,8 @@ class ScoreRow:
     """Small words under the label, such as the number of images."""
     reference: bool = False
     """True for a floor or ceiling to compare with (real against real): never marked best, no gain."""
+    competes: bool = True
+    """False for a row that was chosen by what the table shows: never marked best either."""
     details: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Column key -> small words under the value, such as its spread or interval."""
 
@@ -80,7 +82,7 @@ def _gain(value: float, base: float, column: ScoreColumn) -> str:
 
 def _best(rows: Sequence[ScoreRow], column: ScoreColumn) -> str | None:
     """Best value as printed, so that rows that look equal are all marked; ``None`` with fewer than two to compare."""
-    values = [row.values.get(column.key) for row in rows if not row.reference]
+    values = [row.values.get(column.key) for row in rows if row.competes and not row.reference]
     known = [value for value in values if value is not None and not math.isnan(value)]
     if len(known) < 2:
         return None
@@ -134,7 +136,7 @@ def score_table(
                 cells += f"<td>{DASH}</td>"
                 continue
             printed = _number(value, column.digits)
-            marked = ' class="best"' if printed == best[column.key] and not row.reference else ""
+            marked = ' class="best"' if printed == best[column.key] and row.competes and not row.reference else ""
             base = base_row.values.get(column.key) if base_row is not None and row is not base_row else None
             gain = _gain(value, base, column) if base is not None and not math.isnan(base) and not row.reference else ""
             small = f"<small>{escape(row.details[column.key])}</small>" if column.key in row.details else ""
