@@ -34,7 +34,7 @@ import tyro
 from train_similarities import CONTENDERS
 from unpaired.data import UnpairedFiles, embedded_dataset
 from unpaired.environment import environment
-from unpaired.evaluation import INPUT, evaluate
+from unpaired.evaluation import evaluate
 from unpaired.inference import Translator
 
 METRICS = {"paired_l1_pm1": ("L1", 3), "paired_ssim_gauss11": ("SSIM", 3), "paired_psnr_db": ("PSNR", 2),
@@ -136,9 +136,10 @@ def score(runs: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for part, files in halves(embedded_dataset("fluent").test).items():
         found = {
-            row: {m: scores[m].value for m in METRICS} for row, scores in evaluate(translators, files).scores.items()
+            row: {m: scores[m].value for m in METRICS}
+            for row, scores in evaluate(translators, files, names=list(METRICS), intervals=False).scores.items()
         }
-        scores[part] = {"input": found[INPUT]}
+        scores[part] = {"input": found["input"]}
         for weights in ("ema", "last"):
             scores[part][weights] = {
                 name: {str(seed): found[f"{weights}:{name}:{seed}"] for seed in seeds} for name in CONTENDERS

@@ -11,4 +11,6 @@ for method in qs_attn cut; do
     --discriminator-layers 2 --ema-half-life-images 500 --checkpoint-every 500 "${similarity[@]}" &
 done
 wait
-python "$(dirname "$0")/compare_runs.py" --data "$1" --direction "$2" --out "$4" --runs "CUT=$4-cut" "QS-Attn=$4-qs_attn"
+for method in qs_attn cut; do unpaired evaluate "$4-$method" "$1" --direction "$2"; done
+unpaired compare "$4-cut" "$4-qs_attn" --out "$4.md"
+unpaired report "$4-cut" "$4-qs_attn" "$1" --out "$4.html" --figures "$4-figures"

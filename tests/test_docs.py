@@ -214,7 +214,7 @@ def test_the_methods_of_the_page_train_resume_and_translate(
     name: str, added: None, dataset: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    tiny = tiny_run(dataset, "cut", images=4, checkpoint_every=1)
+    tiny = tiny_run(dataset, "cut", images=4, checkpoint_every=1, score_every=2)
     model = METHODS[name].Config(base_channels=4, blocks=5)
     config = replace(tiny, method=name, model=model)
     assert train(replace(config, training=replace(tiny.training, stop_after=2)), run, quiet=True).images_seen == 2
