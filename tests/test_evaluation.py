@@ -176,6 +176,18 @@ def test_missing_weights_are_named_with_the_way_to_get_them(files: UnpairedFiles
     networks = ScoringNetworks({"inception": tmp_path / "inception.pth"})
     with pytest.raises(BackendError, match=r"inception\.pth"):
         evaluate({"same": Identity()}, files, names=["fid_torchfidelity"], networks=networks)
+    from unpaired.networks.efficientnet_lite import WEIGHTS
+
+    others = torch.load(WEIGHTS.locate(None), weights_only=True)
+    others["_fc.bias"] += 1
+    torch.save(others, tmp_path / "others.pth")
+    with pytest.raises(BackendError, match=r"others\.pth: these are not the published weights .* not 57934424"):
+        evaluate(
+            {"same": Identity()},
+            files,
+            names=["diversity_lite0"],
+            networks=ScoringNetworks({"lite0": tmp_path / "others.pth"}),
+        )
     with pytest.raises(ConfigError, match=r"no network 'incepton' \(did you mean 'inception'\?\)"):
         ScoringNetworks({"incepton": tmp_path / "inception.pth"})
 

@@ -37,6 +37,8 @@ class Pretrained:
     how_to_get: str
     download: Callable[[], Path] | None = None
     """Fetches the file to its usual place, for networks whose library does that."""
+    published: str = ""
+    """How the SHA-256 of the published file begins, where it is known; scores bear the name of these weights only."""
 
 
 def _row(
@@ -46,18 +48,21 @@ def _row(
     protocol: str,
     load: Callable[[Path | None], nn.Module],
     download: Callable[[], Path] | None = None,
+    published: str = "",
 ) -> Pretrained:
-    return Pretrained(name, weights.title, kind, protocol, load, weights.find, weights.how_to_get, download)
+    return Pretrained(name, weights.title, kind, protocol, load, weights.find, weights.how_to_get, download, published)
 
 
 _ROWS = (
-    _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load),
-    _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load),
-    _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download),
-    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load_espnet),
+    _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load,
+         published="57934424"),
+    _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load, published="3b90af53"),
+    _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download,
+         published="6726825d"),
+    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load_espnet, published="343b0e77"),
     _row("drn_d_22", "segmenter", drn.WEIGHTS, drn.PROTOCOL, drn.load_drn_d_22),
-    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load_st_lpips),
-)
+    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load_st_lpips, published="b356b382"),
+)  # fmt: skip
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unpaired.errors import ConfigError, nearest
+from unpaired.errors import BackendError, ConfigError, nearest
 from unpaired.metrics import METRICS
 from unpaired.networks.pretrained import PRETRAINED, LoadedNetwork, load_pretrained
 from unpaired.scoring.cache import FeatureCache, cache_folder
@@ -56,12 +56,17 @@ class ScoringNetworks:
         """Load a network, once.
 
         Raises:
-            BackendError: Its weights are missing or damaged; the message says how to get them.
+            BackendError: Its weights are missing, damaged or not the published ones; the message says what to do.
         """
         if name not in self._loaded:
-            self._loaded[name] = load_pretrained(
-                name, self.weights.get(name), device=self.device, allow_download=self.download
-            )
+            found = load_pretrained(name, self.weights.get(name), device=self.device, allow_download=self.download)
+            if not found.digest.startswith(PRETRAINED[name].published):
+                raise BackendError(
+                    f"{self.weights.get(name, name)}: these are not the published weights of {found.title} (the "
+                    f"SHA-256 begins with {found.digest[:8]}, not {PRETRAINED[name].published}), so scores by its name "
+                    f"would compare with nobody's. {PRETRAINED[name].how_to_get}"
+                )
+            self._loaded[name] = found
         return self._loaded[name]
 
     def used(self) -> dict[str, dict[str, str]]:
