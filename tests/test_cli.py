@@ -199,6 +199,7 @@ def test_options_are_kept_in_the_run_file(home: Path) -> None:
     assert kept["method"] == "qs_attn"
     assert kept["dataset"] == {
         "folder": str(home / "data"), "source": None, "target": None, "direction": "AtoB",
+        "held_out_source": None, "held_out_target": None,
     }  # fmt: skip
     expected = {
         "model": {"attention": "local", "base_channels": 4, "blocks": 5, "num_queries": 16, "window": 7},
@@ -481,7 +482,8 @@ def test_a_file_with_a_strange_suffix(
         (["--size", "big"], ["size is 'big'"]),
         (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
         (["--device", "gpu"], ["device: 'gpu'", "use auto, cpu, cuda or cuda:N"]),
-        (["--weights", "best"], ["'best'", "--weights", "ema"]),
+        (["--weights", "worst"], ["'worst'", "--weights", "ema"]),
+        (["--weights", "best"], ["holds no best weights", "--score-every", "use ema or last"]),
         (["--formt", "png"], ["--formt", "Perhaps you meant", "--format"]),
         (["--format", "gif"], ["'gif'", "--format", "png"]),
     ],
@@ -864,7 +866,7 @@ def small_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mapping = demo_run(images, seed).to_mapping()
         mapping["model"] |= {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
         mapping["data"]["image_size"] = 32
-        mapping["training"]["accelerator"] = "cpu"
+        mapping["training"] |= {"accelerator": "cpu", "score_every": 3}
         return RunConfig.from_mapping(mapping)
 
     root = home / "data"

@@ -73,6 +73,11 @@ class Translator:
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = _read_description(folder)
+        if weights == "best" and not (folder / "best.safetensors").exists():
+            raise CheckpointError(
+                f"{folder} holds no best weights: they are kept when held-out images are scored during training "
+                "(--score-every); use ema or last"
+            )
         name = description["method"]
         if name not in METHODS:
             raise CheckpointError(
