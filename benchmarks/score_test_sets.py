@@ -26,7 +26,7 @@ from unpaired.environment import environment
 from unpaired.errors import DataError
 from unpaired.metrics import METRICS, Score
 from unpaired.scoring import Evaluator, FeatureCache, ScoringNetworks
-from unpaired.scoring.held_out import evenly_spaced
+from unpaired.scoring.images import evenly_spaced
 from unpaired.scoring.plain import score_values
 
 

@@ -31,7 +31,7 @@ from unpaired.metrics import ImageSets, evaluate_images
 from unpaired.metrics.kernel_distance import kernel_distance
 from unpaired.networks.pretrained import PRETRAINED
 from unpaired.scoring import ScoringNetworks
-from unpaired.scoring.held_out import evenly_spaced
+from unpaired.scoring.images import evenly_spaced
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from unpaired.errors import DataError, TrainingError, UserError
 from unpaired.inference import Translator
 from unpaired.metrics import Score
 from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
-from unpaired.scoring.held_out import evenly_spaced
+from unpaired.scoring.images import evenly_spaced
 from unpaired.scoring.plain import score_values
 from unpaired.training import RunConfig
 

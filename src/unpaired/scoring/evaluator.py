@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -14,8 +15,11 @@ from unpaired.data import DataConfig, UnpairedFiles, pair_by_name
 from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import METRICS, ImageSets, Score, evaluate_images, known_metrics, possible_metrics, why_not
 from unpaired.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
-from unpaired.scoring.images import ColourImages, ImageFiles, StoredImages, read_files
+from unpaired.scoring.images import ColourImages, ImageFiles, StoredImages, evenly_spaced, read_files
 from unpaired.scoring.networks import ScoringNetworks
+
+_LOOKED_AT = 32
+"""Source images that decide whether a folder holds label maps."""
 
 Paired = Literal["auto", "yes", "no"]
 Progress = Callable[[str, int, int], None]
@@ -75,8 +79,8 @@ class Evaluator:
             )
         self.inputs, self.reals = ColourImages(self.sources.images), ColourImages(self.targets.images)
         self.truths = self._truths(paired)
-        shown = torch.stack([self.inputs[i] for i in range(min(4, len(self.inputs)))])
-        self.label_maps = min(label_map_fit(shown)) >= LABEL_MAP_FIT
+        shown = torch.stack(evenly_spaced(self.inputs, _LOOKED_AT))
+        self.label_maps = fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
         self._known: dict[tuple[str, str], Tensor] = {}
         translations = self._sets(self.inputs)
         for name in self.names or ():

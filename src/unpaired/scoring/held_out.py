@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from unpaired.data import DataConfig, UnpairedFiles
 from unpaired.errors import ConfigError, nearest
 from unpaired.metrics import METRICS
 from unpaired.scoring.evaluator import Evaluator
-from unpaired.scoring.images import ColourImages
+from unpaired.scoring.images import ColourImages, evenly_spaced
 from unpaired.scoring.networks import ScoringNetworks
 from unpaired.scoring.plain import score_values
 
@@ -60,13 +59,3 @@ class HeldOutScorer:
         self._evaluator.progress = progress
         made = self._evaluator.translate(translate, _BATCH, "held-out images")
         return score_values(self._evaluator.score(ColourImages(made), "held-out images"))
-
-
-def evenly_spaced(paths: Sequence[Path], most: int) -> tuple[Path, ...]:
-    """At most so many of the paths, from the first on at even distances.
-
-    >>> [path.name for path in evenly_spaced([Path(str(i)) for i in range(6)], 3)]
-    ['0', '2', '4']
-    """
-    count = min(most, len(paths))
-    return tuple(paths[i * len(paths) // count] for i in range(count))

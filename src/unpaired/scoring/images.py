@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from unpaired.data import DataConfig, image_to_tensor, read_for_protocol, tensor_to_image
 from unpaired.errors import DataError, TrainingError
+
+Item = TypeVar("Item")
 
 _HELD_BYTES = 1 << 26
 """Pixels that stay in memory until a set is large enough to be worth a file."""
@@ -153,3 +155,13 @@ def read_files(
         raise DataError(f"none of the {given} images can be read, so there is nothing to score")
     how = f"{config.image_size} px, {config.channels} channels, {config.background} behind, bicubic"
     return ImageFiles(tuple(kept), images, tuple(digests), how)
+
+
+def evenly_spaced(items: Sequence[Item], most: int) -> tuple[Item, ...]:
+    """At most so many of the items, from the first on at even distances.
+
+    >>> evenly_spaced(range(6), 3)
+    (0, 2, 4)
+    """
+    count = min(most, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))

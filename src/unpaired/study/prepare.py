@@ -21,7 +21,7 @@ from PIL import Image
 from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image
 from unpaired.errors import ConfigError, DataError
 from unpaired.inference import Translator
-from unpaired.scoring.held_out import evenly_spaced
+from unpaired.scoring.images import evenly_spaced
 from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database
 
 Weights = Literal["ema", "last", "best"]
