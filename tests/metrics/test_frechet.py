@@ -80,7 +80,7 @@ def test_few_images_with_many_features_are_quick_and_need_no_covariance() -> Non
 
 def test_refusals() -> None:
     good = features(6, 5, 0)
-    with pytest.raises(DataError, match=r"at least 2 images in each set .* there are 1 fake"):
+    with pytest.raises(DataError, match=r"at least 2 images in each set .* there is 1 fake"):
         frechet_distance(good[:1], good)
     with pytest.raises(DataError, match="5 features of a fake image, 3 of a real one"):
         frechet_distance(good, good[:, :3])

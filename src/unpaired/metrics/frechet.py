@@ -18,7 +18,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from unpaired.errors import DataError
+from unpaired.metrics.checks import check_features
 
 _BLOCK_ROWS = 4096
 
@@ -42,25 +42,10 @@ def frechet_distance(fake_ND: Tensor, real_MD: Tensor) -> FrechetDistance:
     Raises:
         DataError: A set has fewer than 2 images, the widths differ, or a feature is not finite.
     """
-    for what, features in (("fake", fake_ND), ("real", real_MD)):
-        if features.ndim != 2 or not features.is_floating_point():
-            raise DataError(
-                f"Frechet distance: {what} features must be floats of shape (images, features), "
-                f"not {features.dtype} of shape {tuple(features.shape)}"
-            )
-        if len(features) < 2:
-            raise DataError(
-                f"Frechet distance needs at least 2 images in each set (and means little with fewer than "
-                f"{features.shape[1]}, the number of features), and there are {len(features)} {what}"
-            )
-        finite = torch.isfinite(features).all(1)
-        if not bool(finite.all()):
-            raise DataError(f"{what} image {int((~finite).nonzero()[0])} has features that are not finite")
-    if fake_ND.shape[1] != real_MD.shape[1]:
-        raise DataError(
-            f"Frechet distance: {fake_ND.shape[1]} features of a fake image, {real_MD.shape[1]} of a real one; "
-            f"take both from the same network"
-        )
+    width = fake_ND.shape[-1] if fake_ND.ndim else 0
+    check_features(
+        "Frechet distance", fake_ND, real_MD, 2, f" (and means little with fewer than {width}, the number of features)"
+    )
     mean_f, factor_f = _mean_and_factor(fake_ND)
     mean_r, factor_r = _mean_and_factor(real_MD)
     means = float((mean_f - mean_r).square().sum())

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import ConfigError
+from unpaired.metrics.checks import check_features
 from unpaired.metrics.resampling import FEWEST_IMAGES, centred_interval, drawn_counts
 
 LARGEST_SUBSET = 1000
@@ -72,7 +73,7 @@ def kernel_distance(
         DataError: A set has fewer than 4 images, the widths differ, or a feature is not finite.
         ConfigError: ``subset_size`` is under 2 or over the smaller set, or ``subsets`` is under 1.
     """
-    _check(fake_ND, real_MD)
+    check_features("kernel distance", fake_ND, real_MD, FEWEST_IMAGES)
     if subset_size is None:
         subset_size = min(LARGEST_SUBSET, min(len(fake_ND), len(real_MD)) // 2)
     mean, spread = kid_over_subsets(fake_ND, real_MD, subsets=subsets, subset_size=subset_size, seed=seed)
@@ -99,7 +100,7 @@ def kid_over_subsets(
         DataError: As for ``kernel_distance``.
         ConfigError: ``subset_size`` is under 2 or over the smaller set, or ``subsets`` is under 1.
     """
-    _check(fake_ND, real_MD)
+    check_features("kernel distance", fake_ND, real_MD, FEWEST_IMAGES)
     smaller = min(len(fake_ND), len(real_MD))
     if not 2 <= subset_size <= smaller or subsets < 1:
         raise ConfigError(
@@ -113,28 +114,6 @@ def kid_over_subsets(
         fake, real = (x[generator.choice(len(x), subset_size, replace=False)] for x in (fake_ND, real_MD))
         values.append(float(_squared_mmd(fake, real, once, once)))
     return float(np.mean(values)), float(np.std(values))
-
-
-def _check(fake_ND: Tensor, real_MD: Tensor) -> None:
-    for what, features in (("fake", fake_ND), ("real", real_MD)):
-        if features.ndim != 2 or not features.is_floating_point():
-            raise DataError(
-                f"kernel distance: {what} features must be floats of shape (images, features), "
-                f"not {features.dtype} of shape {tuple(features.shape)}"
-            )
-        if len(features) < FEWEST_IMAGES:
-            raise DataError(
-                f"kernel distance needs at least {FEWEST_IMAGES} images in each set, "
-                f"and there {'is' if len(features) == 1 else 'are'} {len(features)} {what}"
-            )
-        finite = torch.isfinite(features).all(1)
-        if not bool(finite.all()):
-            raise DataError(f"{what} image {int((~finite).nonzero()[0])} has features that are not finite")
-    if fake_ND.shape[1] != real_MD.shape[1]:
-        raise DataError(
-            f"kernel distance: {fake_ND.shape[1]} features of a fake image, {real_MD.shape[1]} of a real one; "
-            f"take both from the same network"
-        )
 
 
 def _squared_mmd(fake_ND: Tensor, real_MD: Tensor, fake_RN: np.ndarray, real_RM: np.ndarray) -> Tensor:
