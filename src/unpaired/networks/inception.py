@@ -32,7 +32,7 @@ def _find() -> Path | None:
 WEIGHTS = WeightsFile(
     "Inception-v3 of FID",
     f"Download {URL} and pass --weights inception=PATH, or put it where torch-fidelity and torchmetrics look "
-    f"({cached()}), or allow the download.",
+    f"({cached()}), or allow it with --download.",
     _find,
 )
 PROTOCOL = (
