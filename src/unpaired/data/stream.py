@@ -6,6 +6,7 @@ import functools
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from unpaired.errors import ConfigError, DataError, UserError
 # Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
 # numpy guarantees those, and not its shuffles, to be the same in every version.
 _SOURCE_ORDER, _TARGET_ORDER, _CROPS = 0, 1, 2
+
+_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 def _random_bits(count: int, *key: int) -> np.ndarray:
@@ -243,13 +246,30 @@ def _start(loader: Any) -> Iterator[Any]:
     Its SIGCHLD handler would do that wherever the training loop happens to be. Without it the death is noticed when
     the next batch is due, within 5 seconds, and explained.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
+    with _signals_held_back():
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            return iter(loader)
+        before = signal.getsignal(signal.SIGCHLD)
+        try:
+            return iter(loader)
+        finally:
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Hold back the signals that loading processes leave to their parent while these are started.
+
+    A forked process inherits that, so none reaches it before it can ignore them; the parent gets its own afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
     try:
-        return iter(loader)
+        yield
     finally:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _next(loaded: Iterator[Any]) -> Any:
@@ -281,5 +301,7 @@ def _as_it_is(result: Any) -> Any:
 def _leave_signals_to_the_parent(worker_id: int) -> None:
     # Ctrl-C and a job manager's SIGTERM reach the whole group. The training process decides (it may want to save
     # first); the loading processes follow when it closes the loader, and end by themselves when it is gone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _LEFT_TO_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_THE_PARENT)
