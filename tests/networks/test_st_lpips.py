@@ -62,14 +62,14 @@ def reference(network: STLPIPS, one: Tensor, other: Tensor) -> np.ndarray:
     def blurred(x: Tensor) -> Tensor:
         row = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
         kernel = torch.outer(row, row).expand(x.shape[1], 1, 3, 3)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=x.shape[1])[..., ::2, ::2]
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=x.shape[1])[..., ::2, ::2]
 
     def convolved(x: Tensor, name: str, stride: int, padding: int) -> Tensor:
         return F.conv2d(x, state[f"net.{name}.weight"], state[f"net.{name}.bias"], stride, padding)
 
     def maps(x: Tensor) -> list[Tensor]:
         x = (x.double() - state["scaling_layer.shift"]) / state["scaling_layer.scale"]
-        found = [blurred(convolved(x, "slice1.0", 2, 2)).relu()]
+        found = [blurred(convolved(x, "slice1.0", 1, 2)).relu()]
         for name, padding in (("slice2.5", 2), ("slice3.9", 1)):
             found.append(convolved(blurred(F.max_pool2d(found[-1], 3, 1)), name, 1, padding).relu())
         for name in ("slice4.11", "slice5.13"):
@@ -192,6 +192,15 @@ def test_published_scaling_is_that_of_lpips(published: STLPIPS) -> None:
     assert len(filters) == 3
     assert all(torch.equal(value, torch.outer(row, row).expand_as(value)) for value in filters)
     assert all((value >= 0).all() for name, value in published.state_dict().items() if name.startswith("lin"))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "value"), [(64, 64, 0.505803108), (97, 75, 0.553613782), (160, 128, 0.611545444)]
+)
+def test_distances_are_those_of_the_authors_package(published: STLPIPS, height: int, width: int, value: float) -> None:
+    """Measured with stlpips-pytorch 0.0.2, ``LPIPS(net="alex", variant="shift_tolerant")``, on the same tensors."""
+    one, other = images(1, height, width, seed=1), images(1, height, width, seed=2)
+    assert published(one, other).item() == pytest.approx(value, abs=1e-5)
 
 
 def test_published_value(published: STLPIPS) -> None:

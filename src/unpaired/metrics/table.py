@@ -168,10 +168,8 @@ METRICS: dict[str, Metric] = {
         against="truth",
     ),
     "paired_st_lpips_alex": Metric(
-        _st_lpips, "ST-LPIPS to truth (unverified)", "", "lower",
-        "shift-tolerant LPIPS (Ghildyal and Liu 2022, AlexNet, weights vST0.0) to the paired truth; the strides are "
-        "those of the general rule and the published example value was not reproduced: compare it only with itself; "
-        f"{_PER_IMAGE}",
+        _st_lpips, "ST-LPIPS to truth", "", "lower",
+        f"shift-tolerant LPIPS (Ghildyal and Liu 2022, AlexNet, weights vST0.0) to the paired truth, {_PER_IMAGE}",
         against="truth", networks=("st_lpips",),
     ),
     "structure_lite0": Metric(
