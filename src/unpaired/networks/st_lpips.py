@@ -5,8 +5,9 @@ Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, 
 Convolutional Networks Shift-Invariant Again", ICML 2019. Written from the papers; the names are those of the published
 state dict, whose numbers say where the filters stand: before the first ReLU and behind both max poolings.
 
-Not in the file are the strides and the padding. They were found by running the authors' package as a black box: sizes
-of its maps, then equal distances (to 1e-6) on synthetic images, whose values ``tests/networks/test_st_lpips.py`` holds.
+Not in the file are the strides and the padding. They were read off the authors' package while it ran: the strides,
+paddings and map sizes of its layers, its source unread. Distances on synthetic images agree to 1e-6;
+``tests/networks/test_st_lpips.py`` holds the package's values.
 Their example value (0.7777554988861084 for ex_p0.png and ex_ref.png of their repository) is checked there as well where
 the images are.
 """
