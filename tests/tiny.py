@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,18 @@ from unpaired.methods import METHODS
 from unpaired.training import DatasetConfig, RunConfig
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+TINY_MODEL: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
+"""Settings of a model that trains in milliseconds, for every method that has them."""
+TINY_EXTRA: dict[str, dict[str, Any]] = {}
+"""Method -> further settings that only it has."""
+
+
+def tiny_settings(method: str) -> dict[str, Any]:
+    """The tiny settings of one method, by the names that its Config knows."""
+    known = METHODS[method].Config.__dataclass_fields__
+    return {key: value for key, value in TINY_MODEL.items() if key in known} | TINY_EXTRA.get(method, {})
 
 
 def shared_data(name: str) -> Path:
@@ -38,7 +51,7 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
     """Settings that train in milliseconds; ``changes`` go to whichever section has the field."""
     sections: dict[str, dict[str, object]] = {
         "data": {"image_size": 32, "num_workers": 0},
-        "model": {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8},
+        "model": tiny_settings(method),
         "training": {
             "images": 6,
             "log_every": 1,

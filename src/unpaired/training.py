@@ -184,6 +184,7 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
+    method.prepare()
     fabric.launch()
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)

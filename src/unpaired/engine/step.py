@@ -20,6 +20,7 @@ def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, tor
             [p for network in phase.networks for p in getattr(method, network).parameters()],
             lr=optimiser.learning_rate,
             betas=betas,
+            weight_decay=optimiser.weight_decay,
         )
         for phase in method.phases
     }

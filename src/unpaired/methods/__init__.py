@@ -1,6 +1,6 @@
 """Methods: one paper, one file; adding one is a file, a row here and a run in ``runs.py``."""
 
-from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, Phase, image_seeds
+from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
 from unpaired.methods.cut import CUT, FastCUT
 from unpaired.methods.qs_attn import QSAttn
 
@@ -10,4 +10,4 @@ METHODS: dict[str, type[Method]] = {
     "fastcut": FastCUT,
 }
 
-__all__ = ["METHODS", "ImageBatch", "Method", "OptimiserConfig", "Phase", "image_seeds"]
+__all__ = ["METHODS", "PLAIN", "ImageBatch", "Method", "OptimiserConfig", "Phase", "Wish", "image_seeds"]

@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,12 @@ class OptimiserConfig:
     """Adam's decay of the gradient's running mean."""
     beta2: float = 0.999
     """Adam's decay of the squared gradient's running mean."""
+    weight_decay: float = 0.0
+    """L2 penalty of Adam on every parameter."""
     epochs: int = 400
     """Length of training when the number of images is not given: passes over the larger of the two sets."""
+    schedule: Literal["linear", "halving"] = "linear"
+    """How the learning rate falls: linearly to zero after constant_fraction, or by halves, each after a tenth."""
     constant_fraction: float = 0.5
     """Share of training at the full learning rate; over the rest it falls linearly to zero."""
 
@@ -35,6 +39,8 @@ class OptimiserConfig:
             raise ConfigError(f"learning_rate must be above 0 and finite, not {self.learning_rate}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"beta1 and beta2 must lie in [0, 1), not {self.beta1} and {self.beta2}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay must be finite and not negative, but is {self.weight_decay}")
         if self.epochs < 1:
             raise ConfigError(f"epochs must be at least 1, not {self.epochs}")
         if not 0 <= self.constant_fraction <= 1:
@@ -42,6 +48,8 @@ class OptimiserConfig:
 
     def factor(self, progress: float) -> float:
         """Multiplier of the learning rate after ``progress`` (0 at the start, 1 at the end) of training."""
+        if self.schedule == "halving":
+            return 0.5 ** int(10 * min(progress, 1.0) + 1e-9)
         if progress <= self.constant_fraction:
             return 1.0
         return max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
@@ -58,11 +66,36 @@ class ImageBatch:
             function of these, so that it does not depend on batch size, process count or device. They lie on the CPU,
             where decisions that the host takes (:func:`coin_flips`) wait for nobody, or, while a step is recorded, on
             the device.
+        source_domains: (B,) int64, the domain of each source image, where there are more than two domains.
+        target_domains: (B,) int64, the domain of each target image; never that of its source image.
     """
 
     source: Tensor
     target: Tensor
     seeds: Tensor
+    source_domains: Tensor | None = None
+    target_domains: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a translation should be, for methods that offer more than one (:attr:`Method.offers`).
+
+    Attributes:
+        reverse: Translate from the target domain to the source domain.
+        style_seeds: (B,) int64, one per image: draws its style. Equal seeds give equal styles.
+        style_reference: (1 or B, C, H, W) in [-1, 1]: images of the wanted domain whose style is taken.
+        domain: Position of the wanted domain among :attr:`Method.domains`.
+    """
+
+    reverse: bool = False
+    style_seeds: Tensor | None = None
+    style_reference: Tensor | None = None
+    domain: int | None = None
+
+
+PLAIN = Wish()
+"""Source to target, the default style, the first domain: what every method offers."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +131,10 @@ class Method(nn.Module, ABC):
     """What ``torch.compile`` takes when asked to: ``network.function``."""
 
     phases: tuple[Phase, ...]
+    offers: frozenset[str] = frozenset()
+    """Which fields of :class:`Wish` it understands: ``reverse``, ``style`` or ``domain``."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains of a method that knows several."""
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
     host_decides: str = ""
@@ -105,13 +142,25 @@ class Method(nn.Module, ABC):
     one_process_only: str = ""
     """Why this method, as configured, cannot be trained by several processes; empty when it can."""
 
+    def prepare(self) -> None:
+        """Load what training needs and translating does not (a pretrained network); called once, before training.
+
+        What it loads belongs in no checkpoint and no optimizer: see :class:`unpaired.methods.frozen.Frozen`.
+
+        Raises:
+            BackendError: It is not on this machine; the message says what to do.
+        """
+
     @abstractmethod
     def forward_train(self, batch: ImageBatch) -> Any:
         """Compute every image and encoding that the losses need, once."""
 
     @abstractmethod
-    def translate(self, x_BCHW: Tensor) -> Tensor:
-        """Translate source images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same sides rounded up to 4."""
+    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+        """Translate images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same sides rounded up to 4.
+
+        A method may leave out the fields of ``wish`` that it does not offer; nobody passes them.
+        """
 
     @abstractmethod
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

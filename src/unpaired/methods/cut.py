@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unpaired.errors import ConfigError
 from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
-from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, Phase, coin_flips, derive_seeds
+from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, coin_flips, derive_seeds
+from unpaired.methods.contrast import Pair, mean_over_pairs, projected_pairs
 from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
-from unpaired.ops import query_selected_attention
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class CUT(Method):
             Phase("generator", ("generator", "projector"), self.generator_loss),
         )
 
-    def translate(self, x_BCHW: Tensor) -> Tensor:
+    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
         return self.generator(x_BCHW)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
@@ -198,25 +198,22 @@ class CUT(Method):
             terms["identity"] = share * self.config.identity_weight * contrastive[images:].mean()
         return terms
 
+    def pairs(self, outputs: ContrastiveOutputs) -> list[Pair]:
+        """What the contrastive loss compares: one pair per tap, of K B images."""
+        return projected_pairs(
+            self.config.taps,
+            outputs.source_features,
+            outputs.translated_features,
+            outputs.seeds,
+            projector=self.projector,
+            num_queries=self.config.num_queries,
+            selection=self.selection,
+        )
+
     def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
         """Mean over the taps of Eq. 2, per image: (K B,)."""
-        losses = []
-        for number, tap in enumerate(self.config.taps):
-            options = self.selection(tap)
-            keys = outputs.source_features[number]
-            if options["routing"] != "cross" or options.get("detach_attention"):
-                keys = keys.detach()
-            if options["significance"] == "random":
-                options["random_seeds"] = derive_seeds(outputs.seeds, number).to(keys.device, non_blocking=True)
-            selected = query_selected_attention(
-                keys, [outputs.translated_features[number]], self.config.num_queries, **options
-            )
-            # Anchors first: autocast of older torch would keep the weights that it cast without gradient.
-            anchors = self.projector(tap, selected.targets[0])
-            with torch.no_grad():
-                positives = self.projector(tap, selected.source)
-            losses.append(patch_nce_loss(anchors, positives, self.config.temperature))
-        return torch.stack(losses).mean(dim=0)
+        temperature = self.config.temperature
+        return mean_over_pairs(self.pairs(outputs), lambda q, k: patch_nce_loss(q, k, temperature))
 
 
 class FastCUT(CUT):

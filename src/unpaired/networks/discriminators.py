@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator (Isola et al., 2017) with anti-aliased down-sampling."""
+"""The PatchGAN discriminator (Isola et al., 2017), with anti-aliased down-sampling or with strides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.networks.layers import BlurDownsample, Conv2d, initialise, instance_norm
+from unpaired.networks.layers import BlurDownsample, Conv2d, Initialisation, Resampling, initialise, instance_norm
 
 
 class PatchDiscriminator(nn.Module):
@@ -20,18 +20,33 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: Channels of the image.
         base_channels: Width of the first convolution.
-        layers: Number of anti-aliased down-sampling convolutions.
+        layers: Number of down-sampling convolutions.
+        out_channels: Scores per patch (one per domain in a multi-domain method).
+        resampling: How it halves: blurred, or by the convolutions' stride.
+        initialisation: Of the weights.
     """
 
-    def __init__(self, in_channels: int = 3, *, base_channels: int = 64, layers: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        base_channels: int = 64,
+        layers: int = 3,
+        out_channels: int = 1,
+        resampling: Resampling = "blur",
+        initialisation: Initialisation = "xavier",
+    ) -> None:
         super().__init__()
         widths = [base_channels * min(2**i, 8) for i in range(layers + 1)]
-        self.first = Conv2d(in_channels, widths[0], 4, padding=1)
-        self.middle = nn.ModuleList(Conv2d(narrow, wide, 4, padding=1) for narrow, wide in pairwise(widths[:-1]))
-        self.blurs = nn.ModuleList(BlurDownsample(width) for width in widths[:-1])
+        halving = _strided if resampling == "strided" else Conv2d
+        self.first = halving(in_channels, widths[0], 4, padding=1)
+        self.middle = nn.ModuleList(halving(narrow, wide, 4, padding=1) for narrow, wide in pairwise(widths[:-1]))
+        self.blurs = nn.ModuleList(
+            BlurDownsample(width) if resampling == "blur" else nn.Identity() for width in widths[:-1]
+        )
         self.before_last = Conv2d(widths[-2], widths[-1], 4, padding=1)
-        self.last = Conv2d(widths[-1], 1, 4, padding=1)
-        initialise(self)
+        self.last = Conv2d(widths[-1], out_channels, 4, padding=1)
+        initialise(self, initialisation)
 
     @property
     def smallest_image(self) -> int:
@@ -39,12 +54,16 @@ class PatchDiscriminator(nn.Module):
         side = 3  # before the last but one convolution, which takes one pixel off
         for _ in self.blurs:
             side = 2 * side  # a halving rounds up: the odd side below would do, the convolution takes it off again
-        return side
+        return side  # strides round down, so that this is the smallest there, too
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded (least-squares GAN)."""
+        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded (least-squares GAN)."""
         hidden = self.blurs[0](F.leaky_relu(self.first(x_BCHW), 0.2, inplace=True))
         for convolution, blur in zip(self.middle, self.blurs[1:], strict=True):
             hidden = blur(F.leaky_relu(instance_norm(convolution(hidden)), 0.2, inplace=True))
         hidden = F.leaky_relu(instance_norm(self.before_last(hidden)), 0.2, inplace=True)
         return self.last(hidden)
+
+
+def _strided(in_channels: int, out_channels: int, taps: int, padding: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, taps, stride=2, padding=padding)

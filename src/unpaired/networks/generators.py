@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError, nearest
-from unpaired.networks.layers import BlurDownsample, Conv2d, blur_upsample, initialise, instance_norm
+from unpaired.networks.layers import (
+    BlurDownsample,
+    Conv2d,
+    Initialisation,
+    Resampling,
+    blur_upsample,
+    initialise,
+    instance_norm,
+)
 
 DEFAULT_TAPS = ("padded_input", "down1", "down2", "block1", "block5")
 """Where the paper taps the encoder (method.md, section 1): modules 0, 4, 8, 12 and 16 of the published list."""
@@ -40,21 +48,40 @@ class ResnetGenerator(nn.Module):
         out_channels: Channels of the output image.
         base_channels: Width of the stem; the blocks have four times as many channels.
         blocks: Number of residual blocks.
+        resampling: ``blur``, or ``strided``: halvings by stride, doublings by transposed convolutions (CycleGAN).
+        initialisation: Of the weights.
     """
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, *, base_channels: int = 64, blocks: int = 9
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        base_channels: int = 64,
+        blocks: int = 9,
+        resampling: Resampling = "blur",
+        initialisation: Initialisation = "xavier",
     ) -> None:
         super().__init__()
         width = base_channels
         self.stem = nn.Conv2d(in_channels, width, 7)
-        self.down1 = Conv2d(width, 2 * width, 3, padding=1)
-        self.down2 = Conv2d(2 * width, 4 * width, 3, padding=1)
-        self.blur1 = BlurDownsample(2 * width)
-        self.blur2 = BlurDownsample(4 * width)
+        if resampling == "blur":
+            self.down1: nn.Module = Conv2d(width, 2 * width, 3, padding=1)
+            self.down2: nn.Module = Conv2d(2 * width, 4 * width, 3, padding=1)
+            self.blur1: nn.Module = BlurDownsample(2 * width)
+            self.blur2: nn.Module = BlurDownsample(4 * width)
+            self.enlarge: Callable[[Tensor], Tensor] = blur_upsample
+        else:
+            self.down1 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+            self.down2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+            self.blur1, self.blur2, self.enlarge = nn.Identity(), nn.Identity(), nn.Identity()
         self.blocks = nn.ModuleList(ResidualBlock(4 * width) for _ in range(blocks))
-        self.up1 = Conv2d(4 * width, 2 * width, 3, padding=1)
-        self.up2 = Conv2d(2 * width, width, 3, padding=1)
+        if resampling == "blur":
+            self.up1: nn.Module = Conv2d(4 * width, 2 * width, 3, padding=1)
+            self.up2: nn.Module = Conv2d(2 * width, width, 3, padding=1)
+        else:
+            self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1)
+            self.up2 = nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1)
         self.head = nn.Conv2d(width, out_channels, 7)
         self.tap_channels: dict[str, int] = {
             "padded_input": in_channels,
@@ -62,7 +89,7 @@ class ResnetGenerator(nn.Module):
             "down2": 4 * width,
             **{f"block{i + 1}": 4 * width for i in range(blocks)},
         }
-        initialise(self)
+        initialise(self, initialisation)
 
     def check_taps(self, taps: Sequence[str]) -> None:
         """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
@@ -116,6 +143,6 @@ class ResnetGenerator(nn.Module):
         return hidden, [features[tap] for tap in taps]
 
     def _decode(self, hidden: Tensor) -> Tensor:
-        hidden = F.relu(instance_norm(self.up1(blur_upsample(hidden))), inplace=True)
-        hidden = F.relu(instance_norm(self.up2(blur_upsample(hidden))), inplace=True)
+        hidden = F.relu(instance_norm(self.up1(self.enlarge(hidden))), inplace=True)
+        hidden = F.relu(instance_norm(self.up2(self.enlarge(hidden))), inplace=True)
         return torch.tanh(self.head(F.pad(hidden, (3, 3, 3, 3), mode="reflect")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,10 +67,19 @@ def blur_upsample(x_BCHW: Tensor) -> Tensor:
     return F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def initialise(module: nn.Module, gain: float = 0.02) -> None:
-    """Initialise every convolution and linear layer in place: Xavier normal weights with ``gain``, zero biases."""
+Initialisation = Literal["xavier", "normal"]
+"""Xavier normal weights with gain 0.02 (the CUT family), or normal ones of deviation 0.02 (CycleGAN)."""
+Resampling = Literal["blur", "strided"]
+"""Anti-aliased resampling (the CUT family), or strided and transposed convolutions (CycleGAN)."""
+
+
+def initialise(module: nn.Module, how: Initialisation = "xavier") -> None:
+    """Initialise every convolution and linear layer in place; biases become zero."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_normal_(layer.weight, gain=gain)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if how == "xavier":
+                nn.init.xavier_normal_(layer.weight, gain=0.02)
+            else:
+                nn.init.normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -1,0 +1,72 @@
+"""The contrast of CUT's family: which features of an image and of its translation a loss compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unpaired.methods.base import derive_seeds
+from unpaired.networks import Projector
+from unpaired.ops import query_selected_attention
+
+
+class Pair(NamedTuple):
+    """Projected features of one tap at the same N locations.
+
+    Attributes:
+        anchors: Of the translation, (B, N, D), unit length, with gradient.
+        positives: Of the input, (B, N, D), unit length, without gradient.
+    """
+
+    anchors: Tensor
+    positives: Tensor
+
+
+def projected_pairs(
+    taps: Sequence[str],
+    source_features: Sequence[Tensor],
+    translated_features: Sequence[Tensor],
+    seeds: Tensor,
+    *,
+    projector: Projector,
+    num_queries: int,
+    selection: Callable[[str], dict[str, Any]],
+    source_projector: Projector | None = None,
+) -> list[Pair]:
+    """Choose locations in the encodings of the inputs and project both encodings there.
+
+    Args:
+        taps: Names of the places of the encoder.
+        source_features: Per tap, encodings of the inputs, (B, C_t, H_t, W_t): keys, never anchors.
+        translated_features: Per tap, encodings of the translations, the same shapes.
+        seeds: (B,) int64, one per image: random locations are a function of them.
+        projector: Projects the anchors, and the positives too unless they have their own.
+        num_queries: N; all locations where a map has fewer.
+        selection: Options of ``query_selected_attention`` at a tap.
+        source_projector: Projects the positives (DCLGAN has one per domain).
+
+    Returns:
+        One pair per tap.
+    """
+    pairs = []
+    for number, tap in enumerate(taps):
+        options, keys = selection(tap), source_features[number]
+        if options["routing"] != "cross" or options.get("detach_attention"):
+            keys = keys.detach()
+        if options["significance"] == "random":
+            options["random_seeds"] = derive_seeds(seeds, number).to(keys.device, non_blocking=True)
+        selected = query_selected_attention(keys, [translated_features[number]], num_queries, **options)
+        # Anchors first: autocast of older torch would keep the weights that it cast without gradient.
+        anchors = projector(tap, selected.targets[0])
+        with torch.no_grad():
+            positives = (source_projector or projector)(tap, selected.source)
+        pairs.append(Pair(anchors, positives))
+    return pairs
+
+
+def mean_over_pairs(pairs: Sequence[Pair], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Mean over the taps of ``loss(anchors, positives)``, which gives (B,): (B,)."""
+    return torch.stack([loss(pair.anchors, pair.positives) for pair in pairs]).mean(dim=0)
