@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 import unpaired
 from unpaired.config import load_yaml, save_yaml
 from unpaired.methods import METHODS
-from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, RunConfig
 
 ROOT = Path(unpaired.__file__).parent
@@ -33,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "runs"),
     ("comparison",),
     ("run_report",),
+    ("benchmarking",),
     ("study",),
     ("commands",),
     ("cli",),
@@ -178,18 +177,3 @@ def test_every_method_builds_a_run(name: str, tmp_path: Path) -> None:
     row = METHODS[name]
     assert row.title
     assert re.search(r"\b(19|20)\d\d\.$", row.citation), "a citation ends with its year"
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_every_named_run_builds(name: str, tmp_path: Path) -> None:
-    check_run(RUNS[name](tmp_path), tmp_path)
-
-
-def test_every_function_of_runs_is_in_its_table() -> None:
-    module = importlib.import_module("unpaired.runs")
-    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    table = ast.unparse(next(node for node in tree.body if isinstance(node, ast.AnnAssign)))
-    for function in functions:
-        assert ast.get_docstring(function), function.name
-        assert re.search(rf"\b{function.name}\b", table), f"{function.name} is not in RUNS"

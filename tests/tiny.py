@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 TINY_MODEL: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
 """Settings of a model that trains in milliseconds, for every method that has them."""
-TINY_EXTRA: dict[str, dict[str, Any]] = {}
+TINY_EXTRA: dict[str, dict[str, Any]] = {
+    "munit": {"blocks": 2, "discriminator_layers": 2, "perceptron_width": 16},
+    "fsesim": {"feature_network": "vgg16_untrained"},
+    "lsesim": {"feature_network": "vgg16_untrained"},
+    "multi_domain_qs_attn": {"domains": ("a", "b", "c")},
+}
 """Method -> further settings that only it has."""
 
 
@@ -47,6 +54,21 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 36), see
     return folder
 
 
+def domain_folder(dataset: Path, names: Sequence[str] = ("a", "b", "c")) -> Path:
+    """The images of a set of two domains once more, one folder per domain; those of the third are new."""
+    root = dataset.parent / f"{dataset.name}_domains"
+    for number, name in enumerate(names):
+        for split in ("train", "test"):
+            folder = root / split / name
+            if folder.is_dir():
+                continue
+            if number < 2 and (dataset / f"{split}{'AB'[number]}").is_dir():
+                shutil.copytree(dataset / f"{split}{'AB'[number]}", folder)
+            else:
+                write_images(folder, 3, seed=5 + number)
+    return root
+
+
 def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunConfig:
     """Settings that train in milliseconds; ``changes`` go to whichever section has the field."""
     sections: dict[str, dict[str, object]] = {
@@ -66,4 +88,6 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
         section = next(name for name, cls in classes.items() if key in cls.__dataclass_fields__)
         sections[section][key] = value
     built = {name: classes[name](**values) for name, values in sections.items()}
-    return RunConfig(method, DatasetConfig(folder=dataset), **built)
+    several = "domain" in METHODS[method].offers
+    place = DatasetConfig(domains=domain_folder(dataset)) if several else DatasetConfig(folder=dataset)
+    return RunConfig(method, place, **built)

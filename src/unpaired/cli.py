@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "score a trained run, or a folder of made images, on held-out images",
     "compare": "put the scores of several runs into one table",
     "report": "write one HTML page, and figures, about one or several runs",
+    "benchmark": "train and compare methods x data x seeds from one file; run it again to resume",
+    "runs": "list the named runs of published results, or show one",
     "study": "ask people which translations are better: a blind user study in the browser",
     "info": "show versions, devices, and which backends can run here",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ def evaluate(
     real: Sequence[Path] = (),
     batch_size: int = 8,
     best: dict[str, Any] | None = None,
+    wish: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Translate the source files with each translator and score the results against the target files.
@@ -83,6 +85,7 @@ def evaluate(
         real: More real images of the target domain, scored like translations: the ceiling ``real against real``.
         batch_size: Images translated at a time.
         best: How the row ``best`` was chosen.
+        wish: What ``Translator.translate`` is asked for: ``reverse``, ``style_seed`` or ``domain``.
         options: Further ones of ``scoring.Evaluator``.
 
     Raises:
@@ -99,9 +102,10 @@ def evaluate(
     if truth := evaluator.score_truths():
         scores["truth"] = truth
     for row, translator in translators.items():
-        translations[row] = evaluator.translate(translator.translate, batch_size, LABELS.get(row, row))
+        translate = functools.partial(translator.translate, **(wish or {}))
+        translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
-    return _evaluation(evaluator, scores, translations, best or {})
+    return _evaluation(evaluator, scores, translations, best or {}, wish)
 
 
 def evaluate_made(
@@ -137,7 +141,11 @@ def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **opt
     if best and (run / "weights" / "best.safetensors").exists():
         names.append("best")
     translators = {name: Translator.from_pretrained(run, weights=name, device=device) for name in names}  # type: ignore[arg-type]
-    options.setdefault("real", _training_targets(run))
+    wish = options.get("wish") or {}
+    if "real" not in options:
+        options["real"] = _training_images(run, wish)
+    if wish:  # how the best weights were chosen says nothing about another direction, style or domain
+        best = {**best, "chosen_on": f"{best['chosen_on']}, by plain translations"} if best else best
     return evaluate(translators, files, best=best, **options)
 
 
@@ -150,10 +158,15 @@ def best_record(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _training_targets(run: Path) -> Sequence[Path]:
-    """The real images that a run was trained towards, where they still lie."""
+def _training_images(run: Path, wish: Mapping[str, Any]) -> Sequence[Path]:
+    """The real images of the wanted domain that a run was trained with, where they still lie."""
     try:
-        return RunConfig.load(run / "run.yaml").dataset.training_files().target
+        dataset = RunConfig.load(run / "run.yaml").dataset
+        if dataset.domains is not None:
+            name = wish.get("domain")
+            return list_images(dataset.domains / "train" / name) if name else ()
+        files = dataset.training_files()
+        return files.source if wish.get("reverse") else files.target
     except UserError:
         return ()
 
@@ -163,6 +176,7 @@ def _evaluation(
     scores: dict[str, dict[str, Score]],
     translations: dict[str, Sequence[Tensor]],
     best: dict[str, Any],
+    wish: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     data = {
         "source_digest": evaluator.sources.digest,
@@ -171,6 +185,7 @@ def _evaluation(
         "target_images": len(evaluator.targets.paths),
         "image_size": evaluator.data.image_size,
         "paired": evaluator.truths is not None,
+        **({"wish": dict(wish)} if wish else {}),
     }
     return Evaluation(
         scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
@@ -17,7 +18,8 @@ from unpaired.config import from_dict
 from unpaired.data import image_to_tensor, tensor_to_image, to_mode
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
-from unpaired.methods import METHODS, Method
+from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.methods.contrast import pooled
 from unpaired.ops import query_selected_attention
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
@@ -106,28 +108,56 @@ class Translator:
         return red, green, blue
 
     @overload
-    def translate(self, images: Picture) -> Picture: ...
+    def translate(
+        self,
+        images: Picture,
+        *,
+        reverse: bool = ...,
+        style_seed: int | None = ...,
+        style_reference: Any = ...,
+        domain: str | None = ...,
+    ) -> Picture: ...
     @overload
-    def translate(self, images: Sequence[Picture]) -> list[Picture]: ...
-    def translate(self, images: Any) -> Any:
+    def translate(
+        self, images: Sequence[Picture], *, reverse: bool = ..., style_seed: int | None = ...,
+        style_reference: Any = ..., domain: str | None = ...,
+    ) -> list[Picture]: ...  # fmt: skip
+    def translate(
+        self,
+        images: Any,
+        *,
+        reverse: bool = False,
+        style_seed: int | None = None,
+        style_reference: Any = None,
+        domain: str | None = None,
+    ) -> Any:
         """Translate an image or a batch; what comes out is of the kind that went in, at the same size.
 
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
                 (B, H, W, C), uint8 in 0..255; an 8-bit PIL image of any mode (out comes RGB or L); or a list of any
                 of them, sizes free. Tensors may overshoot a little, as resizing makes them, but not beyond [-2, 2].
+            reverse: From the target to the source domain, for methods that go both ways (CycleGAN, DCLGAN, MUNIT).
+            style_seed: Draws the style of all the images, for methods with styles (MUNIT); unset takes style 0.
+            style_reference: One image of the wanted domain, of any of the kinds above, whose style is taken instead.
+            domain: Name of the wanted domain, for methods that know several.
 
         Raises:
+            ConfigError: The method does not offer what is asked for, or the domain is unknown.
             DataError: Channels, type or range do not fit.
         """
+        wish = self._wish(reverse, style_seed, style_reference, domain)
+        return self._translate(images, wish)
+
+    def _translate(self, images: Any, wish: Wish) -> Any:
         if isinstance(images, Tensor):
-            return self._translate_tensor(images)
+            return self._translate_tensor(images, wish)
         if isinstance(images, np.ndarray):
-            return self._translate_array(images)
+            return self._translate_array(images, wish)
         if isinstance(images, Image.Image):
-            return tensor_to_image(self._run(image_to_tensor(self._opaque(images))[None])[0])
+            return tensor_to_image(self._run(self._tensor(images), wish)[0])
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
-            return [self.translate(image) for image in images]
+            return [self._translate(image, wish) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
 
     @torch.no_grad()
@@ -153,6 +183,7 @@ class Translator:
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
         options = {"attention": "global", **self.method.selection(tap), "routing": "none"}
         own = options.pop("significance")
+        features = pooled(features, options.pop("pool_to", None))
         options.pop("backend", None)  # the one of the machine that trained need not run here
         measure: Any = "entropy" if own == "random" else own  # a method without selection is seen through the paper's
         selected = query_selected_attention(features, [], count, significance=measure, **options)
@@ -162,32 +193,79 @@ class Translator:
         height, width = features.shape[2:]
         return Significance(selected.indices[0].cpu(), entropy[0].view(height, width).cpu())
 
-    def _translate_tensor(self, images: Tensor) -> Tensor:
+    def _wish(self, reverse: bool, style_seed: int | None, style_reference: Any, domain: str | None) -> Wish:
+        """What is asked for, if this method offers it."""
+        asked = {
+            "reverse": reverse,
+            "style": style_seed is not None or style_reference is not None,
+            "domain": domain is not None,
+        }
+        words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
+        for name, wanted in asked.items():
+            if wanted and name not in self.method.offers:
+                able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
+                raise ConfigError(f"{self.method.title} does not offer {words[name]}; methods that do: {able}")
+        if style_seed is not None and style_reference is not None:
+            raise ConfigError("give either a style seed or a style reference, not both")
+        if style_seed is not None and not 0 <= style_seed < 2**63:
+            raise ConfigError(f"style_seed is {style_seed}: it must be from 0 to 2**63 - 1")
+        seeds = None if style_seed is None else torch.tensor([style_seed], device=self.device)
+        reference = None
+        if style_reference is not None:
+            reference = _pad(self._checked(self._tensor(style_reference)))
+        position = None
+        if domain is not None:
+            known = self.method.domains
+            if domain not in known:
+                raise ConfigError(
+                    f"domain: this model knows no '{domain}'{nearest(domain, known)}; it knows {', '.join(known)}"
+                )
+            position = known.index(domain)
+        return Wish(reverse, seeds, reference, position) if any(asked.values()) else PLAIN
+
+    def _tensor(self, image: Any) -> Tensor:
+        """One picture of any kind as (1, C, H, W) in [-1, 1]."""
+        if isinstance(image, Image.Image):
+            return image_to_tensor(self._opaque(image))[None]
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+            pixels = torch.from_numpy(np.atleast_3d(image).transpose(2, 0, 1).copy())
+            return pixels[None].float() / 127.5 - 1.0
+        if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3:
+            return image[None]
+        raise DataError(
+            "a style reference is one image: a PIL image, a uint8 array (H, W, C) or a float tensor (C, H, W)"
+        )
+
+    def _translate_tensor(self, images: Tensor, wish: Wish) -> Tensor:
         if images.ndim not in (3, 4) or not images.is_floating_point():
             raise DataError(
                 f"a tensor must be float (C, H, W) or (B, C, H, W) in [-1, 1], not {images.dtype} {tuple(images.shape)}"
             )
         batch = images if images.ndim == 4 else images[None]
-        translated = self._run(batch).to(images.device, images.dtype)
+        translated = self._run(batch, wish).to(images.device, images.dtype)
         return translated if images.ndim == 4 else translated[0]
 
-    def _translate_array(self, images: np.ndarray) -> np.ndarray:
+    def _translate_array(self, images: np.ndarray, wish: Wish) -> np.ndarray:
         if images.dtype != np.uint8 or images.ndim not in (2, 3, 4):
             raise DataError(
                 f"an array must be uint8 (H, W), (H, W, C) or (B, H, W, C), not {images.dtype} {images.shape}"
             )
         if images.ndim == 2:
-            return self._translate_array(images[None, :, :, None])[0, :, :, 0]
+            return self._translate_array(images[None, :, :, None], wish)[0, :, :, 0]
         if images.ndim == 3:
-            return self._translate_array(images[None])[0]
+            return self._translate_array(images[None], wish)[0]
         tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1.0
-        translated = ((self._run(tensor) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        translated = ((self._run(tensor, wish) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(translated.permute(0, 2, 3, 1).numpy())
 
     @torch.no_grad()
-    def _run(self, x_BCHW: Tensor) -> Tensor:
+    def _run(self, x_BCHW: Tensor, wish: Wish) -> Tensor:
         height, width = x_BCHW.shape[-2:]
-        return self.method.translate(_pad(self._checked(x_BCHW)))[..., :height, :width].float().clamp(-1, 1).cpu()
+        if wish.style_seeds is not None:
+            wish = replace(wish, style_seeds=wish.style_seeds.expand(len(x_BCHW)))
+        padded = _pad(self._checked(x_BCHW))
+        made = self.method.translate(padded) if wish is PLAIN else self.method.translate(padded, wish)
+        return made[..., :height, :width].float().clamp(-1, 1).cpu()
 
     def _checked(self, x_BCHW: Tensor) -> Tensor:
         """The images in float32 on the device, if they fit this model."""

@@ -5,75 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
-from unpaired.data import (
-    DataConfig,
-    UnpairedFiles,
-    UnpairedStream,
-    find_test_images,
-    find_training_images,
-    list_images,
-    load_for_protocol,
-)
+from unpaired.data import DataConfig, DatasetConfig, SampleStream, load_for_protocol
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError, nearest
-from unpaired.methods import METHODS
+from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.scoring.held_out import HeldOutScorer
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Where the images lie: one folder in the field's layout, or one folder per domain."""
-
-    folder: Path | None = None
-    """Folder with trainA and trainB (and testA, testB)."""
-    source: Path | None = None
-    """Folder of the source domain, instead of the layout above."""
-    target: Path | None = None
-    """Folder of the target domain, instead of the layout above."""
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
-    """Which domain of the folder is the source."""
-    held_out_source: Path | None = None
-    """Folder of held-out source images for scores during training, instead of valA or testA in the folder."""
-    held_out_target: Path | None = None
-    """Folder of held-out target images, instead of valB or testB in the folder."""
-
-    def held_out_files(self) -> tuple[UnpairedFiles, str] | None:
-        """Images for scores during training and their name: those given, else valA and valB, else testA and testB.
-
-        Raises:
-            DataError: A folder that is named, or one of two that belong together, cannot be used.
-            ConfigError: Only one of the two was named.
-        """
-        if self.held_out_source is not None or self.held_out_target is not None:
-            found = find_test_images(None, self.held_out_source, self.held_out_target)
-            words = f"{self.held_out_source} and {self.held_out_target}"
-            return None if found is None else (found, words)
-        if self.folder is None:
-            return None
-        for split in ("val", "test"):
-            places = (self.folder / f"{split}A", self.folder / f"{split}B")
-            if all(place.is_dir() for place in places):
-                files = UnpairedFiles(tuple(list_images(places[0])), tuple(list_images(places[1])))
-                words = f"{split}A and {split}B of {self.folder}"
-                return files.swapped() if self.direction == "BtoA" else files, words
-        return None
-
-    def training_files(self) -> UnpairedFiles:
-        """The training images of both domains. Raises ``DataError`` or ``ConfigError`` if they cannot be used."""
-        files = find_training_images(self.folder, self.source, self.target)
-        return files.swapped() if self.direction == "BtoA" else files
 
 
 @dataclass(frozen=True)
@@ -153,6 +99,7 @@ MAY_CHANGE = {
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
     "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
     "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
+    "dataset.scored_domains",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
@@ -169,8 +116,8 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
-    files = config.dataset.training_files()
-    stream = UnpairedStream(files, config.data, config.training.seed)
+    config = _with_domains(config)
+    stream = config.dataset.stream(config.data, config.training.seed)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
@@ -188,7 +135,7 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     fabric.launch()
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
-    on_rank_zero(fabric, lambda: _prepare_folder(out, config, files))
+    on_rank_zero(fabric, lambda: _prepare_folder(out, config, stream))
     scorer = _scorer(config, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
@@ -199,11 +146,53 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         run=out,
         name=config.method,
         total=total,
-        examples=_examples(config, files),
+        examples=torch.stack([load_for_protocol(path, config.data) for path in config.dataset.example_files(6)]),
         description=describe(config),
         scorer=scorer,
+        wish=_wish(config, method),
         quiet=quiet,
     )
+
+
+def _with_domains(config: RunConfig) -> RunConfig:
+    """The run with the names of its domains among the model's settings, where the method knows several.
+
+    Such a method offers ``domain`` and has the setting ``domains``.
+
+    Raises:
+        ConfigError: The method and the folder, or the names of the domains, do not belong together.
+        DataError: The folder cannot be used.
+    """
+    method, folder = METHODS[config.method], config.dataset.domains
+    several = "domain" in method.offers
+    if several and folder is None:
+        raise ConfigError(
+            f"{method.title} learns several domains from one folder each: give --domains DIR, which holds "
+            "train/<domain>, instead of DATA with trainA and trainB"
+        )
+    if folder is None:
+        return config
+    if not several:
+        able = ", ".join(key for key, row in METHODS.items() if "domain" in row.offers)
+        raise ConfigError(
+            f"domains: {method.title} translates between two domains; give DATA with trainA and trainB, or --source "
+            f"and --target, or take a method of several domains: {able}"
+        )
+    names = config.dataset.training_domains().names
+    if config.model.domains not in ((), names):
+        raise ConfigError(
+            f"domains: the model's settings name {', '.join(config.model.domains)}, but {folder / 'train'} holds "
+            f"{', '.join(names)}; make the folders fit, or leave the model's 'domains' empty"
+        )
+    config.dataset.scored_pair()  # a wrong name is said before anything is written
+    return replace(config, model=replace(config.model, domains=names))
+
+
+def _wish(config: RunConfig, method: Method) -> Wish:
+    """What translations to score and to look at should be."""
+    if config.dataset.domains is None:
+        return PLAIN
+    return Wish(domain=method.domains.index(config.dataset.scored_pair()[1]))
 
 
 def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
@@ -215,8 +204,9 @@ def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
     if found is None:
         if asked:
             raise ConfigError(
-                "score_every: there are no held-out images to score; add testA and testB (or valA and valB) to the "
-                "data folder, name --held-out-source and --held-out-target, or use --score-every 0"
+                "score_every: there are no held-out images to score; add testA and testB (or valA and valB; "
+                "test/<domain> for several domains) to the data folder, name --held-out-source and "
+                "--held-out-target, or use --score-every 0"
             )
         return None
     files, words = found
@@ -243,10 +233,10 @@ def describe(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _prepare_folder(out: Path, config: RunConfig, files: UnpairedFiles) -> None:
+def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
     """Make the run folder, or check that it holds this very run."""
     mapping = config.to_mapping()
-    digest = hashlib.sha256("\n".join(p.name for p in (*files.source, *files.target)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join(path.name for path in stream.paths).encode()).hexdigest()[:16]
     try:
         out.mkdir(parents=True, exist_ok=True)
         if (out / "run.yaml").exists():
@@ -254,7 +244,7 @@ def _prepare_folder(out: Path, config: RunConfig, files: UnpairedFiles) -> None:
         elif any(out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
         save_yaml(out / "run.yaml", mapping)
-        session = {**environment(), "files_digest": digest, "images": [len(files.source), len(files.target)]}
+        session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
         with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(session) + "\n")
     except OSError as error:
@@ -296,16 +286,6 @@ def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in mapping.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def _examples(config: RunConfig, files: UnpairedFiles, count: int = 6) -> Tensor:
-    """Source images for the sample grids: held out if there are any, evenly spread over the sorted names."""
-    paths: Sequence[Path] = files.source
-    if config.dataset.folder is not None:
-        held_out = config.dataset.folder / ("testB" if config.dataset.direction == "BtoA" else "testA")
-        paths = list_images(held_out) if held_out.is_dir() else paths
-    chosen = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
-    return torch.stack([load_for_protocol(path, config.data) for path in chosen])
 
 
 __all__ = ["MAY_CHANGE", "DatasetConfig", "RunConfig", "describe", "first_digest", "flat", "train"]

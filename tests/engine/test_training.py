@@ -83,6 +83,8 @@ def test_every_method_trains_resumes_to_the_bit_and_translates(method: str, data
         ("fastcut", {"image_pool": 3, "batch_size": 3}),
         ("cut", {"precision": "bf16-mixed"}),
         ("qs_attn", {"attention": "local", "num_workers": 1, "batch_size": 2}),
+        ("cyclegan", {"image_pool": 2, "batch_size": 2, "images": 9}),
+        ("dclgan_qs_attn", {"image_pool": 2, "precision": "bf16-mixed"}),
     ],
 )
 def test_resume_is_exact_in_other_configurations(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tiny import tiny_settings
@@ -17,6 +19,7 @@ from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.methods.base import OptimiserConfig, coin_flips, derive_seeds
 from unpaired.methods.cut import CUT, CUTConfig, FastCUT, FastCUTConfig
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
+from unpaired.networks import DEFAULT_TAPS
 from unpaired.ops.winograd import direct_convolutions
 
 VARIANTS = [
@@ -24,8 +27,19 @@ VARIANTS = [
     ("qs_attn", {"routing": "self"}), ("qs_attn", {"routing": "none"}), ("qs_attn", {"significance": "max_mean"}),
     ("qs_attn", {"significance": "random"}), ("qs_attn", {"similarity": "cosine"}), ("qs_attn", {"similarity": "dot"}),
     ("qs_attn", {"attention": "local", "formulation": "published", "similarity": "dot"}),
+    ("qs_attn", {"attention_taps": DEFAULT_TAPS}),
+    ("qs_attn", {"attention_taps": DEFAULT_TAPS, "pool_attention_to": 8}),
     ("qs_attn", {"detach_attention": True}), ("qs_attn", {"flip_equivariance": True}),
     ("cut", {}), ("cut", {"identity_weight": 0.0}), ("fastcut", {}),
+    ("cyclegan", {}), ("cyclegan", {"identity_weight": 0.0}), ("cyclegan", {"cycle_weight": 0.0}),
+    ("cyclegan_qs_attn", {}), ("cyclegan_qs_attn", {"cycle_weight": 0.0, "attention": "local"}),
+    ("dclgan", {}), ("dclgan", {"identity_weight": 0.0}),
+    ("dclgan_qs_attn", {}), ("dclgan_qs_attn", {"attention": "local_global", "detach_attention": True}),
+    ("multi_domain_qs_attn", {}), ("multi_domain_qs_attn", {"identity_weight": 0.0, "attention": "local"}),
+    ("multi_domain_qs_attn", {"taps": ("down1", "block3"), "attention_taps": ("block3",)}),
+    ("munit", {}), ("munit", {"cycle_weight": 10.0}),
+    ("fsesim", {}), ("fsesim", {"similarity": "dot", "patch_size": 3}), ("fsesim", {"feature_network": "lite0"}),
+    ("lsesim", {}), ("lsesim", {"patch_size": 3, "feature_layers": ("relu1_2", "relu3_3")}),
 ]  # fmt: skip
 
 
@@ -131,6 +145,23 @@ def test_qs_attn_with_nothing_selected_and_nothing_routed_is_cut() -> None:
     assert all(torch.equal(plain[term], reduced[term]) for term in plain)
 
 
+def test_pooling_before_attention_is_attention_of_the_pooled_maps() -> None:
+    taps = ("down1", "block5")
+    method = make("qs_attn", taps=taps, attention_taps=taps, pool_attention_to=4)
+    assert isinstance(method, QSAttn)
+    outputs = method.forward_train(batch(1))
+    maps = [
+        [F.adaptive_avg_pool2d(f, 4) for f in features]
+        for features in (outputs.source_features, outputs.translated_features)
+    ]
+    plain = make("qs_attn", taps=taps, attention_taps=taps)
+    assert isinstance(plain, QSAttn)
+    expected = plain.contrastive_loss(
+        dataclasses.replace(outputs, source_features=maps[0], translated_features=maps[1])
+    )
+    torch.testing.assert_close(method.contrastive_loss(outputs), expected)
+
+
 def test_gradient_through_the_attention_rows_can_be_stopped() -> None:
     gradients = []
     for detach in (False, True):
@@ -215,7 +246,34 @@ GOLDEN: dict[str, dict[str, float]] = {
     "qs_attn": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.48851, "identity": 3.94309},
     "cut": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.62705, "identity": 3.96546},
     "fastcut": {"discriminator": 0.49971, "adversarial": 0.99995, "contrastive": 69.98462},
-}
+    "cyclegan": {
+        "discriminator_a": 0.41756, "discriminator_b": 0.52897, "adversarial_ab": 1.07156, "adversarial_ba": 0.77946,
+        "identity_ab": 2.58448, "identity_ba": 2.59835, "cycle_ab": 5.19906, "cycle_ba": 5.14892,
+    },
+    "cyclegan_qs_attn": {
+        "discriminator_a": 0.41756, "discriminator_b": 0.52897, "adversarial_ab": 1.07156, "adversarial_ba": 0.77946,
+        "identity_ab": 2.58448, "identity_ba": 2.59835, "cycle_ab": 5.19906, "cycle_ba": 5.14892,
+        "contrastive_ab": 8.23738, "contrastive_ba": 6.86009,
+    },
+    "dclgan": {
+        "discriminator_a": 0.49984, "discriminator_b": 0.49995, "adversarial_ab": 1.0, "adversarial_ba": 0.99999,
+        "identity_ab": 0.49863, "identity_ba": 0.50461, "contrastive_ab": 11.46582, "contrastive_ba": 11.54763,
+    },
+    "dclgan_qs_attn": {
+        "discriminator_a": 0.49984, "discriminator_b": 0.49995, "adversarial_ab": 1.0, "adversarial_ba": 0.99999,
+        "identity_ab": 0.49863, "identity_ba": 0.50461, "contrastive_ab": 10.96208, "contrastive_ba": 10.91258,
+    },
+    "multi_domain_qs_attn": {
+        "discriminator": 0.49995, "adversarial": 1.00003, "contrastive": 4.17211, "identity": 4.28967,
+    },
+    "munit": {
+        "discriminator_a": 1.49993, "discriminator_b": 1.50021, "adversarial_ab": 2.99843, "adversarial_ba": 3.00033,
+        "reconstruction_a": 6.77494, "reconstruction_b": 7.92753, "content_ab": 1.76316, "content_ba": 1.72515,
+        "style_ab": 0.94820, "style_ba": 0.99359,
+    },
+    "fsesim": {"discriminator": 0.49971, "adversarial": 0.99994, "structure": 0.58579},
+    "lsesim": {"discriminator": 0.49971, "adversarial": 0.99994, "structure": 5.02953, "contrastive": 1.90619},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)

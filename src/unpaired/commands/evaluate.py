@@ -18,7 +18,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from unpaired.data import DataConfig, UnpairedFiles, find_test_images, list_images, read_image
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
 from unpaired.inference import Translator, choose_device
 from unpaired.metrics import METRICS, Score
@@ -50,6 +50,15 @@ class Evaluate:
     """Folder of real target images, instead of DATA."""
     direction: Literal["AtoB", "BtoA"] | None = None
     """Which domain of DATA is the source; unset takes the run's own direction."""
+    reverse: bool = False
+    """Score translations from the target to the source domain, with methods that go both ways."""
+    style_seed: int | None = None
+    """Seed of the style that is scored, with methods that have styles; unset takes 0."""
+    domain: str | None = None
+    """Wanted domain, with methods that know several: DATA/test/<domain> are its real images. Unset takes the pair that
+    was scored during training."""
+    source_domain: str | None = None
+    """Domain that is translated, with methods that know several."""
     paired: Literal["auto", "yes", "no"] = "auto"
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     metrics: tuple[str, ...] = ()
@@ -81,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Evaluate, args=list(argv), prog="unpaired evaluate")
     is_run = _is_run(options.run)
     description = Translator.from_pretrained(options.run, device="cpu").description if is_run else {}
-    files = _files(options)
+    files, wish = _files(options) if not description.get("model", {}).get("domains") else _domain_files(options)
     device = choose_device(options.device)
     cache = None if options.cache else FeatureCache(None)
     networks = ScoringNetworks(_weights(options.weights), device, download=options.download, cache=cache)
@@ -97,12 +106,13 @@ def main(argv: Sequence[str]) -> int:
     with scoring_progress(warnings) as told:
         if is_run:
             evaluation = evaluate_run(
-                options.run, files, device=options.device, batch_size=options.batch_size, **common, **told
+                options.run, files, device=options.device, batch_size=options.batch_size, wish=wish, **common, **told
             )
         else:
             data = DataConfig(image_size=(side := _side(options)), load_size=side)
             evaluation = evaluate_made(options.run, files, data, **common, **told)
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
+    where += "".join(f" ({key.replace('_', ' ')}{'' if value is True else f' {value}'})" for key, value in wish.items())
     console = Console(width=None if sys.stdout.isatty() else LINES)
     console.print(scores_table(f"{options.run} on {where}", evaluation))
     for line in remarks(evaluation):
@@ -147,7 +157,11 @@ def _side(options: Evaluate) -> int:
     )
 
 
-def _files(options: Evaluate) -> UnpairedFiles:
+def _files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
+    """The held-out images, source first, and what the translator is asked for."""
+    for name in ("domain", "source_domain"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name}: {options.run} is no run of several domains")
     files = find_test_images(options.data, options.source, options.target)
     if files is None:
         raise DataError(
@@ -157,7 +171,34 @@ def _files(options: Evaluate) -> UnpairedFiles:
     direction = options.direction
     if direction is None and (options.run / "run.yaml").exists() and options.data is not None:
         direction = RunConfig.load(options.run / "run.yaml").dataset.direction
-    return files.swapped() if direction == "BtoA" else files
+    swapped = (direction == "BtoA") != (options.reverse and options.data is not None)
+    wish: dict[str, Any] = {"reverse": True} if options.reverse else {}
+    if options.style_seed is not None:
+        wish["style_seed"] = options.style_seed
+    return files.swapped() if swapped else files, wish
+
+
+def _domain_files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
+    """Held-out images of two of a run's domains."""
+    names = Translator.from_pretrained(options.run, device="cpu").method.domains
+    pair = names[:2]
+    if (options.run / "run.yaml").exists():
+        pair = RunConfig.load(options.run / "run.yaml").dataset.scored_domains or pair
+    source, wanted = options.source_domain or pair[0], options.domain or pair[1]
+    for option, name in (("source_domain", source), ("domain", wanted)):
+        if name not in names:
+            raise ConfigError(
+                f"{option}: this run knows no '{name}'{nearest(name, names)}; it knows {', '.join(names)}"
+            )
+    if source == wanted:
+        raise ConfigError(f"domain: '{wanted}' is the source domain, too; name two of {', '.join(names)}")
+    if options.data is not None:
+        found = find_test_images(None, options.data / "test" / source, options.data / "test" / wanted)
+    else:
+        found = find_test_images(None, options.source, options.target)
+    if found is None:
+        raise DataError("there are no held-out images; give a folder with test/<domain>, or --source and --target")
+    return found, {"domain": wanted}
 
 
 @contextmanager

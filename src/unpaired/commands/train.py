@@ -14,23 +14,35 @@ from unpaired.data import DataConfig
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.methods import METHODS
+from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, RunConfig, train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
 Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
-run folder) gives the defaults; options given beside it win."""
+run folder) or a named run (--run table3_a; 'unpaired runs' lists them) gives the defaults; options given beside it
+win."""
+
+
+_DATA = Path("<DATA>")
+"""Stands for the folder in a named run until DATA says where it is."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, train, and say what to do next."""
-    base = _from_file(argv)
+    base = _defaults(argv)
     arguments = tyro.cli(
         _arguments(base), args=list(argv), prog="unpaired train", description=_DESCRIPTION, config=(OmitArgPrefixes,)
     )
     dataset = _dataset(arguments, base.dataset)
-    config = RunConfig(arguments.method, dataset, arguments.loading, arguments.model, arguments.training)
+    config = RunConfig(
+        arguments.method,
+        dataset,
+        arguments.loading,
+        _from_options(arguments.model, arguments.method),
+        arguments.training,
+    )
     result = train(config, arguments.out, quiet=arguments.quiet)
     if result.interrupted and not result.finished:
         return 130
@@ -39,9 +51,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _from_file(argv: Sequence[str]) -> RunConfig:
-    """The defaults: the run file if one is named, else the method's own."""
+def _defaults(argv: Sequence[str]) -> RunConfig:
+    """The defaults: those of the named run or of the run file if there is one, else the method's own."""
     path, method = _value_of(argv, "--config"), _value_of(argv, "--method")
+    if (name := _value_of(argv, "--run")) is not None:
+        return _of_named_run(name, path, method)
     if path is not None:
         base = RunConfig.load(Path(path))
         if method is not None and method != base.method:
@@ -52,16 +66,51 @@ def _from_file(argv: Sequence[str]) -> RunConfig:
     return RunConfig(method or "qs_attn", DatasetConfig())
 
 
+def _of_named_run(name: str, path: str | None, method: str | None) -> RunConfig:
+    """The settings of a named run; where its images lie is for DATA to say."""
+    if name not in RUNS:
+        raise ConfigError(f"--run: there is no run '{name}'{nearest(name, RUNS)}; 'unpaired runs' lists them")
+    for option, value in (("--config", path), ("--method", method)):
+        if value is not None:
+            raise ConfigError(f"{option} {value} contradicts --run {name}, which gives all settings; drop one")
+    return RUNS[name](_DATA)
+
+
 def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
     """The folders named on the command line, as absolute paths; what it leaves open comes from the run file."""
-    if given.data is not None:
-        places = (given.data, given.source, given.target)
+    data, domains = given.data, given.domains
+    if base.domains == _DATA and data is not None and domains is None:
+        data, domains = None, data  # a named run of several domains: DATA is their folder
+    if data is not None or domains is not None:
+        places = (data, given.source, given.target)
     else:
         named = given.source is not None or given.target is not None
         places = (None if named else base.folder, given.source or base.source, given.target or base.target)
+        domains = None if named else base.domains
+    if _DATA in (domains, places[0]):
+        raise ConfigError("--run gives the settings, not the images: unpaired train --run NAME DATA --out OUT")
     held_out = (given.held_out_source or base.held_out_source, given.held_out_target or base.held_out_target)
-    folder, source, target, *held_out_places = (place and place.absolute() for place in (*places, *held_out))
-    return DatasetConfig(folder, source, target, given.direction, *held_out_places)
+    folder, source, target, held_out_source, held_out_target, domains = (
+        place and place.absolute() for place in (*places, *held_out, domains)
+    )
+    scored = given.scored_domains or (base.scored_domains if domains is not None else None)
+    return DatasetConfig(
+        folder, source, target, given.direction, held_out_source, held_out_target, domains, scored_domains=scored
+    )
+
+
+def _as_options(model: Any) -> Any:
+    """A method's settings without the names of its domains, which are no option: the folder of --domains has them."""
+    if not hasattr(model, "domains"):
+        return model
+    hidden: Any = ("domains", Annotated[tuple[str, ...], tyro.conf.Suppress], dataclasses.field(default=()))
+    options = dataclasses.make_dataclass(type(model).__name__, [hidden], bases=(type(model),), frozen=True)
+    return options(**vars(model))
+
+
+def _from_options(model: Any, method: str) -> Any:
+    """The settings that were parsed, of the method's own class again."""
+    return METHODS[method].Config(**vars(model))
 
 
 def _value_of(argv: Sequence[str], option: str) -> str | None:
@@ -78,6 +127,7 @@ def _value_of(argv: Sequence[str], option: str) -> str | None:
 def _arguments(base: RunConfig) -> type[Any]:
     """The typed command line for one method, with ``base`` as the defaults."""
     methods: Any = Literal[tuple(METHODS)]
+    model = _as_options(base.model)
     words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB).")
     folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
     fields: list[tuple[str, Any, Any]] = [
@@ -85,16 +135,21 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
         ("method", Annotated[methods, arg(help="What to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
+        ("run", Annotated[str | None, arg(help="A named run with the defaults; 'unpaired runs' lists them.")], None),
         ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
         ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
         ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),
         ("held_out_target", Annotated[Path | None, arg(help="Target images to score, not valB or testB.")], None),
+        ("domains", Annotated[Path | None, arg(help="Folder with train/<domain> and test/<domain>, instead of DATA.")],
+         None),
+        ("scored_domains", Annotated[tuple[str, str] | None, arg(help="Source and target domain that are scored.")],
+         None),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
         ("training", TrainingConfig, base.training),
         ("loading", DataConfig, base.data),
-        ("model", METHODS[base.method].Config, base.model),
+        ("model", type(model), model),
     ]  # fmt: skip
     return dataclasses.make_dataclass(
         "Train",

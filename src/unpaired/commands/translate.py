@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,9 @@ from unpaired.data import IMAGE_SUFFIXES, image_to_tensor, list_images, read_ima
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
+from unpaired.reports import image_grid, png_bytes
 
+_GRID_ROWS = 8
 _JPEG = {"quality": 95, "subsampling": 0}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": {"lossless": True}, ".tif": {"compression": "tiff_deflate"},
@@ -53,6 +55,17 @@ class Translate:
     """File type of the results; same keeps each file's name."""
     recursive: bool = False
     """Go into subfolders of INPUT."""
+    reverse: bool = False
+    """Translate from the target to the source domain, with methods that go both ways."""
+    style_seed: int | None = None
+    """Seed of the style, with methods that have styles (MUNIT); unset takes 0."""
+    style_reference: Path | None = None
+    """An image of the wanted domain whose style is taken."""
+    styles: int = 1
+    """Translate each image in so many styles, of the seeds that follow style_seed; each goes into a folder of its own,
+    and a grid (styles.png) shows the first images in all of them."""
+    domain: str | None = None
+    """Name of the wanted domain, with methods that know several."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +80,55 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Translate, args=list(argv), prog="unpaired translate")
     if options.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
+    if options.styles < 1:
+        raise ConfigError(f"styles must be at least 1, not {options.styles}")
+    if options.styles > 1 and options.style_reference is not None:
+        raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
     translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
     side = _side(options.size, translator)
     paths = list_images(options.input, recursive=options.recursive)
-    base = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
+    if options.styles == 1:
+        return _translate_all(options, translator, paths, side)
+    first, code = options.style_seed or 0, 0
+    folders = {seed: options.out / f"style{seed}" for seed in range(first, first + options.styles)}
+    for seed, folder in folders.items():
+        code = max(code, _translate_all(replace(options, out=folder, style_seed=seed), translator, paths, side))
+    _write_styles_grid(options, paths, folders)
+    return code
+
+
+def _write_styles_grid(options: Translate, paths: Sequence[Path], folders: dict[int, Path]) -> None:
+    """``styles.png``: the first images, each in every style."""
+    base = _base(paths)
+    columns: dict[str, list[Image.Image]] = {"input": [], **{f"style {seed}": [] for seed in folders}}
+    for path in paths:
+        made = [_target(path, base, replace(options, out=folder)) for folder in folders.values()]
+        if len(columns["input"]) < _GRID_ROWS and all(file.exists() for file in made):
+            for column, file in zip(columns.values(), (path, *made), strict=True):
+                column.append(read_image(file))
+    if columns["input"]:
+        grid = options.out / "styles.png"
+        write_atomically(grid, png_bytes(image_grid(columns, cell=min(192, max(columns["input"][0].size)))))
+        print(f"wrote {grid}")
+
+
+def _base(paths: Sequence[Path]) -> Path:
+    """The folder that all inputs lie in."""
+    return Path(os.path.commonpath([path.parent.resolve() for path in paths]))
+
+
+def _translate_all(options: Translate, translator: Translator, paths: Sequence[Path], side: int | None) -> int:
+    base = _base(paths)
     targets = {path: _target(path, base, options) for path in paths}
     _check_targets(targets)
+    wish: dict[str, Any] = {
+        "reverse": options.reverse,
+        "style_seed": options.style_seed,
+        "style_reference": None,
+        "domain": options.domain,
+    }
+    if options.style_reference is not None:
+        wish["style_reference"] = read_image(options.style_reference, translator.channels, translator.background)
 
     written, skipped = 0, list[str]()
     progress = track(
@@ -84,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
     )
     for group in _groups(progress, options.batch_size):
         try:
-            images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]))
+            images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]), **wish)
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

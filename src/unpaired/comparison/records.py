@@ -120,6 +120,11 @@ def newest_evaluation(run: Path, data: str | None = None, report: Report = nobod
     return chosen[-1]
 
 
+def evaluations(run: Path, report: Report = nobody) -> list[EvaluationRecord]:
+    """All evaluations of a run that can be compared, oldest first. Raises ``DataError`` if they cannot be read."""
+    return _evaluations(run, report)[0]
+
+
 def _of_data(run: Path, records: Sequence[EvaluationRecord], wanted: str) -> list[EvaluationRecord]:
     by_name = [record for record in records if record.data.name == wanted]
     if by_name:

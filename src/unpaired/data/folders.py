@@ -57,7 +57,7 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
         if not images:
             raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
         return images
-    raise DataError(_missing(where))
+    raise DataError(missing(where))
 
 
 def _list_folder(folder: Path, recursive: bool) -> list[Path]:
@@ -93,7 +93,7 @@ def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _missing(where: Path) -> str:
+def missing(where: Path) -> str:
     """Say that ``where`` does not exist, and the nearest thing that does."""
     ancestor = where
     while not ancestor.exists() and ancestor != ancestor.parent:
@@ -173,11 +173,11 @@ def _places(
         return Path(source), Path(target)
     data = Path(data)
     if not data.is_dir():
-        problem = f"{data}: is a file, not a folder" if data.exists() else _missing(data)
+        problem = f"{data}: is a file, not a folder" if data.exists() else missing(data)
         raise DataError(f"{problem}; {_LAYOUT}")
     for name in (f"{split}A", f"{split}B"):
         if not (data / name).is_dir():
-            raise DataError(f"{_missing(data / name)}; {_LAYOUT}")
+            raise DataError(f"{missing(data / name)}; {_LAYOUT}")
     return data / f"{split}A", data / f"{split}B"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,33 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from unpaired.data.cache import SHARED_BY_FORK, ImageCache
+from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.folders import UnpairedFiles
 from unpaired.data.images import pixels_to_floats
-from unpaired.data.transforms import DataConfig, load_resized, random_crop
+from unpaired.data.samples import Choice, SampleStream
+from unpaired.data.transforms import DataConfig
 from unpaired.errors import ConfigError, DataError, UserError
 
-# Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
-# numpy guarantees those, and not its shuffles, to be the same in every version.
-_SOURCE_ORDER, _TARGET_ORDER, _CROPS = 0, 1, 2
-
+_SOURCE_ORDER, _TARGET_ORDER = 0, 1
 _LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
-def _random_bits(count: int, *key: int) -> np.ndarray:
-    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
-
-
-@functools.lru_cache(maxsize=8)
-def _permutation(count: int, *key: int) -> np.ndarray:
-    return np.argsort(_random_bits(count, *key), kind="stable")
-
-
-class UnpairedStream(Dataset[dict[str, Any]]):
+class UnpairedStream(SampleStream):
     """Sample ``k`` of an endless, reproducible sequence: ``stream[k]``.
 
     Each domain is walked in passes. A pass is a permutation of its own that uses every image once; when the smaller
@@ -57,26 +45,16 @@ class UnpairedStream(Dataset[dict[str, Any]]):
             ConfigError: The seed is negative.
             DataError: A domain has no file.
         """
-        if seed < 0:
-            raise ConfigError(f"seed is {seed}: it must be 0 or greater")
         for domain in ("source", "target"):
             if not getattr(files, domain):
                 raise DataError(f"the {domain} domain has no image")
+        super().__init__((files.source, files.target), config, seed)
         self.files = files
-        self.config = config
-        self.seed = seed
-        count = len(files.source) + len(files.target)
-        self._cache = ImageCache(count, int(config.cache_gib * 2**30), config.num_workers)
 
     @property
     def images_per_epoch(self) -> int:
         """Samples after which every image was used at least once: the size of the larger domain."""
         return max(len(self.files.source), len(self.files.target))
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of decoded images in memory now."""
-        return self._cache.used_bytes
 
     def file_numbers(self, k: int) -> tuple[int, int]:
         """Return which source file and which target file sample ``k`` shows."""
@@ -87,55 +65,9 @@ class UnpairedStream(Dataset[dict[str, Any]]):
             self._file_number(k, len(self.files.target), _TARGET_ORDER),
         )
 
-    def _file_number(self, k: int, count: int, purpose: int) -> int:
-        number_of_pass, position = divmod(k, count)
-        return int(_permutation(count, self.seed, purpose, number_of_pass)[position])
-
-    def __getitem__(self, k: int) -> dict[str, Any]:
-        """Return sample ``k``.
-
-        Returns:
-            ``source`` and ``target``, float32 (C, S, S) in [-1, 1] with S = ``image_size``, and ``index`` = k.
-
-        Raises:
-            DataError: One of the two files cannot be used.
-        """
-        source, target = self._crops(k)
-        return {
-            "source": pixels_to_floats(torch.from_numpy(source)),
-            "target": pixels_to_floats(torch.from_numpy(target)),
-            "index": k,
-        }
-
-    def _crops(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        source_number, target_number = self.file_numbers(k)
-        draws = [int(x) for x in _random_bits(6, self.seed, _CROPS, k)]
-        source = self._cache.get(source_number, lambda: load_resized(self.files.source[source_number], self.config))
-        target = self._cache.get(
-            len(self.files.source) + target_number, lambda: load_resized(self.files.target[target_number], self.config)
-        )
-        return (
-            random_crop(source, self.config, (draws[0], draws[1], draws[2])),
-            random_crop(target, self.config, (draws[3], draws[4], draws[5])),
-        )
-
-    def __getitems__(self, indices: list[int]) -> _Stacked | UserError:
-        """Return a whole local batch as uint8 (b, C, S, S) twice and the indices; called by the loading process.
-
-        Bytes are a quarter of the floats to hand from process to process.
-
-        A file that cannot be used is returned, not raised: it must reach the person as it is, without the traceback
-        that the loader would wrap around it.
-        """
-        try:
-            samples = [self._crops(k) for k in indices]
-        except UserError as error:
-            return error
-        source, target = (torch.from_numpy(np.stack(domain)) for domain in zip(*samples, strict=True))
-        return source, target, torch.tensor(indices, dtype=torch.int64)
-
-
-_Stacked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    def choose(self, k: int) -> Choice:
+        source, target = self.file_numbers(k)
+        return Choice(source, len(self.files.source) + target)
 
 
 @dataclass(frozen=True)
@@ -152,11 +84,15 @@ class Batch:
     """Factor for the mean loss of this batch; the mean over processes of ``weight * loss`` is the global mean."""
     global_size: int
     """Images in the batch of all processes together."""
+    source_domains: torch.Tensor | None = None
+    """(b,) int64 on the CPU, the domain of each source image, where there are several domains."""
+    target_domains: torch.Tensor | None = None
+    """(b,) int64 on the CPU, the domain of each target image."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with its images on ``device``; from pinned memory the copy does not wait."""
         source, target = (x.to(device, non_blocking=True) for x in (self.source, self.target))
-        return Batch(source, target, self.index, self.weight, self.global_size)
+        return dataclasses.replace(self, source=source, target=target)
 
 
 @dataclass(frozen=True)
@@ -177,7 +113,7 @@ def _shares(start: int, stop: int, batch_size: int, rank: int, world_size: int) 
 
 
 def batches(
-    stream: UnpairedStream,
+    stream: SampleStream,
     start: int,
     stop: int,
     batch_size: int,
@@ -213,7 +149,7 @@ def batches(
     return _batches(stream, lambda: _shares(start, stop, batch_size, rank, world_size), pin_memory)
 
 
-def _batches(stream: UnpairedStream, shares: Any, pin_memory: bool) -> Iterator[Batch]:
+def _batches(stream: SampleStream, shares: Any, pin_memory: bool) -> Iterator[Batch]:
     workers = stream.config.num_workers
     loader: Any = DataLoader(
         stream,
@@ -231,9 +167,9 @@ def _batches(stream: UnpairedStream, shares: Any, pin_memory: bool) -> Iterator[
             result = _next(loaded)
             if isinstance(result, UserError):
                 raise result
-            source, target, index = result
-            source, target = (pixels_to_floats(pixels, pin_memory) for pixels in (source, target))
-            yield Batch(source, target, index, share.weight, share.global_size)
+            source, target = (pixels_to_floats(pixels, pin_memory) for pixels in (result.source, result.target))
+            domains = () if result.domains is None else result.domains.unbind(1)
+            yield Batch(source, target, result.index, share.weight, share.global_size, *domains)
     finally:
         # Dropping the loader ends its processes, but an exception on its way up (Ctrl-C) may hold frames that hold it.
         getattr(loaded, "_shutdown_workers", bool)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
@@ -26,7 +27,7 @@ from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
-from unpaired.methods.base import Method
+from unpaired.methods.base import PLAIN, Method, Wish
 from unpaired.reports import image_grid, png_bytes
 
 _SMALLEST_CHANGE = 1.0
@@ -94,11 +95,13 @@ class Monitor:
         log_every: int,
         examples: Tensor,
         *,
+        wish: Wish = PLAIN,
         quiet: bool = False,
     ) -> None:
         self.run = run
         self.fabric = fabric
-        self.method = method
+        # A method that offers no wish need not take one.
+        self._translate = method.translate if wish is PLAIN else functools.partial(method.translate, wish=wish)
         self.ema = ema
         self.log_every = log_every
         self.examples = examples
@@ -178,7 +181,7 @@ class Monitor:
     def translate(self, x_BCHW: Tensor) -> Tensor:
         """Translate held-out images (B, C, H, W) in [-1, 1] with the weights that are in place now."""
         with self.fabric.autocast():
-            return self.method.translate(x_BCHW.to(self.fabric.device)).float().clamp(-1, 1).cpu()
+            return self._translate(x_BCHW.to(self.fabric.device)).float().clamp(-1, 1).cpu()
 
     def scoring(self, what: str, done: int, total: int) -> None:
         """Show how far the scores are, in the place of the losses."""
@@ -220,7 +223,7 @@ class Monitor:
 
         def run() -> list[Any]:
             with self.fabric.autocast():
-                return [tensor_to_image(self.method.translate(x[None].to(device))[0].float()) for x in self.examples]
+                return [tensor_to_image(self._translate(x[None].to(device))[0].float()) for x in self.examples]
 
         if not averaged:
             return run()

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from unpaired.data import Batch, UnpairedStream, batches
+from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
@@ -23,7 +23,7 @@ from unpaired.engine.processes import ends_with_the_others, mean_over_processes,
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
-from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, derive_seeds, image_seeds
+from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Wish, derive_seeds, image_seeds
 from unpaired.ops.winograd import direct_convolutions
 
 
@@ -136,7 +136,7 @@ def make_fabric(config: TrainingConfig) -> Fabric:
 
 def fit(
     method: Method,
-    stream: UnpairedStream,
+    stream: SampleStream,
     config: TrainingConfig,
     optimiser: OptimiserConfig,
     *,
@@ -147,6 +147,7 @@ def fit(
     examples: Tensor,
     description: Mapping[str, Any],
     scorer: Scorer | None = None,
+    wish: Wish = PLAIN,
     quiet: bool = False,
 ) -> FitResult:
     """Train ``method`` until ``total`` images are seen, going on from the newest checkpoint in ``run``.
@@ -163,6 +164,7 @@ def fit(
         examples: Source images for the sample grids, (n, C, H, W) in [-1, 1].
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
         scorer: Scores held-out translations at intervals; only the first process needs one.
+        wish: What the translations in the sample grids and for the scores should be.
         quiet: Print nothing.
 
     Raises:
@@ -182,7 +184,7 @@ def fit(
     }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
-    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, quiet=quiet)
+    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, wish=wish, quiet=quiet)
     seen = saved = checkpoints.restore(stateful, monitor.say)
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
@@ -257,7 +259,11 @@ def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
 
 def _to_device(batch: Batch, seed: int, device: torch.device, layout: torch.memory_format) -> ImageBatch:
     source, target = (x.to(device, non_blocking=True, memory_format=layout) for x in (batch.source, batch.target))
-    return ImageBatch(source, target, image_seeds(seed, batch.index))
+    domains = (
+        None if which is None else which.to(device, non_blocking=True)
+        for which in (batch.source_domains, batch.target_domains)
+    )  # fmt: skip
+    return ImageBatch(source, target, image_seeds(seed, batch.index), *domains)
 
 
 def _finite(method: nn.Module) -> bool:

@@ -2,12 +2,27 @@
 
 from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
 from unpaired.methods.cut import CUT, FastCUT
+from unpaired.methods.cyclegan import CycleGAN
+from unpaired.methods.cyclegan_qs_attn import CycleGANQSAttn
+from unpaired.methods.dclgan import DCLGAN
+from unpaired.methods.dclgan_qs_attn import DCLGANQSAttn
+from unpaired.methods.fsesim import FSeSim, LSeSim
+from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn
+from unpaired.methods.munit import MUNIT
 from unpaired.methods.qs_attn import QSAttn
 
 METHODS: dict[str, type[Method]] = {
     "qs_attn": QSAttn,
     "cut": CUT,
     "fastcut": FastCUT,
+    "cyclegan": CycleGAN,
+    "cyclegan_qs_attn": CycleGANQSAttn,
+    "dclgan": DCLGAN,
+    "dclgan_qs_attn": DCLGANQSAttn,
+    "multi_domain_qs_attn": MultiDomainQSAttn,
+    "munit": MUNIT,
+    "fsesim": FSeSim,
+    "lsesim": LSeSim,
 }
 
 __all__ = ["METHODS", "PLAIN", "ImageBatch", "Method", "OptimiserConfig", "Phase", "Wish", "image_seeds"]

@@ -95,7 +95,7 @@ class Wish:
 
 
 PLAIN = Wish()
-"""Source to target, the default style, the first domain: what every method offers."""
+"""Source to target, the default style, the method's default domain: what every method offers."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,10 @@ class Method(nn.Module, ABC):
         """Features of images at named places of the encoder, for heat maps of significance."""
 
     def selection(self, tap: str) -> dict[str, Any]:
-        """Options of ``query_selected_attention`` at one tap; methods without selection sample at random."""
+        """Options of ``query_selected_attention`` at one tap; methods without selection sample at random.
+
+        ``pool_to`` among them, if it is there, is the side to which larger maps are pooled first.
+        """
         return {"significance": "random", "routing": "none"}
 
     def served_networks(self) -> dict[str, nn.Module]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.methods.base import derive_seeds
@@ -45,7 +46,7 @@ def projected_pairs(
         seeds: (B,) int64, one per image: random locations are a function of them.
         projector: Projects the anchors, and the positives too unless they have their own.
         num_queries: N; all locations where a map has fewer.
-        selection: Options of ``query_selected_attention`` at a tap.
+        selection: Options of ``query_selected_attention`` at a tap; ``pool_to`` among them pools the maps first.
         source_projector: Projects the positives (DCLGAN has one per domain).
 
     Returns:
@@ -53,12 +54,14 @@ def projected_pairs(
     """
     pairs = []
     for number, tap in enumerate(taps):
-        options, keys = selection(tap), source_features[number]
+        options = selection(tap)
+        pool_to = options.pop("pool_to", None)
+        keys, values = (pooled(features[number], pool_to) for features in (source_features, translated_features))
         if options["routing"] != "cross" or options.get("detach_attention"):
             keys = keys.detach()
         if options["significance"] == "random":
             options["random_seeds"] = derive_seeds(seeds, number).to(keys.device, non_blocking=True)
-        selected = query_selected_attention(keys, [translated_features[number]], num_queries, **options)
+        selected = query_selected_attention(keys, [values], num_queries, **options)
         # Anchors first: autocast of older torch would keep the weights that it cast without gradient.
         anchors = projector(tap, selected.targets[0])
         with torch.no_grad():
@@ -70,3 +73,10 @@ def projected_pairs(
 def mean_over_pairs(pairs: Sequence[Pair], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Mean over the taps of ``loss(anchors, positives)``, which gives (B,): (B,)."""
     return torch.stack([loss(pair.anchors, pair.positives) for pair in pairs]).mean(dim=0)
+
+
+def pooled(features_BCHW: Tensor, side: int | None) -> Tensor:
+    """Average-pool a map that is larger than ``side`` to ``side`` x ``side``; hand others through."""
+    if side is None or max(features_BCHW.shape[2:]) <= side:
+        return features_BCHW
+    return F.adaptive_avg_pool2d(features_BCHW, side)

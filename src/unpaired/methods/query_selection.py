@@ -28,6 +28,8 @@ class QuerySelectionConfig:
     """Logits of the attention: dot product as in the paper, divided by sqrt(C), or cosine over a temperature."""
     similarity_temperature: float | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""
+    pool_attention_to: int | None = None
+    """Average-pool larger maps to this side before they attend (the paper's Table 4 takes 64 for all five taps)."""
     window: int = 7
     """w: side of the local attention's window, odd."""
     detach_attention: bool = False
@@ -44,6 +46,8 @@ class QuerySelectionConfig:
             raise ConfigError(
                 f"attention_taps: '{unknown[0]}' is not among the taps ({', '.join(taps)}); add it to 'taps'"
             )
+        if self.pool_attention_to is not None and self.pool_attention_to < 2:
+            raise ConfigError(f"pool_attention_to must be at least 2, not {self.pool_attention_to}")
         if self.window < 1 or self.window % 2 == 0:
             raise ConfigError(f"window must be odd and at least 1, not {self.window}")
         known = [name for name, _, _ in backend_report()]
@@ -59,10 +63,11 @@ class QuerySelectionConfig:
             raise ConfigError(f"similarity_temperature must be above 0, not {self.similarity_temperature}")
 
     def selection(self, tap: str) -> dict[str, Any]:
-        """Options of ``query_selected_attention`` at one tap."""
+        """Options of ``query_selected_attention`` at one tap, and ``pool_to``, the side to pool to before it."""
         if tap not in self.attention_taps:
             return dict(RANDOM)
         return {
+            "pool_to": self.pool_attention_to,
             "attention": self.attention,
             "significance": self.significance,
             "routing": self.routing,

@@ -1,7 +1,15 @@
 """Networks: tensors in, tensors out. They know no loss, no method and no file."""
 
+from unpaired.networks.conditional import ConditionalGenerator, MultiTaskDiscriminator
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.generators import DEFAULT_TAPS, ResnetGenerator
 from unpaired.networks.projector import Projector
 
-__all__ = ["DEFAULT_TAPS", "PatchDiscriminator", "Projector", "ResnetGenerator"]
+__all__ = [
+    "DEFAULT_TAPS",
+    "ConditionalGenerator",
+    "MultiTaskDiscriminator",
+    "PatchDiscriminator",
+    "Projector",
+    "ResnetGenerator",
+]

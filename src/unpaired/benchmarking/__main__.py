@@ -1,0 +1,8 @@
+"""``python -m unpaired.benchmarking ORDER.json``: what a benchmark starts in its slots."""
+
+import sys
+from pathlib import Path
+
+from unpaired.benchmarking.worker import main
+
+sys.exit(main(Path(sys.argv[1])))

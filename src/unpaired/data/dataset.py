@@ -1,0 +1,130 @@
+"""Where the images of a run lie: two domains or several, for training and for scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
+from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
+from unpaired.data.samples import SampleStream
+from unpaired.data.stream import UnpairedStream
+from unpaired.data.transforms import DataConfig
+from unpaired.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where the images lie: one folder in the field's layout, or one folder per domain."""
+
+    folder: Path | None = None
+    """Folder with trainA and trainB (and testA, testB)."""
+    source: Path | None = None
+    """Folder of the source domain, instead of the layout above."""
+    target: Path | None = None
+    """Folder of the target domain, instead of the layout above."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which domain of the folder is the source."""
+    held_out_source: Path | None = None
+    """Folder of held-out source images for scores during training, instead of valA or testA in the folder."""
+    held_out_target: Path | None = None
+    """Folder of held-out target images, instead of valB or testB in the folder."""
+    domains: Path | None = None
+    """Folder with train/<domain> (and test/<domain>) for methods of several domains, instead of DATA."""
+    scored_domains: tuple[str, str] | None = None
+    """Source and target among several domains for scores and sample grids; unset means the first two names."""
+
+    def __post_init__(self) -> None:
+        if self.domains is None:
+            if self.scored_domains is not None:
+                raise ConfigError(
+                    "scored_domains names two of several domains, so it needs 'domains'; set both or none"
+                )
+            return
+        if self.folder is not None or self.source is not None or self.target is not None:
+            raise ConfigError("give either DATA (or --source and --target) for two domains, or --domains for several")
+        if self.direction != "AtoB":
+            raise ConfigError("direction is a matter of two domains; with 'domains' say scored_domains, source first")
+        if self.scored_domains is not None and self.scored_domains[0] == self.scored_domains[1]:
+            raise ConfigError(f"scored_domains names '{self.scored_domains[0]}' twice; name a source and a target")
+
+    def scored_pair(self) -> tuple[str, str]:
+        """Source and target domain for scores and grids, where there are several domains.
+
+        Raises:
+            DataError: The folder cannot be used.
+            ConfigError: A name that was given is not among its domains.
+        """
+        assert self.domains is not None
+        known = domain_names(self.domains)
+        for name in self.scored_domains or ():
+            if name not in known:
+                raise ConfigError(
+                    f"scored_domains: there is no domain '{name}'{nearest(name, known)}; known: {', '.join(known)}"
+                )
+        return self.scored_domains or (known[0], known[1])
+
+    def held_out_files(self) -> tuple[UnpairedFiles, str] | None:
+        """Images for scores during training and their name: those given, else valA and valB, else testA and testB.
+
+        Of several domains they are the scored pair's, in ``val`` or else in ``test``.
+
+        Raises:
+            DataError: A folder that is named, or one of two that belong together, cannot be used.
+            ConfigError: Only one of the two was named, or a scored domain is unknown.
+        """
+        if self.held_out_source is not None or self.held_out_target is not None:
+            found = find_test_images(None, self.held_out_source, self.held_out_target)
+            words = f"{self.held_out_source} and {self.held_out_target}"
+            return None if found is None else (found, words)
+        for split in ("val", "test"):
+            places = self._places(split)
+            if places and all(place.is_dir() for place in places):
+                source, target = (tuple(list_images(place)) for place in places)
+                words = f"{split}A and {split}B of {self.folder}"
+                if self.domains is not None:
+                    words = f"{' and '.join(f'{split}/{place.name}' for place in places)} of {self.domains}"
+                return UnpairedFiles(source, target), words
+        return None
+
+    def _places(self, split: str) -> tuple[Path, ...]:
+        """Folders of the source and the target images of a split, whether or not they exist."""
+        if self.domains is not None:
+            return tuple(self.domains / split / name for name in self.scored_pair())
+        if self.folder is None:
+            return ()
+        a, b = (self.folder / f"{split}{letter}" for letter in "AB")
+        return (b, a) if self.direction == "BtoA" else (a, b)
+
+    def training_files(self) -> UnpairedFiles:
+        """The training images of the two domains, or of the scored pair of several.
+
+        Raises:
+            UserError: They cannot be used.
+        """
+        if self.domains is not None:
+            return self.training_domains().pair(*self.scored_pair())
+        files = find_training_images(self.folder, self.source, self.target)
+        return files.swapped() if self.direction == "BtoA" else files
+
+    def training_domains(self) -> DomainFiles:
+        """The training images of several domains. Raises ``DataError`` if they cannot be used."""
+        assert self.domains is not None
+        return find_domains(self.domains)
+
+    def stream(self, data: DataConfig, seed: int) -> SampleStream:
+        """The endless sequence of training samples. Raises ``UserError`` if the images cannot be used."""
+        if self.domains is not None:
+            return MultiDomainStream(self.training_domains(), data, seed)
+        return UnpairedStream(self.training_files(), data, seed)
+
+    def example_files(self, count: int) -> Sequence[Path]:
+        """Source images to look at: held out if there are any, evenly spread over the sorted names."""
+        places = self._places("test")
+        paths: Sequence[Path] = ()
+        if places and places[0].is_dir():
+            paths = list_images(places[0])
+        paths = paths or self.training_files().source
+        return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]

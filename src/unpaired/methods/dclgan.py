@@ -1,0 +1,84 @@
+"""DCLGAN: contrastive learning in both directions, between the encoders of two domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from unpaired.methods.base import ImageBatch, derive_seeds
+from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayContrastConfig, TwoWayOutputs, direction_contrast
+from unpaired.networks import Projector
+
+
+@dataclass(frozen=True)
+class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
+    """Settings of DCLGAN; the defaults are the paper's."""
+
+    taps: tuple[str, ...] = ("down1", "down2", "block1", "block5")
+    """Places of the encoders where the contrastive loss is taken: two halvings and two residual blocks."""
+    contrastive_weight: float = 2.0
+    """Weight of each direction's contrastive loss."""
+    identity_weight: float = 1.0
+    """Weight of the L1 distance between G_ab(I_y) and I_y, and between G_ba(I_x) and I_x; 0 leaves them out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_contrast()
+
+
+class DCLGAN(TwoWay):
+    """Dual contrastive learning (Han et al., 2021): each domain has an encoder and a projector of its own.
+
+    A translation into B is encoded by the generator that reads B (G_ba) and compared with the encoding of its input by
+    the generator that reads A (G_ab), each through its domain's projector; and the other way round. No cycle.
+
+    Deviations, named: least-squares adversarial losses (the equations are the logarithmic ones); the
+    contrastive loss is the mean over taps and locations where the equation sums, as in CUT; positives get no gradient,
+    as in CUT; draws are functions of (seed, image); both discriminators learn before the generators in a step; the
+    schedule falls per image instead of per epoch. The paper's variant SimDCL with its similarity loss is left out.
+
+    Args:
+        config: The settings.
+        channels: Channels of the images of both domains.
+    """
+
+    Config: ClassVar[type[DCLGANConfig]] = DCLGANConfig
+    compiled: ClassVar[tuple[str, ...]] = (*TwoWay.compiled, "generator_ab.encode", "generator_ba.encode")
+    title = "DCLGAN"
+    citation = (
+        "Han, Shoeiby, Petersson, Armin: Dual Contrastive Learning for Unsupervised Image-to-Image Translation. "
+        "CVPR Workshops 2021."
+    )
+    config: DCLGANConfig
+
+    def __init__(self, config: DCLGANConfig, channels: int = 3) -> None:
+        super().__init__(config, channels, taps=config.taps)
+        self.generator_ab.check_taps(config.taps)
+        tap_channels = {tap: self.generator_ab.tap_channels[tap] for tap in config.taps}
+        self.projector_a, self.projector_b = (Projector(tap_channels, config.projector_width) for _ in range(2))
+        self.set_phases("projector_a", "projector_b")
+
+    def identity_factor(self) -> float:
+        return self.config.identity_weight
+
+    def forward_train(self, batch: ImageBatch) -> TwoWayOutputs:
+        outputs = super().forward_train(batch)
+        ab, ba = outputs.ab, outputs.ba
+        return replace(
+            outputs,
+            ab=replace(ab, translated_features=self.generator_ba.encode(ab.translated, self.taps)),
+            ba=replace(ba, translated_features=self.generator_ab.encode(ba.translated, self.taps)),
+        )
+
+    def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
+        """Adversarial, identity and dual contrastive terms."""
+        terms = super().generator_loss(outputs)
+        in_a, in_b = self.projector_a, self.projector_b
+        for number, (name, way) in enumerate(outputs.named()):
+            anchors, positives = (in_b, in_a) if name == "ab" else (in_a, in_b)
+            seeds = derive_seeds(outputs.seeds, number)
+            contrast = direction_contrast(way, seeds, self.config, self.selection, anchors, positives)
+            terms[f"contrastive_{name}"] = self.config.contrastive_weight * contrast
+        return terms

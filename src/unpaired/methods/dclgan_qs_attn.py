@@ -1,0 +1,37 @@
+"""DCLGAN + QS-Attn: dual contrastive learning at query-selected locations; nothing but the selection is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from unpaired.methods.dclgan import DCLGAN, DCLGANConfig
+from unpaired.methods.query_selection import QuerySelectionConfig
+
+
+@dataclass(frozen=True)
+class DCLGANQSAttnConfig(QuerySelectionConfig, DCLGANConfig):
+    """Settings of DCLGAN + QS-Attn: those of both."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_selection(self.taps)
+
+
+class DCLGANQSAttn(DCLGAN):
+    """DCLGAN whose last taps choose and route what they compare, in both directions.
+
+    A composition of our own. Locations and attention come from the encoding of the input, as in QS-Attn; its rows also
+    route the translation's features, which the other domain's encoder made.
+    """
+
+    Config: ClassVar[type[DCLGANQSAttnConfig]] = DCLGANQSAttnConfig
+    title = "DCLGAN + QS-Attn"
+    citation = (
+        f"{DCLGAN.citation} Hu, Zhou, Huang, Shi, Sun, Li: QS-Attn: Query-Selected Attention for Contrastive "
+        "Learning. CVPR 2022."
+    )
+    config: DCLGANQSAttnConfig
+
+    def selection(self, tap: str) -> dict[str, Any]:
+        return self.config.selection(tap)

@@ -1,0 +1,273 @@
+"""What translators of both directions share: two generators, two discriminators, and the pools between them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unpaired.errors import ConfigError
+from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
+from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
+from unpaired.methods.contrast import mean_over_pairs, projected_pairs
+from unpaired.methods.image_pool import ImagePool
+from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.networks.layers import Initialisation, Resampling
+
+
+@dataclass(frozen=True)
+class TwoWayConfig:
+    """Settings of a translator of both directions."""
+
+    base_channels: int = 64
+    """Width of the generators' stems."""
+    discriminator_channels: int | None = None
+    """Width of the discriminators' first convolutions; unset means base_channels."""
+    blocks: int = 9
+    """Residual blocks of each generator."""
+    discriminator_layers: int = 3
+    """Halvings of each discriminator: 3 is the 70 x 70 PatchGAN, 2 the 34 x 34 one, which suits crops of 64 to 128
+    pixels."""
+    adversarial_weight: float = 1.0
+    """Weight of each generator's adversarial term."""
+    image_pool: int = 50
+    """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """Adam and its schedule."""
+
+    def __post_init__(self) -> None:
+        for name in ("base_channels", "blocks", "discriminator_layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.discriminator_channels is not None and self.discriminator_channels < 1:
+            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        if self.image_pool < 0:
+            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
+        for name in (each.name for each in fields(self) if each.name.endswith("_weight")):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TwoWayContrastConfig:
+    """The settings of a contrastive loss in both directions; a method's Config inherits them beside its own."""
+
+    taps: tuple[str, ...] = DEFAULT_TAPS
+    """Places of the encoders where the contrastive loss is taken."""
+    num_queries: int = 256
+    """N: anchors per tap, image and direction (all locations where a map has fewer)."""
+    temperature: float = 0.07
+    """tau of the contrastive loss."""
+    projector_width: int = 256
+    """Dimension of the projected features."""
+    contrastive_weight: float = 1.0
+    """Weight of each direction's contrastive loss."""
+
+    def check_contrast(self) -> None:
+        """Raise ``ConfigError`` if a setting cannot be."""
+        for name in ("num_queries", "projector_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What one generator makes in a step, and what that is held against.
+
+    Attributes:
+        source: Images of the domain that it reads, (B, C, H, W).
+        target: Images of the domain that it writes, (B, C, H, W); not paired with the source.
+        translated: G(source), (B, C, H, W).
+        shown: What the discriminator sees as translated: G(source), or earlier translations from the pool.
+        identity: G(target), (B, C, H, W), where it is asked for.
+        cycled: ``translated`` brought back to the source's domain by the other generator, where it is asked for.
+        source_features: Per tap, the encodings of ``source`` by this generator, (B, C_t, H_t, W_t), from the full pass.
+        translated_features: Per tap, the encodings of ``translated``, the same shapes; whose, says the method.
+    """
+
+    source: Tensor
+    target: Tensor
+    translated: Tensor
+    shown: Tensor
+    identity: Tensor | None
+    source_features: list[Tensor]
+    cycled: Tensor | None = None
+    translated_features: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TwoWayOutputs:
+    """What one training step computes, once.
+
+    Attributes:
+        ab: From the source domain, A, to the target domain, B.
+        ba: From B to A.
+        seeds: (B,) int64, one per image.
+    """
+
+    ab: Direction
+    ba: Direction
+    seeds: Tensor
+
+    def named(self) -> tuple[tuple[str, Direction], ...]:
+        """Both directions with the endings of their terms' names."""
+        return ("ab", self.ab), ("ba", self.ba)
+
+
+class TwoWay(Method):
+    """Base of the translators of both directions; G_ab is the paper's G: X -> Y, G_ba its F: Y -> X.
+
+    Args:
+        config: The settings.
+        channels: Channels of the images of both domains.
+        resampling: How the networks halve and double.
+        initialisation: Of generators and discriminators.
+        taps: Places whose encodings of the inputs a subclass needs.
+    """
+
+    served: ClassVar[tuple[str, ...]] = ("generator_ab", "generator_ba")
+    compiled: ClassVar[tuple[str, ...]] = (
+        "generator_ab.translate_and_encode",
+        "generator_ba.translate_and_encode",
+        "discriminator_a.forward",
+        "discriminator_b.forward",
+    )
+    offers = frozenset({"reverse"})
+    config: TwoWayConfig
+
+    def __init__(
+        self,
+        config: TwoWayConfig,
+        channels: int,
+        *,
+        resampling: Resampling = "blur",
+        initialisation: Initialisation = "xavier",
+        taps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.taps = taps
+        shared: dict[str, Any] = {"resampling": resampling, "initialisation": initialisation}
+        self.generator_ab, self.generator_ba = (
+            ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks, **shared)
+            for _ in range(2)
+        )
+        self.discriminator_a, self.discriminator_b = (
+            PatchDiscriminator(
+                channels,
+                base_channels=config.discriminator_channels or config.base_channels,
+                layers=config.discriminator_layers,
+                **shared,
+            )
+            for _ in range(2)
+        )
+        self.pool_a, self.pool_b = ImagePool(config.image_pool), ImagePool(config.image_pool)
+        self.smallest_image = self.discriminator_a.smallest_image
+        if config.image_pool:
+            self.host_decides = "image_pool is decided on the host, image by image; 0 turns it off"
+            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
+        self.set_phases()
+
+    def set_phases(self, *projectors: str) -> None:
+        """Both discriminators, then both generators together with ``projectors``."""
+        self.phases = (
+            Phase("discriminators", ("discriminator_a", "discriminator_b"), self.discriminator_loss),
+            Phase("generators", ("generator_ab", "generator_ba", *projectors), self.generator_loss),
+        )
+
+    @abstractmethod
+    def identity_factor(self) -> float:
+        """Factor of the L1 distance between G(target) and target; 0 leaves the identity passes out."""
+
+    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+        return self.generator_ba(x_BCHW) if wish.reverse else self.generator_ab(x_BCHW)
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        return self.generator_ab.encode(x_BCHW, taps)
+
+    def forward_train(self, batch: ImageBatch) -> TwoWayOutputs:
+        seeds_a, seeds_b = derive_seeds(batch.seeds, -4), derive_seeds(batch.seeds, -3)
+        return TwoWayOutputs(
+            ab=self._direction(self.generator_ab, batch.source, batch.target, self.pool_b, seeds_b),
+            ba=self._direction(self.generator_ba, batch.target, batch.source, self.pool_a, seeds_a),
+            seeds=batch.seeds,
+        )
+
+    def _direction(
+        self, generator: ResnetGenerator, source: Tensor, target: Tensor, pool: ImagePool, seeds: Tensor
+    ) -> Direction:
+        """Translate the source and, for the identity term, the target, in one batch."""
+        images, with_identity = len(source), self.identity_factor() > 0
+        inputs = torch.cat([source, target]) if with_identity else source
+        made, features = generator.translate_and_encode(inputs, self.taps)
+        return Direction(
+            source=source,
+            target=target,
+            translated=made[:images],
+            shown=pool.exchange(made[:images], seeds),
+            identity=made[images:] if with_identity else None,
+            source_features=[each[:images] for each in features],
+        )
+
+    def discriminator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
+        """LSGAN losses of D_A and D_B on their real images and on what they are shown, without gradient to G."""
+        terms = {}
+        for name, way in (("a", outputs.ba), ("b", outputs.ab)):
+            discriminator = self.discriminator_a if name == "a" else self.discriminator_b
+            real, fake = discriminator(torch.cat([way.target, way.shown])).split(len(way.target))
+            terms[f"discriminator_{name}"] = lsgan_discriminator_loss(real, fake)
+        return terms
+
+    def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
+        """The adversarial and identity terms of both directions."""
+        weight = self.config.adversarial_weight
+        terms = {
+            "adversarial_ab": weight * lsgan_generator_loss(self.discriminator_b(outputs.ab.translated)),
+            "adversarial_ba": weight * lsgan_generator_loss(self.discriminator_a(outputs.ba.translated)),
+        }
+        for name, way in outputs.named():
+            if way.identity is not None:
+                terms[f"identity_{name}"] = self.identity_factor() * mean_distance(way.identity, way.target)
+        return terms
+
+
+def mean_distance(one_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+    """Mean absolute difference of two batches, a scalar."""
+    return (one_BCHW - other_BCHW).abs().mean()
+
+
+def direction_contrast(
+    way: Direction,
+    seeds: Tensor,
+    config: TwoWayContrastConfig,
+    selection: Callable[[str], dict[str, Any]],
+    projector: Projector,
+    source_projector: Projector | None = None,
+) -> Tensor:
+    """PatchNCE between the encodings of a direction's inputs and translations, a scalar: mean over images and taps.
+
+    Args:
+        way: With features at ``config.taps``.
+        seeds: (B,) int64, one per image; another set for each direction.
+        config: The settings of the contrast.
+        selection: Options of ``query_selected_attention`` at a tap.
+        projector: Of the anchors, and of the positives too unless they have their own.
+        source_projector: Of the positives.
+    """
+    pairs = projected_pairs(
+        config.taps,
+        way.source_features,
+        way.translated_features,
+        seeds,
+        projector=projector,
+        num_queries=config.num_queries,
+        selection=selection,
+        source_projector=source_projector,
+    )
+    return mean_over_pairs(pairs, lambda q, k: patch_nce_loss(q, k, config.temperature)).mean()

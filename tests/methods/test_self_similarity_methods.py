@@ -1,0 +1,273 @@
+"""FSeSim and LSeSim: their losses against plain formulas, what they compute how often, and their frozen network."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tiny import tiny_settings
+from unpaired.config import to_dict
+from unpaired.engine.step import make_optimizers, training_step
+from unpaired.errors import BackendError, ConfigError
+from unpaired.inference import Translator
+from unpaired.methods import METHODS, ImageBatch, image_seeds
+from unpaired.methods.base import derive_seeds
+from unpaired.methods.fsesim import FSeSimConfig, LSeSimConfig
+from unpaired.methods.recolouring import recoloured
+from unpaired.networks import vgg
+from unpaired.ops import location_draws
+
+NAMES = ("fsesim", "lsesim")
+
+
+def make(name: str, channels: int = 3, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    method = METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **changes}), channels)
+    method.prepare()
+    return method
+
+
+def batch(images: int = 2, size: int = 32, channels: int = 3, dtype: torch.dtype = torch.float32) -> ImageBatch:
+    shape = (2, images, channels, size, size)
+    source, target = torch.rand(shape, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    return ImageBatch(source * 2 - 1, target * 2 - 1, image_seeds(0, range(images)))
+
+
+def losses(method: Any, images: ImageBatch) -> dict[str, Tensor]:
+    outputs = method.forward_train(images)
+    return {name: term for phase in method.phases for name, term in phase.loss(outputs).items()}
+
+
+def test_parameters_at_the_defaults_are_those_of_the_layers() -> None:
+    """The frozen network is not among them."""
+    generator, discriminator = 11_378_179, 2_764_737  # test_two_way.py adds them up
+    projector = (256 * 64 + 64) + (64 * 64 + 64) + (512 * 128 + 128) + (128 * 128 + 128)
+    expected = {"generator": generator, "discriminator": discriminator}
+    with torch.device("meta"):
+        fixed, learned = METHODS["fsesim"](FSeSimConfig()), METHODS["lsesim"](LSeSimConfig())
+    counted = [{n: sum(p.numel() for p in x.parameters()) for n, x in m.named_children()} for m in (fixed, learned)]
+    assert counted == [expected, {**expected, "projector": projector}]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = LSeSimConfig()
+    assert (config.num_queries, config.patch_size, config.temperature) == (256, 64, 0.07)
+    assert (config.adversarial_weight, config.structure_weight) == (1.0, 10.0)
+    assert (config.feature_network, config.layers) == ("vgg16", ("relu3_1", "relu4_1"))
+    assert FSeSimConfig(feature_network="lite0").layers == ("stride4", "stride8")
+
+
+def similarity_maps(features: Tensor, places: Tensor, side: int) -> Tensor:
+    """Cosines of centred features (C, H, W) between places and the squares around them, pair by pair: (N, side^2)."""
+    _, height, width = features.shape
+    features = features - features.mean((1, 2), keepdim=True)
+    rows = []
+    for place in places.tolist():
+        y, x = divmod(place, width)
+        top, left = min(max(y - side // 2, 0), height - side), min(max(x - side // 2, 0), width - side)
+        query = features[:, y, x]
+        cells = [(r, c) for r in range(top, top + side) for c in range(left, left + side)]
+        rows.append([float(query @ features[:, r, c] / (query.norm() * features[:, r, c].norm())) for r, c in cells])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def places_of(seeds: Tensor, purpose: int, locations: int) -> Tensor:
+    return location_draws(derive_seeds(seeds, purpose), locations)[0].argsort(stable=True)[:5]
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    return float(one @ other / (one.norm() * other.norm()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_of_a_step_are_the_formulas_one_image_at_a_time(name: str) -> None:
+    method = make(name, num_queries=5, patch_size=3).double()
+    method._frozen.module.double()
+    images = batch(dtype=torch.float64)
+    found = losses(method, images)
+    expected = dict.fromkeys(found, 0.0)
+    for n in range(2):
+        x, y, seeds = images.source[n : n + 1], images.target[n : n + 1], images.seeds[n : n + 1]
+        made = method.generator(x).detach()
+        real, fake = method.discriminator(y), method.discriminator(made)
+        expected["discriminator"] += (((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2).item() / 2
+        expected["adversarial"] += ((fake - 1) ** 2).mean().item() / 2
+        changed = recoloured(x, derive_seeds(seeds, -5))
+        seen = [method.features(each) for each in (x, made, changed, y)]
+        for number, layer in enumerate(method.config.layers):
+            of_x, of_made, of_changed, of_y = (method.project(layer, each[number])[0].detach() for each in seen)
+            places = places_of(seeds, number, of_x[0].numel())
+            maps = [similarity_maps(each, places, 3) for each in (of_x, of_made, of_changed)]
+            apart = [1 - cosine(a, b) for a, b in zip(maps[0], maps[1], strict=True)]
+            expected["structure"] += 10 * sum(apart) / 5 / 2 / 2  # mean over queries, layers, images
+            if name == "lsesim":
+                others = similarity_maps(of_y, places_of(seeds, -6 - number, of_y[0].numel()), 3)
+                candidates = [*maps[2], *others]
+                for i, anchor in enumerate(maps[0]):
+                    alike = [math.exp(cosine(anchor, each) / 0.07) for each in candidates]
+                    expected["contrastive"] -= math.log(alike[i] / sum(alike)) / 5 / 2 / 2
+    assert {key: x.item() for key, x in found.items()} == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_translation_that_is_its_input_has_the_same_structure_and_colours_matter_less(name: str) -> None:
+    method, images = make(name, feature_network="lite0"), batch()
+    method.generator.forward = lambda x: x
+    assert losses(method, images)["structure"].item() == pytest.approx(0, abs=1e-5)
+    method.generator.forward = lambda x: recoloured(x, images.seeds)
+    changed = losses(method, images)["structure"].item()
+    method.generator.forward = lambda x: x.flip(-1)
+    assert 0 < changed < losses(method, images)["structure"].item()
+
+
+@pytest.mark.parametrize(("name", "frozen"), [("fsesim", 2), ("lsesim", 4)])
+def test_each_image_passes_each_network_once(name: str, frozen: int) -> None:
+    """The frozen one sees I_x and G(I_x), and for LSeSim the recoloured I_x and I_y; no gradient but to G(I_x)."""
+    method = make(name)
+    seen: dict[str, int] = dict.fromkeys(("frozen", "generator", "discriminator"), 0)
+    graded = []
+
+    def watch(key: str, module: nn.Module) -> None:
+        module.register_forward_hook(lambda m, i, o: seen.__setitem__(key, seen[key] + len(i[0])))
+
+    for key in ("generator", "discriminator"):
+        watch(key, getattr(method, key))
+    watch("frozen", method._frozen.module)
+    method._frozen.module.register_forward_hook(lambda m, i, o: graded.append((len(i[0]), o[0].requires_grad)))
+    losses(method, batch(1))
+    assert seen == {"frozen": frozen, "generator": 1, "discriminator": 3}
+    assert sorted(graded) == sorted([(frozen - 1, False), (1, True)])
+
+
+def test_the_projector_learns_in_its_own_phase_and_gives_the_generator_nothing_to_follow() -> None:
+    method = make("lsesim")
+    assert [phase.name for phase in method.phases] == ["discriminator", "generator", "projector"]
+    outputs = method.forward_train(batch())
+    method.projector_loss(outputs)["contrastive"].backward()
+    for name, network in method.named_children():
+        assert all((p.grad is not None) == (name == "projector") for p in network.parameters()), name
+    method.zero_grad(set_to_none=True)
+    method.projector.requires_grad_(False)  # as in the generator's phase
+    method.generator_loss(method.forward_train(batch()))["structure"].backward()
+    assert method.generator.stem.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_moves_every_network_and_not_the_frozen_one(name: str) -> None:
+    method = make(name)
+    frozen = {key: x.clone() for key, x in method._frozen.module.state_dict().items()}
+    before = {key: x.clone() for key, x in method.state_dict().items()}
+    assert not [key for key in before if "frozen" in key or "features" in key]
+    optimizers = make_optimizers(method, method.config.optimiser)
+    training_step(method, optimizers, batch())
+    assert not [key for key, x in method.state_dict().items() if torch.equal(x, before[key])]
+    assert all(torch.equal(x, frozen[key]) for key, x in method._frozen.module.state_dict().items())
+
+
+def test_learning_the_projector_tells_locations_apart() -> None:
+    method = make("lsesim", projector_width=16)
+    images = batch()
+    optimizers = make_optimizers(method, method.config.optimiser)
+    losses_seen = [training_step(method, optimizers, images)["contrastive"].item() for _ in range(30)]
+    assert losses_seen[-1] < 0.7 * losses_seen[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_before_the_frozen_network_is_loaded_is_a_clear_error(name: str) -> None:
+    method = METHODS[name](METHODS[name].Config(**tiny_settings(name)))
+    with pytest.raises(BackendError, match=r"SeSim: its frozen vgg16_untrained is not loaded; call prepare\(\)"):
+        method.forward_train(batch())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_translating_needs_no_weights_of_the_frozen_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("nobody allowed that"))
+    config = METHODS[name].Config(**{**tiny_settings(name), "feature_network": "vgg16"})
+    method = METHODS[name](config)
+    with pytest.raises(BackendError, match=r"VGG16.*not on this machine.*vgg16-397923af\.pth.*vgg16_weights"):
+        method.prepare()
+    description = {"channels": 3, "image_size": 32, "background": [255, 255, 255], "model": to_dict(config)}
+    x = batch().source
+    assert Translator(method, description).translate(x).shape == x.shape
+    (features,) = method.encode(x, ["block2"])
+    assert features.shape == (2, 16, 8, 8)
+    with pytest.raises(KeyError):
+        method.encode(x, ["block99"])
+
+
+def test_a_local_file_is_what_the_loss_looks_through(tmp_path: Path) -> None:
+    network = vgg.untrained(("relu3_1", "relu4_1"), seed=3)
+    torch.save(network.state_dict(), tmp_path / "vgg.pth")
+    settings: dict[str, Any] = {"feature_network": "vgg16", "vgg16_weights": tmp_path / "vgg.pth"}
+    method, x = make("fsesim", **settings), batch().source
+    for found, expected in zip(method.features(x), network(x), strict=True):
+        assert torch.equal(found, expected)
+    assert losses(method, batch())["structure"] != losses(make("fsesim"), batch())["structure"]
+    with pytest.raises(BackendError, match=r"none\.pth does not exist"):
+        make("fsesim", feature_network="vgg16", vgg16_weights=tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grey_images_are_seen_as_grey_and_other_channels_are_refused(name: str) -> None:
+    method, images = make(name, channels=1), batch(channels=1)
+    assert all(term.isfinite() for term in losses(method, images).values())
+    coloured = images.source.repeat(1, 3, 1, 1)
+    for found, expected in zip(method.features(images.source), method.features(coloured), strict=True):
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(ConfigError, match=r"channels: .*1 or 3 channels, not 4"):
+        make(name, channels=4)
+
+
+def test_recolouring_is_a_function_of_the_seed_and_moves_no_pixel() -> None:
+    images = batch(3)
+    seeds = derive_seeds(images.seeds, -5)
+    together = recoloured(images.source, seeds)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], recoloured(images.source[i : i + 1], seeds[i : i + 1]))
+    assert together.abs().max() <= 1
+    assert (together - images.source).abs().mean(dim=(1, 2, 3)).min() > 0.02
+    small = 0.1 * images.source.double()  # nothing is clamped
+    hue, saturation, contrast, brightness = (2 * location_draws(seeds[:1], 4)[0] - 1).tolist()
+    axis = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
+    turn = torch.matrix_exp(0.2 * math.pi * hue * axis)  # a rotation about the grey axis
+    grey = torch.full((3, 3), 1 / 3, dtype=torch.float64)
+    mixing = grey + (1 + 0.4 * saturation) * turn @ (torch.eye(3, dtype=torch.float64) - grey)
+    coloured = torch.einsum("ij,jhw->ihw", mixing, small[0])
+    mean = small[0].mean()
+    expected = mean + (1 + 0.4 * contrast) * (coloured - mean) + 0.4 * brightness
+    torch.testing.assert_close(recoloured(small[:1], seeds[:1])[0], expected)
+    grey_image = images.source.mean(1, keepdim=True)
+    assert recoloured(grey_image, seeds).shape == grey_image.shape
+    correlation = F.cosine_similarity(
+        (grey_image - grey_image.mean()).flatten(), (recoloured(grey_image, seeds[:1].expand(3)) - 0.4 * brightness
+                                                     - grey_image.mean()).flatten(), dim=0
+    )  # fmt: skip
+    assert correlation > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("fsesim", {"num_queries": 0}, "num_queries must be at least 1"),
+        ("fsesim", {"patch_size": 0}, "patch_size must be at least 1"),
+        ("fsesim", {"structure_weight": -1.0}, "structure_weight must be finite and not negative"),
+        ("fsesim", {"feature_layers": ("relu9_1",)}, "feature_layers: VGG16 has no 'relu9_1'"),
+        ("fsesim", {"feature_network": "lite0", "feature_layers": ("relu3_1",)}, "EfficientNet-Lite0 has no 'relu3_1'"),
+        ("fsesim", {"vgg16_weights": Path("x.pth")}, "vgg16_weights: feature_network 'vgg16_untrained' reads no"),
+        ("lsesim", {"temperature": 0.0}, "temperature must be above 0"),
+        ("lsesim", {"projector_width": 0}, "projector_width must be at least 1"),
+        ("lsesim", {"contrastive_weight": float("inf")}, "contrastive_weight must be finite"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(name: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make(name, **changes)
