@@ -32,6 +32,7 @@ from published_step import published_optimizers, published_step
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.methods import ImageBatch, image_seeds
 from unpaired.methods.base import derive_seeds
+from unpaired.methods.contrast import pooled
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.ops import query_selected_attention
 from unpaired.ops.winograd import direct_convolutions
@@ -96,7 +97,7 @@ def our_selection(method: QSAttn, batch: ImageBatch) -> list[list[Tensor]]:
         taken = []
         for number, tap in enumerate(method.config.taps):
             options = method.selection(tap) | {"random_seeds": derive_seeds(outputs.seeds, number)}
-            features = outputs.source_features[number]
+            features = pooled(outputs.source_features[number], options.pop("pool_to", None))
             taken.append(query_selected_attention(features, [], method.config.num_queries, **options).indices)
     return [[indices[i : i + 1] for indices in taken] for i in range(2)]
 

@@ -25,7 +25,7 @@ import tyro
 
 import unpaired
 from tiny import tiny_run
-from unpaired import cli, runs
+from unpaired import cli
 from unpaired.config import from_dict
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
@@ -231,9 +231,9 @@ def test_the_methods_of_the_page_train_resume_and_translate(
 def test_the_method_of_the_page_is_an_option_and_its_run_builds(added: None, dataset: Path) -> None:
     assert len(ROWS) == 2
     assert "--regularisation-weight" in generate_cli().help_text(["train", "--method", "self_regularised"])
-    (function,) = [text for text in blocks(EXAMPLE, "python") if text.startswith("# src/unpaired/runs.py")]
-    space = {**vars(runs), **vars(sys.modules["unpaired.methods.self_regularised"])}
-    exec(compile(function, "runs.py", "exec"), space)
+    (function,) = [text for text in blocks(EXAMPLE, "python") if text.startswith("# src/unpaired/runs/")]
+    space: dict[str, Any] = {}
+    exec(compile(function, "runs", "exec"), space)
     config = space["self_regularised"](dataset)
     assert RunConfig.from_mapping(config.to_mapping()) == config
 

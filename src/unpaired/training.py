@@ -99,7 +99,7 @@ MAY_CHANGE = {
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
     "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
     "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
-    "dataset.scored_domains",
+    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 

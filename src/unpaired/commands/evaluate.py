@@ -181,9 +181,12 @@ def _files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
 def _domain_files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
     """Held-out images of two of a run's domains."""
     names = Translator.from_pretrained(options.run, device="cpu").method.domains
-    pair = names[:2]
+    pair, data = names[:2], options.data
     if (options.run / "run.yaml").exists():
-        pair = RunConfig.load(options.run / "run.yaml").dataset.scored_domains or pair
+        dataset = RunConfig.load(options.run / "run.yaml").dataset
+        pair = dataset.scored_domains or pair
+        if data is None and options.source is None and options.target is None:
+            data = dataset.domains
     source, wanted = options.source_domain or pair[0], options.domain or pair[1]
     for option, name in (("source_domain", source), ("domain", wanted)):
         if name not in names:
@@ -192,8 +195,8 @@ def _domain_files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
             )
     if source == wanted:
         raise ConfigError(f"domain: '{wanted}' is the source domain, too; name two of {', '.join(names)}")
-    if options.data is not None:
-        found = find_test_images(None, options.data / "test" / source, options.data / "test" / wanted)
+    if data is not None:
+        found = find_test_images(None, data / "test" / source, data / "test" / wanted)
     else:
         found = find_test_images(None, options.source, options.target)
     if found is None:

@@ -12,7 +12,8 @@ from unpaired.errors import ConfigError, DataError
 from unpaired.methods import METHODS
 from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
 
-_IGNORED = {*MAY_CHANGE, "training.seed", "dataset.folder", "dataset.source", "dataset.target"}
+_IGNORED = {*MAY_CHANGE, "training.seed", "dataset.folder", "dataset.source", "dataset.target",
+            "dataset.domains"}  # fmt: skip
 """Settings that do not make another row; what the folders hold does, see ``_TRAINED_ON``."""
 _TRAINED_ON, _IMAGES_SEEN = "trained on", "images seen"
 _LENGTH = "training.images"
@@ -104,7 +105,8 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
     del values["method"]
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
     data = config.dataset
-    folders = " -> ".join(place.name for place in (data.folder, data.source, data.target) if place is not None)
+    places = (data.folder, data.source, data.target, data.domains)
+    folders = " -> ".join(place.name for place in places if place is not None)
     values = {**model, _TRAINED_ON: first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
     defaults = flat(RunConfig(config.method, DatasetConfig()).to_mapping())
     return _Settings(run, config.method, config.training.seed, folders, values, defaults)

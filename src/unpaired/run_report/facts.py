@@ -69,6 +69,8 @@ def _words(value: Any) -> str:
 def _data(run: RunFolder) -> str:
     dataset = run.config.dataset
     where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
+    if dataset.domains is not None:
+        where = f"{dataset.domains}: {', '.join(run.config.model.domains)}"
     counts = run.sessions[0].get("images") if run.sessions else None
     return f"{where} ({counts[0]:,} + {counts[1]:,} images)" if isinstance(counts, list) and len(counts) == 2 else where
 

@@ -132,6 +132,8 @@ def held_out_images(
     if source is not None and data is None and target is None:
         return UnpairedFiles(tuple(list_images(source)), ())
     if data is None and source is None and target is None:
+        if all(run.config.dataset.domains is not None for run in runs):
+            return _scored_pair(runs)
         data = _common_folder(runs)
     files = find_test_images(data, source, target)
     if files is None:
@@ -139,6 +141,18 @@ def held_out_images(
     if data is not None and (direction or _common_direction(runs)) == "BtoA":
         return files.swapped()
     return files
+
+
+def _scored_pair(runs: Sequence[RunFolder]) -> UnpairedFiles:
+    """Held-out images of the two domains that runs of several domains scored."""
+    pairs = {(run.config.dataset.domains, run.config.dataset.scored_pair()): run.config.dataset for run in runs}
+    if len(pairs) > 1:
+        raise ConfigError("the runs know different domains, or scored different ones; give --source DIR and --target")
+    (dataset,) = pairs.values()
+    found = dataset.held_out_files()
+    if found is None:
+        raise DataError(f"{dataset.domains} has no test/<domain> (or val/<domain>); give --source DIR and --target")
+    return found[0]
 
 
 def _common_folder(runs: Sequence[RunFolder]) -> Path:

@@ -77,7 +77,7 @@ def look(
             source = load_for_protocol(path, data)
             picture = tensor_to_image(source)
             inputs[run.name].append(picture)
-            translated[run.name].append(tensor_to_image(translator.translate(source)))
+            translated[run.name].append(tensor_to_image(translator.translate(source, domain=_wanted(run))))
             for tap in chosen:
                 views[number, tap].append(_view(run, translator, source, picture, tap))
             if progress is not None:
@@ -94,6 +94,12 @@ def look(
     names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
     panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
     return Gallery(names, columns, panels, chosen)
+
+
+def _wanted(run: RunFolder) -> str | None:
+    """The domain that a run of several domains is shown with: the one that its training scored."""
+    dataset = run.config.dataset
+    return None if dataset.domains is None else dataset.scored_pair()[1]
 
 
 def _reading(translator: Translator) -> DataConfig:

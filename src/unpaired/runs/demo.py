@@ -40,8 +40,8 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
 def small_images(folder: Path, seed: int = 0) -> RunConfig:
     """The demo's recipe on a folder of your own: QS-Attn Global at 64 px, a small generator, 10,000 images.
 
-    About 20 minutes on two CPU cores; on the embedded drawings (10,000 images, two seeds) it reached SWD 55 and 72, from
-    106, and a paired L1 of 0.35 and 0.36, from 0.55 (docs/results.md). No published score.
+    About 20 minutes on two CPU cores. On the embedded drawings (two seeds, with plain products) it reached SWD 55 and
+    72, from 106, and a paired L1 of 0.35 and 0.36, from 0.55 (docs/results.md). No published score.
     """
     recipe = demo(10_000, seed)
     return dataclasses.replace(

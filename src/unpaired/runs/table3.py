@@ -1,8 +1,8 @@
 """Table 3 of the paper: its ablations A to H, on Horse -> Zebra.
 
 All share the paper's recipe: 400 epochs at 256 px, batch 1, Adam 2e-4, N = 256 on the last two taps, plain products.
-533,600 images; a step is about 1,340 GFLOP, so a run takes some 20 hours at a sustained 10 TFLOP/s. Published scores are
-the best epoch on the test set, chosen by FID, of the published code.
+533,600 images; a step is about 1,340 GFLOP, so a run takes some 20 hours at a sustained 10 TFLOP/s. Published scores
+are the best epoch on the test set, chosen by FID, of the published code.
 """
 
 from __future__ import annotations
