@@ -55,7 +55,7 @@ def test_every_named_run_takes_two_steps(name: str, folder: Path, tmp_path: Path
     smaller = {key: value for key, value in SMALLER.items() if key in known}
     smaller |= {key: getattr(tiny.model, key) for key in known if key == "feature_network"}
     data = dataclasses.replace(run.data, image_size=64, load_size=72, num_workers=0)
-    if run.dataset.__dict__.get("domains") is not None:
+    if run.dataset.domains is not None:
         data, run = dataclasses.replace(data), dataclasses.replace(run, dataset=tiny.dataset)
         smaller["domains"] = tiny.model.domains
     model = dataclasses.replace(run.model, **smaller)

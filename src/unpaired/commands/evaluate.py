@@ -112,7 +112,10 @@ def main(argv: Sequence[str]) -> int:
             data = DataConfig(image_size=(side := _side(options)), load_size=side)
             evaluation = evaluate_made(options.run, files, data, **common, **told)
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
-    where += "".join(f" ({key.replace('_', ' ')}{'' if value is True else f' {value}'})" for key, value in wish.items())
+    if "domain" in wish:
+        where = f"{files.source[0].parent.name} -> {wish['domain']}"
+    elif wish:
+        where += f" ({', '.join(key if value is True else f'{key} {value}' for key, value in wish.items())})"
     console = Console(width=None if sys.stdout.isatty() else LINES)
     console.print(scores_table(f"{options.run} on {where}", evaluation))
     for line in remarks(evaluation):
