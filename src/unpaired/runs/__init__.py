@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from unpaired.runs import more, table3, table4, table5
+from unpaired.runs import more, table1, table3, table4, table5
 from unpaired.runs.demo import demo, small_images
 from unpaired.training import RunConfig
 
 _FUNCTIONS: tuple[Callable[[Path], RunConfig], ...] = (
     small_images,
+    table1.cityscapes_cyclegan, table1.cityscapes_munit, table1.cityscapes_cut,
+    table1.cityscapes_fsesim, table1.cityscapes_qs_attn_global, table1.cityscapes_qs_attn_local,
+    table1.cityscapes_qs_attn_local_global,
+    table1.cat2dog_cyclegan, table1.cat2dog_munit, table1.cat2dog_cut,
+    table1.cat2dog_fsesim, table1.cat2dog_qs_attn_global, table1.cat2dog_qs_attn_local,
+    table1.cat2dog_qs_attn_local_global,
+    table1.horse2zebra_cyclegan, table1.horse2zebra_munit, table1.horse2zebra_cut,
+    table1.horse2zebra_fsesim, table1.horse2zebra_qs_attn_global, table1.horse2zebra_qs_attn_local,
+    table1.horse2zebra_qs_attn_local_global,
     table3.table3_a, table3.table3_b, table3.table3_c, table3.table3_d,
     table3.table3_e, table3.table3_f, table3.table3_g, table3.table3_h,
     table4.table4_last_two, table4.table4_all_pooled, table4.table4_all_full,
