@@ -238,6 +238,18 @@ def test_the_method_of_the_page_is_an_option_and_its_run_builds(added: None, dat
     assert RunConfig.from_mapping(config.to_mapping()) == config
 
 
+def test_every_method_has_a_row_on_the_page_of_methods() -> None:
+    rows = table(DOCS / "methods.md", "| name |")
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert named == set(METHODS) - {"self_regularised", "cut_brightness"}  # the page about adding one adds these
+    for row in rows:
+        for name, words in zip(re.findall(r"`(\w+)`", row[0]), re.split(", ", row[3]) * 2, strict=False):
+            config = METHODS[name].Config
+            method = METHODS[name](config(domains=("a", "b", "c")) if hasattr(config, "domains") else config())
+            assert f"{sum(p.numel() for p in method.parameters()) / 1e6:.1f}" == words, name
+            assert method.offers == {word for word in row[4].split(", ") if word}
+
+
 def test_every_row_of_table_3_has_its_settings() -> None:
     rows = table(DOCS / "method.md", "| Row |")
     assert [row[0] for row in rows] == list("ABCDEFGH")

@@ -21,6 +21,7 @@ import torch
 
 from unpaired.data import DataConfig, UnpairedFiles, UnpairedStream, batches, find_training_images
 from unpaired.data.cache import SHARED_BY_FORK, ImageCache
+from unpaired.data.stream import _unless_the_parent_left
 from unpaired.errors import ConfigError, DataError
 
 Make = Callable[..., UnpairedFiles]
@@ -362,3 +363,10 @@ def test_real_photos(shared_data: Callable[[str], Path]) -> None:
     batch = next(batches(stream, 0, 4, 4))
     assert batch.source.shape == batch.target.shape == (4, 3, 128, 128)
     assert batch.source.std() > 0.1
+
+
+def test_a_loading_process_does_not_complain_that_its_parent_left(capsys: pytest.CaptureFixture[str]) -> None:
+    _unless_the_parent_left(ConnectionResetError, ConnectionResetError("reset by peer"), None)
+    assert capsys.readouterr().err == ""
+    _unless_the_parent_left(ValueError, ValueError("something else"), None)
+    assert "ValueError: something else" in capsys.readouterr().err

@@ -40,6 +40,9 @@ VARIANTS = [
     ("munit", {}), ("munit", {"cycle_weight": 10.0}),
     ("fsesim", {}), ("fsesim", {"similarity": "dot", "patch_size": 3}), ("fsesim", {"feature_network": "lite0"}),
     ("lsesim", {}), ("lsesim", {"patch_size": 3, "feature_layers": ("relu1_2", "relu3_3")}),
+    ("monce", {}), ("monce", {"transport_temperature": 0.1, "negative_weight": 2.0, "identity_weight": 0.0}),
+    ("hneg_src", {}), ("hneg_src", {"mining": "importance", "decoupled": False, "identity_weight": 0.0}),
+    ("hneg_src", {"mining": "none", "relation_weight": 0.0, "curriculum_images": 1}),
 ]  # fmt: skip
 
 
@@ -273,6 +276,11 @@ GOLDEN: dict[str, dict[str, float]] = {
     },
     "fsesim": {"discriminator": 0.49971, "adversarial": 0.99994, "structure": 0.58579},
     "lsesim": {"discriminator": 0.49971, "adversarial": 0.99994, "structure": 5.02953, "contrastive": 1.90619},
+    "monce": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.78175, "identity": 4.12875},
+    "hneg_src": {
+        "discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 0.35007, "identity": 0.38506,
+        "relation": 0.01929,
+    },
 }  # fmt: skip
 
 

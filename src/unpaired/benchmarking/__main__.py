@@ -5,4 +5,5 @@ from pathlib import Path
 
 from unpaired.benchmarking.worker import main
 
-sys.exit(main(Path(sys.argv[1])))
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

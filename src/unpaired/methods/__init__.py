@@ -7,6 +7,8 @@ from unpaired.methods.cyclegan_qs_attn import CycleGANQSAttn
 from unpaired.methods.dclgan import DCLGAN
 from unpaired.methods.dclgan_qs_attn import DCLGANQSAttn
 from unpaired.methods.fsesim import FSeSim, LSeSim
+from unpaired.methods.hneg_src import HnegSRC
+from unpaired.methods.monce import MoNCE
 from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn
 from unpaired.methods.munit import MUNIT
 from unpaired.methods.qs_attn import QSAttn
@@ -23,6 +25,8 @@ METHODS: dict[str, type[Method]] = {
     "munit": MUNIT,
     "fsesim": FSeSim,
     "lsesim": LSeSim,
+    "monce": MoNCE,
+    "hneg_src": HnegSRC,
 }
 
 __all__ = ["METHODS", "PLAIN", "ImageBatch", "Method", "OptimiserConfig", "Phase", "Wish", "image_seeds"]

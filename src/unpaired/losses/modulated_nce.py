@@ -1,0 +1,88 @@
+"""The modulated contrastive loss (MoNCE, Zhan et al., 2022): negatives weighted by an optimal-transport plan."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def transport_plan(similarity_BNN: Tensor, temperature: float, iterations: int = 50) -> Tensor:
+    """Sinkhorn's plan between N anchors and N keys that sends nothing from a location to itself.
+
+    The kernel is the paper's weight of a hard negative, exp(similarity / beta); the iterations balance it so that
+    every anchor gives, and every key takes, a total of 1.
+
+    Args:
+        similarity_BNN: Anchor by key, (B, N, N) in [-1, 1], N at least 2.
+        temperature: beta, at least 0.05 (the kernel of less would leave the range of float32).
+        iterations: Balancings of keys and anchors.
+
+    Returns:
+        (B, N, N) without gradient, in [0, 1], zero on the diagonal. Rows sum to 1; columns do once it has converged.
+    """
+    with torch.no_grad():
+        kernel = ((similarity_BNN - similarity_BNN.amax(dim=2, keepdim=True)) / temperature).exp()
+        itself = torch.eye(kernel.shape[1], dtype=torch.bool, device=kernel.device)
+        kernel = kernel.masked_fill(itself, 0.0)
+        transposed = kernel.transpose(1, 2)
+        anchors_BN1 = 1.0 / kernel.sum(dim=2, keepdim=True)
+        for _ in range(iterations):
+            keys_BN1 = 1.0 / torch.bmm(transposed, anchors_BN1)
+            anchors_BN1 = 1.0 / torch.bmm(kernel, keys_BN1)
+        # Anchors last: the force on each of them is then exact, however few the iterations.
+        return anchors_BN1 * kernel * keys_BN1.transpose(1, 2)
+
+
+def weighted_nce_loss(anchors_BND: Tensor, positives_BND: Tensor, weights_BNN: Tensor, temperature: float) -> Tensor:
+    """Eq. 2 whose negatives count by weight: -log(exp(s_ii / tau) / (exp(s_ii / tau) + sum_j w_ij exp(s_ij / tau))).
+
+    Args:
+        anchors_BND: q, features of the translated image, (B, N, D), unit length.
+        positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
+        weights_BNN: w_ij of key j for anchor i, (B, N, N), not negative; the diagonal is not looked at.
+        temperature: tau.
+
+    Returns:
+        The loss of each image, (B,), the mean over its anchors.
+    """
+    with torch.autocast(anchors_BND.device.type, enabled=False):
+        logits_BNN = torch.bmm(anchors_BND, positives_BND.detach().transpose(1, 2)) / temperature
+        batch, count = logits_BNN.shape[:2]
+        itself = torch.eye(count, dtype=torch.bool, device=logits_BNN.device)
+        logits_BNN = logits_BNN + weights_BNN.masked_fill(itself, 1.0).log()
+        correct = torch.arange(count, device=logits_BNN.device).expand(batch, count)
+        return F.cross_entropy(logits_BNN.transpose(1, 2), correct, reduction="none").mean(dim=1)
+
+
+def modulated_nce_loss(
+    anchors_BND: Tensor,
+    positives_BND: Tensor,
+    temperature: float = 0.07,
+    *,
+    transport_temperature: float = 1.0,
+    negative_weight: float = 1.0,
+    iterations: int = 50,
+) -> Tensor:
+    """MoNCE: Eq. 2 whose N - 1 negatives weigh Q (N - 1) together, shared out by the transport plan.
+
+    Args:
+        anchors_BND: q, features of the translated image, (B, N, D), unit length.
+        positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
+        temperature: tau.
+        transport_temperature: beta of the plan; the larger, the more alike the weights.
+        negative_weight: Q, mean weight of a negative.
+        iterations: Of Sinkhorn's algorithm.
+
+    Returns:
+        The loss of each image, (B,), the mean over its anchors; that of PatchNCE where all weights are 1.
+    """
+    count = anchors_BND.shape[1]
+    with torch.no_grad(), torch.autocast(anchors_BND.device.type, enabled=False):
+        similarity_BNN = torch.bmm(anchors_BND, positives_BND.transpose(1, 2))
+        if count == 1:  # a single location has no negatives
+            weights_BNN = torch.ones_like(similarity_BNN)
+        else:
+            plan_BNN = transport_plan(similarity_BNN, transport_temperature, iterations)
+            weights_BNN = negative_weight * (count - 1) * plan_BNN
+    return weighted_nce_loss(anchors_BND, positives_BND, weights_BNN, temperature)
