@@ -38,13 +38,14 @@ def page() -> str:
 
 
 def sections() -> Iterator[tuple[str, str]]:
-    """(command, its help text), ``train`` once per method."""
+    """(command, its help text), ``train`` once per method, ``data`` once per subcommand."""
     from unpaired.cli import COMMANDS
     from unpaired.methods import METHODS
 
     yield "unpaired", help_text([])
     for name in COMMANDS:
-        for words in [[name, "--method", method] for method in METHODS] if name == "train" else [[name]]:
+        variants = {"train": [["--method", method] for method in METHODS], "data": [["prepare"], ["check"]]}
+        for words in [[name, *rest] for rest in variants.get(name, [[]])]:
             yield "unpaired " + " ".join(words), help_text(words)
 
 

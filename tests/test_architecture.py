@@ -23,7 +23,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
     ("config", "ops", "data"),
-    ("networks", "losses", "metrics", "reports"),
+    ("networks", "losses", "metrics", "reports", "preparation"),
     ("methods",),
     ("engine",),
     ("inference", "scoring"),

@@ -14,6 +14,7 @@ from unpaired.errors import UserError, nearest
 
 COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
+    "data": "prepare a set of images for training from archives or folders, or check one",
     "train": "train a translator from two folders of images; run it again to resume",
     "translate": "translate images with a trained run",
     "evaluate": "score a trained run, or a folder of made images, on held-out images",

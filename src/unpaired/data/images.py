@@ -72,6 +72,23 @@ def read_image(path: Path | str, channels: int = 3, background: tuple[int, int, 
 
 
 def _decode(file: IO[bytes], path: Path, channels: int, background: tuple[int, int, int]) -> Image.Image:
+    image = upright(load_stored(file, path))
+    try:
+        return to_mode(image, "RGB" if channels == 3 else "L", background)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; save it as 8-bit RGB or 8- or 16-bit gray") from error
+
+
+def load_stored(file: IO[bytes], path: Path | str) -> Image.Image:
+    """Decode an image as it is stored: not upright, in its own mode, the first of its frames.
+
+    Args:
+        file: The content, from its beginning.
+        path: What to call it in messages.
+
+    Raises:
+        DataError: It is no image, damaged or too large.
+    """
     try:
         with _own_pixel_limit():
             image: Image.Image = Image.open(file, formats=_FORMATS)  # reads the header only
@@ -93,11 +110,7 @@ def _decode(file: IO[bytes], path: Path, channels: int, background: tuple[int, i
         raise DataError(
             f"{path}: the image is truncated or damaged ({error}); copy or download it again, or delete it"
         ) from error
-    image = _upright(image)
-    try:
-        return to_mode(image, "RGB" if channels == 3 else "L", background)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; save it as 8-bit RGB or 8- or 16-bit gray") from error
+    return image
 
 
 @contextmanager
@@ -126,7 +139,8 @@ def _what_it_is_instead(file: IO[bytes]) -> str:
     return f"the content is not a {_READABLE} image, or is damaged; convert it, or delete the file"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image with its EXIF orientation applied."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data says nothing about the pixels, which are already decoded
