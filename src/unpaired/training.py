@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -233,10 +234,15 @@ def describe(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def names_digest(paths: Iterable[Path]) -> str:
+    """What a run remembers of its training images: 16 hex digits over their names, in order."""
+    return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
+
+
 def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
     """Make the run folder, or check that it holds this very run."""
     mapping = config.to_mapping()
-    digest = hashlib.sha256("\n".join(path.name for path in stream.paths).encode()).hexdigest()[:16]
+    digest = names_digest(stream.paths)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if (out / "run.yaml").exists():

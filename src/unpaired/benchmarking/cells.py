@@ -16,7 +16,7 @@ from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, UserError, nearest
 from unpaired.methods import METHODS
 from unpaired.runs import RUNS
-from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, flat
+from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, flat, names_digest
 
 PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
 """Settings that say where the training images lie, not what they are."""
@@ -79,7 +79,7 @@ def compose(matrix: Matrix, where: Path) -> tuple[list[Cell], list[str]]:
             paths = dataset.stream(DataConfig(), 0).paths
         except UserError as error:
             raise type(error)(f"{where}: data.{data}: {error}") from error
-        digest = hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
+        digest = names_digest(paths)
         found = [
             Cell(name, data, _config(matrix, name, dataset, entry.loading, where), tested, digest)
             for name in matrix.contenders
