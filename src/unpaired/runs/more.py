@@ -36,9 +36,10 @@ def lsesim(folder: Path, seed: int = 0) -> RunConfig:
 
 
 def monce(folder: Path, seed: int = 0) -> RunConfig:
-    """MoNCE: CUT with negatives weighted by an optimal-transport plan, at the settings of its script for this set.
+    """MoNCE: CUT with negatives weighted by an optimal-transport plan.
 
-    Published: FID 41.9 on Horse -> Zebra, by its own paper. 400 epochs; about the hours of CUT in ``table1``.
+    The settings are those of its script for Horse -> Zebra. Published: FID 41.9 on Horse -> Zebra, by its own paper.
+    400 epochs; about the hours of CUT in ``table1``.
     """
     return _defaults("monce", folder, seed, transport_temperature=0.1)
 
@@ -77,10 +78,11 @@ def dclgan_qs_attn(folder: Path, seed: int = 0) -> RunConfig:
 
 
 def multi_domain_qs_attn(folder: Path, seed: int = 0) -> RunConfig:
-    """Open question: one generator for all directions between several domains; the folder holds train/<domain>.
+    """Open question: one generator for all directions between several domains.
 
-    No published score: Appendix A of the paper leaves it open. 400 epochs of its own kind (every image once as source
-    and once as target); a step costs what one of QS-Attn costs, so hours follow from the number of images.
+    The folder holds train/<domain>. No published score: Appendix A of the paper leaves it open. 400 epochs of its own
+    kind (every image once as source and once as target); a step costs what one of QS-Attn costs, so hours follow from
+    the number of images.
     """
     dataset = DatasetConfig(domains=folder)
     return RunConfig("multi_domain_qs_attn", dataset, training=TrainingConfig(seed=seed))

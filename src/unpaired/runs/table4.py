@@ -18,7 +18,7 @@ def table4_last_two(folder: Path, seed: int = 0) -> RunConfig:
 
 
 def table4_all_pooled(folder: Path, seed: int = 0) -> RunConfig:
-    """Table 4, B: query selection on all five taps; the first three are average-pooled to 64 x 64, as in the paper.
+    """Table 4, B: query selection on all five taps, the first three average-pooled to 64 x 64.
 
     Published: SWD 32.5, FID 40.4 on Horse -> Zebra; SWD 12.6, FID 73.1 on Cat -> Dog. About 20 hours at 10 TFLOP/s.
     """
@@ -26,9 +26,11 @@ def table4_all_pooled(folder: Path, seed: int = 0) -> RunConfig:
 
 
 def table4_all_full(folder: Path, seed: int = 0) -> RunConfig:
-    """Query selection on all five taps at full resolution, 68,644 locations at the first: what linear memory allows.
+    """Table 4 without pooling: query selection on all five taps at full resolution.
 
-    No published score. The published formulation would need 19 GB for one attention matrix of the first tap; here
-    memory is linear, but its logits are still n x n products: about 1.3 times the arithmetic of ``table4_last_two``.
+    68,644 locations at the first tap: what linear memory allows. No published score. The published formulation would
+    need 19 GB for one attention matrix of the first tap. Memory is linear here, the logits are still n x n products:
+    those of down1 alone are 1.1 TFLOP per image (half of it by symmetry), so a step has two to three times the
+    arithmetic of ``table4_last_two``.
     """
     return qs_attn_run(folder, seed, attention_taps=DEFAULT_TAPS)
