@@ -30,7 +30,7 @@ def table4_all_full(folder: Path, seed: int = 0) -> RunConfig:
 
     68,644 locations at the first tap: what linear memory allows. No published score. The published formulation would
     need 19 GB for one attention matrix of the first tap. Memory is linear here, the logits are still n x n products:
-    those of down1 alone are 1.1 TFLOP per image (half of it by symmetry), so a step has two to three times the
-    arithmetic of ``table4_last_two``.
+    those of down1 alone are 1.1 TFLOP per image (half of it by symmetry), so a step has two to three times
+    the arithmetic of ``table4_last_two``: estimated at 40 to 60 hours at 10 TFLOP/s.
     """
     return qs_attn_run(folder, seed, attention_taps=DEFAULT_TAPS)
