@@ -81,6 +81,32 @@ def test_a_compression_that_python_lacks_is_refused(tmp_path: Path) -> None:
         open_source(path)
 
 
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", MEMBERS)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"set/readme.txt")] = 0  # the directory's copy; zipfile cuts a name at a zero byte
+    path.write_bytes(content)
+    assert list(open_source(path).sizes) == ["set/trainA/a.png", "set/trainB/b.png"]
+
+
+@pytest.mark.parametrize("bit", [0x20, 0x40])
+def test_a_feature_that_python_lacks_is_named(bit: int, tmp_path: Path) -> None:
+    path = patched(write_zip(tmp_path / "a.zip", MEMBERS), 8, "<H", bit)  # patched data, strong encryption
+    with pytest.raises(DataError, match=r"a\.zip: set/readme\.txt is damaged"):
+        open_source(path).read("set/readme.txt")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_data_is_named_however_it_is_compressed(compression: int, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": picture(1)}, compression)
+    content = bytearray(path.read_bytes())
+    data = 30 + len("a.png") + 9  # behind the local header and what LZMA says of itself
+    content[data : data + 50] = b"\xff" * 50
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: a\.png is damaged"):
+        open_source(path).read("a.png")
+
+
 def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path) -> None:
     path = patched(write_zip(tmp_path / "a.zip", MEMBERS), 24, "<L", 2**31)
     with pytest.raises(DataError, match=r"claims to unpack from \d+ to 2,147,483,648 bytes"):

@@ -8,7 +8,6 @@ import re
 import stat
 import threading
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -124,7 +123,7 @@ class Zip(Source):
             members = {
                 name: info
                 for name, info in self._zip.NameToInfo.items()
-                if not info.is_dir() and not any(is_junk(part) for part in name.split("/"))
+                if name and not info.is_dir() and not any(is_junk(part) for part in name.split("/"))
             }
             for info in members.values():
                 _check_member(path, info)
@@ -136,10 +135,11 @@ class Zip(Source):
         super().__init__(path, {name: info.file_size for name, info in members.items()})
 
     def read(self, name: str) -> bytes:
+        member = self._members[name]
         try:
             with self._lock:  # zipfile counts its open members without one
-                return self._zip.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+                return self._zip.read(member)
+        except Exception as error:  # each way of compressing has exceptions of its own, and so have unknown features
             raise DataError(f"{self.where(name)} is damaged ({error}); {_AGAIN}") from error
 
 
