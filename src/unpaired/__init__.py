@@ -11,13 +11,52 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unpaired.data import DataConfig, DatasetConfig, embedded_dataset
+    from unpaired.engine.trainer import TrainingConfig
+    from unpaired.errors import UserError
+    from unpaired.evaluation import evaluate_run
+    from unpaired.hub import Licences
     from unpaired.inference import Translator
+    from unpaired.methods import METHODS
+    from unpaired.ops import query_selected_attention, significance_map
+    from unpaired.runs import RUNS
     from unpaired.training import RunConfig, train
 
 __version__ = metadata.version("unpaired")
-__all__ = ["RunConfig", "Translator", "__version__", "train"]
+__all__ = [
+    "METHODS",
+    "RUNS",
+    "DataConfig",
+    "DatasetConfig",
+    "Licences",
+    "RunConfig",
+    "TrainingConfig",
+    "Translator",
+    "UserError",
+    "__version__",
+    "embedded_dataset",
+    "evaluate_run",
+    "query_selected_attention",
+    "significance_map",
+    "train",
+]
 
-_HOMES = {"Translator": "unpaired.inference", "RunConfig": "unpaired.training", "train": "unpaired.training"}
+_HOMES = {
+    "METHODS": "unpaired.methods",
+    "RUNS": "unpaired.runs",
+    "DataConfig": "unpaired.data",
+    "DatasetConfig": "unpaired.data",
+    "Licences": "unpaired.hub",
+    "RunConfig": "unpaired.training",
+    "TrainingConfig": "unpaired.engine.trainer",
+    "Translator": "unpaired.inference",
+    "UserError": "unpaired.errors",
+    "embedded_dataset": "unpaired.data",
+    "evaluate_run": "unpaired.evaluation",
+    "query_selected_attention": "unpaired.ops",
+    "significance_map": "unpaired.ops",
+    "train": "unpaired.training",
+}
 
 
 def __getattr__(name: str) -> Any:

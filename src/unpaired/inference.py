@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
@@ -18,6 +19,8 @@ from unpaired.config import from_dict
 from unpaired.data import image_to_tensor, tensor_to_image, to_mode
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
+from unpaired.hub import Bundle, Licences, Snapshot, fetch, is_repo_id, upload, write_bundle
+from unpaired.hub.bundle import check_digests
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.contrast import pooled
 from unpaired.ops import query_selected_attention
@@ -42,6 +45,25 @@ class Significance(NamedTuple):
     entropy: Tensor
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from.
+
+    Attributes:
+        folder: Holds ``model.json`` and the weights.
+        weights: ``ema``, ``last`` or ``best``.
+        sha256: Of the file, 64 hex digits.
+        repo_id: ``owner/name`` where it came from the Hub.
+        revision: The commit on the Hub, 40 hex digits.
+    """
+
+    folder: Path
+    weights: str
+    sha256: str
+    repo_id: str | None = None
+    revision: str | None = None
+
+
 class Translator:
     """A trained translation from the source to the target domain.
 
@@ -49,37 +71,52 @@ class Translator:
         method: A method with its weights.
         description: What ``model.json`` holds: method, settings, channels, training image size.
         device: Where to run.
+        origin: Where its weights came from.
     """
 
-    def __init__(self, method: Method, description: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        method: Method,
+        description: dict[str, Any],
+        device: torch.device | str = "cpu",
+        origin: Origin | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.method = method.to(self.device).eval().requires_grad_(False)
         self.description = description
+        self.origin = origin
 
     @staticmethod
     def from_pretrained(
-        path: str | Path, *, weights: Literal["ema", "last", "best"] = "ema", device: str | torch.device = "auto"
+        path: str | Path,
+        *,
+        weights: Literal["ema", "last", "best"] = "ema",
+        device: str | torch.device = "auto",
+        revision: str | None = None,
+        offline: bool = False,
     ) -> Translator:
-        """Load a run folder, or the ``weights`` folder of one.
+        """Load a run folder, the ``weights`` folder of one, or a model from the Hub.
+
+        Only safetensors are read; nothing that is loaded can run code.
 
         Args:
-            path: A run folder or a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``.
+            path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
+                no such folder exists, ``"owner/name"`` or ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
             weights: The averaged weights, those of the last step, or those that scored best during training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
+            revision: Branch, tag or commit on the Hub; unset takes the newest.
+            offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
 
         Raises:
             CheckpointError: Nothing usable lies there.
-            BackendError: The device is not on this machine.
+            BackendError: The device is not on this machine, or the Hub's client is not installed.
         """
-        folder = Path(path)
+        snapshot = fetch(str(path), weights, revision=revision, offline=offline) if is_repo_id(path) else None
+        folder = Path(path) if snapshot is None else snapshot.folder
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = _read_description(folder)
-        if weights == "best" and not (folder / "best.safetensors").exists():
-            raise CheckpointError(
-                f"{folder} holds no best weights: they are kept when held-out images are scored during training "
-                "(--score-every); use ema or last"
-            )
+        _check_weights(folder, weights)
         name = description["method"]
         if name not in METHODS:
             raise CheckpointError(
@@ -88,8 +125,57 @@ class Translator:
             )
         config: Any = from_dict(METHODS[name].Config, description["model"], f"{folder / 'model.json'}: model")
         method = METHODS[name](config, channels=description["channels"])
+        digest = check_digests(folder, weights)
         _load(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
-        return Translator(method, description, choose_device(device))
+        return Translator(method, description, choose_device(device), _origin(folder, weights, digest, snapshot))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        weights: Sequence[str] = (),
+        licences: Licences | None = None,
+        private: bool = False,
+        token: str | None = None,
+        keep: Path | None = None,
+    ) -> str:
+        """Upload the model with a generated card: samples, scores with their protocol, data, licence, how to use it.
+
+        Args:
+            repo_id: ``owner/name``; the page is made if it does not exist.
+            weights: Kinds of weights to upload; unset takes the one that was loaded.
+            licences: Of the weights and of the training images; what is not given is said to be unknown.
+            private: Whether a new page is private.
+            token: Of an account that may write; unset takes the one of ``hf auth login`` or ``HF_TOKEN``.
+            keep: A new folder in which what was uploaded stays.
+
+        Returns:
+            The commit on the Hub, 40 hex digits.
+
+        Raises:
+            CheckpointError: The model has no files, or the Hub refuses or cannot be reached.
+            BackendError: The Hub's client is not installed.
+        """
+        with tempfile.TemporaryDirectory(prefix="unpaired-hub-") as temporary:
+            bundle = self.bundle(keep or Path(temporary) / "model", repo_id, weights=weights, licences=licences)
+            return upload(bundle, repo_id, private=private, token=token)
+
+    def bundle(
+        self, out: Path, repo_id: str, *, weights: Sequence[str] = (), licences: Licences | None = None
+    ) -> Bundle:
+        """Write the folder that :meth:`push_to_hub` uploads, and upload nothing. Arguments and errors as there."""
+        if self.origin is None:
+            raise CheckpointError("this model was not loaded from files; train it into a run folder first")
+        return write_bundle(
+            self.origin.folder,
+            out,
+            repo_id,
+            self.description,
+            title=self.method.title,
+            citation=self.method.citation,
+            weights=tuple(weights) or (self.origin.weights,),
+            licences=licences,
+        )
 
     @property
     def channels(self) -> int:
@@ -341,6 +427,32 @@ def _read_description(folder: Path) -> dict[str, Any]:
         if not isinstance(description.get(key), kind):
             raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
     return description
+
+
+def _origin(folder: Path, weights: str, digest: str, snapshot: Snapshot | None) -> Origin:
+    if snapshot is None:
+        return Origin(folder, weights, digest)
+    return Origin(folder, weights, digest, snapshot.repo_id, snapshot.revision)
+
+
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+
+
+def _check_weights(folder: Path, weights: str) -> None:
+    """Raise ``CheckpointError`` with the reason where the weights that were asked for are not there."""
+    if (folder / f"{weights}.safetensors").exists():
+        return
+    if weights == "best":
+        raise CheckpointError(
+            f"{folder} holds no best weights: they are kept when held-out images are scored during training "
+            "(--score-every); use ema or last"
+        )
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds {pickles[0]} but no {weights}.safetensors: a pickle can run code, so none is loaded; "
+            "export the weights with unpaired"
+        )
 
 
 def _load(method: Method, tensors: dict[str, Tensor], path: Path) -> None:

@@ -38,7 +38,9 @@ class Translate:
     Files that cannot be read are named and skipped, and the exit code is then 1.
     """
 
-    run: Positional[Annotated[Path, arg(help="A run folder (the --out of 'unpaired train').")]]
+    run: Positional[
+        Annotated[str, arg(help="A run folder (the --out of 'unpaired train'), or owner/name[@revision] on the Hub.")]
+    ]
     input: Positional[Annotated[str, arg(help="An image, a folder, or a pattern such as 'photos/*.jpg'.")]]
     out: Path
     """Folder for the translations; made if missing."""

@@ -1,0 +1,165 @@
+"""The model card: what a person needs to judge and use a model, made from the records of its run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
+
+
+@dataclass(frozen=True)
+class Licences:
+    """What may be done with a model; what is not known is left out of the card and said to be unknown.
+
+    Attributes:
+        model: Licence of the weights, an identifier of the Hub such as ``cc-by-4.0``.
+        data: Licence of the training images, in words.
+        data_name: What the training images are, in words.
+    """
+
+    model: str | None = None
+    data: str | None = None
+    data_name: str | None = None
+
+
+def model_card(
+    repo_id: str,
+    description: Mapping[str, Any],
+    *,
+    title: str,
+    citation: str,
+    weights: Sequence[str],
+    licences: Licences,
+    record: Mapping[str, Any] | None = None,
+    samples: bool = False,
+) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        repo_id: ``owner/name``, for the example.
+        description: What ``model.json`` holds.
+        title: Name of the method.
+        citation: The method's paper.
+        weights: Kinds that are uploaded: ``ema``, ``last``, ``best``.
+        licences: Of the model and of the data.
+        record: The newest line of ``evaluations.jsonl``, if the run was scored.
+        samples: Whether ``samples.png`` lies beside the card.
+    """
+    name = repo_id.rsplit("/", 1)[-1]
+    parts = [
+        _front_matter(licences, description),
+        f"# {name}",
+        f"{title}, an unpaired image-to-image translation, trained with [unpaired](https://pypi.org/project/unpaired/)."
+        f" {citation}",
+    ]
+    if samples:
+        parts.append("![Samples](samples.png)\n\nThe last sample grid of training, images of the training sets.")
+    parts += [
+        "## How to use it",
+        _usage(repo_id, description, weights),
+        "## What it is",
+        _facts(description, weights),
+        "## Scores",
+        _scores(record),
+        "## Data and licence",
+        _licence_words(licences),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def newest_record(run: Path) -> dict[str, Any] | None:
+    """The last whole line of a run's ``evaluations.jsonl``; ``None`` where it was never scored."""
+    try:
+        lines = (run / "evaluations.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("scores"), dict):
+            return found
+    return None
+
+
+def _front_matter(licences: Licences, description: Mapping[str, Any]) -> str:
+    tags = ["image-to-image", "unpaired-image-translation", "gan", str(description["method"]).replace("_", "-")]
+    lines = ["library_name: unpaired", "pipeline_tag: image-to-image"]
+    if licences.model:
+        lines.append(f"license: {json.dumps(licences.model)}")
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _usage(repo_id: str, description: Mapping[str, Any], weights: Sequence[str]) -> str:
+    chosen = "" if "ema" in weights else f', weights="{weights[0]}"'
+    option = "" if "ema" in weights else f" --weights {weights[0]}"
+    reads = "Image.open" if description["channels"] in (1, 3) else "numpy.load"
+    first = "from PIL import Image" if reads == "Image.open" else "import numpy"
+    code = (
+        f"{first}\nimport unpaired\n\n"
+        f'translator = unpaired.Translator.from_pretrained("{repo_id}"{chosen})\n'
+        f'translated = translator.translate({reads}("input.{"png" if reads == "Image.open" else "npy"}"))'
+    )
+    shell = f"pip install 'unpaired[hub]'\nunpaired translate {repo_id} photos --out translated{option}"
+    return f"```bash\n{shell}\n```\n\n```python\n{code}\n```"
+
+
+def _facts(description: Mapping[str, Any], weights: Sequence[str]) -> str:
+    seen = description.get("images_seen")
+    rows = [
+        ("method", f"`{description['method']}`"),
+        ("training crops", f"{description['image_size']} x {description['image_size']} pixels"),
+        ("channels", str(description["channels"])),
+        ("images seen in training", f"{seen:,}" if isinstance(seen, int) else "unknown"),
+        ("weights", ", ".join(f"`{name}.safetensors` ({_WEIGHTS.get(name, name)})" for name in weights)),
+        ("made by", f"unpaired {description.get('unpaired_version', 'of unknown version')}"),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
+
+
+def _scores(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return "It has not been scored on held-out images."
+    data, rows, scores = record.get("data", {}), record.get("rows", {}), record["scores"]
+    columns: dict[str, Mapping[str, Any]] = {}
+    for values in scores.values():
+        columns |= {key: value for key, value in values.items() if key not in columns}
+    head = ["", *(_heading(column) for column in columns.values())]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for key, values in scores.items():
+        label = rows.get(key, {}).get("label", key)
+        lines.append("| " + " | ".join([label, *(_number(values.get(name)) for name in columns)]) + " |")
+    counts = f"{data.get('source_images', '?')} source and {data.get('target_images', '?')} target images"
+    where = Path(str(data.get("name", "held-out images"))).name
+    about = (
+        f"Held-out images of `{where}`: {counts} at {data.get('image_size', '?')} pixels, after "
+        f"{record.get('images_seen', '?'):,} images of training; seed of the scores {record.get('seed', '?')}."
+    )
+    protocols = [f"- `{name}`: {column.get('protocol', '')}" for name, column in columns.items()]
+    return "\n".join([about, "", *lines, "", *protocols])
+
+
+def _heading(column: Mapping[str, Any]) -> str:
+    arrow = {"lower": " ↓", "higher": " ↑"}.get(str(column.get("better")), "")
+    return f"{column.get('label', column.get('name'))}{arrow}" + (f" ({column['unit']})" if column.get("unit") else "")
+
+
+def _number(score: Mapping[str, Any] | None) -> str:
+    value = None if score is None else score.get("value")
+    return f"{value:.4g}" if isinstance(value, int | float) else "" if value is None else str(value)
+
+
+def _licence_words(licences: Licences) -> str:
+    data = licences.data_name or "The training images are not named."
+    terms = f"Their licence: {licences.data}." if licences.data else "Their licence is not stated: ask before use."
+    model = (
+        f"The weights are under {licences.model}."
+        if licences.model
+        else "No licence of the weights is stated: ask before use."
+    )
+    return f"{data.rstrip('.')}. {terms} {model}"

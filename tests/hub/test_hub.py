@@ -1,0 +1,264 @@
+"""Models to and from the Hub, against a Hub on loopback: round trip, cache, revisions, digests, cards, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from served_hub import ServedHub, serve_hub
+
+from recorded_runs import evaluation
+from tiny import tiny_run, write_images
+from unpaired import cli
+from unpaired.errors import BackendError, CheckpointError
+from unpaired.hub import Licences, is_repo_id
+from unpaired.inference import Translator
+from unpaired.training import train
+
+library = pytest.importorskip("huggingface_hub", reason="needs pip install 'unpaired[hub]'")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained tiny run that was scored."""
+    root = tmp_path_factory.mktemp("hub")
+    for split, seed in (("trainA", 1), ("trainB", 2)):
+        write_images(root / "data" / split, 3, seed=seed)
+    train(tiny_run(root / "data", images=2, checkpoint_every=2, sample_every=2), root / "run", quiet=True)
+    record = evaluation({"input": {"swd_progan_x1e3": 106.0}, "ema": {"swd_progan_x1e3": 71.25}})
+    record["data"]["name"] = "/home/somebody/secret/drawings"
+    record["environment"] = {"host": "secret-host"}
+    (root / "run" / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
+    return root / "run"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedHub]:
+    """A Hub on loopback, an empty cache, and a client that knows no other Hub."""
+    with serve_hub() as served:
+        for module in ("constants", "hf_api", "file_download", "_snapshot_download"):
+            part = __import__(f"huggingface_hub.{module}", fromlist=["ENDPOINT"])
+            for name in ("ENDPOINT", "HF_ENDPOINT"):
+                if hasattr(part, name):
+                    monkeypatch.setattr(part, name, served.url)
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(library.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(library.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(library.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+        yield served
+
+
+def loaded(path: Any, **options: Any) -> Translator:
+    return Translator.from_pretrained(path, device="cpu", **options)
+
+
+def test_what_is_pushed_comes_back_bit_by_bit_and_says_where_it_is_from(run: Path, hub: ServedHub) -> None:
+    here = loaded(run)
+    commit = here.push_to_hub("me/zebras")
+    there = loaded("me/zebras")
+    x = torch.rand(1, 3, 33, 47) * 2 - 1
+    assert torch.equal(here.translate(x), there.translate(x))
+    assert here.origin is not None
+    assert there.origin is not None
+    assert (there.origin.repo_id, there.origin.revision) == ("me/zebras", commit)
+    assert there.origin.sha256 == here.origin.sha256
+    assert set(hub.repositories["me/zebras"][-1]) == {
+        "README.md", "model.json", "ema.safetensors", "digests.json", "samples.png", "scores.json",
+    }  # fmt: skip
+
+
+def test_a_fetched_model_works_without_any_hub(run: Path, hub: ServedHub) -> None:
+    loaded(run).push_to_hub("me/zebras")
+    first = loaded("me/zebras")
+    before = len(hub.requests)
+    offline = loaded("me/zebras", offline=True)
+    assert len(hub.requests) == before
+    hub.refuse = 503
+    unreachable = loaded("me/zebras")
+    for other in (offline, unreachable):
+        assert other.origin == first.origin
+    hub.refuse = None
+    with pytest.raises(CheckpointError, match="not in the local cache"):
+        loaded("me/horses", offline=True)
+
+
+def test_a_revision_is_found_again_after_a_newer_one(run: Path, hub: ServedHub, tmp_path: Path) -> None:
+    old = loaded(run).push_to_hub("me/zebras")
+    changed = tmp_path / "changed"
+    shutil.copytree(run, changed)
+    newer = loaded(changed)
+    with torch.no_grad():
+        next(newer.method.parameters()).add_(1)
+    shutil.copyfile(changed / "weights" / "last.safetensors", changed / "weights" / "ema.safetensors")
+    new = loaded(changed).push_to_hub("me/zebras")
+    assert old != new
+    for name in (f"me/zebras@{old}", "me/zebras"):
+        origin = loaded(name).origin
+        assert origin is not None
+        assert origin.revision == (old if "@" in name else new)
+    with pytest.raises(CheckpointError, match="no such revision; leave it out"):
+        loaded("me/zebras", revision="v9")
+
+
+def test_only_what_is_needed_is_fetched(run: Path, hub: ServedHub) -> None:
+    loaded(run).push_to_hub("me/zebras", weights=("ema", "last"))
+    hub.repositories["me/zebras"][-1]["pytorch_model.bin"] = b"would run code"
+    loaded("me/zebras", weights="last")
+    files = {path.name for path in Path(library.constants.HF_HUB_CACHE).rglob("*") if path.is_symlink()}
+    assert files == {"model.json", "digests.json", "last.safetensors"}
+    with pytest.raises(CheckpointError, match="holds no best weights"):
+        loaded("me/zebras", weights="best")
+
+
+def without_description(files: dict[str, bytes]) -> None:
+    files.pop("model.json")
+
+
+def with_other_bytes(files: dict[str, bytes]) -> None:
+    files["ema.safetensors"] = files["ema.safetensors"][:-4] + b"\0\1\2\3"
+
+
+def with_unreadable_digests(files: dict[str, bytes]) -> None:
+    files["digests.json"] = b"[]"
+
+
+def of_another_architecture(files: dict[str, bytes]) -> None:
+    files["model.json"] = files["model.json"].replace(b"qs_attn", b"pix2pix")
+
+
+def with_other_shapes(files: dict[str, bytes]) -> None:
+    files["model.json"] = files["model.json"].replace(b'"blocks": 5', b'"blocks": 6')
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_description, "was not made by unpaired"),
+        (with_other_bytes, "is not the file"),
+        (with_unreadable_digests, r"digests.json cannot be read"),
+        (of_another_architecture, "unknown method"),
+        (with_other_shapes, "does not fit model.json: it lacks"),
+    ],
+)
+def test_models_that_cannot_be_trusted_or_do_not_fit_are_refused(
+    run: Path, hub: ServedHub, change: Any, words: str
+) -> None:
+    loaded(run).push_to_hub("me/zebras")
+    change(hub.repositories["me/zebras"][-1])
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        loaded("me/zebras")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_with_pickles_alone_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copyfile(run / "weights" / "model.json", tmp_path / "model.json")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"would run code")
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin but no ema.safetensors: a pickle can run code"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "hf auth login"),
+        (403, "no access; log in"),
+        (500, "cannot upload"),
+        (None, "no such model, or this account"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_one_line(run: Path, hub: ServedHub, status: int | None, words: str) -> None:
+    hub.refuse = status
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        _ = loaded("me/horses") if status is None else loaded(run).push_to_hub("me/zebras")
+    assert "\n" not in str(refusal.value)
+    assert hub.repositories == {}
+
+
+def test_without_the_client_the_message_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(BackendError, match=r"pip install 'unpaired\[hub\]'"):
+        loaded("me/zebras")
+
+
+def test_only_names_that_are_no_path_are_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_repo_id("owner/name")
+    assert is_repo_id("owner/name@v1.0")
+    for other in ("name", "./owner/name", "/owner/name", "a/b/c", "~/name", "owner/name@", Path("owner/name")):
+        assert not is_repo_id(other), other
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert not is_repo_id("owner/name")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the card and the command
+# ---------------------------------------------------------------------------------------------------------------------
+def test_the_card_says_what_is_known_and_what_is_not(run: Path, tmp_path: Path) -> None:
+    loaded(run).bundle(
+        tmp_path / "stated", "me/zebras", weights=("last",), licences=Licences("cc-by-4.0", "CC0", "Drawings")
+    )
+    card = (tmp_path / "stated" / "README.md").read_text()
+    front = card.split("---")[1]
+    assert 'license: "cc-by-4.0"' in front
+    assert "library_name: unpaired" in front
+    assert "Drawings. Their licence: CC0. The weights are under cc-by-4.0." in card
+    assert "unpaired translate me/zebras photos --out translated --weights last" in card
+    assert "| input (untranslated) | 106 |" in card
+    assert "| average (EMA) | 71.25 |" in card
+    assert "200 source and 200 target images at 64 pixels" in card
+    assert "sliced Wasserstein distance" in card
+    assert "![Samples](samples.png)" in card
+    loaded(run).bundle(tmp_path / "unknown", "me/zebras")
+    unknown = (tmp_path / "unknown" / "README.md").read_text()
+    assert "license:" not in unknown
+    assert "No licence of the weights is stated" in unknown
+    for file in (tmp_path / "unknown").iterdir():
+        assert b"secret" not in file.read_bytes(), file.name  # no paths or hosts of this machine go along
+
+
+def test_the_code_on_the_card_runs(run: Path, hub: ServedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded(run).push_to_hub("me/zebras")
+    card = hub.repositories["me/zebras"][-1]["README.md"].decode()
+    code = card.split("```python\n")[1].split("```")[0]
+    write_images(tmp_path, 1)
+    (tmp_path / "image0.png").rename(tmp_path / "input.png")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert space["translated"].size == (40, 36)
+
+
+def test_a_run_that_was_never_scored_says_so(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    (other / "evaluations.jsonl").unlink()
+    shutil.rmtree(other / "samples")
+    bundle = loaded(other).bundle(tmp_path / "out", "me/zebras")
+    card = (bundle.folder / "README.md").read_text()
+    assert "It has not been scored" in card
+    assert "samples.png" not in card
+    with pytest.raises(CheckpointError, match="is not empty"):
+        loaded(other).bundle(tmp_path / "out", "me/zebras")
+
+
+def test_the_command_uploads_and_translate_finds_it(
+    run: Path, hub: ServedHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["push", str(run), "me/zebras", "--dry-run", str(tmp_path / "dry")]) == 0
+    assert "nothing was uploaded" in capsys.readouterr().out
+    assert hub.repositories == {}
+    assert cli.main(["push", str(run), "me/zebras", "--licence", "cc0-1.0"]) == 0
+    assert "unpaired translate me/zebras INPUT --out DIR" in capsys.readouterr().out
+    assert b"cc0-1.0" in hub.repositories["me/zebras"][-1]["README.md"]
+    write_images(tmp_path / "photos", 2)
+    assert cli.main(["translate", "me/zebras", str(tmp_path / "photos"), "--out", str(tmp_path / "made")]) == 0
+    assert len(list((tmp_path / "made").iterdir())) == 2
+    capsys.readouterr()
+    assert cli.main(["push", str(run), "no-owner"]) == 2
+    assert "must be owner/name" in capsys.readouterr().err
