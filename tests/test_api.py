@@ -31,7 +31,7 @@ def test_the_examples_of_the_page_run_in_order(
     assert (tmp_path / "translated.png").is_file()
     assert significance == "torch.Size([16, 16]) torch.Size([16])"
     assert [line.split()[0] for line in score.splitlines()] == ["input", "real", "ema", "last"]
-    assert all("swd_progan_x1e3_" in line for line in score.splitlines())
+    assert all(name in score.splitlines()[2] for name in ("swd_progan_x1e3", "paired_l1_pm1"))
     assert operation.splitlines()[0] == "torch.Size([2, 128]) torch.Size([2, 128, 64]) torch.Size([2, 128, 64])"
     assert "README.md" in bundle
     assert "runs/nothing-here/weights is not a trained run" in errors
