@@ -94,8 +94,14 @@ def evaluate(
     first = next(iter(translators.values()))
     data = DataConfig(image_size=first.image_size, load_size=first.image_size, channels=first.channels,
                       background=first.background)  # fmt: skip
-    evaluator = Evaluator(files, data, networks or ScoringNetworks(device=first.device), **options)
-    scores, translations = {"input": evaluator.score_inputs()}, dict[str, Sequence[Tensor]]()
+    formats = first.sides(bool((wish or {}).get("reverse")))
+    found = networks or ScoringNetworks(device=first.device)
+    evaluator = Evaluator(files, data, found, formats=formats, **options)
+    if evaluator.remark:
+        evaluator.report(evaluator.remark)
+    scores, translations = dict[str, dict[str, Score]](), dict[str, Sequence[Tensor]]()
+    if inputs := evaluator.score_inputs():
+        scores["input"] = inputs
     if real:
         further = evaluator.read(evenly_spaced(real, len(files.source)), "further real images")
         scores["real"] = evaluator.score_set(further, LABELS["real"])

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
-from unpaired.data import DataConfig, DatasetConfig, SampleStream, load_for_protocol
+from unpaired.data import DataConfig, DatasetConfig, Formats, PixelFormat, SampleStream, load_for_protocol
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError, nearest
+from unpaired.files import write_atomically
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.scoring.held_out import HeldOutScorer
 
@@ -95,6 +96,9 @@ def _section(mapping: dict[str, Any], key: str) -> Any:
     return {} if mapping.get(key) is None else mapping[key]
 
 
+FORMATS = "formats.json"
+"""File of a run folder: type, channels and mapping of the images of both domains."""
+
 MAY_CHANGE = {
     "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
@@ -119,10 +123,11 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     """
     config = _with_domains(config)
     stream = config.dataset.stream(config.data, config.training.seed)
+    channels = max(config.data.domain_channels)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
-    method = METHODS[config.method](config.model, channels=config.data.channels)
+    method = METHODS[config.method](config.model, channels=channels)
     if config.data.image_size < method.smallest_image:
         raise ConfigError(
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
@@ -137,7 +142,10 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     on_rank_zero(fabric, lambda: _prepare_folder(out, config, stream))
-    scorer = _scorer(config, quiet=quiet) if fabric.is_global_zero else None
+    formats = load_formats(out)
+    stream = config.dataset.stream(config.data, config.training.seed, formats)
+    examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
+    scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,
@@ -147,8 +155,8 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         run=out,
         name=config.method,
         total=total,
-        examples=torch.stack([load_for_protocol(path, config.data) for path in config.dataset.example_files(6)]),
-        description=describe(config),
+        examples=torch.stack(examples),
+        description=describe(config, formats),
         scorer=scorer,
         wish=_wish(config, method),
         quiet=quiet,
@@ -196,7 +204,7 @@ def _wish(config: RunConfig, method: Method) -> Wish:
     return Wish(domain=method.domains.index(config.dataset.scored_pair()[1]))
 
 
-def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
+def _scorer(config: RunConfig, formats: Formats, *, quiet: bool) -> HeldOutScorer | None:
     """What scores the held-out images during training; None where there are none or none were wanted."""
     training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
     if training.score_every == 0:
@@ -212,7 +220,10 @@ def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
         return None
     files, words = found
     try:
-        return HeldOutScorer(files, config.data, training.score_images, training.score_by, words)
+        scorer = HeldOutScorer(files, config.data, training.score_images, training.score_by, words, formats)
+        if scorer.remark and not quiet:
+            print(scorer.remark, file=sys.stderr)
+        return scorer
     except UserError as error:
         if asked:
             raise
@@ -221,13 +232,16 @@ def _scorer(config: RunConfig, *, quiet: bool) -> HeldOutScorer | None:
         return None
 
 
-def describe(config: RunConfig) -> dict[str, Any]:
-    """What ``Translator`` needs to rebuild the networks of a run, as plain values."""
+def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any]:
+    """What ``Translator`` needs to rebuild the networks of a run and to read and write its images, as plain values."""
+    formats = formats or config.data.plain_formats
     return {
         "format": 1,
         "method": config.method,
         "model": to_dict(config.model),
-        "channels": config.data.channels,
+        "channels": max(pixels.channels for pixels in formats),
+        "source": to_dict(formats[0]),
+        "target": to_dict(formats[1]),
         "image_size": config.data.image_size,
         "background": list(config.data.background),
         "unpaired_version": metadata.version("unpaired"),
@@ -249,12 +263,35 @@ def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
             _check_same_run(out, mapping, digest)
         elif any(out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
+        if not (out / FORMATS).exists():
+            # A run of a version that knew no formats saw 8-bit images, and goes on with them.
+            old = (out / "run.yaml").exists() and (out / "weights").exists()
+            formats = config.data.plain_formats if old else config.dataset.formats(config.data)
+            plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
+            write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
         save_yaml(out / "run.yaml", mapping)
         session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
         with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(session) + "\n")
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
+
+
+def load_formats(out: Path) -> Formats:
+    """What the images of both domains of a run are made of, as they were found when it began.
+
+    Raises:
+        CheckpointError: The file that says it is damaged.
+    """
+    path = out / FORMATS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); delete it to have the formats found again, or choose another --out"
+        ) from error
+    return source, target
 
 
 def _check_same_run(out: Path, mapping: dict[str, Any], digest: str) -> None:

@@ -29,7 +29,7 @@ HALF = 2**63  # draws from here on flip
         ({"load_size": 128}, "image_size is 256, larger than load_size 128"),
         ({"load_size": 128, "resize": "shortest_side_and_crop"}, "larger than load_size 128"),
         ({"resize": "scale"}, "resize is 'scale': it must be one of resize_and_crop"),
-        ({"channels": 2}, "channels is 2: it must be 1"),
+        ({"channels": 17}, "channels is 17: it must be from 1"),
         ({"background": (0, 0, 256)}, "background is"),
         ({"background": (0, 0)}, "background is"),
         ({"cache_gib": -1.0}, "cache_gib is -1.0"),

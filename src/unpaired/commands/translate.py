@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
 from PIL import Image
@@ -17,23 +17,34 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional, arg
 
-from unpaired.data import IMAGE_SUFFIXES, image_to_tensor, list_images, read_image, tensor_to_image
+from unpaired.data import (
+    IMAGE_SUFFIXES,
+    PixelFormat,
+    can_hold,
+    encode,
+    list_images,
+    looks_note,
+    pictures,
+    read_attached,
+    read_image,
+    read_values,
+    resize_values,
+    tensor_of,
+)
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
 from unpaired.reports import image_grid, png_bytes
 
 _GRID_ROWS = 8
-_JPEG = {"quality": 95, "subsampling": 0}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": {"lossless": True}, ".tif": {"compression": "tiff_deflate"},
-    ".tiff": {"compression": "tiff_deflate"},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Translate:
     """Translate images with a trained run. Names and sizes are kept.
+
+    Results have the channels and the type (8-bit, 16-bit, float) of the target images of training, and keep the colour
+    profile and the resolution of their source.
 
     Files that cannot be read are named and skipped, and the exit code is then 1.
     """
@@ -53,8 +64,9 @@ class Translate:
     size: str = "original"
     """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
     scaled to so many pixels. The result is brought back to the original size in any case."""
-    format: Literal["same", "png", "jpg", "webp", "tiff", "bmp"] = "same"
-    """File type of the results; same keeps each file's name."""
+    format: Literal["same", "png", "jpg", "webp", "tiff", "bmp", "npy"] = "same"
+    """File type of the results; same keeps each file's name. PNG holds up to 4 channels of 8 or 16 bits, TIFF and NPY
+    whatever there is, the others 8-bit gray and colour."""
     recursive: bool = False
     """Go into subfolders of INPUT."""
     reverse: bool = False
@@ -73,7 +85,7 @@ class Translate:
 @dataclass(frozen=True)
 class _Item:
     path: Path
-    image: Image.Image
+    values: np.ndarray
     original_size: tuple[int, int]
 
 
@@ -95,23 +107,38 @@ def main(argv: Sequence[str]) -> int:
     folders = {seed: options.out / f"style{seed}" for seed in range(first, first + options.styles)}
     for seed, folder in folders.items():
         code = max(code, _translate_all(replace(options, out=folder, style_seed=seed), translator, paths, side))
-    _write_styles_grid(options, paths, folders)
+    _write_styles_grid(options, translator, paths, folders)
     return code
 
 
-def _write_styles_grid(options: Translate, paths: Sequence[Path], folders: dict[int, Path]) -> None:
+def _write_styles_grid(
+    options: Translate, translator: Translator, paths: Sequence[Path], folders: dict[int, Path]
+) -> None:
     """``styles.png``: the first images, each in every style."""
     base = _base(paths)
-    columns: dict[str, list[Image.Image]] = {"input": [], **{f"style {seed}": [] for seed in folders}}
+    rows: list[list[Path]] = []
     for path in paths:
         made = [_target(path, base, replace(options, out=folder)) for folder in folders.values()]
-        if len(columns["input"]) < _GRID_ROWS and all(file.exists() for file in made):
-            for column, file in zip(columns.values(), (path, *made), strict=True):
-                column.append(read_image(file))
-    if columns["input"]:
-        grid = options.out / "styles.png"
-        write_atomically(grid, png_bytes(image_grid(columns, cell=min(192, max(columns["input"][0].size)))))
-        print(f"wrote {grid}")
+        if len(rows) < _GRID_ROWS and all(file.exists() for file in made):
+            rows.append([path, *made])
+    if not rows:
+        return
+    taken, wanted = translator.sides(options.reverse)
+    heads = ["input", *(f"style {seed}" for seed in folders)]
+    columns: dict[str, list[Image.Image]] = {}
+    for head, files, pixels in zip(heads, zip(*rows, strict=True), [taken] + [wanted] * len(folders), strict=True):
+        columns[head + looks_note(pixels)] = _looks(files, pixels)
+    grid = options.out / "styles.png"
+    largest = max(max(column[0].size) for column in columns.values())
+    write_atomically(grid, png_bytes(image_grid(columns, cell=min(192, largest))))
+    print(f"wrote {grid}")
+
+
+def _looks(files: Sequence[Path], pixels: PixelFormat) -> list[Image.Image]:
+    """Files of one format as pictures for people."""
+    if pixels.plain:
+        return [read_image(file) for file in files]
+    return pictures([pixels.to_floats(tensor_of(read_values(file, pixels))) for file in files], pixels)
 
 
 def _base(paths: Sequence[Path]) -> Path:
@@ -123,6 +150,8 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
     base = _base(paths)
     targets = {path: _target(path, base, options) for path in paths}
     _check_targets(targets)
+    taken, made = translator.sides(options.reverse)
+    _check_kinds(targets.values(), made)
     wish: dict[str, Any] = {
         "reverse": options.reverse,
         "style_seed": options.style_seed,
@@ -130,11 +159,11 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
         "domain": options.domain,
     }
     if options.style_reference is not None:
-        wish["style_reference"] = read_image(options.style_reference, translator.channels, translator.background)
+        wish["style_reference"] = made.to_floats(tensor_of(read_values(options.style_reference, made)))
 
     written, skipped = 0, list[str]()
     progress = track(
-        _read(paths, side, translator, skipped),
+        _read(paths, side, taken, skipped),
         total=len(paths),
         description="translating",
         console=Console(stderr=True),
@@ -142,17 +171,16 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
     )
     for group in _groups(progress, options.batch_size):
         try:
-            images = translator.translate(torch.stack([image_to_tensor(item.image) for item in group]), **wish)
+            batch = torch.stack([taken.to_floats(tensor_of(item.values)) for item in group])
+            images = translator.translate(batch, **wish)
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            skipped += [f"{item.path}: {item.image.size} does not fit into memory; use --size N" for item in group]
+            skipped += [f"{item.path}: {_size(item.values)} does not fit into memory; use --size N" for item in group]
             continue
         for item, translated in zip(group, images, strict=True):
-            result = tensor_to_image(translated)
-            if result.size != item.original_size:
-                result = result.resize(item.original_size, Image.Resampling.BICUBIC)
-            _save(result, targets[item.path])
+            result = resize_values(made.to_values(translated), item.original_size)
+            _save(result, item.path, targets[item.path])
             written += 1
     for message in skipped:
         print(f"skipped: {message}", file=sys.stderr)
@@ -200,25 +228,40 @@ def _check_targets(targets: dict[Path, Path]) -> None:
         taken[target] = source
 
 
-def _read(paths: Sequence[Path], side: int | None, translator: Translator, skipped: list[str]) -> Iterator[_Item]:
+def _check_kinds(targets: Iterable[Path], made: PixelFormat) -> None:
+    """Refuse, before anything is made, kinds of files that cannot hold the results."""
+    for target in targets:
+        if not can_hold(target.suffix, made.dtype, made.channels):
+            raise ConfigError(
+                f"{target.name}: a {target.suffix} file cannot hold {made.words}, which this run makes; "
+                "use --format tiff (or npy)"
+            )
+
+
+def _size(values: np.ndarray) -> tuple[int, int]:
+    """Width and height."""
+    return values.shape[1], values.shape[0]
+
+
+def _read(paths: Sequence[Path], side: int | None, taken: PixelFormat, skipped: list[str]) -> Iterator[_Item]:
     for path in paths:
         try:
-            image = read_image(path, translator.channels, translator.background)
+            values = read_values(path, taken)
         except DataError as error:
             skipped.append(str(error))
             continue
-        size = image.size
+        size = _size(values)
         if side is not None and min(size) != side:
             scale = side / min(size)
-            image = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)
-        yield _Item(path, image, size)
+            values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
+        yield _Item(path, values, size)
 
 
 def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
     """Consecutive items of one size, at most ``batch_size`` of them."""
     group: list[_Item] = []
     for item in items:
-        if group and (len(group) == batch_size or group[0].image.size != item.image.size):
+        if group and (len(group) == batch_size or group[0].values.shape != item.values.shape):
             yield group
             group = []
         group.append(item)
@@ -226,17 +269,14 @@ def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
         yield group
 
 
-def _save(image: Image.Image, target: Path) -> None:
-    """Write one image, whole or not at all."""
-    buffer = io.BytesIO()
-    suffix = target.suffix.lower()
+def _save(values: np.ndarray, source: Path, target: Path) -> None:
+    """Write one image, whole or not at all, with what was attached to its source."""
     try:
-        image.save(buffer, Image.registered_extensions()[suffix], **_SAVE_OPTIONS.get(suffix, {}))
-    except (OSError, ValueError) as error:  # JPEG and WebP have a largest size
-        size = f"{image.width} x {image.height}"
-        raise DataError(f"cannot write {target}: {size} pixels as {suffix} ({error}); use --format png") from error
+        content = encode(values, target.suffix, read_attached(source))
+    except DataError as error:
+        raise DataError(f"cannot write {target}: {error}; use --format png") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, buffer.getbuffer())
+        write_atomically(target, content)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error

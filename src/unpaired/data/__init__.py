@@ -1,29 +1,44 @@
 """Images in, tensors out: reading, folders, training crops, and the reproducible stream of unpaired samples."""
 
+from unpaired.data.channels import average_copies, repeat_channels
 from unpaired.data.dataset import DatasetConfig
 from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
 from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
+from unpaired.data.looks import looks_note, pictures
+from unpaired.data.mapping import BYTES, ValueMapping
+from unpaired.data.pixels import PixelFormat, array_values, picture_values, read_values, tensor_of
+from unpaired.data.resizing import resize_values
 from unpaired.data.samples import SampleStream
 from unpaired.data.stream import Batch, UnpairedStream, batches
-from unpaired.data.transforms import DataConfig, load_for_protocol, load_resized, read_for_protocol
+from unpaired.data.transforms import DataConfig, Formats, load_for_protocol, load_resized, read_for_protocol
+from unpaired.data.writing import Attached, can_hold, encode, read_attached
 
 __all__ = [
+    "BYTES",
     "EMBEDDED",
     "IMAGE_SUFFIXES",
     "MAX_IMAGE_PIXELS",
+    "Attached",
     "Batch",
     "DataConfig",
     "DatasetConfig",
     "DomainFiles",
     "EmbeddedDataset",
+    "Formats",
     "MultiDomainStream",
+    "PixelFormat",
     "SampleStream",
     "UnpairedFiles",
     "UnpairedStream",
+    "ValueMapping",
+    "array_values",
+    "average_copies",
     "batches",
+    "can_hold",
     "embedded_dataset",
+    "encode",
     "find_domains",
     "find_test_images",
     "find_training_images",
@@ -31,9 +46,17 @@ __all__ = [
     "list_images",
     "load_for_protocol",
     "load_resized",
+    "looks_note",
     "pair_by_name",
+    "picture_values",
+    "pictures",
+    "read_attached",
     "read_for_protocol",
     "read_image",
+    "read_values",
+    "repeat_channels",
+    "resize_values",
+    "tensor_of",
     "tensor_to_image",
     "to_mode",
 ]

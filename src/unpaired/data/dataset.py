@@ -9,9 +9,10 @@ from typing import Literal
 
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
+from unpaired.data.formats import find_formats
 from unpaired.data.samples import SampleStream
 from unpaired.data.stream import UnpairedStream
-from unpaired.data.transforms import DataConfig
+from unpaired.data.transforms import DataConfig, Formats
 from unpaired.errors import ConfigError, nearest
 
 
@@ -114,11 +115,28 @@ class DatasetConfig:
         assert self.domains is not None
         return find_domains(self.domains)
 
-    def stream(self, data: DataConfig, seed: int) -> SampleStream:
+    def stream(self, data: DataConfig, seed: int, formats: Formats | None = None) -> SampleStream:
         """The endless sequence of training samples. Raises ``UserError`` if the images cannot be used."""
         if self.domains is not None:
-            return MultiDomainStream(self.training_domains(), data, seed)
-        return UnpairedStream(self.training_files(), data, seed)
+            return MultiDomainStream(self.training_domains(), data, seed, formats)
+        return UnpairedStream(self.training_files(), data, seed, formats)
+
+    def formats(self, data: DataConfig) -> Formats:
+        """What the training images of both domains are made of; several domains share one format.
+
+        Percentiles, where they are asked for, are taken from all training images now.
+
+        Raises:
+            UserError: An image cannot be read, or the settings do not fit the images.
+        """
+        if self.domains is None:
+            files = self.training_files()
+            return find_formats(files.source, files.target, data)
+        if (data.target_channels or data.channels) != data.channels or data.target_value_range is not None:
+            raise ConfigError("target_channels, target_value_range: several domains share one format; drop them")
+        everything = [path for files in self.training_domains().files for path in files]
+        source, _ = find_formats(everything, (), data)
+        return source, source
 
     def example_files(self, count: int) -> Sequence[Path]:
         """Source images to look at: held out if there are any, evenly spread over the sorted names."""

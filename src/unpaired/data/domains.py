@@ -9,7 +9,7 @@ import numpy as np
 
 from unpaired.data.folders import UnpairedFiles, list_images, missing
 from unpaired.data.samples import Choice, SampleStream, permutation
-from unpaired.data.transforms import DataConfig
+from unpaired.data.transforms import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, nearest
 
 _LAYOUT = "expected one folder of images per domain, DIR/train/<domain> (and, for scores, DIR/test/<domain>)"
@@ -93,19 +93,20 @@ class MultiDomainStream(SampleStream):
         files: At least one file in each of at least two domains.
         config: How images are read and cropped. No image is read yet.
         seed: 0 or greater.
+        formats: What images are made of, as sources and as targets; unset: 8-bit images, whatever the files are.
 
     Raises:
         ConfigError: The seed is negative.
         DataError: A domain has no file, or there are fewer than two.
     """
 
-    def __init__(self, files: DomainFiles, config: DataConfig, seed: int) -> None:
+    def __init__(self, files: DomainFiles, config: DataConfig, seed: int, formats: Formats | None = None) -> None:
         if len(files.names) < 2:
             raise DataError(f"at least two domains are needed, not {len(files.names)}")
         for name, found in zip(files.names, files.files, strict=True):
             if not found:
                 raise DataError(f"the domain {name} has no image")
-        super().__init__(files.files, config, seed)
+        super().__init__(files.files, config, seed, formats)
         self.files = files
         count = len(files.names)
         self._pairs = [(s, t) for s in range(count) for t in range(count) if s != t]

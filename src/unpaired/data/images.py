@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from unpaired.data.mapping import ValueMapping
 from unpaired.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 
 MAX_IMAGE_PIXELS = 2**28
 """Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
@@ -58,9 +59,20 @@ def read_image(path: Path | str, channels: int = 3, background: tuple[int, int, 
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     path = Path(path)
+    with opened(path) as file:
+        return _decode(file, path, channels, background)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """An image file, open for reading, for the time of the block.
+
+    Raises:
+        DataError: It is absent, a folder, or must not or cannot be read.
+    """
     try:
         with open(path, "rb") as file:
-            return _decode(file, path, channels, background)
+            yield file
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
     except IsADirectoryError:
@@ -89,6 +101,14 @@ def load_stored(file: IO[bytes], path: Path | str) -> Image.Image:
     Raises:
         DataError: It is no image, damaged or too large.
     """
+    image = open_stored(file, path)
+    with decoding(path):
+        image.load()
+    return image
+
+
+def open_stored(file: IO[bytes], path: Path | str) -> Image.Image:
+    """:func:`load_stored` without decoding the pixels: mode, size and what else the header says."""
     try:
         with _own_pixel_limit():
             image: Image.Image = Image.open(file, formats=_FORMATS)  # reads the header only
@@ -96,7 +116,12 @@ def load_stored(file: IO[bytes], path: Path | str) -> Image.Image:
         raise DataError(f"{path}: {_what_it_is_instead(file)}") from None
     except Exception as error:  # PIL's readers let struct.error, SyntaxError, ValueError and more escape
         raise DataError(f"{path}: the image header is damaged ({error}); replace or delete the file") from error
-    width, height = image.size
+    check_size(*image.size, path)
+    return image
+
+
+def check_size(width: int, height: int, path: Path | str) -> None:
+    """Refuse, before anything is decoded, what has no pixels or too many. Raises ``DataError``, which names it."""
     if width < 1 or height < 1:
         raise DataError(f"{path}: the image has no pixels ({width} x {height}); delete the file")
     if width * height > MAX_IMAGE_PIXELS:
@@ -104,13 +129,21 @@ def load_stored(file: IO[bytes], path: Path | str) -> Image.Image:
             f"{path}: {width:,} x {height:,} pixels are more than the limit of {MAX_IMAGE_PIXELS:,}; "
             "cut the image into tiles or scale it down first"
         )
+
+
+@contextmanager
+def decoding(path: Path | str) -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into one message about the file.
+
+    Raises:
+        DataError: The pixels could not be decoded.
+    """
     try:
-        image.load()
+        yield
     except Exception as error:  # as above; a truncated file is the common case
         raise DataError(
             f"{path}: the image is truncated or damaged ({error}); copy or download it again, or delete it"
         ) from error
-    return image
 
 
 @contextmanager
@@ -182,13 +215,7 @@ def image_to_tensor(image: Image.Image) -> torch.Tensor:
     if image.mode not in ("RGB", "L"):
         raise ValueError(f"expected an image of mode RGB or L, got {image.mode}")
     pixels = np.array(image)
-    return pixels_to_floats(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)))
-
-
-def pixels_to_floats(pixels: torch.Tensor, pin_memory: bool = False) -> torch.Tensor:
-    """Return uint8 pixels of any shape as a new contiguous float32 tensor in [-1, 1]."""
-    floats = torch.empty(pixels.shape, dtype=torch.float32, pin_memory=pin_memory)
-    return floats.copy_(pixels).div_(127.5).sub_(1.0)
+    return ValueMapping().to_floats(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)))
 
 
 def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
@@ -201,10 +228,7 @@ def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
     """
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise ValueError(f"expected a tensor (1, H, W) or (3, H, W), got {tuple(tensor.shape)}")
-    values = tensor.detach().to("cpu", torch.float32)
-    if values.isnan().any():
-        raise ValueError("the image tensor holds NaN")
-    pixels_CHW = values.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).numpy()
+    pixels_CHW = ValueMapping().to_values(tensor, "uint8").numpy()
     if pixels_CHW.shape[0] == 1:
         return Image.fromarray(pixels_CHW[0])
     return Image.fromarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)))

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from unpaired.data.cache import ImageCache
-from unpaired.data.images import pixels_to_floats
-from unpaired.data.transforms import DataConfig, load_resized, random_crop
+from unpaired.data.channels import repeat_channels
+from unpaired.data.transforms import DataConfig, Formats, load_resized, random_crop
 from unpaired.errors import ConfigError, UserError
 
 # Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
@@ -53,8 +53,8 @@ class Stacked:
     """A local batch as a loading process hands it on.
 
     Attributes:
-        source: (b, C, S, S) uint8.
-        target: (b, C, S, S) uint8.
+        source: (b, c, S, S) of the source format's type.
+        target: (b, c, S, S) of the target format's type.
         index: (b,) int64.
         domains: (b, 2) int64, source and target, where there are several domains.
     """
@@ -74,18 +74,23 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         domains: The files of each domain.
         config: How images are read and cropped. No image is read yet.
         seed: 0 or greater.
+        formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
 
     Raises:
         ConfigError: The seed is negative.
     """
 
-    def __init__(self, domains: Sequence[Sequence[Path]], config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, domains: Sequence[Sequence[Path]], config: DataConfig, seed: int, formats: Formats | None = None
+    ) -> None:
         if seed < 0:
             raise ConfigError(f"seed is {seed}: it must be 0 or greater")
         self.domain_sizes = [len(files) for files in domains]
         self.paths = [path for files in domains for path in files]
         self.config = config
         self.seed = seed
+        self.formats = formats or config.plain_formats
+        self.channels = max(pixels.channels for pixels in self.formats)
         self._cache = ImageCache(len(self.paths), int(config.cache_gib * 2**30), config.num_workers)
 
     @property
@@ -111,8 +116,9 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         """Return sample ``k``.
 
         Returns:
-            ``source`` and ``target``, float32 (C, S, S) in [-1, 1] with S = ``image_size``, ``index`` = k and, where
-            there are several domains, their positions ``source_domain`` and ``target_domain``.
+            ``source`` and ``target``, float32 (C, S, S) in [-1, 1] with S = ``image_size`` and C = ``channels``,
+            the larger count of the two domains, ``index`` = k and, where there are several domains, their positions
+            ``source_domain`` and ``target_domain``.
 
         Raises:
             DataError: One of the two files cannot be used.
@@ -120,17 +126,21 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         choice = self.choose(k)
         source, target = self._crops(k, choice)
         return {
-            "source": pixels_to_floats(torch.from_numpy(source)),
-            "target": pixels_to_floats(torch.from_numpy(target)),
+            "source": self.to_floats(torch.from_numpy(source), 0),
+            "target": self.to_floats(torch.from_numpy(target), 1),
             "index": k,
             **(dict(zip(("source_domain", "target_domain"), choice.domains, strict=True)) if choice.domains else {}),
         }
 
+    def to_floats(self, values: torch.Tensor, role: int, pin_memory: bool = False) -> torch.Tensor:
+        """Values (..., c, S, S) of the source (role 0) or the target (1) as networks see them, (..., C, S, S)."""
+        return repeat_channels(self.formats[role].to_floats(values, pin_memory), self.channels)
+
     def _crops(self, k: int, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
         draws = [int(x) for x in random_bits(6, self.seed, CROPS, k)]
         source, target = (
-            self._cache.get(number, functools.partial(load_resized, self.paths[number], self.config))
-            for number in (choice.source, choice.target)
+            self._cache.get(number, functools.partial(load_resized, self.paths[number], self.config, pixels))
+            for number, pixels in zip((choice.source, choice.target), self.formats, strict=True)
         )
         return (
             random_crop(source, self.config, (draws[0], draws[1], draws[2])),
@@ -138,7 +148,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         )
 
     def __getitems__(self, indices: list[int]) -> Stacked | UserError:
-        """Return a whole local batch as bytes; called by the loading process.
+        """Return a whole local batch in the files' types; called by the loading process.
 
         Bytes are a quarter of the floats to hand from process to process.
 

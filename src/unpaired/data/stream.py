@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 
 from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.folders import UnpairedFiles
-from unpaired.data.images import pixels_to_floats
 from unpaired.data.samples import Choice, SampleStream
-from unpaired.data.transforms import DataConfig
+from unpaired.data.transforms import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, UserError
 
 _SOURCE_ORDER, _TARGET_ORDER = 0, 1
@@ -35,13 +34,14 @@ class UnpairedStream(SampleStream):
     interrupted cannot change what ``stream[k]`` is.
     """
 
-    def __init__(self, files: UnpairedFiles, config: DataConfig, seed: int) -> None:
+    def __init__(self, files: UnpairedFiles, config: DataConfig, seed: int, formats: Formats | None = None) -> None:
         """Prepare the sequence; no image is read yet.
 
         Args:
             files: At least one file in each domain.
             config: How images are read and cropped.
             seed: 0 or greater.
+            formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
 
         Raises:
             ConfigError: The seed is negative.
@@ -50,7 +50,7 @@ class UnpairedStream(SampleStream):
         for domain in ("source", "target"):
             if not getattr(files, domain):
                 raise DataError(f"the {domain} domain has no image")
-        super().__init__((files.source, files.target), config, seed)
+        super().__init__((files.source, files.target), config, seed, formats)
         self.files = files
 
     @property
@@ -169,7 +169,9 @@ def _batches(stream: SampleStream, shares: Any, pin_memory: bool) -> Iterator[Ba
             result = _next(loaded)
             if isinstance(result, UserError):
                 raise result
-            source, target = (pixels_to_floats(pixels, pin_memory) for pixels in (result.source, result.target))
+            source, target = (
+                stream.to_floats(values, role, pin_memory) for role, values in enumerate((result.source, result.target))
+            )
             domains = () if result.domains is None else result.domains.unbind(1)
             yield Batch(source, target, result.index, share.weight, share.global_size, *domains)
     finally:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
-from unpaired.data.images import MAX_IMAGE_PIXELS, image_to_tensor, read_image
+from unpaired.data.arrays import MAX_CHANNELS
+from unpaired.data.images import MAX_IMAGE_PIXELS
+from unpaired.data.pixels import PixelFormat, read_values, tensor_of
+from unpaired.data.resizing import resize_values
 from unpaired.errors import ConfigError, DataError
 
 Resize = Literal["resize_and_crop", "shortest_side_and_crop", "crop", "none"]
 _RESIZES = ("resize_and_crop", "shortest_side_and_crop", "crop", "none")
+Formats = tuple[PixelFormat, PixelFormat]
+"""Of the source and of the target domain."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,20 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the images left to right."""
     channels: int = 3
-    """3 for colour, 1 for gray."""
+    """Channels of the images, 1 to 16: 3 is colour, 1 gray; of the source domain, where target_channels differs."""
+    target_channels: int | None = None
+    """Channels of the target images; unset: as many as the source images have."""
+    pages: Literal["first", "channels"] = "first"
+    """first: the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
+    value_range: Literal["dtype", "percentiles"] | tuple[float, float] = "dtype"
+    """Values of the files that become -1 and 1; what lies beyond is clipped. dtype: the whole range of 8- or 16-bit
+    integers. Two numbers: these. percentiles: taken per channel from the training images, once."""
+    target_value_range: Literal["dtype", "percentiles"] | tuple[float, float] | None = None
+    """The same for the target images; unset: as value_range."""
+    percentiles: tuple[float, float] = (0.1, 99.9)
+    """Which percentiles, 0 to 100, where a range is 'percentiles'; 0 100 clips nothing of the training images."""
+    fill_value: float | None = None
+    """Put in the place of NaN and infinities in floating-point files; unset: such files are refused."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Red, green, blue (0 to 255) put behind transparent pixels."""
     cache_gib: float = 1.0
@@ -52,8 +70,18 @@ class DataConfig:
                 f"image_size is {self.image_size}, larger than load_size {self.resized_side}: "
                 "the crop cannot be larger than the image; raise load_size or lower image_size"
             )
-        if self.channels not in (1, 3):
-            raise ConfigError(f"channels is {self.channels}: it must be 1 (gray) or 3 (colour)")
+        for name in ("channels", "target_channels"):
+            count = getattr(self, name)
+            if count is not None and not 1 <= count <= MAX_CHANNELS:
+                raise ConfigError(f"{name} is {count}: it must be from 1 (gray; 3 is colour) to {MAX_CHANNELS}")
+        for name in ("value_range", "target_value_range"):
+            ends = getattr(self, name)
+            if isinstance(ends, tuple) and not -math.inf < ends[0] < ends[1] < math.inf:  # NaN as well
+                raise ConfigError(f"{name} is {ends[0]} {ends[1]}: it must go from a smaller to a larger number")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ConfigError(f"percentiles is {self.percentiles}: two numbers from 0 to 100, the smaller one first")
+        if self.fill_value is not None and not math.isfinite(self.fill_value):
+            raise ConfigError(f"fill_value is {self.fill_value}: it must be a finite number")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise ConfigError(f"background is {self.background}: it must be red, green, blue, each from 0 to 255")
         if not 0 <= self.cache_gib < float("inf"):
@@ -66,24 +94,38 @@ class DataConfig:
         """``load_size``, or its default in pixels."""
         return round(self.image_size * 286 / 256) if self.load_size is None else self.load_size
 
+    @property
+    def domain_channels(self) -> tuple[int, int]:
+        """Channels of source and target images."""
+        return self.channels, self.channels if self.target_channels is None else self.target_channels
 
-def load_resized(path: Path, config: DataConfig) -> np.ndarray:
+    @property
+    def plain_formats(self) -> Formats:
+        """Source and target as 8-bit images, whatever the files are."""
+        source, target = (PixelFormat(channels, background=self.background) for channels in self.domain_channels)
+        return source, target
+
+
+def load_resized(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> np.ndarray:
     """Read an image and apply everything that is the same each time.
 
+    Args:
+        path: The file.
+        config: ``resize`` and the sides are used.
+        pixels: The format of its domain; unset: 8-bit images of ``config.channels``.
+
     Returns:
-        uint8 (H, W, C) in 0..255; H and W are at least ``config.image_size``.
+        (H, W, C) of the format's type; H and W are at least ``config.image_size``.
 
     Raises:
-        DataError: The file cannot be used (see :func:`~unpaired.data.images.read_image`) or is too small or large.
+        DataError: The file cannot be used (see :func:`~unpaired.data.pixels.read_values`) or is too small or large.
     """
-    image = read_image(path, config.channels, config.background)
-    resized = image.resize(_resized_size(image, path, config), Image.Resampling.BICUBIC)  # PIL's filter is antialiased
-    pixels = np.asarray(resized)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    values = read_values(path, pixels or config.plain_formats[0])
+    height, width = values.shape[:2]
+    return resize_values(values, _resized_size(width, height, path, config))
 
 
-def _resized_size(image: Image.Image, path: Path, config: DataConfig) -> tuple[int, int]:
-    width, height = image.size
+def _resized_size(width: int, height: int, path: Path, config: DataConfig) -> tuple[int, int]:
     side = config.image_size
     if config.resize == "resize_and_crop":
         return config.resized_side, config.resized_side
@@ -113,12 +155,12 @@ def random_crop(pixels_HWC: np.ndarray, config: DataConfig, draws: tuple[int, in
     """Crop and flip.
 
     Args:
-        pixels_HWC: uint8 (H, W, C), from :func:`load_resized`.
+        pixels_HWC: (H, W, C), from :func:`load_resized`.
         config: ``image_size`` and ``flip`` are used.
         draws: Three random integers in [0, 2**64) for the row, the column and the flip.
 
     Returns:
-        uint8 (C, image_size, image_size), a new contiguous array.
+        (C, image_size, image_size) of the same type, a new contiguous array.
     """
     side = config.image_size
     height, width = pixels_HWC.shape[:2]
@@ -129,17 +171,19 @@ def random_crop(pixels_HWC: np.ndarray, config: DataConfig, draws: tuple[int, in
     return crop.transpose(2, 0, 1).copy()
 
 
-def read_for_protocol(path: Path, config: DataConfig) -> Image.Image:
+def read_for_protocol(path: Path, side: int, pixels: PixelFormat) -> np.ndarray:
     """Read one test image as the field's protocol does: resized (bicubic) to the square that training crops had.
+
+    Returns:
+        (side, side, C) of the format's type.
 
     Raises:
         DataError: The file cannot be read; the message names it.
     """
-    image = read_image(path, config.channels, config.background)
-    size = (config.image_size, config.image_size)
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    return resize_values(read_values(path, pixels), (side, side))
 
 
-def load_for_protocol(path: Path, config: DataConfig) -> torch.Tensor:
+def load_for_protocol(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
     """:func:`read_for_protocol` as a tensor (C, image_size, image_size), float32 in [-1, 1]."""
-    return image_to_tensor(read_for_protocol(path, config))
+    pixels = pixels or config.plain_formats[0]
+    return pixels.to_floats(tensor_of(read_for_protocol(path, config.image_size, pixels)))

@@ -13,16 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
 
-from unpaired.data import Batch, tensor_to_image
+from unpaired.data import Batch, Formats, average_copies, looks_note, pictures, repeat_channels
 from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
@@ -34,10 +32,14 @@ _SMALLEST_CHANGE = 1.0
 """Mean change, in levels of 255, below which translations count as their inputs; rounding alone makes 0.25."""
 
 
-def mean_difference(image: Image.Image, other: Image.Image) -> float:
-    """Mean absolute difference, in levels of 255, of an image and another one that may go on to the right and below."""
-    pixels = (np.asarray(x.convert("RGB"), dtype=np.float32) for x in (image, other.crop((0, 0, *image.size))))
-    return float(np.abs(next(pixels) - next(pixels)).mean())
+def mean_difference(image: Tensor, other: Tensor) -> float:
+    """Mean absolute difference, in levels of 255, of an image (C, H, W) and one that may go on to the right and below.
+
+    Both are rounded to 8 bits first.
+    """
+    height, width = image.shape[-2:]
+    levels = ((x.float().cpu().clamp(-1, 1) + 1).mul(127.5).round() for x in (image, other[..., :height, :width]))
+    return float((next(levels) - next(levels)).abs().mean())
 
 
 class StopSignal:
@@ -94,6 +96,7 @@ class Monitor:
         ema: EMA,
         log_every: int,
         examples: Tensor,
+        formats: Formats,
         *,
         wish: Wish = PLAIN,
         quiet: bool = False,
@@ -101,7 +104,8 @@ class Monitor:
         self.run = run
         self.fabric = fabric
         # A method that offers no wish need not take one.
-        self._translate = method.translate if wish is PLAIN else functools.partial(method.translate, wish=wish)
+        self._made = method.translate if wish is PLAIN else functools.partial(method.translate, wish=wish)
+        self._formats = formats
         self.ema = ema
         self.log_every = log_every
         self.examples = examples
@@ -169,17 +173,23 @@ class Monitor:
         """Write ``samples/<images>.png``: inputs, translations by the averaged and by the live weights."""
         if not self.fabric.is_global_zero or len(self.examples) == 0:
             return
-        columns = {"input": [tensor_to_image(x) for x in self.examples]}
-        columns["average (EMA)"] = self._translations(averaged=True)
-        columns["last"] = self._translations(averaged=False)
-        self._warn_if_the_input_comes_back(seen, columns["input"], columns["last"])
+        source, target = self._formats
+        averaged, last = self._translations(averaged=True), self._translations(averaged=False)
+        if source.channels == target.channels:
+            self._warn_if_the_input_comes_back(seen, self.examples, last)
+        columns = {f"input{looks_note(source)}": pictures(list(self.examples), source)}
+        columns[f"average (EMA){looks_note(target)}"] = pictures(averaged, target)
+        columns[f"last{looks_note(target)}"] = pictures(last, target)
         folder = self.run / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{seen:09d}.png", png_bytes(image_grid(columns)))
 
     @torch.no_grad()
     def translate(self, x_BCHW: Tensor) -> Tensor:
-        """Translate held-out images (B, C, H, W) in [-1, 1] with the weights that are in place now."""
+        """Translate held-out images (B, c, H, W) in [-1, 1] with the weights that are in place now.
+
+        They have the channels of their own domain, and what comes out those of the other one.
+        """
         with self.fabric.autocast():
             return self._translate(x_BCHW.to(self.fabric.device)).float().clamp(-1, 1).cpu()
 
@@ -205,9 +215,14 @@ class Monitor:
         state = "Finished" if finished else "Stopped and saved"
         self.say(f"{state} after {seen:,} of {self._total:,} images ({minutes:.1f} minutes this time).")
 
-    def _warn_if_the_input_comes_back(self, seen: int, inputs: list[Any], outputs: list[Any]) -> None:
+    def _translate(self, x_BCHW: Tensor) -> Tensor:
+        """One batch through the networks, in the channels that these see."""
+        counts = [pixels.channels for pixels in self._formats]
+        return average_copies(self._made(repeat_channels(x_BCHW, max(counts))), counts[1])
+
+    def _warn_if_the_input_comes_back(self, seen: int, inputs: Tensor, outputs: list[Tensor]) -> None:
         """Say so when translations are their inputs, which half precision has been seen to cause elsewhere."""
-        change = sum(mean_difference(a, b) for a, b in zip(inputs, outputs, strict=True)) / len(inputs)
+        change = sum(mean_difference(a, b) for a, b in zip(inputs, outputs, strict=True)) / len(outputs)
         self._change = round(change, 3)
         if change < _SMALLEST_CHANGE:
             self.say(
@@ -218,12 +233,12 @@ class Monitor:
             )
 
     @torch.no_grad()
-    def _translations(self, *, averaged: bool) -> list[Any]:
+    def _translations(self, *, averaged: bool) -> list[Tensor]:
         device = self.fabric.device
 
-        def run() -> list[Any]:
+        def run() -> list[Tensor]:
             with self.fabric.autocast():
-                return [tensor_to_image(self._translate(x[None].to(device))[0].float()) for x in self.examples]
+                return [self._translate(x[None].to(device))[0].float().cpu() for x in self.examples]
 
         if not averaged:
             return run()

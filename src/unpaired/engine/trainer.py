@@ -161,7 +161,7 @@ def fit(
         run: The run folder.
         name: The method's name, written into checkpoints.
         total: Length of training in images.
-        examples: Source images for the sample grids, (n, C, H, W) in [-1, 1].
+        examples: Source images for the sample grids, (n, c, H, W) in [-1, 1], in the channels of their own domain.
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
         scorer: Scores held-out translations at intervals; only the first process needs one.
         wish: What the translations in the sample grids and for the scores should be.
@@ -184,7 +184,7 @@ def fit(
     }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
-    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, wish=wish, quiet=quiet)
+    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, stream.formats, wish=wish, quiet=quiet)
     seen = saved = checkpoints.restore(stateful, monitor.say)
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (

@@ -25,6 +25,12 @@ def why_not(name: str, sets: ImageSets) -> str:
     missing = [network for network in row.networks if network not in sets.networks]
     if missing:
         return f"the network '{missing[0].partition('.')[0]}' is not at hand"
+    if len(sets.fake):
+        channels = len(sets.fake[0])
+        if row.colours and channels not in (1, 3):
+            return f"it needs colour or gray, and these images have {channels} channels"
+        if row.against != "fake" and (other := len(sets.images(row.against)[0])) != channels:
+            return f"it compares images of {channels} channels with others of {other} channels"
     fewest = min(len(sets.fake), len(sets.images(row.against)))
     if fewest < row.minimum:
         return f"it needs at least {row.minimum} images in each set, and there are {fewest}"

@@ -146,6 +146,13 @@ class Metric:
     """It needs sources that are label maps."""
     minimum: int = 1
     """Fewest images, of both sets, with which it means anything."""
+    of_colours: bool = False
+    """It reads channels as colours, without a network."""
+
+    @property
+    def colours(self) -> bool:
+        """Whether it means something only for colour and gray images."""
+        return self.of_colours or bool(self.networks)
 
 
 @dataclasses.dataclass(frozen=True)

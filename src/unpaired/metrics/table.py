@@ -191,7 +191,7 @@ METRICS: dict[str, Metric] = {
     "colour_shift_lab": Metric(
         _colour_shift, "colour shift", "dE", "lower",
         "distance in CIELAB (D65, CIE 1976) between the mean colours of made and real images",
-        against="real",
+        against="real", of_colours=True,
     ),
 }  # fmt: skip
 """Name -> row, in the order of printed tables."""

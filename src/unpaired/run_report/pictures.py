@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from unpaired.data import DataConfig, load_for_protocol, tensor_to_image
+from unpaired.data import DataConfig, PixelFormat, load_for_protocol, pictures
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.reports import Panel, View, grid_cells
@@ -68,16 +68,19 @@ def look(
     chosen = tuple(taps) if taps is not None else _default_taps(runs)
     translated: dict[str, list[Image.Image]] = {}
     inputs: dict[str, list[Image.Image]] = {}
+    targets: dict[str, PixelFormat] = {}
     views: dict[tuple[int, str], list[View]] = {(number, tap): [] for number in range(len(images)) for tap in chosen}
     for done, run in enumerate(runs):
         translator = Translator.from_pretrained(run.path, weights=weights, device=device)
         data = _reading(translator)
         translated[run.name], inputs[run.name] = [], []
+        targets[run.name] = translator.target
         for number, path in enumerate(images):
-            source = load_for_protocol(path, data)
-            picture = tensor_to_image(source)
+            source = load_for_protocol(path, data, translator.source)
+            (picture,) = pictures([source], translator.source)
             inputs[run.name].append(picture)
-            translated[run.name].append(tensor_to_image(translator.translate(source, domain=_wanted(run))))
+            made = translator.translate(source, domain=_wanted(run))
+            translated[run.name] += pictures([made], translator.target)
             for tap in chosen:
                 views[number, tap].append(_view(run, translator, source, picture, tap))
             if progress is not None:
@@ -86,10 +89,9 @@ def look(
     columns = {"input": inputs[finest.name], **translated}
     if all(path in truths for path in images):
         side = inputs[finest.name][0].width
-        data = DataConfig(
-            image_size=side, channels=finest.config.data.channels, background=finest.config.data.background
-        )
-        columns["truth"] = [tensor_to_image(load_for_protocol(truths[path], data)) for path in images]
+        target = targets[finest.name]
+        data = DataConfig(image_size=side)
+        columns["truth"] = pictures([load_for_protocol(truths[path], data, target) for path in images], target)
     stems = [path.stem for path in images]
     names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
     panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
@@ -103,7 +105,7 @@ def _wanted(run: RunFolder) -> str | None:
 
 
 def _reading(translator: Translator) -> DataConfig:
-    return DataConfig(image_size=translator.image_size, channels=translator.channels, background=translator.background)
+    return DataConfig(image_size=translator.image_size)
 
 
 def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:

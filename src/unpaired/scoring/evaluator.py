@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unpaired.data import DataConfig, UnpairedFiles, pair_by_name
+from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, pair_by_name
 from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import METRICS, ImageSets, Score, evaluate_images, known_metrics, possible_metrics, why_not
 from unpaired.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
@@ -33,7 +33,7 @@ class Evaluator:
 
     Args:
         files: Held-out images of both domains.
-        data: ``image_size``, ``channels`` and ``background`` are used.
+        data: ``image_size`` is used, and without ``formats`` also ``channels`` and ``background``.
         networks: Where the scores' networks come from.
         names: Rows of ``METRICS`` to compute; ``None`` takes all that files and networks allow.
         paired: Whether files of the same stem are input and truth; ``auto`` takes them as such when every source file
@@ -41,6 +41,7 @@ class Evaluator:
         skip_bad: Leave out files that cannot be read.
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
+        formats: What source and target images are made of; unset: 8-bit images.
         report: Told what a person should know, one sentence at a time.
         progress: Told how far it is.
 
@@ -61,6 +62,7 @@ class Evaluator:
         skip_bad: bool = False,
         seed: int = 0,
         intervals: bool = True,
+        formats: Formats | None = None,
         report: Callable[[str], None] = lambda words: None,
         progress: Progress = lambda stage, done, total: None,
     ) -> None:
@@ -70,8 +72,9 @@ class Evaluator:
         self.data, self.networks, self.seed, self.intervals, self.progress = data, networks, seed, intervals, progress
         self.report = report
         self._calls = networks.callables(self.names)
-        self.sources = self._read(files.source, "reading the source images", skip_bad)
-        self.targets = self._read(files.target, "reading the target images", skip_bad)
+        self.formats = formats or data.plain_formats
+        self.sources = self._read(files.source, self.formats[0], "reading the source images", skip_bad)
+        self.targets = self._read(files.target, self.formats[1], "reading the target images", skip_bad)
         if self.sources.digest == self.targets.digest:
             raise DataError(
                 f"{files.source[0].parent} and {files.target[0].parent} hold the same images, so there is nothing to "
@@ -79,10 +82,14 @@ class Evaluator:
             )
         self.inputs, self.reals = ColourImages(self.sources.images), ColourImages(self.targets.images)
         self.truths = self._truths(paired)
+        self.comparable = len(self.inputs[0]) == len(self.reals[0])
+        """Whether sources have as many channels as targets, gray counting as colour, so that they can be compared."""
         shown = torch.stack(evenly_spaced(self.inputs, _LOOKED_AT))
-        self.label_maps = fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
+        self.label_maps = shown.shape[1] == 3 and fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
         self._known: dict[tuple[str, str], Tensor] = {}
-        translations = self._sets(self.inputs)
+        # Translations have the channels of the targets; all else that decides what can be computed is the inputs'.
+        blank = torch.zeros(len(self.reals[0]), *self.inputs[0].shape[1:])
+        translations = self._sets(self.inputs if self.comparable else [blank] * len(self.inputs))
         for name in self.names or ():
             if reason := why_not(name, translations):
                 raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
@@ -92,19 +99,26 @@ class Evaluator:
         """Rows of ``METRICS`` that are not computed -> why."""
 
     @property
+    def remark(self) -> str:
+        """One sentence about scores that the channels of these images do not allow; empty if there are none."""
+        words = sorted({reason for reason in self.left_out.values() if "channel" in reason})
+        names = [name for name, reason in self.left_out.items() if "channel" in reason]
+        return f"Scores left out: {', '.join(names)} ({'; '.join(words)})" if names else ""
+
+    @property
     def stems(self) -> list[str]:
         """Names of the source files without their suffixes."""
         return [path.stem for path in self.sources.paths]
 
     def translate(self, translate: Callable[[Tensor], Tensor], batch_size: int, what: str) -> StoredImages:
-        """Translate all source images; ``translate`` takes (B, C, H, W) in [-1, 1].
+        """Translate all source images; ``translate`` takes (B, C, H, W) in [-1, 1] and keeps all but C.
 
         Raises:
             ConfigError: ``batch_size`` is less than 1.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-        made, total = StoredImages(), len(self.sources.images)
+        made, total = StoredImages(eight_bits=self.formats[1].dtype == "uint8"), len(self.sources.images)
         for start in range(0, total, batch_size):
             for image in translate(torch.stack(self.sources.images[start : start + batch_size])):
                 made.append(image)
@@ -122,7 +136,9 @@ class Evaluator:
         return self._score(self._sets(made), what, files)
 
     def score_inputs(self) -> dict[str, Score]:
-        """Scores of the untranslated inputs: what a translator has to beat."""
+        """Scores of the untranslated inputs: what a translator has to beat; none where they have other channels."""
+        if not self.comparable:
+            return {}
         return self.score(self.inputs, "untranslated input", files=self.sources)
 
     def score_set(self, files: ImageFiles, what: str) -> dict[str, Score]:
@@ -138,10 +154,10 @@ class Evaluator:
         return self._measured(sets, [name for name in self._chosen(sets) if METRICS[name].label_maps], "real photos")
 
     def read(self, paths: Sequence[Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
-        """Read more files in the way of this evaluation."""
-        return self._read(paths, f"reading {what}", skip_bad)
+        """Read more files of the target domain in the way of this evaluation."""
+        return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
 
-    def _read(self, paths: Sequence[Path], stage: str, skip_bad: bool) -> ImageFiles:
+    def _read(self, paths: Sequence[Path], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
         done = 0
 
         def one_more() -> None:
@@ -149,7 +165,7 @@ class Evaluator:
             done += 1
             self.progress(stage, done, len(paths))
 
-        return read_files(paths, self.data, skip_bad=skip_bad, report=self.report, progress=one_more)
+        return read_files(paths, self.data, pixels, skip_bad=skip_bad, report=self.report, progress=one_more)
 
     def _score(self, sets: ImageSets, what: str, files: ImageFiles | None) -> dict[str, Score]:
         names = self._chosen(sets)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unpaired.data import DataConfig, UnpairedFiles
+from unpaired.data import DataConfig, Formats, UnpairedFiles
 from unpaired.errors import ConfigError, nearest
 from unpaired.metrics import METRICS
 from unpaired.scoring.evaluator import Evaluator
@@ -29,16 +29,26 @@ class HeldOutScorer:
         most: Images of each domain that are used at most, evenly spaced by name.
         by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
         chosen_on: What the images are called.
+        formats: What source and target images are made of; unset: 8-bit images.
 
     Raises:
         UserError: The images cannot be read, or the score that was asked for cannot be computed from them.
     """
 
-    def __init__(self, files: UnpairedFiles, data: DataConfig, most: int, by: str, chosen_on: str) -> None:
+    def __init__(
+        self,
+        files: UnpairedFiles,
+        data: DataConfig,
+        most: int,
+        by: str,
+        chosen_on: str,
+        formats: Formats | None = None,
+    ) -> None:
         if by != "auto" and by not in METRICS:
             raise ConfigError(f"score_by: there is no '{by}'{nearest(by, METRICS)}; known: auto, {', '.join(METRICS)}")
         few = UnpairedFiles(evenly_spaced(files.source, most), evenly_spaced(files.target, most))
-        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False)
+        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False, formats=formats)
+        self.remark = self._evaluator.remark
         possible = [name for name in METRICS if name not in self._evaluator.left_out]
         if by != "auto" and by not in possible:
             raise ConfigError(f"score_by: '{by}' cannot be computed: {self._evaluator.left_out[by]}")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.data import DataConfig, image_to_tensor, read_for_protocol, tensor_to_image
+from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, tensor_of
 from unpaired.errors import DataError, TrainingError
 
 Item = TypeVar("Item")
@@ -23,25 +23,32 @@ _HELD_BYTES = 1 << 26
 
 
 class StoredImages(Sequence[Tensor]):
-    """Images of one shape, kept with 8 bits as they would be in files; what comes out is float32 in [-1, 1].
+    """Images of one shape, kept as they would be in files; what comes out is float32 in [-1, 1].
 
-    Scores are those of pictures that a person can have, hence of 8 bits. Small sets stay in memory, large ones wait in
-    a temporary file that ends with this object.
+    Scores are those of pictures that a person can have, hence of 8 bits where the domain has 8. Images of wider types
+    are kept as floats. Small sets stay in memory, large ones wait in a temporary file that ends with this object.
+
+    Args:
+        eight_bits: Round to 8 bits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, eight_bits: bool = True) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES, prefix="unpaired-images-")  # noqa: SIM115
         self._shape: tuple[int, ...] = ()
         self._count = 0
+        self._eight_bits = eight_bits
+        self._dtype = np.dtype(np.uint8 if eight_bits else np.float32)
 
     def append(self, image_CHW: Tensor) -> None:
-        """Add one image (C, H, W) in [-1, 1]; values between two levels are rounded.
+        """Add one image (C, H, W) in [-1, 1]; 8-bit values between two levels are rounded.
 
         Raises:
             DataError: Its shape is not that of the first one.
             TrainingError: The temporary folder is full.
         """
-        pixels = np.asarray(tensor_to_image(image_CHW))
+        floats = image_CHW.detach().to("cpu", torch.float32)
+        stored = BYTES.to_values(floats, "uint8") if self._eight_bits else floats.clamp(-1.0, 1.0)
+        pixels = np.ascontiguousarray(stored.numpy().transpose(1, 2, 0))
         if not self._shape:
             self._shape = pixels.shape
         if pixels.shape != self._shape:
@@ -68,10 +75,11 @@ class StoredImages(Sequence[Tensor]):
             return [self[i] for i in range(*index.indices(self._count))]
         if not -self._count <= index < self._count:
             raise IndexError(f"image {index} of {self._count}")
-        size = int(np.prod(self._shape))
+        size = int(np.prod(self._shape)) * self._dtype.itemsize
         self._file.seek(index % self._count * size)
-        pixels = np.frombuffer(bytearray(self._file.read(size)), dtype=np.uint8).reshape(*self._shape[:2], -1)
-        return torch.from_numpy(pixels.transpose(2, 0, 1)).float().div_(127.5).sub_(1.0)
+        pixels = np.frombuffer(bytearray(self._file.read(size)), dtype=self._dtype).reshape(self._shape)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1))
+        return BYTES.to_floats(image) if self._eight_bits else image.contiguous()
 
 
 class ColourImages(Sequence[Tensor]):
@@ -119,6 +127,7 @@ class ImageFiles:
 def read_files(
     paths: Iterable[Path],
     config: DataConfig,
+    pixels: PixelFormat | None = None,
     *,
     skip_bad: bool = False,
     report: Callable[[str], None] = lambda words: None,
@@ -128,7 +137,8 @@ def read_files(
 
     Args:
         paths: Image files.
-        config: ``image_size``, ``channels`` and ``background`` are used.
+        config: ``image_size`` is used, and without ``pixels`` also ``channels`` and ``background``.
+        pixels: What they are made of; unset: 8-bit images.
         skip_bad: Leave files out that cannot be read, and report each of them.
         report: Told of each file left out.
         progress: Called after each file.
@@ -136,11 +146,12 @@ def read_files(
     Raises:
         DataError: A file cannot be read (without ``skip_bad``), or none can.
     """
-    kept, images, digests, given = list[Path](), StoredImages(), list[str](), 0
+    pixels = pixels or config.plain_formats[0]
+    kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
     for path in paths:
         given += 1
         try:
-            image = read_for_protocol(path, config)
+            values = read_for_protocol(path, config.image_size, pixels)
         except DataError as error:
             if not skip_bad:
                 raise DataError(f"{error} (--skip-bad leaves such files out)") from error
@@ -148,12 +159,14 @@ def read_files(
             continue
         finally:
             progress()
-        images.append(image_to_tensor(image))
+        images.append(pixels.to_floats(tensor_of(values)))
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
         kept.append(path)
     if not kept and given:
         raise DataError(f"none of the {given} images can be read, so there is nothing to score")
-    how = f"{config.image_size} px, {config.channels} channels, {config.background} behind, bicubic"
+    how = f"{config.image_size} px, {pixels.channels} channels, {pixels.background} behind, bicubic"
+    if not pixels.plain:
+        how += f", {pixels}"
     return ImageFiles(tuple(kept), images, tuple(digests), how)
 
 

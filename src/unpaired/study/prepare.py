@@ -193,6 +193,11 @@ def _column(
             progress(words, done, len(chosen))
         return column, f"images in {contender.folder.resolve()}"
     translator = Translator.from_pretrained(contender.folder, weights=plan.weights, device=plan.device)
+    if not (translator.source.plain and translator.target.plain):
+        raise DataError(
+            f"{contender.folder}: a study shows 8-bit gray or colour, but this run takes {translator.source.words} and "
+            f"makes {translator.target.words}"
+        )
     for done, one in enumerate(chosen, start=1):
         image = read_image(one.source, translator.channels, translator.background)
         column.append(pictures.add(translator.translate(_scaled(image, plan.size, translator.image_size))))

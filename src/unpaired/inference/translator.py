@@ -1,36 +1,42 @@
-"""Translation with trained weights: one class for the command line, the metrics and anybody's own script."""
+"""The translator: pictures of any kind in, the same kind out, through the networks of a trained run."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from unpaired.config import from_dict
-from unpaired.data import image_to_tensor, tensor_to_image, to_mode
+from unpaired.data import PixelFormat, average_copies, repeat_channels
 from unpaired.engine.checkpoint import load_weights
-from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
-from unpaired.hub import Bundle, Licences, Snapshot, fetch, is_repo_id, upload, write_bundle
+from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
+from unpaired.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.hub.bundle import check_digests
+from unpaired.inference.kinds import as_picture, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.inference.loading import (
+    Origin,
+    check_weights,
+    choose_device,
+    formats_of,
+    load_into,
+    origin_of,
+    read_description,
+)
+from unpaired.inference.padding import pad
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.contrast import pooled
 from unpaired.ops import query_selected_attention
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
 
-_MULTIPLE = 4  # the generators halve twice
-_SMALLEST = 16  # below this, reflected borders would be wider than the feature maps
 _LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
-_ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
 
 
 class Significance(NamedTuple):
@@ -45,31 +51,12 @@ class Significance(NamedTuple):
     entropy: Tensor
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where weights came from.
-
-    Attributes:
-        folder: Holds ``model.json`` and the weights.
-        weights: ``ema``, ``last`` or ``best``.
-        sha256: Of the file, 64 hex digits.
-        repo_id: ``owner/name`` where it came from the Hub.
-        revision: The commit on the Hub, 40 hex digits.
-    """
-
-    folder: Path
-    weights: str
-    sha256: str
-    repo_id: str | None = None
-    revision: str | None = None
-
-
 class Translator:
     """A trained translation from the source to the target domain.
 
     Args:
         method: A method with its weights.
-        description: What ``model.json`` holds: method, settings, channels, training image size.
+        description: What ``model.json`` holds: method, settings, channels and formats, training image size.
         device: Where to run.
         origin: Where its weights came from.
     """
@@ -84,6 +71,7 @@ class Translator:
         self.device = torch.device(device)
         self.method = method.to(self.device).eval().requires_grad_(False)
         self.description = description
+        self.source, self.target = formats_of(description)
         self.origin = origin
 
     @staticmethod
@@ -115,8 +103,8 @@ class Translator:
         folder = Path(path) if snapshot is None else snapshot.folder
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
-        description = _read_description(folder)
-        _check_weights(folder, weights)
+        description = read_description(folder)
+        check_weights(folder, weights)
         name = description["method"]
         if name not in METHODS:
             raise CheckpointError(
@@ -126,8 +114,8 @@ class Translator:
         config: Any = from_dict(METHODS[name].Config, description["model"], f"{folder / 'model.json'}: model")
         method = METHODS[name](config, channels=description["channels"])
         digest = check_digests(folder, weights)
-        _load(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
-        return Translator(method, description, choose_device(device), _origin(folder, weights, digest, snapshot))
+        load_into(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
+        return Translator(method, description, choose_device(device), origin_of(folder, weights, digest, snapshot))
 
     def push_to_hub(
         self,
@@ -179,8 +167,17 @@ class Translator:
 
     @property
     def channels(self) -> int:
-        """Channels of the images it takes and makes."""
-        return self.description["channels"]
+        """Channels of the source images."""
+        return self.source.channels
+
+    @property
+    def target_channels(self) -> int:
+        """Channels of the target images."""
+        return self.target.channels
+
+    def sides(self, reverse: bool = False) -> tuple[PixelFormat, PixelFormat]:
+        """What images it takes and makes are made of, in either direction."""
+        return (self.target, self.source) if reverse else (self.source, self.target)
 
     @property
     def image_size(self) -> int:
@@ -219,10 +216,14 @@ class Translator:
     ) -> Any:
         """Translate an image or a batch; what comes out is of the kind that went in, at the same size.
 
+        Channels and types are those of the two domains (``source`` and ``target``, the other way round in reverse).
+
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
-                (B, H, W, C), uint8 in 0..255; an 8-bit PIL image of any mode (out comes RGB or L); or a list of any
-                of them, sizes free. Tensors may overshoot a little, as resizing makes them, but not beyond [-2, 2].
+                (B, H, W, C) of the values that files hold, uint8, uint16 or float32 as the domain's format says; a PIL
+                image of any mode that fits it; or a list of any of them, sizes free. Arrays and PIL images come back
+                in the other domain's type. Tensors may overshoot a little, as resizing makes them, but not beyond
+                [-2, 2].
             reverse: From the target to the source domain, for methods that go both ways (CycleGAN, DCLGAN, MUNIT).
             style_seed: Draws the style of all the images, for methods with styles (MUNIT); unset takes style 0.
             style_reference: One image of the wanted domain, of any of the kinds above, whose style is taken instead.
@@ -241,7 +242,8 @@ class Translator:
         if isinstance(images, np.ndarray):
             return self._translate_array(images, wish)
         if isinstance(images, Image.Image):
-            return tensor_to_image(self._run(self._tensor(images), wish)[0])
+            taken, made = self.sides(wish.reverse)
+            return as_picture(self._run(floats_of_picture(images, taken), wish)[0], made)
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             return [self._translate(image, wish) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
@@ -261,7 +263,7 @@ class Translator:
         """
         if image.ndim != 3:
             raise DataError(f"significance takes one image (C, H, W), not {tuple(image.shape)}")
-        padded = _pad(self._checked(image[None]))
+        padded = pad(self._checked(image[None], self.source))
         try:
             (features,) = self.method.encode(padded, [tap])
         except (KeyError, ValueError) as error:
@@ -298,7 +300,8 @@ class Translator:
         seeds = None if style_seed is None else torch.tensor([style_seed], device=self.device)
         reference = None
         if style_reference is not None:
-            reference = _pad(self._checked(self._tensor(style_reference)))
+            made = self.sides(reverse)[1]
+            reference = pad(self._checked(floats_of_one(style_reference, made), made))
         position = None
         if domain is not None:
             known = self.method.domains
@@ -308,19 +311,6 @@ class Translator:
                 )
             position = known.index(domain)
         return Wish(reverse, seeds, reference, position) if any(asked.values()) else PLAIN
-
-    def _tensor(self, image: Any) -> Tensor:
-        """One picture of any kind as (1, C, H, W) in [-1, 1]."""
-        if isinstance(image, Image.Image):
-            return image_to_tensor(self._opaque(image))[None]
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
-            pixels = torch.from_numpy(np.atleast_3d(image).transpose(2, 0, 1).copy())
-            return pixels[None].float() / 127.5 - 1.0
-        if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3:
-            return image[None]
-        raise DataError(
-            "a style reference is one image: a PIL image, a uint8 array (H, W, C) or a float tensor (C, H, W)"
-        )
 
     def _translate_tensor(self, images: Tensor, wish: Wish) -> Tensor:
         if images.ndim not in (3, 4) or not images.is_floating_point():
@@ -332,33 +322,42 @@ class Translator:
         return translated if images.ndim == 4 else translated[0]
 
     def _translate_array(self, images: np.ndarray, wish: Wish) -> np.ndarray:
-        if images.dtype != np.uint8 or images.ndim not in (2, 3, 4):
-            raise DataError(
-                f"an array must be uint8 (H, W), (H, W, C) or (B, H, W, C), not {images.dtype} {images.shape}"
-            )
-        if images.ndim == 2:
-            return self._translate_array(images[None, :, :, None], wish)[0, :, :, 0]
-        if images.ndim == 3:
-            return self._translate_array(images[None], wish)[0]
-        tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1.0
-        translated = ((self._run(tensor, wish) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(translated.permute(0, 2, 3, 1).numpy())
+        taken, made = self.sides(wish.reverse)
+        floats = floats_of_array(images, taken)
+        values = np.stack([made.to_values(image) for image in self._run(floats, wish)])
+        if images.ndim == 4:
+            return values
+        return values[0, :, :, 0] if images.ndim == 2 and made.channels == 1 else values[0]
 
     @torch.no_grad()
     def _run(self, x_BCHW: Tensor, wish: Wish) -> Tensor:
+        """Images of one domain in its own channels, any size, as images of the other one."""
         height, width = x_BCHW.shape[-2:]
         if wish.style_seeds is not None:
             wish = replace(wish, style_seeds=wish.style_seeds.expand(len(x_BCHW)))
-        padded = _pad(self._checked(x_BCHW))
-        made = self.method.translate(padded) if wish is PLAIN else self.method.translate(padded, wish)
-        return made[..., :height, :width].float().clamp(-1, 1).cpu()
+        taken, wanted = self.sides(wish.reverse)
+        made = self.run_network(pad(self._checked(x_BCHW, taken)), wish)
+        return average_copies(made[..., :height, :width].float().clamp(-1, 1), wanted.channels).cpu()
 
-    def _checked(self, x_BCHW: Tensor) -> Tensor:
-        """The images in float32 on the device, if they fit this model."""
+    def run_network(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+        """The networks and nothing else: what runs a model differently replaces this one method.
+
+        Args:
+            x_BCHW: float32 on ``device`` in [-1, 1], in the networks' channels, padded: sides are multiples of 4 and
+                at least 16.
+            wish: Direction, style, domain.
+
+        Returns:
+            The same shape; not yet cropped or clamped.
+        """
+        return self.method.translate(x_BCHW) if wish is PLAIN else self.method.translate(x_BCHW, wish)
+
+    def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:
+        """Images of one domain in float32 on the device, in the networks' channels, if they fit this model."""
         channels = x_BCHW.shape[1]
-        if channels != self.channels:
+        if channels != pixels.channels:
             raise DataError(
-                f"this model takes images with {self.channels} channel(s), but the input has {channels}: "
+                f"this model takes images with {pixels.channels} channel(s), but the input has {channels}: "
                 f"{tuple(x_BCHW.shape)}"
             )
         if 0 in x_BCHW.shape:
@@ -367,110 +366,4 @@ class Translator:
         largest = float(x_BCHW.abs().amax())
         if not largest <= _LARGEST:  # NaN as well
             raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
-        return x_BCHW
-
-    def _opaque(self, image: Image.Image) -> Image.Image:
-        """A picture of any mode in the model's own mode, as ``read_image`` makes it."""
-        try:
-            return to_mode(image, "L" if self.channels == 1 else "RGB", self.background)
-        except ValueError as error:
-            raise DataError(f"a PIL image of mode {image.mode}: {error}; convert it to 8 bits") from error
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Resolve ``"auto"`` and check that a named device exists.
-
-    Raises:
-        BackendError: It does not, or the name is unknown.
-    """
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise BackendError(
-            f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
-        )
-    if chosen.type not in ("cpu", "cuda") and not (chosen.type == "mps" and torch.backends.mps.is_available()):
-        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda or cuda:N")
-    return chosen
-
-
-def _pad(x_BCHW: Tensor) -> Tensor:
-    """Extend right and bottom to a multiple of 4 and at least 16 pixels, mirrored where the image is large enough."""
-    height, width = x_BCHW.shape[-2:]
-    bottom = max(_SMALLEST, -(-height // _MULTIPLE) * _MULTIPLE) - height
-    right = max(_SMALLEST, -(-width // _MULTIPLE) * _MULTIPLE) - width
-    if not bottom and not right:
-        return x_BCHW
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(x_BCHW, (0, right, 0, bottom), mode=mode)
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    if not path.exists():
-        missing = "no such folder" if not folder.exists() else "it has no weights/model.json and no model.json"
-        raise CheckpointError(f"{folder} is not a trained run: {missing}; give the --out folder of 'unpaired train'")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error})") from error
-    if not isinstance(description, dict) or description.get("format") != 1:
-        found = description.get("format") if isinstance(description, dict) else None
-        raise CheckpointError(f"{path} has format {found}, but this version of unpaired reads 1; install a newer one")
-    for key, kind in _ENTRIES.items():
-        if not isinstance(description.get(key), kind):
-            raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
-    return description
-
-
-def _origin(folder: Path, weights: str, digest: str, snapshot: Snapshot | None) -> Origin:
-    if snapshot is None:
-        return Origin(folder, weights, digest)
-    return Origin(folder, weights, digest, snapshot.repo_id, snapshot.revision)
-
-
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-
-
-def _check_weights(folder: Path, weights: str) -> None:
-    """Raise ``CheckpointError`` with the reason where the weights that were asked for are not there."""
-    if (folder / f"{weights}.safetensors").exists():
-        return
-    if weights == "best":
-        raise CheckpointError(
-            f"{folder} holds no best weights: they are kept when held-out images are scored during training "
-            "(--score-every); use ema or last"
-        )
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds {pickles[0]} but no {weights}.safetensors: a pickle can run code, so none is loaded; "
-            "export the weights with unpaired"
-        )
-
-
-def _load(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy the served networks' weights, all of them and nothing else."""
-    expected = {
-        f"{name}.{key}": value
-        for name, net in method.served_networks().items()
-        for key, value in net.named_parameters()
-    }
-    for key in expected.keys() | tensors.keys():
-        if key not in tensors or key not in expected:
-            where = "lacks" if key not in tensors else "has the unknown tensor"
-            raise CheckpointError(f"{path} does not fit model.json: it {where} '{key}'")
-        if tensors[key].shape != expected[key].shape:
-            raise CheckpointError(
-                f"{path} does not fit model.json: '{key}' is {tuple(tensors[key].shape)}, "
-                f"expected {tuple(expected[key].shape)}"
-            )
-    with torch.no_grad():
-        for key, value in expected.items():
-            value.copy_(tensors[key])
+        return repeat_channels(x_BCHW, self.description["channels"])

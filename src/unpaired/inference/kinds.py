@@ -1,0 +1,67 @@
+"""Pictures of every kind that a translator takes, as tensors, and tensors as pictures again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unpaired.data import PixelFormat, array_values, picture_values, tensor_of
+from unpaired.errors import DataError
+
+
+def floats_of_picture(image: Image.Image, pixels: PixelFormat) -> Tensor:
+    """A PIL image as (1, C, H, W) in [-1, 1]. Raises ``DataError`` if it does not fit the format."""
+    return pixels.to_floats(tensor_of(picture_values(image, pixels)))[None]
+
+
+def floats_of_array(images: np.ndarray, pixels: PixelFormat) -> Tensor:
+    """An array (H, W), (H, W, C) or (B, H, W, C) of file values as (B, C, H, W) in [-1, 1].
+
+    Raises:
+        DataError: Its shape or its type is another one.
+    """
+    fits = images.dtype == pixels.dtype or (pixels.dtype == "uint16" and images.dtype == np.uint8)
+    if not fits or images.ndim not in (2, 3, 4):
+        raise DataError(
+            f"an array must be {pixels.dtype} (H, W), (H, W, C) or (B, H, W, C), not {images.dtype} {images.shape}"
+        )
+    if images.ndim == 2:
+        images = images[:, :, None]
+    if images.ndim == 3:
+        images = images[None]
+    if 0 in images.shape or (pixels.plain and images.shape[3] != pixels.channels):
+        # What does not fit is refused where every tensor is looked at.
+        return torch.zeros(images.shape[0], images.shape[3], *images.shape[1:3])
+    values = [array_values(image, pixels) for image in images]
+    return pixels.to_floats(torch.stack([tensor_of(image) for image in values]))
+
+
+def floats_of_one(image: Any, pixels: PixelFormat) -> Tensor:
+    """One picture of any kind as (1, C, H, W) in [-1, 1]. Raises ``DataError`` if it is none."""
+    if isinstance(image, Image.Image):
+        return floats_of_picture(image, pixels)
+    if isinstance(image, np.ndarray) and image.ndim in (2, 3):
+        return floats_of_array(image, pixels)
+    if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3:
+        return image[None]
+    raise DataError(
+        f"a style reference is one image: a PIL image, a {pixels.dtype} array (H, W, C) or a float tensor (C, H, W)"
+    )
+
+
+def as_picture(image_CHW: Tensor, pixels: PixelFormat) -> Image.Image:
+    """A tensor in [-1, 1] as a PIL image of the format's type.
+
+    Raises:
+        DataError: PIL has no mode for so many channels of this type.
+    """
+    values = pixels.to_values(image_CHW)
+    if pixels.channels == 1:
+        return Image.fromarray(values[:, :, 0])
+    if pixels.dtype == "uint8" and pixels.channels in (3, 4):
+        return Image.fromarray(values)
+    raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")

@@ -1,0 +1,143 @@
+"""What stands in the folder of a trained model, and the device that it is to run on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unpaired.config import from_dict
+from unpaired.data import Formats, PixelFormat
+from unpaired.errors import BackendError, CheckpointError
+from unpaired.hub import Snapshot
+from unpaired.methods import Method
+
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from.
+
+    Attributes:
+        folder: Holds ``model.json`` and the weights.
+        weights: ``ema``, ``last`` or ``best``.
+        sha256: Of the file, 64 hex digits.
+        repo_id: ``owner/name`` where it came from the Hub.
+        revision: The commit on the Hub, 40 hex digits.
+    """
+
+    folder: Path
+    weights: str
+    sha256: str
+    repo_id: str | None = None
+    revision: str | None = None
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve ``"auto"`` and check that a named device exists.
+
+    Raises:
+        BackendError: It does not, or the name is unknown.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(f"device: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise BackendError(
+            f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
+        )
+    if chosen.type not in ("cpu", "cuda") and not (chosen.type == "mps" and torch.backends.mps.is_available()):
+        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda or cuda:N")
+    return chosen
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.exists():
+        missing = "no such folder" if not folder.exists() else "it has no weights/model.json and no model.json"
+        raise CheckpointError(f"{folder} is not a trained run: {missing}; give the --out folder of 'unpaired train'")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
+    if not isinstance(description, dict) or description.get("format") != 1:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise CheckpointError(f"{path} has format {found}, but this version of unpaired reads 1; install a newer one")
+    for key, kind in _ENTRIES.items():
+        if not isinstance(description.get(key), kind):
+            raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
+    return description
+
+
+def load_into(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy the served networks' weights, all of them and nothing else."""
+    expected = {
+        f"{name}.{key}": value
+        for name, net in method.served_networks().items()
+        for key, value in net.named_parameters()
+    }
+    for key in expected.keys() | tensors.keys():
+        if key not in tensors or key not in expected:
+            where = "lacks" if key not in tensors else "has the unknown tensor"
+            raise CheckpointError(f"{path} does not fit model.json: it {where} '{key}'")
+        if tensors[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path} does not fit model.json: '{key}' is {tuple(tensors[key].shape)}, "
+                f"expected {tuple(expected[key].shape)}"
+            )
+    with torch.no_grad():
+        for key, value in expected.items():
+            value.copy_(tensors[key])
+
+
+def formats_of(description: dict[str, Any], where: Path | str = "model.json") -> Formats:
+    """What source and target images are made of; 8-bit images where a description of older versions does not say.
+
+    Raises:
+        CheckpointError: Formats and networks do not fit each other.
+    """
+    if "source" not in description or "target" not in description:
+        plain = PixelFormat(description["channels"], background=tuple(description["background"]))
+        return plain, plain
+    source, target = (from_dict(PixelFormat, description[name], f"{where}: {name}") for name in ("source", "target"))
+    if max(source.channels, target.channels) != description["channels"]:
+        raise CheckpointError(
+            f"{where}: source and target have {source.channels} and {target.channels} channels, but the networks "
+            f"{description['channels']}; copy the weights folder of the run again"
+        )
+    return source, target
+
+
+def origin_of(folder: Path, weights: str, digest: str, snapshot: Snapshot | None) -> Origin:
+    """Where weights came from, as :class:`Origin` says it."""
+    if snapshot is None:
+        return Origin(folder, weights, digest)
+    return Origin(folder, weights, digest, snapshot.repo_id, snapshot.revision)
+
+
+def check_weights(folder: Path, weights: str) -> None:
+    """Raise ``CheckpointError`` with the reason where the weights that were asked for are not there."""
+    if (folder / f"{weights}.safetensors").exists():
+        return
+    if weights == "best":
+        raise CheckpointError(
+            f"{folder} holds no best weights: they are kept when held-out images are scored during training "
+            "(--score-every); use ema or last"
+        )
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds {pickles[0]} but no {weights}.safetensors: a pickle can run code, so none is loaded; "
+            "export the weights with unpaired"
+        )
