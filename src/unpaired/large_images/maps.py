@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,26 +13,18 @@ from unpaired.errors import DataError
 from unpaired.large_images.steps import row_bytes
 
 
-class StoredMap(Protocol):
-    """A map of (channels, height, width) float32 that is written and read by rows."""
-
-    def write(self, start: int, rows_1CHW: Tensor) -> None:
-        """Put rows at ``start`` and below."""
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Rows ``start`` to ``stop - 1``: (1, C, rows, W), a copy."""
-
-
 class MapInMemory:
-    """A map that is a tensor."""
+    """A map that is a tensor (C, H, W)."""
 
     def __init__(self, map_CHW: Tensor) -> None:
         self.map_CHW = map_CHW
 
     def write(self, start: int, rows_1CHW: Tensor) -> None:
+        """Put rows, (1, C, rows, W), at ``start`` and below."""
         self.map_CHW[:, start : start + rows_1CHW.shape[2]] = rows_1CHW[0]
 
     def read(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop - 1``: (1, C, rows, W), a copy."""
         return self.map_CHW[None, :, start:stop].clone()
 
 
@@ -50,7 +41,7 @@ class MapInFile:
         self._shape, self._device, self._folder = (channels, width), device, folder
         self._row_bytes = row_bytes(channels, width)
         try:
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - it lives as long as the map
         except OSError as error:
             raise self._failure(error) from error
 
@@ -86,8 +77,34 @@ class MapInFile:
         )
 
 
+class SplitMap:
+    """A map whose upper rows lie in memory and whose lower ones in a file."""
+
+    def __init__(self, top: MapInMemory, bottom: MapInFile) -> None:
+        self.top, self._bottom = top, bottom
+        self._rows = top.map_CHW.shape[1]
+
+    def write(self, start: int, rows_1CHW: Tensor) -> None:
+        above = max(0, min(self._rows - start, rows_1CHW.shape[2]))
+        if above:
+            self.top.write(start, rows_1CHW[:, :, :above])
+        if above < rows_1CHW.shape[2]:
+            self._bottom.write(start + above - self._rows, rows_1CHW[:, :, above:])
+
+    def read(self, start: int, stop: int) -> Tensor:
+        if stop <= self._rows:
+            return self.top.read(start, stop)
+        if start >= self._rows:
+            return self._bottom.read(start - self._rows, stop - self._rows)
+        return torch.cat([self.top.read(start, self._rows), self._bottom.read(0, stop - self._rows)], 2)
+
+
+StoredMap = MapInMemory | SplitMap
+"""A map of float32 that is written and read by rows."""
+
+
 class Shelf:
-    """The maps of a translation: in memory as far as it goes, then in files.
+    """The maps of a translation: in memory as far as it goes, the rest in files.
 
     Args:
         memory: Bytes that maps may take in memory.
@@ -101,19 +118,23 @@ class Shelf:
 
     def add(self, number: int, channels: int, size: tuple[int, int], instead_of: int | None = None) -> None:
         """Make room for a map, or let it take the place of another one of the same shape, row by row."""
-        bytes_needed = size[0] * row_bytes(channels, size[1])
         if instead_of is not None:
             self.maps[number] = self.maps[instead_of]
-        elif bytes_needed <= self._memory:
-            self._memory -= bytes_needed
-            self.maps[number] = MapInMemory(torch.empty(channels, *size, device=self._device))
+            return
+        height, width = size
+        rows = min(height, self._memory // row_bytes(channels, width))
+        self._memory -= rows * row_bytes(channels, width)
+        top = MapInMemory(torch.empty(channels, rows, width, device=self._device))
+        if rows == height:
+            self.maps[number] = top
         else:
-            self.maps[number] = MapInFile(channels, size[1], self._folder, self._device)
+            self.maps[number] = SplitMap(top, MapInFile(channels, width, self._folder, self._device))
 
     def keep(self, numbers: Iterable[int]) -> None:
         """Let go of all other maps."""
         before = {id(each): each for each in self.maps.values()}
         self.maps = {number: self.maps[number] for number in numbers}
+        left = {id(each) for each in self.maps.values()}
         for key, each in before.items():
-            if isinstance(each, MapInMemory) and key not in map(id, self.maps.values()):
-                self._memory += each.map_CHW.nbytes
+            if key not in left:
+                self._memory += (each.top if isinstance(each, SplitMap) else each).map_CHW.nbytes

@@ -32,7 +32,10 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def taken_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that this process has in memory (of a GPU: that its tensors take); 0.5 GiB where the system does not say."""
+    """Bytes that this process has in memory; of a GPU, those of its tensors.
+
+    Where the system does not say (not on Linux), 0.5 GiB.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)

@@ -145,6 +145,8 @@ def stripe_rows(program: Program, sizes: Sequence[Size], work: Pass, budget: int
     rows = 4 * max(halvings, default=4)
     while rows > 4 and working_set(program, sizes, work, rows) > budget:
         rows //= 2
-    while 2 * rows * widest <= largest and rows < image_height and working_set(program, sizes, work, 2 * rows) <= budget:
+    while (
+        2 * rows * widest <= largest and rows < image_height and working_set(program, sizes, work, 2 * rows) <= budget
+    ):
         rows *= 2
     return rows

@@ -18,8 +18,9 @@ from unpaired.large_images.program import Program
 from unpaired.large_images.steps import Enlargement, Norm, Pad, row_bytes
 
 _MEMORY_PRICE = 10.0
-_FILE_PRICE = 200.0
-"""Price of writing or reading one byte, in operations of a convolution: 100 GFLOP/s beside 10 GB/s and 0.5 GB/s."""
+_FILE_PRICE = 500.0
+"""Price of writing or reading one byte, in operations of a convolution: 100 GFLOP/s beside 10 GB/s and 0.2 GB/s, which
+is a slow disk, so that files stay small."""
 _PASSES_BACK = 6
 """How many norms behind the last stored cut is looked for; computing more than that again never pays."""
 
@@ -106,7 +107,8 @@ class _Planner:
         held = sum(self._bytes[n] for n in ready) + sum(self._bytes[n] for n in stored if n not in places)
         if held > self._memory + self._disk:
             return None
-        price = _MEMORY_PRICE if held <= self._memory else _FILE_PRICE
+        in_memory = min(1.0, self._memory / held) if held else 1.0
+        price = in_memory * _MEMORY_PRICE + (1 - in_memory) * _FILE_PRICE
         moved = sum(self._bytes[number] for number in (*work.sources, *stored))
         cost = sum(self._work[number] for number in work.computed) + price * moved
         stage = Stage(work, places, kept if norm is not None else frozenset())

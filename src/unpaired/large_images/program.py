@@ -203,9 +203,7 @@ class _Reader:
         down, right = _pair(padding)
         if down or right:
             number = self._add(Pad((number,), channels, "constant", right, right, down, down))
-        step = Convolution(
-            (number,), len(kernel), kernel, self._values(bias), _pair(stride), _pair(dilation), groups
-        )
+        step = Convolution((number,), len(kernel), kernel, self._values(bias), _pair(stride), _pair(dilation), groups)
         return self._add(step)
 
     def _transposed(

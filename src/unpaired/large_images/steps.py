@@ -125,9 +125,7 @@ class Pad(Step):
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
         return self.append(None, parts[0], first, start, stop, height)
 
-    def append(
-        self, before: Tensor | None, part: Tensor, first: int, start: int, stop: int, height: int
-    ) -> Tensor:
+    def append(self, before: Tensor | None, part: Tensor, first: int, start: int, stop: int, height: int) -> Tensor:
         """The rows ``before``, which are padded already, and the new ones below them, in one tensor."""
         kept = 0 if before is None else before.shape[2]
         width = part.shape[3]
