@@ -115,7 +115,7 @@ class _Planner:
         return Plan((*path.stages, stage), path.price + cost, max(path.stored_bytes, held))
 
     def _places(self, work: Pass, outgoing: frozenset[int]) -> dict[int, int]:
-        """New maps that can take the place of old ones: of the same shape, and made of them, so that rows are read first."""
+        """New maps that can take the place of old ones: of one shape, and made of them, so that rows are read first."""
         free, places = sorted(outgoing - {0}), dict[int, int]()
         for new in work.stored:
             for old in free:

@@ -140,9 +140,9 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
         assert ideal is not None, "with endless space there is a plan"
         if left > 0:
             raise DataError(
-                f"{folder} has {disk / 2**30:.1f} GiB to spare, but translating {height} x {width} pixels within "
-                f"{memory_bytes / 2**30:.1f} GiB of memory needs {ideal.stored_bytes / 2**30:.1f} GiB for maps in "
-                "scratch files; name another folder by the environment variable TMPDIR, or allow more memory (memory_gib)"
+                f"{folder} has {disk / 2**30:.1f} GiB to spare, but {height} x {width} pixels within "
+                f"{memory_bytes / 2**30:.1f} GiB of memory need {ideal.stored_bytes / 2**30:.1f} GiB for maps in scratch "
+                "files; name another folder by the environment variable TMPDIR, or allow more memory (memory_gib)"
             )
         plan = ideal
     largest = _LARGEST_STRIPE if device.type == "cpu" else _LARGEST_STRIPE_ELSEWHERE
@@ -151,8 +151,8 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
     if most > stripes:
         needed = (taken + 2 * most) / _SAFETY / 2**30
         raise ConfigError(
-            f"memory_gib: {memory_bytes / 2**30:.2f} GiB are too little for an image of {height} x {width} pixels even in "
-            f"stripes; it needs {math.ceil(100 * needed) / 100:.2f} GiB"
+            f"memory_gib: {memory_bytes / 2**30:.2f} GiB are too little for {height} x {width} pixels even in stripes; "
+            f"they need {math.ceil(100 * needed) / 100:.2f} GiB"
         )
     return _Fit(plan, rows, left - stripes)
 
