@@ -141,8 +141,8 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
         if left > 0:
             raise DataError(
                 f"{folder} has {disk / 2**30:.1f} GiB to spare, but {height} x {width} pixels within "
-                f"{memory_bytes / 2**30:.1f} GiB of memory need {ideal.stored_bytes / 2**30:.1f} GiB for maps in scratch "
-                "files; name another folder by the environment variable TMPDIR, or allow more memory (memory_gib)"
+                f"{memory_bytes / 2**30:.1f} GiB of memory need {ideal.stored_bytes / 2**30:.1f} GiB for maps in "
+                "scratch files; name another folder by the environment variable TMPDIR, or allow more memory (memory_gib)"
             )
         plan = ideal
     largest = _LARGEST_STRIPE if device.type == "cpu" else _LARGEST_STRIPE_ELSEWHERE
