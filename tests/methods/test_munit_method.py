@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from statistics import NormalDist
 from typing import Any
 
@@ -15,8 +16,8 @@ from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
 from unpaired.methods import ImageBatch, Wish, image_seeds
 from unpaired.methods.base import derive_seeds
-from unpaired.methods.munit import MUNIT, MUNITConfig, style_codes
-from unpaired.ops import location_draws
+from unpaired.methods.munit import MUNIT, MUNITConfig
+from unpaired.ops import location_draws, normal_draws
 
 
 def make(**changes: Any) -> MUNIT:
@@ -170,10 +171,10 @@ def test_a_step_moves_every_network() -> None:
 
 def test_styles_are_normal_quantiles_of_their_seed_alone() -> None:
     seeds = image_seeds(4, range(500))
-    found = style_codes(seeds, 8)
+    found = normal_draws(seeds, 8)
     torch.testing.assert_close(found, quantiles(seeds), rtol=1e-9, atol=1e-9)
-    assert torch.equal(style_codes(seeds[7:9], 8), found[7:9])
-    assert torch.equal(style_codes(seeds, 3), found[:, :3])
+    assert torch.equal(normal_draws(seeds[7:9], 8), found[7:9])
+    assert torch.equal(normal_draws(seeds, 3), found[:, :3])
     assert abs(found.mean()) < 0.05
     assert found.std() == pytest.approx(1.0, abs=0.05)
     assert torch.corrcoef(found.T).fill_diagonal_(0).abs().max() < 0.2
@@ -181,8 +182,8 @@ def test_styles_are_normal_quantiles_of_their_seed_alone() -> None:
 
 def test_the_most_extreme_draws_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     extremes = torch.tensor([[0.0, 1 - 2.0**-53, 0.5]], dtype=torch.float64)
-    monkeypatch.setattr("unpaired.methods.munit.location_draws", lambda seeds, channels: extremes)
-    found = style_codes(torch.zeros(1, dtype=torch.int64), 3)
+    monkeypatch.setattr(sys.modules["unpaired.ops.location_draws"], "location_draws", lambda seeds, positions: extremes)
+    found = normal_draws(torch.zeros(1, dtype=torch.int64), 3)
     assert found.isfinite().all()
     assert found[0, 0] < -8 < 8 < found[0, 1]
     assert abs(found[0, 2]) < 1e-12
@@ -208,7 +209,7 @@ def test_a_style_seed_gives_the_same_picture_whatever_the_batch(reverse: bool) -
 
 def test_directions_use_their_own_networks() -> None:
     method, x = make(), batch(2).source
-    style = style_codes(seeds(9, 9), 8).float()
+    style = normal_draws(seeds(9, 9), 8).float()
     there = method.decoder_b(method.content_encoder_a(x), style)
     back = method.decoder_a(method.content_encoder_b(x), style)
     assert torch.equal(method.translate(x, Wish(style_seeds=seeds(9, 9))), there)

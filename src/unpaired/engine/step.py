@@ -18,12 +18,15 @@ def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, tor
     optimizers: dict[str, torch.optim.Optimizer] = {
         phase.name: torch.optim.Adam(
             [p for network in phase.networks for p in getattr(method, network).parameters()],
-            lr=optimiser.learning_rate,
+            lr=optimiser.learning_rate * phase.learning_rate_factor,
             betas=betas,
             weight_decay=optimiser.weight_decay,
         )
         for phase in method.phases
     }
+    for phase in method.phases:
+        for group in optimizers[phase.name].param_groups:
+            group["learning_rate_factor"] = phase.learning_rate_factor
     settle_optimizers(optimizers)
     return optimizers
 
@@ -50,13 +53,14 @@ def settle_optimizers(optimizers: dict[str, torch.optim.Optimizer], *, recorded:
 
 
 def set_learning_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate of the next step; nothing waits for the device."""
+    """Set the learning rate of the next step, times each phase's factor; nothing waits for the device."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
+            own = rate * group.get("learning_rate_factor", 1.0)  # checkpoints of older versions have no factor
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(own)
             else:
-                group["lr"] = rate
+                group["lr"] = own
 
 
 def training_step(

@@ -6,12 +6,14 @@ from unpaired.methods.cyclegan import CycleGAN
 from unpaired.methods.cyclegan_qs_attn import CycleGANQSAttn
 from unpaired.methods.dclgan import DCLGAN
 from unpaired.methods.dclgan_qs_attn import DCLGANQSAttn
+from unpaired.methods.enco import EnCo
 from unpaired.methods.fsesim import FSeSim, LSeSim
 from unpaired.methods.hneg_src import HnegSRC
 from unpaired.methods.monce import MoNCE
 from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn
 from unpaired.methods.munit import MUNIT
 from unpaired.methods.qs_attn import QSAttn
+from unpaired.methods.santa import SANTA
 
 METHODS: dict[str, type[Method]] = {
     "qs_attn": QSAttn,
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
     "lsesim": LSeSim,
     "monce": MoNCE,
     "hneg_src": HnegSRC,
+    "enco": EnCo,
+    "santa": SANTA,
 }
 
 __all__ = ["METHODS", "PLAIN", "ImageBatch", "Method", "OptimiserConfig", "Phase", "Wish", "image_seeds"]

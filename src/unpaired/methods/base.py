@@ -107,12 +107,14 @@ class Phase:
         networks: Names of the method's attributes that it updates; all others are frozen while it runs.
         loss: Maps the outputs of ``forward_train`` to named loss terms, each already weighted, mean over the images.
         interval: Run the phase at every ``interval``-th step.
+        learning_rate_factor: Multiplies the learning rate of the settings, for papers that have two.
     """
 
     name: str
     networks: tuple[str, ...]
     loss: Callable[[Any], dict[str, Tensor]]
     interval: int = 1
+    learning_rate_factor: float = 1.0
 
 
 class Method(nn.Module, ABC):

@@ -15,7 +15,7 @@ from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
 from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
 from unpaired.methods.two_way import mean_distance
 from unpaired.networks.munit import ContentEncoder, Decoder, MultiScaleDiscriminator, StyleEncoder
-from unpaired.ops import location_draws
+from unpaired.ops import normal_draws
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class MUNIT(Method):
         else:
             seeds = torch.zeros(1, dtype=torch.int64) if wish.style_seeds is None else wish.style_seeds
             # On the CPU, whose quantiles are the same to the bit wherever the networks run.
-            style = style_codes(seeds.cpu(), self.config.style_channels).to(x_BCHW)
+            style = normal_draws(seeds.cpu(), self.config.style_channels).to(x_BCHW)
         return decoder(encoder(x_BCHW), style.expand(len(x_BCHW), -1))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
@@ -192,7 +192,7 @@ class MUNIT(Method):
     def forward_train(self, batch: ImageBatch) -> MUNITOutputs:
         images, (a, b) = len(batch.source), (batch.source, batch.target)
         drawn_a, drawn_b = (
-            style_codes(derive_seeds(batch.seeds, number), self.config.style_channels).to(a, non_blocking=True)
+            normal_draws(derive_seeds(batch.seeds, number), self.config.style_channels).to(a, non_blocking=True)
             for number in range(2)
         )
         content_a, content_b = self.content_encoder_a(a), self.content_encoder_b(b)
@@ -237,17 +237,3 @@ class MUNIT(Method):
             if way.cycled is not None:
                 terms[f"cycle_{name}"] = config.cycle_weight * mean_distance(way.cycled, way.source)
         return terms
-
-
-def style_codes(seeds: Tensor, channels: int) -> Tensor:
-    """Styles from N(0, I), each a function of its seed alone.
-
-    Args:
-        seeds: (B,) int64.
-        channels: Dimension of a style.
-
-    Returns:
-        (B, channels) float64 on the device of ``seeds``, finite: the normal quantiles of hashed uniform numbers.
-    """
-    # A draw of 0, one in 2**53, has no finite quantile; one of 1 does not exist.
-    return torch.special.ndtri(location_draws(seeds, channels).clamp(min=2.0**-54))

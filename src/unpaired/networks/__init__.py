@@ -3,13 +3,16 @@
 from unpaired.networks.conditional import ConditionalGenerator, MultiTaskDiscriminator
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.generators import DEFAULT_TAPS, ResnetGenerator
-from unpaired.networks.projector import Projector
+from unpaired.networks.path import PathGenerator
+from unpaired.networks.projector import PredictingProjector, Projector
 
 __all__ = [
     "DEFAULT_TAPS",
     "ConditionalGenerator",
     "MultiTaskDiscriminator",
     "PatchDiscriminator",
+    "PathGenerator",
+    "PredictingProjector",
     "Projector",
     "ResnetGenerator",
 ]

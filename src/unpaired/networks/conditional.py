@@ -1,15 +1,15 @@
-"""One generator and one discriminator for several domains: only what must differ between domains does.
+"""Generators whose later half is conditioned, and a discriminator for several domains.
 
-The generator is told its target domain by a learned scale and shift per channel and domain after each instance norm of
-its later half (conditional instance normalisation: Dumoulin, Shlens and Kudlur, "A Learned Representation For Artistic
-Style", ICLR 2017). Maps of the code beside the features, the other usual way (StarGAN, Choi et al., CVPR 2018), would
-say nothing here: a constant map adds a constant to each channel, and the instance norm after the convolution, which has
-no shift of its own, takes it away again.
+The generator of several domains is told its target by a learned scale and shift per channel and domain after each
+instance norm of its later half (conditional instance normalisation: Dumoulin, Shlens and Kudlur, "A Learned
+Representation For Artistic Style", ICLR 2017). Maps of the code beside the features, the other usual way (StarGAN, Choi
+et al., CVPR 2018), would say nothing here: a constant map adds a constant to each channel, and the instance norm after
+the convolution, which has no shift of its own, takes it away again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.networks.discriminators import PatchDiscriminator
-from unpaired.networks.generators import DEFAULT_TAPS, ResidualBlock, ResnetGenerator
+from unpaired.networks.generators import DEFAULT_TAPS, ResidualBlock, ResnetGenerator, Stage, run_stages
 from unpaired.networks.layers import instance_norm
 
 
@@ -41,31 +41,33 @@ class DomainNorm(nn.Module):
         return torch.addcmul(shift, normed, scale)
 
 
-class DomainBlock(nn.Module):
-    """A residual block, with its own convolutions and the norms of :class:`DomainNorm`."""
+class ConditionedBlock(nn.Module):
+    """A residual block, with its own convolutions and norms that look at a condition."""
 
-    def __init__(self, block: ResidualBlock, domains: int) -> None:
+    def __init__(self, block: ResidualBlock, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv1, self.conv2 = block.conv1, block.conv2
-        self.norm1, self.norm2 = (DomainNorm(conv.out_channels, domains) for conv in (self.conv1, self.conv2))
+        self.norm1, self.norm2 = (norm(conv.out_channels) for conv in (self.conv1, self.conv2))
 
-    def forward(self, x_BCHW: Tensor, domains_B: Tensor) -> Tensor:
-        hidden = F.relu(self.norm1(self.conv1(x_BCHW), domains_B), inplace=True)
-        return x_BCHW + self.norm2(self.conv2(hidden), domains_B)
+    def forward(self, x_BCHW: Tensor, condition: Tensor, of: Tensor | None = None) -> Tensor:
+        """Features and a condition for each; with ``of``, (K,) int64, K conditions of the features numbered there."""
+        hidden = self.conv1(x_BCHW)  # which no condition changes
+        if of is not None:
+            x_BCHW, hidden = x_BCHW[of], hidden[of]
+        hidden = F.relu(self.norm1(hidden, condition), inplace=True)
+        return x_BCHW + self.norm2(self.conv2(hidden), condition)
 
 
-class ConditionalGenerator(nn.Module):
-    """G(x, domain): the family's ResNet generator whose later half knows which domain to write.
+class ConditionedGenerator(nn.Module):
+    """The family's ResNet generator whose later half has norms that look at a condition, one per image.
 
-    Up to the last of ``taps`` nothing depends on the domain, so that one encoding of an image serves all translations
-    of it, and what is contrasted does not depend on where an image is going. At the start, before any scale and shift
-    has been learned, it is :class:`ResnetGenerator`. At the defaults and with three domains it has 11,391,619
-    parameters: those of that generator and 3 x 2 x (8 x 256 for the norms of four blocks + 128 + 64 for the doublings).
+    Up to the last of ``taps`` nothing depends on the condition, so that one encoding of an image serves all its
+    translations, and what is contrasted does not depend on where an image is going.
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
-        domains: How many domains there are, at least 2.
+        norm: Makes a norm for so many channels: (B, C, H, W) and the condition -> (B, C, H, W).
         taps: Places of the encoder whose features are asked for; the first residual block is shared in any case.
         options: Further ones of :class:`ResnetGenerator`.
 
@@ -78,7 +80,7 @@ class ConditionalGenerator(nn.Module):
         in_channels: int = 3,
         out_channels: int = 3,
         *,
-        domains: int,
+        norm: Callable[[int], nn.Module],
         taps: Sequence[str] = DEFAULT_TAPS,
         **options: Any,
     ) -> None:
@@ -89,12 +91,60 @@ class ConditionalGenerator(nn.Module):
         last = max(places.index("block1"), places.index(taps[-1]))
         self.last_tap = places[last]
         self.tap_channels = {tap: self.resnet.tap_channels[tap] for tap in places[: last + 1]}
-        shared = last - places.index("block1") + 1
-        later = [block for block in self.resnet.blocks[shared:] if isinstance(block, ResidualBlock)]
-        self.resnet.blocks = self.resnet.blocks[:shared]
-        self.blocks = nn.ModuleList(DomainBlock(block, domains) for block in later)
+        self.shared_blocks = last - places.index("block1") + 1
+        later = [block for block in self.resnet.blocks[self.shared_blocks :] if isinstance(block, ResidualBlock)]
+        self.resnet.blocks = self.resnet.blocks[: self.shared_blocks]
+        self.blocks = nn.ModuleList(ConditionedBlock(block, norm) for block in later)
         width = self.resnet.head.in_channels
-        self.norm1, self.norm2 = DomainNorm(2 * width, domains), DomainNorm(width, domains)
+        self.norm1, self.norm2 = norm(2 * width), norm(width)
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """The features at ``taps``, in order, which no condition changes. Raises ``KeyError`` for taps behind."""
+        return self.resnet.encode(x_BCHW, taps)
+
+    def decode(self, hidden_BCHW: Tensor, condition: Tensor) -> Tensor:
+        """The features at the last tap, ``tap_channels`` of them, and a condition for each -> the images."""
+        return run_stages(self._decoder_stages(condition), hidden_BCHW, ())[0]
+
+    def _decoder_stages(self, condition: Tensor, of: Tensor | None = None) -> list[Stage]:
+        """What the conditioned half does, in order, with the names of :class:`ResnetGenerator`.
+
+        With ``of``, (K,) int64, there are K conditions; the features numbered there belong to each.
+        """
+        resnet, first = self.resnet, self.shared_blocks + 1
+        if of is not None and not self.blocks:
+            raise ValueError("no residual block is conditioned: give features and conditions in equal number")
+
+        def stage(number: int, block: nn.Module) -> Stage:
+            return f"block{number}", lambda x: block(x, condition, of if number == first else None)
+
+        return [
+            *(stage(number, block) for number, block in enumerate(self.blocks, start=first)),
+            ("up1", lambda x: resnet.up1(resnet.enlarge(x))),
+            ("doubled1", lambda x: F.relu(self.norm1(x, condition), inplace=True)),
+            ("up2", lambda x: resnet.up2(resnet.enlarge(x))),
+            ("doubled2", lambda x: F.relu(self.norm2(x, condition), inplace=True)),
+            ("head", lambda x: resnet.head(F.pad(x, (3, 3, 3, 3), mode="reflect"))),
+            ("image", torch.tanh),
+        ]
+
+
+class ConditionalGenerator(ConditionedGenerator):
+    """G(x, domain): the later half knows which domain to write.
+
+    At the start, before any scale and shift has been learned, it is :class:`ResnetGenerator`. At the defaults and with
+    three domains it has 11,391,619 parameters: those of that generator and 3 x 2 x (8 x 256 for the norms of four
+    blocks + 128 + 64 for the doublings).
+
+    Args:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output image.
+        domains: How many domains there are, at least 2.
+        options: Further ones of :class:`ConditionedGenerator` and :class:`ResnetGenerator`.
+    """
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 3, *, domains: int, **options: Any) -> None:
+        super().__init__(in_channels, out_channels, norm=lambda channels: DomainNorm(channels, domains), **options)
 
     def forward(self, x_BCHW: Tensor, domains_B: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1], and (B,) int64, the domain wanted for each.
@@ -110,20 +160,6 @@ class ConditionalGenerator(nn.Module):
         """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
         features = self.encode(x_BCHW, [*taps, self.last_tap])
         return self.decode(features[-1], domains_B), features[: len(taps)]
-
-    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """The features at ``taps``, in their order, which no domain changes. Raises ``KeyError`` for taps behind."""
-        return self.resnet.encode(x_BCHW, taps)
-
-    def decode(self, hidden_BCHW: Tensor, domains_B: Tensor) -> Tensor:
-        """The features at the last tap, ``tap_channels`` of them -> the image in the domain wanted for each."""
-        hidden = hidden_BCHW
-        for block in self.blocks:
-            hidden = block(hidden, domains_B)
-        enlarge = self.resnet.enlarge
-        hidden = F.relu(self.norm1(self.resnet.up1(enlarge(hidden)), domains_B), inplace=True)
-        hidden = F.relu(self.norm2(self.resnet.up2(enlarge(hidden)), domains_B), inplace=True)
-        return torch.tanh(self.resnet.head(F.pad(hidden, (3, 3, 3, 3), mode="reflect")))
 
 
 class MultiTaskDiscriminator(nn.Module):

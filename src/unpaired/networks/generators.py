@@ -19,6 +19,9 @@ from unpaired.networks.layers import (
     instance_norm,
 )
 
+Stage = tuple[str, Callable[[Tensor], Tensor]]
+"""A named part of a network; the name is that of its output."""
+
 DEFAULT_TAPS = ("padded_input", "down1", "down2", "block1", "block5")
 """Where the paper taps the encoder (method.md, section 1): modules 0, 4, 8, 12 and 16 of the published list."""
 
@@ -39,9 +42,11 @@ class ResidualBlock(nn.Module):
 class ResnetGenerator(nn.Module):
     """G of the paper (Appendix D.1): 7 x 7 stem, two anti-aliased halvings, residual blocks, two doublings, Tanh.
 
-    At the defaults it has 11,378,179 parameters. Its taps are named places whose features the contrastive loss reads:
-    ``padded_input`` (the input with 3 reflected pixels on each side), ``down1`` and ``down2`` (outputs of the two
-    down-sampling convolutions, before their norm) and ``block1`` ... ``blockN``.
+    At the defaults it has 11,378,179 parameters. Its taps are named places whose features a loss can read:
+    ``padded_input`` (the input with 3 reflected pixels on each side), ``stem``, ``down1`` and ``down2`` (outputs of the
+    two down-sampling convolutions, before their norm), ``halved1`` and ``halved2`` (the same halved) and ``block1`` ...
+    ``blockN``. Those of the decoder are ``up1``, ``up2`` and ``head`` (outputs of its convolutions, before what follows
+    them), ``doubled1`` and ``doubled2`` (after norm and ReLU).
 
     Args:
         in_channels: Channels of the input image.
@@ -85,8 +90,11 @@ class ResnetGenerator(nn.Module):
         self.head = nn.Conv2d(width, out_channels, 7)
         self.tap_channels: dict[str, int] = {
             "padded_input": in_channels,
+            "stem": width,
             "down1": 2 * width,
+            "halved1": 2 * width,
             "down2": 4 * width,
+            "halved2": 4 * width,
             **{f"block{i + 1}": 4 * width for i in range(blocks)},
         }
         initialise(self, initialisation)
@@ -105,44 +113,50 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
-        return self._decode(self._run(self._encoder_stages(), x_BCHW, ())[0])
+        return self.translate_and_encode(x_BCHW, ())[0]
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
-        hidden, features = self._run(self._encoder_stages(), x_BCHW, taps)
-        return self._decode(hidden), features
+        """One full pass that also returns the features at ``taps``, in their order, at no extra cost.
+
+        The taps may be places of the encoder and of the decoder.
+        """
+        return run_stages([*self._encoder_stages(), *self._decoder_stages()], x_BCHW, taps)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """E of the paper: the features at ``taps``, in their order; nothing behind the last tap is computed."""
         stages = self._encoder_stages()
         last = max((number for number, (name, _) in enumerate(stages) if name in taps), default=0)
-        return self._run(stages[: last + 1], x_BCHW, taps)[1]
+        return run_stages(stages[: last + 1], x_BCHW, taps)[1]
 
-    def _encoder_stages(self) -> list[tuple[str | None, Callable[[Tensor], Tensor]]]:
+    def _encoder_stages(self) -> list[Stage]:
         """What the encoder does, in order, with the names of the outputs that can be tapped."""
         return [
             ("padded_input", lambda x: F.pad(x, (3, 3, 3, 3), mode="reflect")),
-            (None, lambda x: F.relu(instance_norm(self.stem(x)), inplace=True)),
+            ("stem", lambda x: F.relu(instance_norm(self.stem(x)), inplace=True)),
             ("down1", self.down1),
-            (None, lambda x: self.blur1(F.relu(instance_norm(x), inplace=True))),
+            ("halved1", lambda x: self.blur1(F.relu(instance_norm(x), inplace=True))),
             ("down2", self.down2),
-            (None, lambda x: self.blur2(F.relu(instance_norm(x), inplace=True))),
+            ("halved2", lambda x: self.blur2(F.relu(instance_norm(x), inplace=True))),
             *((f"block{number}", block) for number, block in enumerate(self.blocks, start=1)),
         ]
 
-    @staticmethod
-    def _run(
-        stages: Sequence[tuple[str | None, Callable[[Tensor], Tensor]]], hidden: Tensor, taps: Sequence[str]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run ``stages``; the last output, and those named in ``taps``, in that order. Raises KeyError on a typo."""
-        features = {}
-        for name, stage in stages:
-            hidden = stage(hidden)
-            if name in taps:
-                features[name] = hidden
-        return hidden, [features[tap] for tap in taps]
+    def _decoder_stages(self) -> list[Stage]:
+        """The same of the decoder."""
+        return [
+            ("up1", lambda x: self.up1(self.enlarge(x))),
+            ("doubled1", lambda x: F.relu(instance_norm(x), inplace=True)),
+            ("up2", lambda x: self.up2(self.enlarge(x))),
+            ("doubled2", lambda x: F.relu(instance_norm(x), inplace=True)),
+            ("head", lambda x: self.head(F.pad(x, (3, 3, 3, 3), mode="reflect"))),
+            ("image", torch.tanh),
+        ]
 
-    def _decode(self, hidden: Tensor) -> Tensor:
-        hidden = F.relu(instance_norm(self.up1(self.enlarge(hidden))), inplace=True)
-        hidden = F.relu(instance_norm(self.up2(self.enlarge(hidden))), inplace=True)
-        return torch.tanh(self.head(F.pad(hidden, (3, 3, 3, 3), mode="reflect")))
+
+def run_stages(stages: Sequence[Stage], hidden: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Run ``stages``; the last output, and those named in ``taps``, in that order. Raises ``KeyError`` on a typo."""
+    features = {}
+    for name, stage in stages:
+        hidden = stage(hidden)
+        if name in taps:
+            features[name] = hidden
+    return hidden, [features[tap] for tap in taps]

@@ -1,9 +1,10 @@
-"""The projector of the contrastive loss: one small perceptron per tapped layer."""
+"""Projectors of losses that compare features: small perceptrons, one per tapped layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,3 +35,66 @@ class Projector(nn.Module):
         """Project features of one tap: (B, N, C) -> (B, N, width), each of unit length, float32 at least."""
         projected = self.taps[tap](features_BNC)
         return F.normalize(projected.float() if projected.itemsize < 4 else projected, dim=-1)
+
+
+class PredictingProjector(nn.Module):
+    """The projection and the prediction of EnCo, per tap: C -> D -> D, then D -> D / 2 -> D.
+
+    Between the layers each channel is normalised over the locations of its image: the published batch norm at the
+    published batch of one image, and for larger batches the same for every image of them. 510,976 parameters for EnCo's
+    three taps.
+
+    Args:
+        tap_channels: Channels at each tap, by name.
+        width: D, dimension of the projected features (256 in the paper), even.
+    """
+
+    def __init__(self, tap_channels: Mapping[str, int], width: int = 256) -> None:
+        super().__init__()
+        self.projections = nn.ModuleDict(
+            {
+                tap: nn.Sequential(
+                    nn.Linear(channels, width, bias=False),
+                    LocationNorm(width),
+                    nn.ReLU(),
+                    nn.Linear(width, width, bias=False),
+                    LocationNorm(width, affine=False),
+                )
+                for tap, channels in tap_channels.items()
+            }
+        )
+        self.predictions = nn.ModuleDict(
+            {
+                tap: nn.Sequential(
+                    nn.Linear(width, width // 2, bias=False),
+                    LocationNorm(width // 2),
+                    nn.ReLU(),
+                    nn.Linear(width // 2, width),
+                )
+                for tap in tap_channels
+            }
+        )
+        initialise(self)
+
+    def forward(self, tap: str, features_BNC: Tensor, *, predict: bool) -> Tensor:
+        """Project features of one tap, and predict from the projection if asked to: (B, N, C) -> (B, N, D)."""
+        projected = self.projections[tap](features_BNC)
+        return self.predictions[tap](projected) if predict else projected
+
+
+class LocationNorm(nn.Module):
+    """Zero mean and unit variance of each channel over the N locations of an image: (B, N, C) -> the same.
+
+    Args:
+        channels: C.
+        affine: Learn a scale and a shift per channel; 1 and 0 at the start.
+    """
+
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        super().__init__()
+        self.scale_C = nn.Parameter(torch.ones(channels)) if affine else None
+        self.shift_C = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        channels_first = x_BNC.transpose(1, 2)
+        return F.group_norm(channels_first, x_BNC.shape[2], self.scale_C, self.shift_C).transpose(1, 2)

@@ -1,12 +1,13 @@
 """Query-selected attention (QS-Attn): significant positions of a feature map, and features routed by attention."""
 
-from unpaired.ops.location_draws import location_draws, splitmix64
+from unpaired.ops.location_draws import location_draws, normal_draws, splitmix64
 from unpaired.ops.query_selection import SelectedFeatures, backend_report, query_selected_attention, significance_map
 
 __all__ = [
     "SelectedFeatures",
     "backend_report",
     "location_draws",
+    "normal_draws",
     "query_selected_attention",
     "significance_map",
     "splitmix64",

@@ -79,3 +79,17 @@ def as_draws(keys: Tensor, dtype: torch.dtype) -> Tensor:
     """
     bits = _BITS if dtype == torch.float64 else 24
     return (keys >> (_BITS - bits)).to(dtype) * 2.0**-bits
+
+
+def normal_draws(random_seeds: Tensor, positions: int) -> Tensor:
+    """Draw one number from N(0, 1) per image and position: the normal quantiles of :func:`location_draws`.
+
+    Args:
+        random_seeds: (B,) int64, one seed per image.
+        positions: How many positions, n >= 1.
+
+    Returns:
+        (B, n) float64, finite.
+    """
+    # A draw of 0, one in 2**53, has no finite quantile; one of 1 does not exist.
+    return torch.special.ndtri(location_draws(random_seeds, positions).clamp(min=2.0**-54))

@@ -53,6 +53,24 @@ def hneg_src(folder: Path, seed: int = 0) -> RunConfig:
     return _defaults("hneg_src", folder, seed)
 
 
+def enco(folder: Path, seed: int = 0) -> RunConfig:
+    """EnCo: the decoder agrees with the encoder of its own pass, at patches that the discriminator doubts.
+
+    The settings are those of its script. No published score could be checked here. 200 epochs without a second
+    encoding; about a third of the hours of CUT in ``table1``.
+    """
+    return _defaults("enco", folder, seed)
+
+
+def santa(folder: Path, seed: int = 0) -> RunConfig:
+    """SANTA: a decoder for every place on the path between two domains, and a short path.
+
+    The settings are the defaults of its code. No published score could be checked here. 400 epochs; about the hours of
+    CUT in ``table1``.
+    """
+    return _defaults("santa", folder, seed)
+
+
 def dclgan(folder: Path, seed: int = 0) -> RunConfig:
     """DCLGAN: two directions, two projectors, dual contrast.
 

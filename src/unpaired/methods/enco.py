@@ -1,0 +1,229 @@
+"""EnCo: the decoder's features agree with the encoder's of the same stage, at patches that the discriminator doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unpaired.errors import ConfigError
+from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
+from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
+from unpaired.networks import PatchDiscriminator, PredictingProjector, ResnetGenerator
+from unpaired.ops import location_draws
+
+_DECODER_PLACES = {"stem": "doubled2", "halved1": "doubled1"}
+
+
+@dataclass(frozen=True)
+class EnCoConfig:
+    """Settings of EnCo; the defaults are those of its published training script."""
+
+    base_channels: int = 64
+    """Width of the generator's stem."""
+    discriminator_channels: int | None = None
+    """Width of the discriminator's first convolution; unset means base_channels."""
+    blocks: int = 9
+    """Residual blocks of the generator."""
+    discriminator_layers: int = 3
+    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN, 2 the 34 x 34 one, for crops of 64 to 128 pixels."""
+    taps: tuple[str, ...] = ("stem", "halved1", "block2")
+    """Stages of the encoder that the decoder is held to: stem, halved1 or a block of the first half; block k is
+    compared with block (blocks - k)."""
+    num_queries: int = 256
+    """N: patches per tap and image (all locations where a map has fewer)."""
+    sampling: Literal["discriminator", "random"] = "discriminator"
+    """What chooses the patches: discriminator takes those that it takes least for real (DAG), random chance alone."""
+    oversampling: int = 4
+    """Of so many times N random locations, the least convincing ones are taken."""
+    random_share: float = 0.5
+    """Share of the N patches that stay random."""
+    projector_width: int = 256
+    """Dimension of the projected features, even."""
+    adversarial_weight: float = 1.0
+    """Weight of the generator's adversarial term."""
+    content_weight: float = 2.0
+    """Weight of the agreement of encoder and decoder; with the identity term half of it counts, as published."""
+    identity_weight: float = 10.0
+    """Weight of the L1 distance between I_y and G(I_y), of which half counts; 0 leaves the identity pass out."""
+    discriminator_learning_rate_factor: float = 4.0
+    """The discriminator learns so many times as fast as the generator: 2e-4 against 5e-5."""
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=5e-5, epochs=200))
+    """Adam and its schedule."""
+
+    def __post_init__(self) -> None:
+        for name in ("base_channels", "blocks", "discriminator_layers", "num_queries", "oversampling"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.discriminator_channels is not None and self.discriminator_channels < 1:
+            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        if self.projector_width < 2 or self.projector_width % 2:
+            raise ConfigError(f"projector_width must be even and positive, not {self.projector_width}")
+        if not 0 <= self.random_share <= 1:
+            raise ConfigError(f"random_share must lie in [0, 1], not {self.random_share}")
+        for name in ("adversarial_weight", "content_weight", "identity_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+        if not 0 < self.discriminator_learning_rate_factor < float("inf"):
+            raise ConfigError(
+                f"discriminator_learning_rate_factor must be above 0 and finite, "
+                f"not {self.discriminator_learning_rate_factor}"
+            )
+        self.decoder_taps()
+
+    def decoder_taps(self) -> tuple[str, ...]:
+        """The decoder's stage for each of ``taps``. Raises ``ConfigError`` for one that has none."""
+        return tuple(self._decoder_tap(tap) for tap in self.taps)
+
+    def _decoder_tap(self, tap: str) -> str:
+        if tap in _DECODER_PLACES:
+            return _DECODER_PLACES[tap]
+        number = int(tap.removeprefix("block")) if tap.removeprefix("block").isdecimal() else 0
+        if not 1 <= number < self.blocks - number:
+            first_half = ", ".join(f"block{k}" for k in range(1, (self.blocks + 1) // 2))
+            raise ConfigError(
+                f"taps: '{tap}' has no counterpart in the decoder; with blocks = {self.blocks} these have: "
+                f"{', '.join(_DECODER_PLACES)}{', ' if first_half else ''}{first_half}"
+            )
+        return f"block{self.blocks - number}"
+
+
+@dataclass(frozen=True)
+class EnCoOutputs:
+    """What one training step computes, once.
+
+    Attributes:
+        target: I_y, (B, C, H, W).
+        translated: G(I_x), (B, C, H, W).
+        identical: G(I_y), (B, C, H, W), or None without the identity pass.
+        encoder_features: Per tap, of the pass of I_x, (B, C_t, H_t, W_t).
+        decoder_features: Per tap, of the same pass, the same shapes.
+        seeds: (B,) int64.
+    """
+
+    target: Tensor
+    translated: Tensor
+    identical: Tensor | None
+    encoder_features: list[Tensor]
+    decoder_features: list[Tensor]
+    seeds: Tensor
+
+
+class EnCo(Method):
+    """EnCo (Cai et al., 2024): no second pass through the encoder and no negatives.
+
+    Deviations, named: the batch norm of projection and prediction takes each image by itself, which is the published
+    one at the published batch of 1; draws are functions of (seed, image); the schedule falls per image. The warm-up of
+    the learning rate that its script has for Cityscapes is left out.
+
+    Args:
+        config: The settings.
+        channels: Channels of the images of both domains.
+    """
+
+    Config: ClassVar[type[EnCoConfig]] = EnCoConfig
+    compiled = ("generator.translate_and_encode", "discriminator.forward")
+    title = "EnCo"
+    citation = (
+        "Cai, Zhu, Miao, Fu, Yao: Rethinking the Paradigm of Content Constraints in Unpaired Image-to-Image "
+        "Translation. AAAI 2024."
+    )
+
+    def __init__(self, config: EnCoConfig, channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
+        self.generator.check_taps(config.taps)
+        self.discriminator = PatchDiscriminator(
+            channels,
+            base_channels=config.discriminator_channels or config.base_channels,
+            layers=config.discriminator_layers,
+        )
+        self.projector = PredictingProjector(
+            {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
+        )
+        self.smallest_image = self.discriminator.smallest_image
+        faster = config.discriminator_learning_rate_factor
+        self.phases = (
+            Phase("discriminator", ("discriminator",), self.discriminator_loss, learning_rate_factor=faster),
+            Phase("generator", ("generator", "projector"), self.generator_loss),
+        )
+
+    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+        return self.generator(x_BCHW)
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        return self.generator.encode(x_BCHW, taps)
+
+    def forward_train(self, batch: ImageBatch) -> EnCoOutputs:
+        config, images = self.config, len(batch.source)
+        with_identity = config.identity_weight > 0
+        inputs = torch.cat([batch.source, batch.target]) if with_identity else batch.source
+        made, features = self.generator.translate_and_encode(inputs, (*config.taps, *config.decoder_taps()))
+        of_source = [each[:images] for each in features]
+        return EnCoOutputs(
+            target=batch.target,
+            translated=made[:images],
+            identical=made[images:] if with_identity else None,
+            encoder_features=of_source[: len(config.taps)],
+            decoder_features=of_source[len(config.taps) :],
+            seeds=batch.seeds,
+        )
+
+    def discriminator_loss(self, outputs: EnCoOutputs) -> dict[str, Tensor]:
+        """LSGAN loss of D on I_y and G(I_x), without gradient to G."""
+        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
+        real, fake = scores.split(len(outputs.target))
+        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+
+    def generator_loss(self, outputs: EnCoOutputs) -> dict[str, Tensor]:
+        """Adversarial term, agreement of encoder and decoder, L1 identity."""
+        config = self.config
+        scores = self.discriminator(outputs.translated)
+        share = 1.0 if outputs.identical is None else 0.5
+        terms = {
+            "adversarial": config.adversarial_weight * lsgan_generator_loss(scores),
+            "content": share * config.content_weight * self.content_loss(outputs, scores.detach()).mean(),
+        }
+        if outputs.identical is not None:
+            distance = (outputs.identical - outputs.target).abs().mean()
+            terms["identity"] = share * config.identity_weight * distance
+        return terms
+
+    def content_loss(self, outputs: EnCoOutputs, scores_B1hw: Tensor) -> Tensor:
+        """2 - 2 cos of the prediction from the decoder and the encoder's projection, mean over N and taps: (B,)."""
+        losses = []
+        for number, tap in enumerate(self.config.taps):
+            decoded, encoded = outputs.decoder_features[number], outputs.encoder_features[number].detach()
+            chosen_BN = self.locations(scores_B1hw, decoded.shape[2:], derive_seeds(outputs.seeds, number))
+            predicted = self.projector(tap, _gather(decoded, chosen_BN), predict=True)
+            with torch.no_grad():
+                projected = self.projector(tap, _gather(encoded, chosen_BN), predict=False)
+            cosine_BN = F.cosine_similarity(predicted.float(), projected.float(), dim=-1)
+            losses.append((2 - 2 * cosine_BN).mean(dim=1))
+        return torch.stack(losses).mean(dim=0)
+
+    def locations(self, scores_B1hw: Tensor, size: Sequence[int], seeds: Tensor) -> Tensor:
+        """Choose patches of maps of ``size`` (height, width): (B, N) int64, y * W + x. A location may come twice."""
+        config = self.config
+        height, width = size
+        draws_Bn = location_draws(seeds, height * width).to(scores_B1hw.device, non_blocking=True)
+        count = min(config.num_queries, height * width)
+        if config.sampling == "random":
+            return draws_Bn.argsort(dim=1, stable=True)[:, :count]
+        by_chance = int(count * config.random_share)
+        candidates = draws_Bn.argsort(dim=1, stable=True)[:, : count * config.oversampling]
+        doubted = F.interpolate(scores_B1hw.float(), (height, width), mode="bilinear").flatten(1)
+        order = doubted.gather(1, candidates).argsort(dim=1, stable=True)[:, : count - by_chance]
+        others = location_draws(derive_seeds(seeds, -1), height * width).to(scores_B1hw.device, non_blocking=True)
+        return torch.cat([candidates.gather(1, order), others.argsort(dim=1, stable=True)[:, :by_chance]], dim=1)
+
+
+def _gather(features_BCHW: Tensor, chosen_BN: Tensor) -> Tensor:
+    """Features at the chosen locations: (B, N, C)."""
+    flat_BnC = features_BCHW.flatten(2).transpose(1, 2)
+    return flat_BnC.gather(1, chosen_BN[:, :, None].expand(-1, -1, flat_BnC.shape[2]))
