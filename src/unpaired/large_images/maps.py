@@ -47,7 +47,7 @@ class MapInFile:
 
     def write(self, start: int, rows_1CHW: Tensor) -> None:
         rows_HCW = rows_1CHW[0].transpose(0, 1).contiguous().cpu()
-        left = memoryview(rows_HCW.numpy()).cast("B")
+        left = rows_HCW.numpy().data.cast("B")
         try:
             self._file.seek(start * self._row_bytes)
             while left:
@@ -58,7 +58,7 @@ class MapInFile:
     def read(self, start: int, stop: int) -> Tensor:
         channels, width = self._shape
         rows_HCW = torch.empty(stop - start, channels, width)
-        left = memoryview(rows_HCW.numpy()).cast("B")
+        left = rows_HCW.numpy().data.cast("B")
         try:
             self._file.seek(start * self._row_bytes)
             while left:

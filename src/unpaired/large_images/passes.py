@@ -101,18 +101,21 @@ def rounds(program: Program, sizes: Sequence[Size], work: Pass, rows: int) -> It
         done = need
 
 
-def working_set(program: Program, sizes: Sequence[Size], work: Pass, rows: int, looked_at: int = 8) -> int:
-    """Most bytes that the stripes of a pass take at a time, from its first ``looked_at`` stripes.
+def working_set(program: Program, sizes: Sequence[Size], work: Pass, rows: int) -> int:
+    """Most bytes that the stripes of a pass take at a time.
 
-    Later ones take no more: what is carried on is the same everywhere, and at the bottom nothing is.
+    All stripes between the first and the last ones are alike, so a shorter image is looked at, with the same end.
     """
+    height, width = sizes[0]
+    if height > 9 * rows:
+        sizes = program.sizes(8 * rows + height % rows, width)
     held, most = dict[int, Size](), 0  # map -> its rows in memory, from and to
 
     def size(number: int) -> int:
         first, behind = held.get(number, (0, 0))
         return (behind - first) * row_bytes(program.steps[number].channels, sizes[number][1])
 
-    for _, jobs in zip(range(looked_at), rounds(program, sizes, work, rows), strict=False):
+    for jobs in rounds(program, sizes, work, rows):
         for job in jobs:
             step, width = program.steps[job.step], sizes[job.step][1]
             carried = size(job.step)

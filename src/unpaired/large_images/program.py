@@ -34,6 +34,8 @@ _TRACED = (32, 48)  # any sides that are multiples of 4 would do
 _ATEN = torch.ops.aten
 
 _IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {_ATEN.relu.default: torch.relu_, _ATEN.tanh.default: torch.tanh_}
+_PURE = {_ATEN.relu_.default: _ATEN.relu.default}
+"""What writes over its input, and the same without."""
 _POINTWISE = {
     *_IN_PLACE,
     _ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.mul.Tensor, _ATEN.div.Tensor, _ATEN.neg.default, _ATEN.addcmul.default,
@@ -97,7 +99,11 @@ def trace(method: Method, channels: int, wish: Wish = PLAIN) -> Program:
     """
     example = torch.zeros(1, channels, *_TRACED, device=next(method.parameters()).device)
     with torch.no_grad():
-        exported = torch.export.export(_Translation(method, wish), (example,), strict=False).run_decompositions({})
+        try:
+            exported = torch.export.export(_Translation(method, wish), (example,), strict=False)
+        except Exception as error:  # torch.export has no common class of errors
+            reason = str(error).strip().partition("\n")[0]
+            raise UnsuitableNetworkError(f"torch.export cannot record it ({reason})") from error
         return _Reader(exported, channels).program()
 
 
@@ -123,8 +129,8 @@ class _Reader:
         for node in self._graph.nodes:
             if node.op == "call_function":
                 self._read(node)
-        (result,) = self._graph.output_node().args[0]  # type: ignore[misc,union-attr]
-        if self._number.get(result) != len(self._steps) - 1:  # type: ignore[arg-type]
+        results: Any = self._graph.output_node().args[0]
+        if self._number.get(results[0]) != len(self._steps) - 1:
             raise UnsuitableNetworkError("its last operation is not its result")
         return Program(tuple(self._steps))
 
@@ -137,7 +143,7 @@ class _Reader:
             self._value[node] = node.target(*arguments, **options)  # type: ignore[operator]
         elif node.target in _SAME or (node.target is operator.getitem and node.args[1] == 0):
             self._number[node] = self._number[maps[0]]
-        elif node.target in _POINTWISE:
+        elif node.target in _POINTWISE or node.target in _PURE:
             self._number[node] = self._pointwise(node)
         elif node.target in _READERS:
             self._number[node] = _READERS[node.target](self, *node.args, **node.kwargs)
@@ -145,7 +151,12 @@ class _Reader:
             raise UnsuitableNetworkError(f"'{node.target}' is not known to be computable on some rows of a map")
 
     def _values(self, arguments: Any) -> Any:
-        return torch.fx.node.map_arg(arguments, lambda node: self._value[node])
+        def value(node: Node) -> Any:
+            if node not in self._value:
+                raise UnsuitableNetworkError(f"'{node}' depends on the image where a constant is needed")
+            return self._value[node]
+
+        return torch.fx.node.map_arg(arguments, value)
 
     def _add(self, step: Step) -> int:
         self._steps.append(step)
@@ -159,7 +170,11 @@ class _Reader:
         return number, self._steps[number].channels
 
     def _pointwise(self, node: Node) -> int:
-        shapes = {tuple(each.meta["val"].shape) for each in node.all_input_nodes if each in self._number}
+        maps = [each for each in node.all_input_nodes if each in self._number]
+        function = _PURE.get(node.target, node.target)
+        if function is not node.target and list(maps[0].users)[-1] is not node:
+            raise UnsuitableNetworkError(f"'{node}' writes over a map that is used again")
+        shapes = {tuple(each.meta["val"].shape) for each in maps}
         shape = tuple(node.meta["val"].shape)
         arguments, inputs = list[Any](), list[int]()
         for each in node.args:
@@ -173,11 +188,20 @@ class _Reader:
                 arguments.append(value)
             else:
                 arguments.append(each)
+        if any(each.meta["val"].dtype != torch.float32 for each in (node, *maps)):
+            raise UnsuitableNetworkError(f"'{node}' is not in float32")
         if shapes != {shape}:
             raise UnsuitableNetworkError(f"'{node}' joins maps of the shapes {sorted(shapes)}")
-        in_place = _IN_PLACE.get(node.target)
         options = self._values(node.kwargs)
-        return self._add(Pointwise(tuple(inputs), shape[1], node.target, tuple(arguments), options, in_place))  # type: ignore[arg-type]
+        step = Pointwise(
+            tuple(inputs),
+            shape[1],
+            function,
+            tuple(arguments),
+            options,
+            _IN_PLACE.get(function),  # type: ignore[arg-type]
+        )
+        return self._add(step)
 
     def _pad(self, x: Node, pad: list[int], mode: str = "constant", value: float | None = None) -> int:
         number, channels = self._map(x)

@@ -276,8 +276,8 @@ class Enlargement(Step):
 
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
         corners = None if self.mode == "nearest" else False
-        scale = tuple(map(float, self.factor))
-        whole = F.interpolate(parts[0], scale_factor=scale, mode=self.mode, align_corners=corners)  # type: ignore[arg-type]
+        scale: Any = tuple(map(float, self.factor))
+        whole = F.interpolate(parts[0], scale_factor=scale, mode=self.mode, align_corners=corners)
         top = start - self.factor[0] * first
         return whole[:, :, top : top + stop - start]
 

@@ -20,7 +20,7 @@ from unpaired.large_images.memory import taken_memory
 from unpaired.large_images.passes import Size, stripe_rows, whole, working_set
 from unpaired.large_images.plan import Plan, Stage, make_plan
 from unpaired.large_images.program import Program, UnsuitableNetworkError, trace
-from unpaired.large_images.steps import row_bytes
+from unpaired.large_images.steps import Norm, row_bytes
 from unpaired.large_images.stream import stream
 from unpaired.methods.base import PLAIN, Method, Wish
 
@@ -94,9 +94,22 @@ def translate_in_stripes(
     progress: Progress | None = None,
 ) -> Tensor:
     """Run a program on one image by stripes, whether it would fit or not; see :func:`translate_within`."""
-    sizes, last = program.sizes(*x_1CHW.shape[2:]), len(program.steps) - 1
     folder = Path(tempfile.gettempdir()) if scratch is None else scratch
-    fit = _fit(program, sizes, memory_bytes, x_1CHW.device, folder)
+    fit = _fit(program, program.sizes(*x_1CHW.shape[2:]), memory_bytes, x_1CHW.device, folder)
+    return run_plan(program, fit, x_1CHW, folder, progress)
+
+
+class Fit(NamedTuple):
+    """How a translation fits: the plan, the rows of its stripes, and the bytes that stored maps may take in memory."""
+
+    plan: Plan
+    rows: list[int]
+    maps: int
+
+
+def run_plan(program: Program, fit: Fit, x_1CHW: Tensor, folder: Path, progress: Progress | None = None) -> Tensor:
+    """Run all passes of a plan on one image; scratch files lie in ``folder``."""
+    sizes, last = program.sizes(*x_1CHW.shape[2:]), len(program.steps) - 1
     out_CHW = x_1CHW.new_empty(program.steps[last].channels, *sizes[last])
     shelf = Shelf(fit.maps, folder, x_1CHW.device)
     shelf.maps = {0: MapInMemory(x_1CHW[0]), last: MapInMemory(out_CHW)}
@@ -115,20 +128,16 @@ def translate_in_stripes(
             shelf.add(number, program.steps[number].channels, sizes[number], stage.places.get(number))
         found = stream(program, sizes, stage.work, rows, norms=norms, maps=shelf.maps, advance=advance)
         if stage.work.norm is not None:
-            norms[stage.work.norm] = found.scale_and_shift(program.steps[stage.work.norm])
+            norm = program.steps[stage.work.norm]
+            assert isinstance(norm, Norm)
+            norms[stage.work.norm] = found.scale_and_shift(norm)
         shelf.keep({0, last, *stage.kept})
+    if progress is not None:
+        progress(1.0)
     return out_CHW[None]
 
 
-class _Fit(NamedTuple):
-    """How a translation fits: the plan, the rows of its stripes, and the bytes that stored maps may take in memory."""
-
-    plan: Plan
-    rows: list[int]
-    maps: int
-
-
-def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: torch.device, folder: Path) -> _Fit:
+def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: torch.device, folder: Path) -> Fit:
     height, width = sizes[-1]
     taken = taken_memory(device) + height * row_bytes(program.steps[-1].channels, width)
     left = int(_SAFETY * memory_bytes) - taken
@@ -142,7 +151,7 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
             raise DataError(
                 f"{folder} has {disk / 2**30:.1f} GiB to spare, but {height} x {width} pixels within "
                 f"{memory_bytes / 2**30:.1f} GiB of memory need {ideal.stored_bytes / 2**30:.1f} GiB for maps in "
-                "scratch files; name another folder by the environment variable TMPDIR, or allow more memory (memory_gib)"
+                "scratch files; name another folder by the environment variable TMPDIR, or allow more (memory_gib)"
             )
         plan = ideal
     largest = _LARGEST_STRIPE if device.type == "cpu" else _LARGEST_STRIPE_ELSEWHERE
@@ -154,7 +163,7 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
             f"memory_gib: {memory_bytes / 2**30:.2f} GiB are too little for {height} x {width} pixels even in stripes; "
             f"they need {math.ceil(100 * needed) / 100:.2f} GiB"
         )
-    return _Fit(plan, rows, left - stripes)
+    return Fit(plan, rows, left - stripes)
 
 
 def _work(program: Program, sizes: Sequence[Size], stage: Stage) -> float:
