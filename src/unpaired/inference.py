@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
@@ -18,6 +18,7 @@ from unpaired.config import from_dict
 from unpaired.data import image_to_tensor, tensor_to_image, to_mode
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, nearest
+from unpaired.large_images import memory_bound, translate_within
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.contrast import pooled
 from unpaired.ops import query_selected_attention
@@ -49,7 +50,17 @@ class Translator:
         method: A method with its weights.
         description: What ``model.json`` holds: method, settings, channels, training image size.
         device: Where to run.
+
+    Attributes:
+        memory_gib: Most memory that the process may take, in GiB; unset means half of what is free. What does not fit
+            whole is translated in stripes, with the same result (docs/large_images.md).
+        scratch: Folder for maps that do not fit into that; unset takes the system's for temporary files.
+        progress: Told the share of an image that is done, from 0 to 1, while it is translated in stripes.
     """
+
+    memory_gib: float | None = None
+    scratch: Path | None = None
+    progress: Callable[[float], None] | None = None
 
     def __init__(self, method: Method, description: dict[str, Any], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -263,9 +274,21 @@ class Translator:
         height, width = x_BCHW.shape[-2:]
         if wish.style_seeds is not None:
             wish = replace(wish, style_seeds=wish.style_seeds.expand(len(x_BCHW)))
-        padded = _pad(self._checked(x_BCHW))
-        made = self.method.translate(padded) if wish is PLAIN else self.method.translate(padded, wish)
+        made = self.run_network(_pad(self._checked(x_BCHW)), wish)
         return made[..., :height, :width].float().clamp(-1, 1).cpu()
+
+    def run_network(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+        """The networks and nothing else, within the bound on memory.
+
+        Args:
+            x_BCHW: float32 on ``device`` in [-1, 1], padded: sides are multiples of 4 and at least 16.
+            wish: Direction, style, domain.
+
+        Returns:
+            The same shape; not yet cropped or clamped.
+        """
+        bound = memory_bound(self.memory_gib, self.device)
+        return translate_within(self.method, x_BCHW, bound, wish, scratch=self.scratch, progress=self.progress)
 
     def _checked(self, x_BCHW: Tensor) -> Tensor:
         """The images in float32 on the device, if they fit this model."""
@@ -278,7 +301,7 @@ class Translator:
         if 0 in x_BCHW.shape:
             raise DataError(f"there is nothing to translate in a tensor of shape {tuple(x_BCHW.shape)}")
         x_BCHW = x_BCHW.to(self.device).float()
-        largest = float(x_BCHW.abs().amax())
+        largest = max(float(-x_BCHW.amin()), float(x_BCHW.amax()))  # without a copy: images may be large
         if not largest <= _LARGEST:  # NaN as well
             raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
         return x_BCHW

@@ -127,12 +127,13 @@ def test_within_enough_memory_the_method_itself_runs() -> None:
 def test_a_batch_is_translated_image_by_image_with_each_ones_wish() -> None:
     method, x = lively("munit"), torch.cat([picture(36, 40), picture(36, 40, seed=1)])
     wish, told = Wish(style_seeds=torch.tensor([3, 4])), list[float]()
-    found = translate_within(method, x, 10_000_000, wish, progress=told.append)
+    found = translate_within(method, x, 400_000, wish, progress=told.append)
     assert (found - method.translate(x, wish)).abs().max() < TOLERANCE
     assert told.count(1.0) >= 2, "one end for each image"
     first = told[: told.index(1.0) + 1]
     assert first == sorted(first)
-    assert 0 < first[0] < 0.2
+    assert first[0] < 0.2
+    assert len(set(first)) > 50
 
 
 @pytest.mark.usefixtures("nothing_taken")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from unpaired.errors import ConfigError
+
 _UNKNOWN_FREE = 4 * 2**30
 _UNKNOWN_TAKEN = 2**29
 
@@ -29,6 +31,19 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     except (OSError, ValueError):
         pass
     return max(0, min(found))
+
+
+def memory_bound(gib: float | None, device: torch.device | str = "cpu") -> int:
+    """Bytes that this process may take in all on a device: ``gib`` GiB; unset, what it has and half of what is free.
+
+    Raises:
+        ConfigError: The number is not above 0.
+    """
+    if gib is None:
+        return taken_memory(device) + free_memory(device) // 2
+    if not 0 < gib < float("inf"):
+        raise ConfigError(f"memory_gib must be above 0 and finite, not {gib}")
+    return int(gib * 2**30)
 
 
 def taken_memory(device: torch.device | str = "cpu") -> int:

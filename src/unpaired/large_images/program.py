@@ -34,7 +34,7 @@ _TRACED = (32, 48)  # any sides that are multiples of 4 would do
 _ATEN = torch.ops.aten
 
 _IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {_ATEN.relu.default: torch.relu_, _ATEN.tanh.default: torch.tanh_}
-_PURE = {_ATEN.relu_.default: _ATEN.relu.default}
+_PURE: dict[Any, Any] = {_ATEN.relu_.default: _ATEN.relu.default}
 """What writes over its input, and the same without."""
 _POINTWISE = {
     *_IN_PLACE,
@@ -199,7 +199,7 @@ class _Reader:
             function,
             tuple(arguments),
             options,
-            _IN_PLACE.get(function),  # type: ignore[arg-type]
+            _IN_PLACE.get(function),
         )
         return self._add(step)
 
