@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "ops", "data"),
     ("networks", "losses", "metrics", "reports", "preparation"),
     ("methods",),
-    ("engine", "hub"),
+    ("engine", "hub", "large_images"),
     ("inference", "scoring"),
     ("training",),
     ("evaluation", "runs"),

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from tyro.conf import Positional, arg
 
+from unpaired.commands.translation_bar import tracked
 from unpaired.data import (
     IMAGE_SUFFIXES,
     PixelFormat,
@@ -34,6 +33,7 @@ from unpaired.data import (
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
+from unpaired.large_images import memory_bound
 from unpaired.reports import image_grid, png_bytes
 
 _GRID_ROWS = 8
@@ -80,6 +80,9 @@ class Translate:
     and a grid (styles.png) shows the first images in all of them."""
     domain: str | None = None
     """Name of the wanted domain, with methods that know several."""
+    memory_gib: float | None = None
+    """Most memory to take, in GiB; unset means half of what is free. Images that need more are translated in stripes,
+    with the same result; maps that do not fit wait in a scratch file beside OUT."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def main(argv: Sequence[str]) -> int:
     if options.styles > 1 and options.style_reference is not None:
         raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
     translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
+    memory_bound(options.memory_gib)  # refused before anything is read
+    translator.memory_gib = options.memory_gib
+    translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())
     side = _side(options.size, translator)
     paths = list_images(options.input, recursive=options.recursive)
     if options.styles == 1:
@@ -162,14 +168,8 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
         wish["style_reference"] = made.to_floats(tensor_of(read_values(options.style_reference, made)))
 
     written, skipped = 0, list[str]()
-    progress = track(
-        _read(paths, side, taken, skipped),
-        total=len(paths),
-        description="translating",
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    for group in _groups(progress, options.batch_size):
+    items = tracked(_read(paths, side, taken, skipped), len(paths), translator)
+    for group in _groups(items, options.batch_size):
         try:
             batch = torch.stack([taken.to_floats(tensor_of(item.values)) for item in group])
             images = translator.translate(batch, **wish)

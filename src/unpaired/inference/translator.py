@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
@@ -30,6 +30,7 @@ from unpaired.inference.loading import (
     read_description,
 )
 from unpaired.inference.padding import pad
+from unpaired.large_images import memory_bound, translate_within
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.contrast import pooled
 from unpaired.ops import query_selected_attention
@@ -59,7 +60,17 @@ class Translator:
         description: What ``model.json`` holds: method, settings, channels and formats, training image size.
         device: Where to run.
         origin: Where its weights came from.
+
+    Attributes:
+        memory_gib: Most memory that the process may take, in GiB; unset means half of what is free. What does not fit
+            whole is translated in stripes, with the same result (docs/large_images.md).
+        scratch: Folder for maps that do not fit into that; unset takes the system's for temporary files.
+        progress: Told the share of an image that is done, from 0 to 1, while it is translated in stripes.
     """
+
+    memory_gib: float | None = None
+    scratch: Path | None = None
+    progress: Callable[[float], None] | None = None
 
     def __init__(
         self,
@@ -340,7 +351,7 @@ class Translator:
         return average_copies(made[..., :height, :width].float().clamp(-1, 1), wanted.channels).cpu()
 
     def run_network(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
-        """The networks and nothing else: what runs a model differently replaces this one method.
+        """The networks and nothing else, within the bound on memory; what runs a model differently replaces this.
 
         Args:
             x_BCHW: float32 on ``device`` in [-1, 1], in the networks' channels, padded: sides are multiples of 4 and
@@ -350,7 +361,8 @@ class Translator:
         Returns:
             The same shape; not yet cropped or clamped.
         """
-        return self.method.translate(x_BCHW) if wish is PLAIN else self.method.translate(x_BCHW, wish)
+        bound = memory_bound(self.memory_gib, self.device)
+        return translate_within(self.method, x_BCHW, bound, wish, scratch=self.scratch, progress=self.progress)
 
     def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:
         """Images of one domain in float32 on the device, in the networks' channels, if they fit this model."""
@@ -363,7 +375,7 @@ class Translator:
         if 0 in x_BCHW.shape:
             raise DataError(f"there is nothing to translate in a tensor of shape {tuple(x_BCHW.shape)}")
         x_BCHW = x_BCHW.to(self.device).float()
-        largest = float(x_BCHW.abs().amax())
+        largest = max(float(-x_BCHW.amin()), float(x_BCHW.amax()))  # without a copy: images may be large
         if not largest <= _LARGEST:  # NaN as well
             raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
         return repeat_channels(x_BCHW, self.description["channels"])

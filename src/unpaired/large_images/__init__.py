@@ -1,0 +1,16 @@
+"""Images of any size within a bound on memory, as if they were translated whole (docs/large_images.md)."""
+
+from unpaired.large_images.memory import free_memory, memory_bound
+from unpaired.large_images.program import Program, UnsuitableNetworkError, trace
+from unpaired.large_images.translate import memory_needed, translate_in_stripes, translate_within
+
+__all__ = [
+    "Program",
+    "UnsuitableNetworkError",
+    "free_memory",
+    "memory_bound",
+    "memory_needed",
+    "trace",
+    "translate_in_stripes",
+    "translate_within",
+]
