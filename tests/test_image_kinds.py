@@ -17,8 +17,8 @@ from unpaired.data import read_values, tensor_of
 from unpaired.inference import Translator
 
 MODEL = ["--base-channels", "4", "--blocks", "5", "--num-queries", "16", "--projector-width", "8"]
-TINY = [*MODEL, "--image-size", "32", "--num-workers", "0", "--images", "6", "--log-every", "1",
-        "--checkpoint-every", "2", "--sample-every", "4", "--accelerator", "cpu", "--score-every", "3"]  # fmt: skip
+TINY = [*MODEL, "--image-size", "32", "--num-workers", "0", "--images", "6", "--log-every", "1", "--sample-every", "4",
+        "--checkpoint-every", "2", "--accelerator", "cpu", "--score-every", "3"]  # fmt: skip
 
 
 def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:

@@ -142,7 +142,7 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     on_rank_zero(fabric, lambda: _prepare_folder(out, config, stream))
-    formats = load_formats(out)
+    formats = load_formats(out, config.data)
     stream = config.dataset.stream(config.data, config.training.seed, formats)
     examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
     scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
@@ -263,12 +263,8 @@ def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
             _check_same_run(out, mapping, digest)
         elif any(out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
-        if not (out / FORMATS).exists():
-            # A run of a version that knew no formats saw 8-bit images, and goes on with them.
-            old = (out / "run.yaml").exists() and (out / "weights").exists()
-            formats = config.data.plain_formats if old else config.dataset.formats(config.data)
-            plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
-            write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
+        if not (out / "run.yaml").exists():
+            _store_formats(out, config)
         save_yaml(out / "run.yaml", mapping)
         session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
         with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
@@ -277,19 +273,31 @@ def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
 
 
-def load_formats(out: Path) -> Formats:
+def _store_formats(out: Path, config: RunConfig) -> None:
+    """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
+    formats = config.dataset.formats(config.data)
+    if formats != config.data.plain_formats:
+        plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
+        write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
+
+
+def load_formats(out: Path, data: DataConfig) -> Formats:
     """What the images of both domains of a run are made of, as they were found when it began.
+
+    Without the file they are 8-bit gray or colour; so are those of versions that knew no others.
 
     Raises:
         CheckpointError: The file that says it is damaged.
     """
     path = out / FORMATS
+    if not path.exists():
+        return data.plain_formats
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete it to have the formats found again, or choose another --out"
+            f"{path} cannot be read ({error}); restore it, or choose another --out to begin again"
         ) from error
     return source, target
 

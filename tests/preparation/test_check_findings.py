@@ -113,12 +113,16 @@ def test_files_that_cannot_be_used_are_errors(content: bytes, words: str, tmp_pa
     assert not report.passed(strict=False)
 
 
-def test_floating_point_images_are_errors_as_in_training(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    Image.fromarray(np.zeros((40, 40), np.float32)).save(file, "TIFF")
-    level, _, files = only(check(tmp_path, clean() | {"trainA/depth.tiff": file.getvalue()}))
-    assert level == "error"
-    assert "floating-point pixels have no known range" in files[0]
+def test_values_that_are_no_8_bit_picture_are_told(tmp_path: Path) -> None:
+    depth, bands = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.arange(1600, dtype=np.float32).reshape(40, 40)).save(depth, "TIFF")
+    np.save(bands, np.arange(8000, dtype=np.uint16).reshape(40, 40, 5))
+    members = clean() | {"trainA/depth.tiff": depth.getvalue(), "trainB/bands.npy": bands.getvalue()}
+    words = "(channels x type): see --channels, and --value-range for floats"
+    assert [(level, said) for level, said, _ in told(check(tmp_path, members))] == [
+        ("note", f"1 of 5 images of trainA has 1 x float32 {words}"),
+        ("note", f"1 of 5 images of trainB has 5 x uint16 {words}"),
+    ]
 
 
 def test_modes_are_told(tmp_path: Path) -> None:
@@ -133,7 +137,7 @@ def test_modes_are_told(tmp_path: Path) -> None:
     }
     assert told(check(tmp_path, members)) == [
         ("note", "1 of 7 images of trainA is CMYK, converted without a colour profile", ["trainA/print.jpg"]),
-        ("note", "1 of 7 images of trainA has 16 bits (mode I;16), read as 8", ["trainA/deep.png"]),
+        ("note", "1 of 7 images of trainA has 16 bits (mode I;16)", ["trainA/deep.png"]),
         ("note", "1 of 7 images of trainA is gray (mode L)", ["trainA/gray.png"]),
         ("note", "1 of 6 images of trainB has a palette (mode P)", ["trainB/colours.png"]),
         ("note", "1 of 6 images of trainB has transparency (mode RGBA); it is put over white, or --background",

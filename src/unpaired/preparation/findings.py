@@ -20,7 +20,8 @@ PAIRED_SHARE = 0.5
 SMALLEST_SIDE = 32
 """Pixels; an image with a shorter side is reported."""
 _FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".npy": "NPY",
 }  # fmt: skip
 _ONE = {"have": "has", "are": "is", "lie": "lies", "their": "its", "no images": "no image"}
 _SINGULAR = re.compile(rf"\b({'|'.join(_ONE)})\b")
@@ -105,7 +106,9 @@ def _of_folder(part: Seen) -> Iterator[Finding]:
 
 def _mode_in_words(mode: str) -> str:
     if mode.startswith("I"):
-        return f"have 16 bits (mode {mode}), read as 8"
+        return f"have 16 bits (mode {mode})"
+    if " x " in mode:
+        return f"have {mode} (channels x type): see --channels, and --value-range for floats"
     return _MODES.get(mode, f"are of mode {mode}, converted to RGB")
 
 
