@@ -114,19 +114,20 @@ def test_a_photograph_of_1024_pixels_is_the_same_to_a_hundred_thousandth() -> No
     method = lively("qs_attn", base_channels=16, blocks=9)
     expected = method.translate(x)
     assert expected.std() > 0.1
-    found = translate_in_stripes(trace(method, 3), x, taken_memory() + 120 * 2**20)
+    found = translate_in_stripes(trace(method, 3), x, taken_memory() + 400 * 2**20)
     assert (found - expected).abs().max() <= 1e-5
 
 
 _WITHIN = """
-import resource, sys
+import sys
 sys.path.insert(0, {tests!r})
 import torch
 from large import lively, picture
 from unpaired.large_images import translate_within
 method, x = lively("cut", base_channels=16), picture(1536, 1024)
 translate_within(method, x, {bound})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+status = open("/proc/self/status").read()  # ru_maxrss would be that of the parent where it is larger
+print(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
 """
 
 
