@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data.arrays import MAX_CHANNELS, Pages, StoredArray, from_picture, read_stored
+from unpaired.data.arrays import read_stored
 from unpaired.data.images import read_image, to_mode
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
+from unpaired.data.stored import MAX_CHANNELS, Pages, StoredArray, from_picture
 from unpaired.errors import ConfigError, DataError
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow weighs colours

@@ -10,8 +10,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from unpaired.data.arrays import Pages, StoredArray, StoredFacts, check_channels, from_picture, turned
 from unpaired.data.images import check_size, decoding, load_stored
+from unpaired.data.stored import Pages, StoredArray, StoredFacts, check_channels, from_picture, turned
 from unpaired.errors import DataError
 
 _INVERTED, _BLACK_IS_ZERO, _RGB, _YCBCR, _LINEAR_RAW, _CFA = 0, 1, 2, 6, 34892, 32803

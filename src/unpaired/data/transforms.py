@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from unpaired.data.arrays import MAX_CHANNELS
 from unpaired.data.images import MAX_IMAGE_PIXELS
 from unpaired.data.pixels import PixelFormat, read_values, tensor_of
 from unpaired.data.resizing import resize_values
+from unpaired.data.stored import MAX_CHANNELS
 from unpaired.errors import ConfigError, DataError
 
 Resize = Literal["resize_and_crop", "shortest_side_and_crop", "crop", "none"]
