@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tiny import tiny_run, write_images
-from unpaired.data import DataConfig, UnpairedFiles, find_test_images, tensor_to_image
+from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, find_test_images, tensor_to_image
 from unpaired.errors import BackendError, ConfigError, DataError, TrainingError, UserError
 from unpaired.evaluation import append_record, evaluate, evaluate_made, evaluate_run
 from unpaired.inference import Translator
@@ -29,6 +29,9 @@ class Identity:
     """Translates nothing: what comes in goes out."""
 
     channels, image_size, background, device = 3, 32, (255, 255, 255), torch.device("cpu")
+
+    def sides(self, reverse: bool = False) -> Formats:
+        return (PixelFormat(self.channels, background=self.background),) * 2
 
     def translate(self, images: torch.Tensor) -> torch.Tensor:
         return images
