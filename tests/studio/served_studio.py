@@ -14,7 +14,7 @@ MEGAPIXELS = 0.5
 
 
 class ServedStudio:
-    """``unpaired studio RUN... --port 0``; ``here`` is its working folder, ``temporary`` the one for temporary files."""
+    """``unpaired studio RUN... --port 0``; ``here``: working folder, ``temporary``: for temporary files."""
 
     def __init__(self, here: Path, *words: str) -> None:
         self.here, self.temporary = here / "here", here / "temporary"
@@ -49,4 +49,6 @@ def png_claiming(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import KID, SWD, training_line, write_lines, write_run
 
+from recorded_runs import KID, SWD, training_line, write_lines, write_run
 from unpaired.run_report import read_runs
 from unpaired.studio.live import live_page, read_progress, stamp
 

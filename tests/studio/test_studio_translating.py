@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tiny import write_images
 from unpaired.data import read_image
 from unpaired.errors import CheckpointError, ConfigError, DataError
 from unpaired.inference import Translator
-from unpaired.studio.gallery import copy_examples, write_pairs
+from unpaired.studio.gallery import copy_examples, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.runs import StudioRun, open_runs
 from unpaired.studio.translating import Results, Wishes, discard, download, see, translate_uploads, view
@@ -128,7 +129,7 @@ def test_significance_is_drawn_for_each_tap(runs: tuple[StudioRun, ...], root: P
     with Image.open(picture.source) as source:
         plain = source.resize(found[0].points.size)
     for seen in found:
-        assert max(seen.points.size) == 512
+        assert 480 <= max(seen.points.size) <= 512  # tiny pictures grow by whole factors
         assert seen.points.tobytes() != plain.tobytes()
         assert seen.heat.width > seen.points.width, "the heat map has its scale beside it"
 
@@ -179,10 +180,8 @@ def test_a_training_without_weights_is_shown_all_the_same(studio_runs: tuple[Pat
 
 
 def test_the_embedded_drawings_can_be_shown_and_taken(runs: tuple[StudioRun, ...], tmp_path: Path) -> None:
-    pairs = write_pairs(tmp_path / "pairs", 5)
-    assert len({name for _, name in pairs}) == 5
-    with Image.open(pairs[0][0]) as image:
-        assert image.width == 2 * image.height + 8
+    page = pairs_html(5)
+    assert page.count("<img") == len(set(re.findall(r'alt="([^"]+)"', page))) == 5
     examples = copy_examples(tmp_path / "examples")
     assert len(set(examples)) == 6
     torch.manual_seed(0)

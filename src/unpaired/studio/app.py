@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from unpaired.errors import UserError
-from unpaired.studio.gallery import copy_examples, write_pairs
+from unpaired.studio.figures import figures
+from unpaired.studio.gallery import copy_examples, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.live import Stamp, live_page, stamp
 from unpaired.studio.runs import StudioRun
@@ -93,9 +95,7 @@ def _translate_tab(shown: Shown) -> None:
                 elem_id="uploads",
             )  # fmt: skip
             examples = gr.Button("Take six of the embedded drawings", size="sm", elem_id="examples")
-            chosen = gr.CheckboxGroup(
-                list(runs), value=list(runs), label="Runs", visible=len(runs) > 1, elem_id="runs"
-            )
+            chosen = gr.CheckboxGroup(list(runs), value=list(runs), label="Runs", visible=len(runs) > 1, elem_id="runs")
             with gr.Accordion("Options", open=False):
                 size = gr.Radio(
                     [("as it is", "original"), ("training size, then scaled back", "training")], value="original",
@@ -117,16 +117,10 @@ def _translate_tab(shown: Shown) -> None:
             with gr.Row():
                 picture = gr.Dropdown([], label="Picture", visible=False, elem_id="picture", min_width=140)
                 run = gr.Dropdown([], label="Run", visible=False, elem_id="run", min_width=140)
-            beside = gr.Gallery(
-                label="Side by side", columns=min(4, len(runs) + 1), object_fit="contain", height="auto",
-                visible=False, interactive=False, buttons=["fullscreen"], elem_id="beside",
-            )  # fmt: skip
+            beside = gr.HTML(visible=False, padding=False, elem_id="beside")
             save = gr.DownloadButton("Download", visible=False, elem_id="download")
             look = gr.Button("What the encoder finds significant", visible=False, elem_id="look")
-            seen = gr.Gallery(
-                label="Entropy (bright: significant) and selected points, per tap", columns=2, object_fit="contain",
-                height="auto", visible=False, interactive=False, buttons=["fullscreen"], elem_id="seen",
-            )  # fmt: skip
+            seen = gr.HTML(visible=False, padding=False, elem_id="seen")
 
     def on_translate(
         paths: list[tuple[str, Any]] | None, names: list[str], size: Any, reverse: bool, style: float | None,
@@ -159,13 +153,13 @@ def _translate_tab(shown: Shown) -> None:
             taps = see(runs[run_name], found)
         except UserError as error:
             return gr.update(visible=False), _said([str(error)])
-        drawn = []
-        for tap in taps:
-            for kind, image in (("entropy", tap.heat), ("selected points", tap.points)):
-                file = found.source.with_name(f"{tap.tap}-{kind.replace(' ', '-')}.png")
-                image.save(file)
-                drawn.append((str(file), f"{tap.tap}: {kind}"))
-        return gr.update(value=drawn, visible=True), gr.skip()
+        drawn = [
+            (image, f"{tap.tap}: {words}")
+            for tap in taps
+            for image, words in ((tap.heat, "entropy, bright is significant"), (tap.points, "selected points"))
+        ]
+        title = f"What {run_name} finds significant in {found.name}"
+        return gr.update(value=figures(drawn, "wide", title), visible=True), gr.skip()
 
     examples.click(lambda: [str(path) for path in copy_examples(shown.root / "examples")], None, uploads, **_HIDDEN)
     start.click(
@@ -175,9 +169,7 @@ def _translate_tab(shown: Shown) -> None:
     )  # fmt: skip
     for choice in (picture, run):
         choice.input(on_choice, [picture, run, kept], [slider, beside, seen], **_HIDDEN)
-    look.click(
-        on_look, [picture, run, kept], [seen, said], concurrency_id="models", concurrency_limit=1, **_HIDDEN
-    )
+    look.click(on_look, [picture, run, kept], [seen, said], concurrency_id="models", concurrency_limit=1, **_HIDDEN)
 
 
 def _views(results: Results) -> tuple[Any, ...]:
@@ -192,7 +184,7 @@ def _views(results: Results) -> tuple[Any, ...]:
         _slider(first, runs[0]),
         gr.update(choices=names, value=names[0], visible=len(names) > 1),
         gr.update(choices=runs, value=runs[0], visible=len(runs) > 1),
-        gr.update(value=_beside(first), visible=len(runs) > 1, columns=min(4, len(runs) + 1)),
+        gr.update(value=_beside(first), visible=len(runs) > 1),
         gr.update(value=str(download(results)), label=words, visible=True),
         gr.update(visible=True),
         gr.update(value=None, visible=False),
@@ -203,9 +195,12 @@ def _slider(picture: Picture, run: str) -> tuple[str, str]:
     return str(view(picture.source)), str(view(picture.made[run]))
 
 
-def _beside(picture: Picture) -> list[tuple[str, str]]:
-    pictures = {"input": picture.source, **picture.made}
-    return [(str(view(path)), name) for name, path in pictures.items()]
+def _beside(picture: Picture) -> str:
+    drawn = []
+    for name, path in {"input": picture.source, **picture.made}.items():
+        with Image.open(view(path)) as file:
+            drawn.append((file.convert("RGB"), name))
+    return figures(drawn, "wide", "Side by side")
 
 
 def _find(results: Results | None, name: str | None) -> Picture | None:
@@ -281,8 +276,4 @@ def _gallery_tab(shown: Shown) -> None:
     )
     own = "Take some of them under Translate." if shown.able else command
     gr.HTML(f'<p class="studio-note">{how}{own}</p>', padding=False)
-    pairs = [(str(path), name) for path, name in write_pairs(shown.root / "drawings")]
-    gr.Gallery(
-        pairs, label="Drawing and true colours", columns=4, object_fit="contain", height="auto", interactive=False,
-        buttons=["fullscreen"], elem_id="drawings",
-    )  # fmt: skip
+    gr.HTML(pairs_html(), padding=False, elem_id="drawings")

@@ -8,32 +8,23 @@ from pathlib import Path
 from unpaired.data import embedded_dataset, read_image
 from unpaired.reports import side_by_side
 from unpaired.reports.grid import fit
+from unpaired.studio.figures import figures
 
 PAIRS = 24
 EXAMPLES = 6
 _SIDE = 160
 
 
-def write_pairs(folder: Path, count: int = PAIRS) -> list[tuple[Path, str]]:
-    """Draw held-out drawings beside their true colours, evenly spaced by name.
-
-    Args:
-        folder: Made; takes one PNG per pair.
-        count: Pairs.
-
-    Returns:
-        (picture, name) of each pair.
-    """
+def pairs_html(count: int = PAIRS) -> str:
+    """Held-out drawings beside their true colours, evenly spaced by name, as HTML."""
     pairs = embedded_dataset().test_pairs
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for number in range(min(count, len(pairs))):
-        source, target = pairs[number * len(pairs) // min(count, len(pairs))]
-        sheet = side_by_side([fit(read_image(path), _SIDE, _SIDE) for path in (source, target)], gutter=8)
-        path = folder / f"{source.stem}.png"
-        sheet.save(path)
-        written.append((path, source.stem.replace("-", " ")))
-    return written
+    count = min(count, len(pairs))
+    chosen = [pairs[number * len(pairs) // count] for number in range(count)]
+    drawn = [
+        (side_by_side([fit(read_image(path), _SIDE, _SIDE) for path in pair], gutter=8), pair[0].stem.replace("-", " "))
+        for pair in chosen
+    ]
+    return figures(drawn, "narrow")
 
 
 def copy_examples(folder: Path, count: int = EXAMPLES) -> list[Path]:

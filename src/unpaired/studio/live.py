@@ -156,7 +156,9 @@ def _samples(run: RunFolder) -> str:
         title = f"<h3>Samples after {time_:,} images</h3>"
         if len(columns) != 3:
             held = base64.b64encode(path.read_bytes()).decode()
-            return f'<section class="studio-card">{title}<img alt="samples" src="data:image/png;base64,{held}"></section>'
+            return (
+                f'<section class="studio-card">{title}<img alt="samples" src="data:image/png;base64,{held}"></section>'
+            )
         words = ("input", "average (EMA)", "last")
         rows = "".join(_row(word, column) for word, column in zip(words, columns, strict=True))
         return f'<section class="studio-card">{title}<div class="studio-samples">{rows}</div></section>'
@@ -184,9 +186,7 @@ def _scores(run: RunFolder) -> str:
     rows = []
     for name in names:
         score = next(scores[name] for scores in by_weights.values() if name in scores)
-        cells = "".join(
-            f"<td>{_number(by_weights.get(weights, {}).get(name))}</td>" for weights in ("ema", "last")
-        )
+        cells = "".join(f"<td>{_number(by_weights.get(weights, {}).get(name))}</td>" for weights in ("ema", "last"))
         label = " ".join(filter(None, (score["label"], score.get("unit"))))
         rows.append(f"<tr><th>{escape(label)}<small>{escape(score['better'])} is better</small></th>{cells}</tr>")
     head = "<thead><tr><th></th><th>average (EMA)</th><th>last</th></tr></thead>"

@@ -23,6 +23,7 @@ _MONOSPACED = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace
 
 CSS = """
 .gradio-container { max-width: 76rem !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: 0 !important; }
 .studio-head h1 { font-size: clamp(1.5rem, 4.5vw, 2.1rem); line-height: 1.2; letter-spacing: -0.015em; margin: 0; }
 .studio-head p, .studio-note { color: var(--body-text-color-subdued); margin: 0.35rem 0 0; }
 .studio-note code, .studio-head code { background: var(--code-background-fill); padding: 0.1rem 0.35rem;
@@ -52,8 +53,15 @@ CSS = """
 .studio-scores small { display: block; color: var(--body-text-color-subdued); }
 .studio-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 .studio-charts .studio-card { margin: 0; min-width: 0; } .studio-charts svg { width: 100%; height: auto; }
+.studio-figures { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.studio-figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 13rem), 1fr)); }
+.studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
+.studio-figures img { width: 100%; height: auto; display: block; border-radius: 6px; background: #ffffff; }
+.studio-figures figcaption { font-size: 0.85rem; color: var(--body-text-color-subdued); margin-top: 0.3rem;
+  overflow-wrap: anywhere; }
 @media (max-width: 560px) {
   .gradio-container { padding: 0.4rem !important; }
+  .studio-figures { grid-template-columns: 1fr 1fr; }
   .studio-card { padding: 0.8rem 0.75rem; } .studio-facts { grid-template-columns: 1fr 1fr; }
 }
 """

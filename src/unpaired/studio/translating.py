@@ -89,7 +89,7 @@ def translate_uploads(
     uploads: Sequence[str | Path],
     root: Path,
     limits: Limits,
-    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    wishes: Wishes = Wishes(),
     progress: Progress = lambda done, total: None,
 ) -> Results:
     """Translate every upload with every run.
