@@ -23,7 +23,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
     ("config", "ops", "data"),
-    ("networks", "losses", "metrics", "reports", "preparation"),
+    ("networks", "losses", "metrics", "reports", "preparation", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
     ("inference", "scoring"),
@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("comparison",),
     ("run_report",),
     ("benchmarking",),
-    ("study",),
+    ("study", "studio"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -23,6 +23,7 @@ COMMANDS = {
     "benchmark": "train and compare methods x data x seeds from one file; run it again to resume",
     "runs": "list the named runs of published results, or show one",
     "study": "ask people which translations are better: a blind user study in the browser",
+    "studio": "a page in the browser: translate pictures, compare runs, watch a training",
     "push": "upload a trained run to the Hugging Face Hub, with a model card",
     "info": "show versions, devices, and which backends can run here",
 }

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_study import METHODS
 
-from unpaired.study.guard import HEADERS, LONGEST_BODY
 from unpaired.study.store import Store
+from unpaired.web.guard import HEADERS, OWN_FILES_ONLY
 
 pytest.importorskip("starlette", reason='needs pip install "unpaired[study]"')
 testclient = pytest.importorskip("starlette.testclient", reason="the test client needs httpx", exc_type=ImportError)
 
-from unpaired.study.app import make_app  # noqa: E402 - only where Starlette is
+from unpaired.study.app import LONGEST_BODY, make_app  # noqa: E402 - only where Starlette is
 
 Client = Callable[..., Any]
 ADDRESS = "http://127.0.0.1:8000"
@@ -173,12 +173,12 @@ def test_pictures_are_the_ones_that_were_made(browser: Any, store: Store) -> Non
 @pytest.mark.parametrize("path", ["/", "/study.js", "/api/study", "/nothing", "/picture/none"])
 def test_every_answer_carries_the_headers(browser: Any, path: str) -> None:
     answer = browser.get(path)
-    for name, value in HEADERS.items():
+    for name, value in {**HEADERS, "content-security-policy": OWN_FILES_ONLY}.items():
         assert answer.headers[name] == value
 
 
 def test_the_page_needs_no_exception_from_its_policy(browser: Any) -> None:
-    policy = HEADERS["content-security-policy"]
+    policy = OWN_FILES_ONLY
     assert "unsafe" not in policy
     assert "http" not in policy
     page = browser.get("/").text

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unpaired.study import api
-from unpaired.study.guard import Application, Guard
 from unpaired.study.records import Rater, StoreError
 from unpaired.study.store import Store
+from unpaired.web.guard import Application, Guard
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,6 +24,8 @@ _FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _COOKIE_SECONDS = 180 * 24 * 3600
+LONGEST_BODY = 4096
+"""Bytes of a request; votes and names are far shorter."""
 
 
 def make_app(store: Store, host: str = "127.0.0.1") -> Application:
@@ -55,7 +57,7 @@ def make_app(store: Store, host: str = "127.0.0.1") -> Application:
         Route("/api/vote", pages.vote, methods=["POST"]),
     ]
     handlers: Any = {api.RefusedError: refused, StoreError: out_of_order}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), host)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, what="study", longest_body=LONGEST_BODY)
 
 
 _NOT_KEPT = {"cache-control": "no-store"}

@@ -1,15 +1,14 @@
-"""Serving a study until Ctrl-C: the socket, uvicorn, and what is said in the terminal."""
+"""Serving a study until Ctrl-C: uvicorn, and what is said in the terminal."""
 
 from __future__ import annotations
 
-import errno
-import socket
 import sys
 from collections.abc import Callable
 
-from unpaired.errors import BackendError, ConfigError
-from unpaired.study.guard import is_loopback
+from unpaired.errors import BackendError
 from unpaired.study.store import Store
+from unpaired.web.guard import is_loopback
+from unpaired.web.sockets import bound_socket, page_address
 
 
 def require_web_packages() -> None:
@@ -42,7 +41,7 @@ def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lam
 
     from unpaired.study.app import make_app
 
-    with _bound(host, port) as bound:
+    with bound_socket(host, port) as bound:
         if not is_loopback(host):
             print(
                 f"warning: bound to {host}, so other machines can reach this study, without password or encryption: "
@@ -60,29 +59,8 @@ def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lam
             limit_concurrency=256,
             timeout_graceful_shutdown=2,
         )
-        ready(_address(host, bound))
+        ready(page_address(host, bound))
         try:
             uvicorn.Server(config).run(sockets=[bound])
         except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
             return
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A listening socket; made here, because uvicorn would end the process where it cannot have it."""
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"port is {port}, but ports go from 0 to 65535")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except socket.gaierror as error:
-        raise ConfigError(f"host: '{host}' is no address of this machine ({error.strerror})") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} is in use on {host}; use another --port, or --port 0 for any") from error
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-
-
-def _address(host: str, bound: socket.socket) -> str:
-    """What to type into a browser on this machine, or on others where one address stands for all."""
-    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"

@@ -1,4 +1,4 @@
-"""What stands between the network and the study: which requests are let through, and headers on every answer.
+"""What stands between the network and a page of ours: which requests are let through, and headers on every answer.
 
 Plain ASGI, so that nothing needs to be installed to read or test it.
 """
@@ -16,14 +16,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-LONGEST_BODY = 4096
-"""Bytes of a request; votes and names are far shorter."""
+OWN_FILES_ONLY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""A content security policy: files of this server, nothing inline."""
 
 HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -42,31 +41,49 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets through what a browser on the study's own page sends, and refuses the rest with a sentence.
+    """Lets through what a browser on the page itself sends, and refuses the rest with a sentence.
 
     A page elsewhere can point its own domain name at this machine (DNS rebinding) or send a form across sites. The
     first shows in ``Host``: it must be an address or a name of this machine. The second shows in ``Sec-Fetch-Site`` or
-    ``Origin``, and in a content type other than JSON.
+    ``Origin``, and in a content type that a form can have.
 
     Args:
         application: What is guarded.
         host: The address that the server is bound to.
+        what: What is served, for messages.
+        policy: The content security policy of every answer.
+        content_types: Content types that requests with a body may have.
+        longest_body: Bytes that such a request has at most.
     """
 
-    def __init__(self, application: Application, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        application: Application,
+        host: str = "127.0.0.1",
+        *,
+        what: str,
+        policy: str = OWN_FILES_ONLY,
+        content_types: tuple[str, ...] = ("application/json",),
+        longest_body: int,
+    ) -> None:
         self._application = application
+        self._what, self._content_types, self._longest_body = what, content_types, longest_body
+        self.headers = {"content-security-policy": policy, **HEADERS}
         self._only_here = is_loopback(host)
         machine = socket.gethostname().lower()
         self._names = {"localhost"} if self._only_here else {"localhost", host.lower(), machine, f"{machine}.local"}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # the server's own start and end, no request
+            await self._application(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
@@ -88,7 +105,7 @@ class Guard:
         """Status and words, or None where the request may pass."""
         host = headers.get("host", "")
         if not self._known(_host_name(host)):
-            return 421, f"this study is not served as '{host[:80]}'; open the address that unpaired printed"
+            return 421, f"this {self._what} is not served as '{host[:80]}'; open the address that unpaired printed"
         if method in ("GET", "HEAD"):
             return None
         site = headers.get("sec-fetch-site")
@@ -96,13 +113,13 @@ class Guard:
         own_page = site == "same-origin" if site else origin is None or origin.partition("://")[2] == host
         if not own_page:
             return 403, "requests from other sites are refused"
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return 415, "a request must be application/json"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() not in self._content_types:
+            return 415, f"a request must be {' or '.join(self._content_types)}"
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdecimal()):
             return 411, "a request must state its length"
-        if int(length) > LONGEST_BODY:
-            return 413, f"a request has at most {LONGEST_BODY} bytes"
+        if int(length) > self._longest_body:
+            return 413, f"a request has at most {self._longest_body} bytes"
         return None
 
     def _known(self, name: str) -> bool:

@@ -1,0 +1,79 @@
+"""``unpaired studio``: translate pictures in the browser, compare runs, watch a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from unpaired.errors import ConfigError
+from unpaired.studio.limits import Limits
+from unpaired.studio.serving import require_gradio, serve
+
+DEMO = Path("runs") / "demo"
+"""Where ``unpaired demo`` leaves its run."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Open a page in the browser of this machine: translate pictures with one or several runs, side by side, see what
+    their encoders find significant, and watch a training, also one that runs elsewhere and writes to this disk.
+
+    Without RUN it shows the embedded drawings, and the run of 'unpaired demo' where runs/demo holds one. Nothing is
+    written outside a temporary folder, which is removed at the end. Needs the extra: pip install "unpaired[studio]".
+    """
+
+    run: Positional[
+        Annotated[
+            tuple[Path, ...],
+            arg(metavar="[RUN [RUN ...]]", help="Run folders, finished or in training, or folders of weights alone."),
+        ]
+    ] = ()
+    weights: Literal["ema", "last", "best"] = "ema"
+    """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    host: str = "127.0.0.1"
+    """Address to serve at; the default is reached from this machine alone. There is no password and no encryption."""
+    port: int = 7860
+    """Port to serve at; 0 takes any free one."""
+    megapixels: float = Limits.megapixels
+    """Most pixels of one picture, in millions."""
+    megabytes: float = Limits.megabytes
+    """Most bytes of one file, in millions."""
+    batch: int = Limits.batch
+    """Most pictures at a time."""
+    queue: int = Limits.queue
+    """Most requests that wait; further ones are told to come back."""
+    refresh_seconds: float = 5.0
+    """Seconds between two looks at a training."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load the runs and serve the page until Ctrl-C."""
+    options = tyro.cli(Studio, args=list(argv), prog="unpaired studio")
+    limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
+    if not 0.5 <= options.refresh_seconds < float("inf"):
+        raise ConfigError(f"refresh_seconds must be at least 0.5 and finite, not {options.refresh_seconds}")
+    require_gradio()
+    from unpaired.studio.runs import open_runs
+
+    paths, note = options.run, ""
+    if not paths and (DEMO / "weights" / "model.json").is_file():
+        paths, note = (DEMO,), f"No run was named, so this is {DEMO}, the run of 'unpaired demo'."
+    runs = open_runs(paths, options.weights, options.device)
+    print(", ".join(f"{run.name}: {run.title}" for run in runs) or "no run: the embedded drawings are shown")
+    serve(
+        runs,
+        options.host,
+        options.port,
+        limits,
+        refresh_seconds=options.refresh_seconds,
+        note=note,
+        ready=lambda address: print(f"open {address} in a browser; Ctrl-C ends it", flush=True),
+    )
+    return 0

@@ -1,0 +1,144 @@
+"""What the studio takes from a browser, and in which words it refuses the rest."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unpaired.data import IMAGE_SUFFIXES, read_image
+from unpaired.errors import ConfigError, DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF")
+"""Readers of PIL that an upload may reach; none of them runs a program or opens other files."""
+_TAKEN = "JPEG, PNG, WebP, BMP or TIFF"
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the studio, for one request."""
+
+    megapixels: float = 4.0
+    """Most pixels of one picture, in millions."""
+    megabytes: float = 20.0
+    """Most bytes of one file, in millions."""
+    batch: int = 32
+    """Most pictures at a time."""
+    queue: int = 16
+    """Most requests that wait; further ones are told to come back."""
+
+    def __post_init__(self) -> None:
+        for name in ("megapixels", "megabytes"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
+        for name in ("batch", "queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def pixels(self) -> int:
+        """Most pixels of one picture."""
+        return int(self.megapixels * 1e6)
+
+    @property
+    def bytes(self) -> int:
+        """Most bytes of one file."""
+        return int(self.megabytes * 1e6)
+
+
+def shown_name(path: str | Path) -> str:
+    """The last part of a file's name, safe to show and to use as a file name.
+
+    >>> shown_name("../../etc/pass wd.png"), shown_name("..\\\\secret<b>.png"), shown_name("..")
+    ('pass wd.png', 'secret_b_.png', 'picture')
+    """
+    last = re.split(r"[/\\]", str(path))[-1]
+    kept = re.sub(r"[^\w .()+-]", "_", last).strip(" .")
+    stem, dot, suffix = kept.rpartition(".")
+    short = f"{stem[: _LONGEST_NAME - len(suffix) - 1]}{dot}{suffix}" if dot and len(suffix) < 8 else kept
+    return short[:_LONGEST_NAME] or "picture"
+
+
+def check_upload(path: str | Path, root: Path, limits: Limits) -> tuple[Path, tuple[int, int]]:
+    """Look at an uploaded file without decoding it.
+
+    Args:
+        path: What the browser says it uploaded.
+        root: The folder that uploads lie in.
+        limits: The studio's limits.
+
+    Returns:
+        The file, and the width and height that its header claims.
+
+    Raises:
+        DataError: It is no upload, too large, of a wrong type, or claims too many pixels.
+    """
+    name = shown_name(path)
+    file = _inside(path, root, name)
+    try:
+        size = file.stat().st_size
+    except OSError:
+        raise DataError(f"{name}: the upload is not there any more; choose it again") from None
+    if size > limits.bytes:
+        raise DataError(f"{name}: {size / 1e6:.1f} MB are more than the limit of {limits.megabytes:g} MB")
+    if size == 0:
+        raise DataError(f"{name}: the file is empty")
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DataError(f"{name}: the name does not end like a picture's; {_TAKEN} are taken")
+    width, height = _header(file, name, limits)
+    if width * height > limits.pixels:
+        raise _too_many(name, f"{width:,} x {height:,}", limits)
+    return file, (width, height)
+
+
+def open_upload(
+    path: str | Path, root: Path, limits: Limits, channels: int = 3, background: tuple[int, int, int] = (255, 255, 255)
+) -> Image.Image:
+    """Read an uploaded file as ``read_image`` does, once ``check_upload`` lets it pass.
+
+    Raises:
+        DataError: It is refused or damaged; the message names it without any folder.
+    """
+    file, _ = check_upload(path, root, limits)
+    try:
+        return read_image(file, channels, background)
+    except DataError as error:
+        raise DataError(f"{shown_name(path)}{str(error).removeprefix(str(file))}") from None
+
+
+def _inside(path: str | Path, root: Path, name: str) -> Path:
+    try:
+        file = Path(path).resolve()
+        inside = file.is_relative_to(root.resolve()) and file.is_file()
+    except (OSError, ValueError):  # a loop of links, a name with a zero byte
+        inside = False
+    if not inside:
+        raise DataError(f"{name}: only files that were uploaded to this page are read")
+    return file
+
+
+def _header(file: Path, name: str, limits: Limits) -> tuple[int, int]:
+    """The size that the header claims; nothing is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the studio's own limit is stricter
+            with Image.open(file, formats=FORMATS) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        raise _too_many(name, "the header claims so many that they", limits) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: the content is no picture that can be read; {_TAKEN} are taken") from None
+    except Exception as error:  # PIL's readers let struct.error, SyntaxError, ValueError and more escape
+        raise DataError(f"{name}: the header is damaged ({error})") from error
+
+
+def _too_many(name: str, found: str, limits: Limits) -> DataError:
+    claimed = f"{found} pixels are" if found[0].isdecimal() else f"{found} are"
+    return DataError(
+        f"{name}: {claimed} more than the limit of {limits.megapixels:g} megapixels; "
+        "scale it down, or use 'unpaired translate' for large pictures"
+    )

@@ -1,0 +1,167 @@
+"""Serving the studio until Ctrl-C: temporary folder, Gradio's environment, the guard, uvicorn."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unpaired.errors import BackendError
+from unpaired.studio.limits import Limits
+from unpaired.web.guard import Application, Guard, Message, Receive, Send, is_loopback
+from unpaired.web.sockets import bound_socket, page_address
+
+if TYPE_CHECKING:
+    from unpaired.studio.app import Shown
+    from unpaired.studio.runs import StudioRun
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Gradio's page needs inline scripts and styles, but nothing from another server."""
+_OVERHEAD = 1_000_000
+"""Bytes of an upload besides the files."""
+
+
+def require_gradio() -> None:
+    """Raise ``BackendError`` unless Gradio is installed; it is imported later, when its environment is prepared."""
+    for name in ("gradio", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(
+                f"the studio needs the package '{name}', which is not installed: pip install \"unpaired[studio]\""
+            )
+
+
+def serve(
+    runs: Sequence[StudioRun],
+    host: str,
+    port: int,
+    limits: Limits,
+    *,
+    refresh_seconds: float = 5.0,
+    note: str = "",
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve a studio until the process is interrupted; its temporary folder is removed then.
+
+    Args:
+        runs: What to show; may be empty.
+        host: Address to bind to.
+        port: 0 takes any free one.
+        limits: Limits of one request.
+        refresh_seconds: Between two looks at a training.
+        note: A sentence below the heading.
+        ready: Called with the page's address once the socket is open.
+
+    Raises:
+        BackendError: Gradio is missing.
+        ConfigError: The address cannot be bound to.
+    """
+    require_gradio()
+    with bound_socket(host, port) as bound, tempfile.TemporaryDirectory(prefix="unpaired-studio-") as folder:
+        root = Path(folder).resolve()
+        os.environ.update(GRADIO_TEMP_DIR=str(root), GRADIO_ANALYTICS_ENABLED="False")  # read by Gradio at its import
+        import uvicorn
+
+        from unpaired.studio.app import Shown
+
+        if not is_loopback(host):
+            print(
+                f"warning: bound to {host}, so other machines can reach this studio, without password or encryption: "
+                "whoever reaches it can translate pictures and see the runs",
+                file=sys.stderr,
+            )
+        config = uvicorn.Config(
+            make_app(Shown(runs, root, limits, refresh_seconds, note), host),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            limit_concurrency=256,
+            timeout_graceful_shutdown=2,
+        )
+        ready(page_address(host, bound))
+        try:
+            uvicorn.Server(config).run(sockets=[bound])
+        except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
+            return
+
+
+def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
+    """The studio as an application, guarded; Gradio's environment must be set as :func:`serve` does."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from unpaired.studio.app import make_page
+    from unpaired.studio.look import CSS, theme
+
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app: Any = gr.mount_gradio_app(
+        outer,
+        make_page(shown),
+        path="",
+        server_name=host,
+        allowed_paths=[],
+        max_file_size=shown.limits.bytes,
+        ssr_mode=False,
+        enable_monitoring=False,
+        show_error=True,
+        footer_links=[],
+        theme=theme(),
+        css=CSS,
+    )
+    return Guard(
+        _OwnFilesOnly(app),
+        host,
+        what="studio",
+        policy=POLICY,
+        content_types=("application/json", "multipart/form-data"),
+        longest_body=shown.limits.bytes * shown.limits.batch + _OVERHEAD,
+    )
+
+
+class _OwnFilesOnly:
+    """Takes links to other servers out of Gradio's page, which would be asked for before the policy refuses them."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in ("/", ""):
+            await self._application(scope, receive, send)
+            return
+        held: list[bytes] = []
+        start: Message = {}
+
+        async def hold(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            held.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                page = without_other_servers(b"".join(held).decode()).encode()
+                headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+                await send({**start, "headers": [*headers, (b"content-length", str(len(page)).encode())]})
+                await send({"type": "http.response.body", "body": page})
+
+        plain = [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"]
+        await self._application({**scope, "headers": plain}, receive, hold)
+
+
+def without_other_servers(page: str) -> str:
+    """Remove ``<link>`` and ``<script>`` elements of a page whose address is on another server.
+
+    >>> without_other_servers('<link rel="a" href="https://a.b/c"><script src="./own.js"></script>')
+    '<script src="./own.js"></script>'
+    """
+    page = re.sub(r'<script[^>]*\bsrc="(?:https?:)?//[^>]*>\s*</script>', "", page)
+    return re.sub(r'<link[^>]*\bhref="(?:https?:)?//[^>]*>', "", page)

@@ -1,0 +1,1 @@
+"""What the pages that we serve share: sockets, and what is let through to them."""

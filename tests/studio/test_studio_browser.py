@@ -1,0 +1,194 @@
+"""The studio in a real headless Chromium: upload, translate, compare, look, watch, refuse; desk and phone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from served_studio import ServedStudio
+
+from tiny import write_images
+
+pytest.importorskip("gradio", reason='needs pip install "unpaired[studio]"')
+playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+expect = playwright.expect
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+
+pytestmark = pytest.mark.slow  # Gradio takes seconds to import and to draw its page
+
+_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+_PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+_TIMEOUT = 120_000
+expect.set_options(timeout=_TIMEOUT)
+
+
+@pytest.fixture(scope="module")
+def run(studio_runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of this module's own, to write to as a training does."""
+    return shutil.copytree(studio_runs[0], tmp_path_factory.mktemp("training") / "first")
+
+
+@pytest.fixture(scope="module")
+def studio(
+    run: Path, studio_runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServedStudio]:
+    """One studio for all tests; at the end it must have written nothing, and have removed its folder."""
+    served = ServedStudio(tmp_path_factory.mktemp("served"), str(run), str(studio_runs[1]))
+    before = sorted(run.rglob("*"))
+    yield served
+    code, err = served.end()
+    assert code in (0, 130), err
+    assert "Traceback" not in err, err
+    assert not [*served.here.rglob("*"), *served.temporary.rglob("unpaired-studio-*")], "nothing is left behind"
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, studio: ServedStudio) -> Iterator[Callable[..., Any]]:
+    """Open the studio; nothing may be asked of another server, and no script may fail."""
+    contexts, wrong, asked = [], [], []
+
+    def open_page(**options: Any) -> Any:
+        context = chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        contexts.append(context)
+        context.set_default_timeout(_TIMEOUT)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(studio.address)
+        page.wait_for_selector("#translate")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+    assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in asked), "nothing comes from elsewhere"
+
+
+def upload(page: Any, *files: Path) -> None:
+    page.set_input_files("#uploads input[type=file]", [str(path) for path in files])
+    expect(page.locator("#uploads .thumbnail-item, #uploads .preview img").first).to_be_visible()
+
+
+def test_upload_translate_compare_look_and_download(visit: Callable[..., Any], tmp_path: Path) -> None:
+    page = visit()
+    folder = write_images(tmp_path / "pictures", 2, size=(48, 40))
+    upload(page, folder / "image0.png", folder / "image1.png")
+    page.click("#translate")
+    expect(page.locator("#said")).to_contain_text("Translated 2 pictures")
+    expect(page.locator("#slider img").first).to_be_visible()
+    expect(page.locator("#beside img")).to_have_count(3)
+    assert page.locator("#beside figcaption").all_inner_texts() == ["input", "first", "second"]
+
+    with page.expect_download() as found:
+        page.click("#download")
+    with zipfile.ZipFile(found.value.path()) as archive:
+        assert len(archive.namelist()) == 4
+        with Image.open(io.BytesIO(archive.read("first/image0.png"))) as image:
+            assert image.size == (48, 40)
+
+    page.click("#look")
+    expect(page.locator("#seen img")).to_have_count(4)
+    expect(page.locator("#seen figcaption").first).to_have_text("block1: entropy, bright is significant")
+
+
+def test_bombs_and_wrong_files_are_refused_with_a_sentence(
+    visit: Callable[..., Any], bomb: Path, tmp_path: Path
+) -> None:
+    page = visit()
+    (tmp_path / "words.png").write_bytes(b"no picture at all")
+    good = write_images(tmp_path / "pictures", 1) / "image0.png"
+    upload(page, bomb, tmp_path / "words.png", good)
+    page.click("#translate")
+    said = page.locator("#said")
+    expect(said).to_contain_text("bomb.png: the header claims so many that they are more than the limit of")
+    expect(said).to_contain_text("words.png: the content is no picture")
+    expect(said).to_contain_text("Translated image0.png, 40 x 36 pixels")
+
+
+def test_nothing_chosen_is_said(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("#translate")
+    expect(page.locator("#said")).to_contain_text("choose a picture first")
+
+
+def test_a_training_is_watched_while_it_goes_on(visit: Callable[..., Any], run: Path) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Training").click()
+    live = page.locator("#live")
+    expect(live).to_contain_text("4 of 4")
+    expect(live.locator(".studio-samples img")).to_have_count(6)
+    expect(live.locator("svg").first).to_be_visible()
+    log = run / "log.jsonl"
+    kept = log.read_text()
+    try:
+        log.write_text(
+            kept.splitlines(keepends=True)[0] + json.dumps({"images_seen": 3, "seconds_per_image": 2}) + "\n"
+        )
+        expect(live).to_contain_text("3 of 4")
+        expect(live).to_contain_text("training")
+    finally:
+        log.write_text(kept)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(visit: Callable[..., Any], scheme: str) -> None:
+    page = visit(color_scheme=scheme, **_PHONE)
+    page.click("#examples")
+    expect(page.locator("#uploads img").first).to_be_visible()
+    page.click("#translate")
+    expect(page.locator("#beside img")).to_have_count(3)
+    for tab in ("Translate", "Training", "Drawings"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing hangs over the side"
+    red = page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
+    assert red < 60 if scheme == "dark" else red > 200
+    expect(page.locator("#drawings img")).to_have_count(24)
+
+
+def ask(address: str, path: str, **options: Any) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address + path, **options), timeout=60) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_requests_of_other_sites_and_paths_outside_are_refused(studio: ServedStudio, run: Path) -> None:
+    address = studio.address
+    assert ask(address, "", headers={"Host": "evil.example"})[0] == 421
+    join = {"data": b"{}", "method": "POST"}
+    other = {"Content-Type": "application/json", "Origin": "http://evil.example"}
+    assert ask(address, "gradio_api/queue/join", headers=other, **join)[0] == 403
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert ask(address, "gradio_api/queue/join", headers=form, **join)[0] == 415
+    for path in (run / "run.yaml", Path("/etc/passwd"), studio.here / ".." / "here"):
+        code, body = ask(address, f"gradio_api/file={path}")
+        assert code in (403, 404), path
+        assert "root:" not in body
+    traversal = f"gradio_api/file={studio.temporary}/{os.listdir(studio.temporary)[0]}/../../../etc/passwd"
+    assert ask(address, traversal)[0] in (403, 404)
