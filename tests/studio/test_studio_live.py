@@ -12,7 +12,7 @@ import pytest
 
 from recorded_runs import KID, SWD, training_line, write_lines, write_run
 from unpaired.run_report import read_runs
-from unpaired.studio.live import live_page, read_progress, stamp
+from unpaired.studio.live import live_key, live_page, read_progress, stamp
 
 
 def line(seen: int, seconds: float = 0.5) -> dict[str, Any]:
@@ -108,3 +108,13 @@ def test_the_stamp_changes_with_what_is_shown_and_only_then(run: Path) -> None:
     before = stamp(run)
     os.utime(run / "scores.jsonl", ns=(1, 1))
     assert stamp(run) != before
+
+
+def test_the_key_changes_while_a_training_is_silent(run: Path) -> None:
+    write_lines(run / "log.jsonl", [line(200)])
+    before = live_key(run)
+    assert live_key(run) == before
+    status = (run / "log.jsonl").stat()
+    os.utime(run / "log.jsonl", (status.st_atime, status.st_mtime - 600))
+    assert live_key(run)[1] == "no report for 10 minutes"
+    assert live_key(run.parent / "nothing")[1].endswith("give the --out of 'unpaired train'")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from unpaired.errors import UserError
 from unpaired.studio.figures import figures
-from unpaired.studio.gallery import copy_examples, pairs_html
+from unpaired.studio.gallery import EXAMPLES, copy_examples, pairs_html
 from unpaired.studio.limits import Limits
-from unpaired.studio.live import Stamp, live_page, stamp
+from unpaired.studio.live import live_key, live_page
 from unpaired.studio.runs import StudioRun
 from unpaired.studio.translating import Picture, Results, Wishes, discard, download, see, translate_uploads, view
 
@@ -88,13 +88,13 @@ def _translate_tab(shown: Shown) -> None:
     domains = list(dict.fromkeys(domain for run in shown.able for domain in run.translator.method.domains))  # type: ignore[union-attr]
     kept = gr.State(None, time_to_live=_FORGET_SECONDS, delete_callback=discard)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=2, min_width=280):
             uploads = gr.Gallery(
                 label="Pictures: drop, paste or choose", type="filepath", sources=["upload", "clipboard"],
                 file_types=["image"], columns=3, height=260, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
-            examples = gr.Button("Take six of the embedded drawings", size="sm", elem_id="examples")
+            examples = gr.Button("Take some of the embedded drawings", size="sm", elem_id="examples")
             chosen = gr.CheckboxGroup(list(runs), value=list(runs), label="Runs", visible=len(runs) > 1, elem_id="runs")
             with gr.Accordion("Options", open=False):
                 size = gr.Radio(
@@ -109,7 +109,7 @@ def _translate_tab(shown: Shown) -> None:
                                      visible=bool(domains))  # fmt: skip
             start = gr.Button("Translate", variant="primary", elem_id="translate")
             said = gr.HTML(_limits_note(limits), padding=False, elem_id="said")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=300):
             slider = gr.ImageSlider(
                 label="Before and after", type="filepath", height=480, max_height=480, interactive=False,
                 buttons=["fullscreen"], elem_id="slider",
@@ -153,15 +153,17 @@ def _translate_tab(shown: Shown) -> None:
             taps = see(runs[run_name], found)
         except UserError as error:
             return gr.update(visible=False), _said([str(error)])
-        drawn = [
-            (image, f"{tap.tap}: {words}")
-            for tap in taps
-            for image, words in ((tap.heat, "entropy, bright is significant"), (tap.points, "selected points"))
-        ]
+        drawn = []
+        for tap in taps:
+            drawn.append((tap.heat, f"{tap.tap}: entropy, bright is significant"))
+            drawn.append((tap.points, f"{tap.tap}: selected points, {tap.selected} of {tap.locations}"))
         title = f"What {run_name} finds significant in {found.name}"
-        return gr.update(value=figures(drawn, "wide", title), visible=True), gr.skip()
+        return gr.update(value=figures(drawn, "pairs", title), visible=True), gr.skip()
 
-    examples.click(lambda: [str(path) for path in copy_examples(shown.root / "examples")], None, uploads, **_HIDDEN)
+    def on_examples() -> list[str]:
+        return [str(path) for path in copy_examples(shown.root / "examples", min(EXAMPLES, limits.batch))]
+
+    examples.click(on_examples, None, uploads, **_HIDDEN)
     start.click(
         on_translate, [uploads, chosen, size, reverse, style, domain, kept],
         [kept, said, slider, picture, run, beside, save, look, seen],
@@ -244,19 +246,14 @@ def _training_tab(shown: Shown) -> None:
     last = gr.State(None)
     every = gr.Timer(shown.refresh_seconds)
 
-    def refresh(name: str, before: tuple[str, Stamp, str] | None) -> tuple[Any, Any]:
+    def refresh(name: str, before: Any) -> tuple[Any, Any]:
         """Send the page only where it changed: an unchanged one would flicker."""
         if name not in runs:
             return gr.skip(), gr.skip()
-        path = runs[name].path
-        now = stamp(path)
-        if before is not None and before[:2] == (name, now) and before[2] != "training":
+        key = (name, *live_key(runs[name].path))
+        if key == before:
             return gr.skip(), gr.skip()
-        html = live_page(path)
-        state = "training" if "<dd>training</dd>" in html else ""
-        if before == (name, now, state):
-            return gr.skip(), gr.skip()
-        return html, (name, now, state)
+        return live_page(runs[name].path), key
 
     for trigger in (every.tick, choice.input):
         trigger(refresh, [choice, last], [page, last], show_progress="hidden", concurrency_limit=4, **_HIDDEN)

@@ -17,7 +17,7 @@ def figures(pictures: Sequence[tuple[Image.Image, str]], kind: str, title: str =
 
     Args:
         pictures: (picture, caption); larger ones than 720 pixels are scaled down for looking.
-        kind: ``"narrow"``, ``"wide"``: about how wide each is.
+        kind: ``"narrow"``, ``"wide"``: about how wide each is; ``"pairs"``: two in a row.
         title: Words above them.
     """
     items = "".join(

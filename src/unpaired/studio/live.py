@@ -55,7 +55,7 @@ class TrainingProgress:
         if self.seconds_silent is None:
             return "waiting for the first report"
         if self.seconds_silent > _QUIET_SECONDS:
-            return f"no report for {duration(self.seconds_silent)}: stopped, or between two reports"
+            return f"no report for {duration(self.seconds_silent)}"
         return "training"
 
 
@@ -111,6 +111,15 @@ def duration(seconds: float) -> str:
             value = seconds / size
             return f"{value:.0f} {unit}" if unit == "minutes" else f"{value:.1f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def live_key(path: Path) -> tuple[Stamp, str]:
+    """What :func:`live_page` depends on: equal keys, equal page."""
+    try:
+        (run,) = read_runs([path])
+    except UserError as error:
+        return stamp(path), str(error)
+    return stamp(path), read_progress(run).state
 
 
 def live_page(path: Path, now: float | None = None) -> str:

@@ -22,7 +22,7 @@ _SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue",
 _MONOSPACED = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 CSS = """
-.gradio-container { max-width: 76rem !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 76rem !important; margin: 0 auto !important; }
 .gradio-container .html-container { padding: 0 !important; }
 .studio-head h1 { font-size: clamp(1.5rem, 4.5vw, 2.1rem); line-height: 1.2; letter-spacing: -0.015em; margin: 0; }
 .studio-head p, .studio-note { color: var(--body-text-color-subdued); margin: 0.35rem 0 0; }
@@ -54,14 +54,17 @@ CSS = """
 .studio-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 .studio-charts .studio-card { margin: 0; min-width: 0; } .studio-charts svg { width: 100%; height: auto; }
 .studio-figures { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-.studio-figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 13rem), 1fr)); }
+.studio-figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 11rem), 1fr)); }
+.studio-figures.pairs { grid-template-columns: 1fr 1fr; align-items: end; }
 .studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
+#uploads img { background: #ffffff; }
 .studio-figures img { width: 100%; height: auto; display: block; border-radius: 6px; background: #ffffff; }
 .studio-figures figcaption { font-size: 0.85rem; color: var(--body-text-color-subdued); margin-top: 0.3rem;
   overflow-wrap: anywhere; }
 @media (max-width: 560px) {
-  .gradio-container { padding: 0.4rem !important; }
-  .studio-figures { grid-template-columns: 1fr 1fr; }
+  .gradio-container, .gradio-container > main { padding: 0.7rem !important; }
+  .studio-figures, .studio-figures.wide { grid-template-columns: 1fr 1fr; gap: 0.6rem; }
+  .studio-figures.pairs { grid-template-columns: 1fr; }
   .studio-card { padding: 0.8rem 0.75rem; } .studio-facts { grid-template-columns: 1fr 1fr; }
 }
 """

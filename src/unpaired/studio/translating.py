@@ -181,11 +181,15 @@ class Seen:
         tap: Name of the place.
         heat: Heat map of the entropy over the input, with its scale.
         points: The selected points over the input.
+        selected: How many are selected.
+        locations: Of how many.
     """
 
     tap: str
     heat: Image.Image
     points: Image.Image
+    selected: int
+    locations: int
 
 
 def see(run: StudioRun, picture: Picture, size: int = _VIEW) -> list[Seen]:
@@ -210,7 +214,9 @@ def see(run: StudioRun, picture: Picture, size: int = _VIEW) -> list[Seen]:
             seen = run.translator.significance(image_to_tensor(shown), tap)
         height, width = seen.entropy.shape
         points = draw_queries(shown, seen.indices.numpy(), height, width, size=size)
-        found.append(Seen(tap, heat_map(shown, seen.entropy.numpy(), size=size), points))
+        found.append(
+            Seen(tap, heat_map(shown, seen.entropy.numpy(), size=size), points, len(seen.indices), height * width)
+        )
     return found
 
 
