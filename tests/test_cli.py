@@ -671,7 +671,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
         (["--taps", "block1", "block77"], ["the generator has no 'block77'", "did you mean 'block", "'blocks'"]),
         (["--learning-rate", "-1"], ["learning_rate must be above 0 and finite, not -1"]),
         (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
-        (["--channels", "2"], ["channels is 2", "1 (gray) or 3 (colour)"]),
+        (["--channels", "2"], ["has 3 channels, but the settings say 2 channels", "--target-channels"]),
         (["--source", "x"], ["--source and --target, not both"]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,9 @@ def test_a_bar_shows_the_share_of_a_large_image(run: Path) -> None:
         for share in (0.25, 0.5, 1.0):
             translator.progress(share)
             if (item, share) == ("b", 0.5):
-                console.print("now")  # draws the bars
+                deadline = time.monotonic() + 60
+                while "this image" not in out.getvalue() and time.monotonic() < deadline:
+                    time.sleep(0.05)  # another thread draws the bars
     assert translator.progress is None
     assert "translating" in out.getvalue()
     assert "this image" in out.getvalue()
