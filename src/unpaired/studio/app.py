@@ -91,7 +91,7 @@ def _translate_tab(shown: Shown) -> None:
         with gr.Column(scale=2, min_width=280):
             uploads = gr.Gallery(
                 label="Pictures: drop, paste or choose", type="filepath", sources=["upload", "clipboard"],
-                file_types=["image"], columns=3, height=260, object_fit="contain", interactive=True,
+                file_types=["image"], columns=3, height=310, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
             examples = gr.Button("Take some of the embedded drawings", size="sm", elem_id="examples")

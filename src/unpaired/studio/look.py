@@ -43,7 +43,7 @@ CSS = """
 .studio-bar div { height: 100%; background: var(--color-accent); }
 .studio-samples > div + div { margin-top: 0.6rem; }
 .studio-samples p { font-size: 0.85rem; color: var(--body-text-color-subdued); margin: 0 0 0.25rem; }
-.studio-samples > div > div { display: grid; grid-template-columns: repeat(6, minmax(0, 8rem)); gap: 0.4rem; }
+.studio-samples > div > div { display: grid; grid-template-columns: repeat(6, minmax(0, 11rem)); gap: 0.4rem; }
 .studio-samples img { width: 100%; border-radius: 6px; display: block; }
 .studio-scores { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .studio-scores th, .studio-scores td { padding: 0.45rem 0.5rem; text-align: right; border: 0; }
@@ -55,7 +55,7 @@ CSS = """
 .studio-charts .studio-card { margin: 0; min-width: 0; } .studio-charts svg { width: 100%; height: auto; }
 .studio-figures { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .studio-figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 11rem), 1fr)); }
-.studio-figures.pairs { grid-template-columns: 1fr 1fr; align-items: end; }
+.studio-figures.pairs { grid-template-columns: 1.27fr 1fr; align-items: end; } /* a scale beside the first */
 .studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
 #uploads img { background: #ffffff; }
 .studio-figures img { width: 100%; height: auto; display: block; border-radius: 6px; background: #ffffff; }

@@ -1,0 +1,79 @@
+"""``unpaired studio``: what it opens, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unpaired import cli
+from unpaired.commands import studio
+from unpaired.studio import serving
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """What would be served: (names of the runs, host, port, limits, note), without a server."""
+    seen: list[tuple[Any, ...]] = []
+
+    def record(runs: Any, host: str, port: int, limits: Any, *, note: str, **options: Any) -> None:
+        seen.append(([run.name for run in runs], host, port, limits, note))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(studio, "require_gradio", lambda: None)
+    monkeypatch.setattr(studio, "serve", record)
+    return seen
+
+
+def test_without_a_run_the_drawings_are_shown_on_loopback(served: list[tuple[Any, ...]]) -> None:
+    assert cli.main(["studio"]) == 0
+    names, host, port, limits, note = served[0]
+    assert (names, host, port, note) == ([], "127.0.0.1", 7860, "")
+    assert (limits.pixels, limits.bytes, limits.batch, limits.queue) == (4_000_000, 20_000_000, 32, 16)
+
+
+def test_the_run_of_the_demo_is_offered(
+    served: list[tuple[Any, ...]], studio_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(studio_runs[0], tmp_path / "runs" / "demo")
+    assert cli.main(["studio", "--device", "cpu"]) == 0
+    names, *_, note = served[0]
+    assert names == ["demo"]
+    assert "No run was named" in note
+
+
+def test_runs_and_limits_are_taken(served: list[tuple[Any, ...]], studio_runs: tuple[Path, Path]) -> None:
+    words = ["studio", *map(str, studio_runs), "--device", "cpu", "--host", "0.0.0.0", "--megapixels", "1.5"]
+    assert cli.main(words) == 0
+    names, host, _, limits, _ = served[0]
+    assert (names, host, limits.pixels) == (["first", "second"], "0.0.0.0", 1_500_000)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "nothing is not a trained run"),
+        (["--batch", "0"], "batch must be at least 1"),
+        (["--refresh-seconds", "0"], "refresh_seconds must be at least 0.5"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str], said: str, served: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["studio", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not served
+
+
+def test_a_missing_package_is_named_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    assert cli.main(["studio"]) == 2
+    assert 'pip install "unpaired[studio]"' in capsys.readouterr().err
