@@ -4,7 +4,7 @@
 
 Starts ``unpaired studio RUN`` in a process of its own, and per request uploads a new picture, joins the queue, waits
 for the result and fetches the translation. Memory is the resident set of the server, from /proc, so this runs on Linux.
-Each request is a session of its own, as a reloaded page is. Writes OUT.md and OUT.json.
+All requests come from one page; with --reload each comes from a page of its own. Writes OUT.md and OUT.json.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ class Options:
     """Requests before them; memory is compared from then on."""
     side: int = 256
     """Side of the pictures in pixels."""
+    reload: bool = False
+    """Each request from a page of its own, as if it had been loaded again; else all from one page."""
 
 
 class Browser:
     """Speaks with the page as its script does."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, reload: bool) -> None:
+        self.address, self._reload = address, reload
+        self._session = secrets.token_hex(8)
         config = json.loads(self._ask("config"))
         ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
         (self._event,) = [
@@ -75,7 +78,7 @@ class Browser:
         kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
         (path,) = json.loads(self._ask("gradio_api/upload", data=body, headers=kind, method="POST"))
         file = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
-        session = secrets.token_hex(8)
+        session = secrets.token_hex(8) if self._reload else self._session
         wanted = {
             "data": [[{"image": file, "caption": None}], *self._inputs[1:]],
             "fn_index": self._event["id"],
@@ -89,16 +92,17 @@ class Browser:
         return self._ask(f"gradio_api/file={made}")
 
     def _result(self, session: str) -> dict[str, Any]:
-        with urllib.request.urlopen(
-            f"{self.address}gradio_api/queue/data?session_hash={session}", timeout=600
-        ) as lines:
+        """Read the stream to its end: one left open would take the messages of the page's next request."""
+        found: dict[str, Any] = {}
+        address = f"{self.address}gradio_api/queue/data?session_hash={session}"
+        with urllib.request.urlopen(address, timeout=600) as lines:
             for line in lines:
                 told = json.loads(line[5:]) if line.startswith(b"data:") else {}
                 if told.get("msg") == "process_completed":
-                    if not told["success"]:
-                        raise SystemExit(f"the studio answered {told['output']}")
-                    return told["output"]
-        raise SystemExit("the studio ended the connection without an answer")
+                    found = told
+        if not found.get("success"):
+            raise SystemExit(f"the studio answered {found.get('output', 'nothing')}")
+        return found["output"]
 
 
 def resident_mib(process: int) -> float:
@@ -116,7 +120,7 @@ def picture(side: int, seed: int) -> bytes:
 
 def measure(options: Options, process: subprocess.Popen[str], address: str) -> dict[str, Any]:
     """Time the requests and watch the server's memory."""
-    browser = Browser(address)
+    browser = Browser(address, options.reload)
     seconds, memory = [], []
     for number in range(options.warm_up + options.requests):
         sent = picture(options.side, number)
@@ -129,6 +133,7 @@ def measure(options: Options, process: subprocess.Popen[str], address: str) -> d
     return {
         "requests": options.requests,
         "side": options.side,
+        "reload": options.reload,
         "median_seconds": statistics.median(timed),
         "p95_seconds": float(np.quantile(timed, 0.95)),
         "memory_mib_before": memory[options.warm_up - 1],
@@ -161,7 +166,7 @@ def main() -> None:
     options.out.with_suffix(".md").write_text(
         f"# Studio: {found['requests']} pictures of {options.side} x {options.side} pixels through HTTP\n\n"
         f"{description['method']}, {os.cpu_count()} cores, load average at the start {load:.1f}. A request is upload, "
-        "queue, translation and download.\n\n"
+        f"queue, translation and download; {'a page each' if options.reload else 'all from one page'}.\n\n"
         "| median | 95 % | memory before | after | grown | largest |\n|---|---|---|---|---|---|\n"
         f"| {found['median_seconds']:.2f} s | {found['p95_seconds']:.2f} s | {found['memory_mib_before']:.0f} MiB "
         f"| {found['memory_mib_after']:.0f} MiB | {grown:+.1f} MiB | {found['memory_mib_largest']:.0f} MiB |\n"

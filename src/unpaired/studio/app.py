@@ -21,6 +21,8 @@ from unpaired.studio.translating import Picture, Results, Wishes, discard, downl
 
 _FORGET_SECONDS = 3600
 """Files and results of a page that nobody looks at any more are removed after so long."""
+_SESSIONS = 256
+"""Pages whose last values are kept; the longest unused is forgotten first."""
 _HIDDEN: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -68,6 +70,7 @@ def make_page(shown: Shown) -> gr.Blocks:
                     _training_tab(shown)
             with gr.Tab("Drawings"):
                 _gallery_tab(shown)
+    page.state_session_capacity = _SESSIONS
     page.queue(max_size=shown.limits.queue, api_open=False)
     return page
 
@@ -143,7 +146,8 @@ def _translate_tab(shown: Shown) -> None:
         found = _find(results, name)
         if found is None or run_name not in found.made:
             return gr.skip(), gr.skip(), gr.skip()
-        return _slider(found, run_name), _beside(found), gr.update(value=None, visible=False)
+        beside = _beside(found) if len(found.made) > 1 else ""
+        return _slider(found, run_name), beside, gr.update(value=None, visible=False)
 
     def on_look(name: str | None, run_name: str | None, results: Results | None) -> tuple[Any, Any]:
         found = _find(results, name)
@@ -186,7 +190,7 @@ def _views(results: Results) -> tuple[Any, ...]:
         _slider(first, runs[0]),
         gr.update(choices=names, value=names[0], visible=len(names) > 1),
         gr.update(choices=runs, value=runs[0], visible=len(runs) > 1),
-        gr.update(value=_beside(first), visible=len(runs) > 1),
+        gr.update(value=_beside(first) if len(runs) > 1 else "", visible=len(runs) > 1),
         gr.update(value=str(download(results)), label=words, visible=True),
         gr.update(visible=True),
         gr.update(value=None, visible=False),
