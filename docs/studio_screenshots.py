@@ -21,6 +21,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 ]  # fmt: skip
+BELOW = "document.querySelector('#seen').getBoundingClientRect().bottom + scrollY + 20"
 LOADED = "[...document.querySelectorAll('img')].every(image => image.complete)"
 
 
@@ -33,7 +34,7 @@ def shoot(page: Any, address: str) -> None:
     page.wait_for_selector("#download:visible")
     page.click("#look")
     page.wait_for_selector("#seen img")
-    save(page, "translate", page.locator("#seen").bounding_box()["y"] + 430)
+    save(page, "translate", page.evaluate(BELOW))
     page.get_by_role("tab", name="Training").click()
     page.wait_for_selector("#live .studio-facts")
     save(page, "training", 1180)

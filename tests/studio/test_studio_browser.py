@@ -51,9 +51,12 @@ def studio(
     served = ServedStudio(tmp_path_factory.mktemp("served"), str(run), str(studio_runs[1]))
     before = sorted(run.rglob("*"))
     yield served
+    listening = urllib.request.urlopen(f"{served.address}gradio_api/heartbeat/an-open-page", timeout=60)
     code, err = served.end()
     assert code in (0, 130), err
+    listening.close()
     assert "Traceback" not in err, err
+    assert "ERROR" not in err, err
     assert not [*served.here.rglob("*"), *served.temporary.rglob("unpaired-studio-*")], "nothing is left behind"
     assert sorted(run.rglob("*")) == before
 

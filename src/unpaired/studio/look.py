@@ -46,10 +46,11 @@ CSS = """
 .studio-samples > div > div { display: grid; grid-template-columns: repeat(6, minmax(0, 11rem)); gap: 0.4rem; }
 .studio-samples img { width: 100%; border-radius: 6px; display: block; }
 .studio-scores { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.studio-scores th, .studio-scores td { padding: 0.45rem 0.5rem; text-align: right; border: 0; }
+table.studio-scores, .studio-scores :is(thead, tbody, tr, th, td) { border: 0 !important; }
+.studio-scores th, .studio-scores td { padding: 0.45rem 0.5rem; text-align: right; }
 .studio-scores th:first-child { text-align: left; font-weight: 500; }
 .studio-scores thead th { font-size: 0.85rem; color: var(--body-text-color-subdued); font-weight: 600; }
-.studio-scores tbody tr + tr > * { border-top: 1px solid var(--border-color-primary); }
+.studio-scores tbody tr > * { border-top: 1px solid var(--border-color-primary) !important; }
 .studio-scores small { display: block; color: var(--body-text-color-subdued); }
 .studio-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 .studio-charts .studio-card { margin: 0; min-width: 0; } .studio-charts svg { width: 100%; height: auto; }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -88,6 +90,8 @@ def serve(
             limit_concurrency=256,
             timeout_graceful_shutdown=2,
         )
+        # A page that is open when the studio ends is no error.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: "running task(s)" not in record.getMessage())
         ready(page_address(host, bound))
         try:
             uvicorn.Server(config).run(sockets=[bound])
@@ -136,7 +140,11 @@ class _OwnFilesOnly:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in ("/", ""):
-            await self._application(scope, receive, send)
+            try:
+                await self._application(scope, receive, send)
+            except asyncio.CancelledError:  # a page was still listening when the studio ended
+                if scope["type"] != "http":
+                    raise
             return
         held: list[bytes] = []
         start: Message = {}
