@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("networks", "losses", "metrics", "reports", "preparation", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
+    ("export",),
     ("inference", "scoring"),
     ("training",),
     ("evaluation", "runs"),

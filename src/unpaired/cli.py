@@ -17,6 +17,7 @@ COMMANDS = {
     "data": "prepare a set of images for training from archives or folders, or check one",
     "train": "train a translator from two folders of images; run it again to resume",
     "translate": "translate images with a trained run",
+    "export": "write a trained generator as one ONNX file or torch program that runs without this package",
     "evaluate": "score a trained run, or a folder of made images, on held-out images",
     "compare": "put the scores of several runs into one table",
     "report": "write one HTML page, and figures, about one or several runs",

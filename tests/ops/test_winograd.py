@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unpaired.ops import winograd
-from unpaired.ops.winograd import conv2d, direct_convolutions
+from unpaired.ops.winograd import conv2d, convolutions_by_products, direct_convolutions
+from unpaired.ops.winograd_graph import conv2d_by_products
 
 
 @pytest.fixture
@@ -118,3 +119,35 @@ def test_it_can_be_turned_off_and_comes_back() -> None:
         assert conv2d(x, weight, None, 1).dtype == torch.bfloat16
     assert torch.equal(conv2d(x, weight, None, 1), fast)
     assert not torch.equal(fast, library)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 19), st.integers(2, 19)),
+    channels=st.integers(1, 5),
+    mode=st.sampled_from(["zeros", "reflect"]),
+    with_bias=st.booleans(),
+)
+def test_products_of_a_graph_are_the_convolution(
+    shape: tuple[int, int, int, int], channels: int, mode: Any, with_bias: bool
+) -> None:
+    generator = torch.Generator().manual_seed(sum(shape))
+    x, weight = torch.randn(*shape, generator=generator), torch.randn(channels, shape[1], 3, 3, generator=generator)
+    bias = torch.randn(channels, generator=generator) if with_bias else None
+    with direct_convolutions():
+        wanted = conv2d(x.double(), weight.double(), None if bias is None else bias.double(), 1, mode)
+    made = conv2d_by_products(x, weight, bias, mode)
+    assert made.shape == wanted.shape
+    assert float((made - wanted).abs().max() / wanted.abs().max()) < 1e-5
+
+
+def test_only_wide_3_by_3_convolutions_become_products() -> None:
+    wide, narrow = torch.randn(128, 128, 3, 3), torch.randn(64, 64, 3, 3)
+    for weight, padding, expected in ((wide, 1, True), (wide, 0, False), (narrow, 1, False)):
+        x = torch.randn(1, weight.shape[1], 8, 8)
+        with direct_convolutions():
+            direct = conv2d(x, weight, None, padding)
+        with convolutions_by_products():
+            made = conv2d(x, weight, None, padding)
+        assert torch.equal(made, direct) is not expected
+        torch.testing.assert_close(made, direct, rtol=0, atol=2e-3)

@@ -15,6 +15,7 @@ import tyro
 from PIL import Image
 from tyro.conf import Positional, arg
 
+from unpaired.commands.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.commands.translation_bar import tracked
 from unpaired.data import (
     IMAGE_SUFFIXES,
@@ -50,7 +51,13 @@ class Translate:
     """
 
     run: Positional[
-        Annotated[str, arg(help="A run folder (the --out of 'unpaired train'), or owner/name[@revision] on the Hub.")]
+        Annotated[
+            str,
+            arg(
+                help="A run folder (the --out of 'unpaired train'), owner/name[@revision] on the Hub, or an .onnx file "
+                "of 'unpaired export'."
+            ),
+        ]
     ]
     input: Positional[Annotated[str, arg(help="An image, a folder, or a pattern such as 'photos/*.jpg'.")]]
     out: Path
@@ -59,6 +66,9 @@ class Translate:
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (about 15 seconds; use
+    'unpaired export' once and give its file instead of the run). An .onnx file always runs there."""
     batch_size: int = 1
     """Images of equal size translated at a time."""
     size: str = "original"
@@ -101,7 +111,13 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"styles must be at least 1, not {options.styles}")
     if options.styles > 1 and options.style_reference is not None:
         raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
-    translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
+    if options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX):
+        translator = onnx_translator(
+            options.run, options.weights, options.device, reverse=options.reverse, domain=options.domain
+        )
+        options = replace(options, reverse=False, domain=None)  # the file translates so by itself
+    else:
+        translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
     memory_bound(options.memory_gib)  # refused before anything is read
     translator.memory_gib = options.memory_gib
     translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())

@@ -1,6 +1,7 @@
 """Translation with trained weights: one class for the command line, the metrics and anybody's own script."""
 
 from unpaired.inference.loading import Origin, choose_device
-from unpaired.inference.translator import Significance, Translator
+from unpaired.inference.significance import Significance
+from unpaired.inference.translator import Translator
 
 __all__ = ["Origin", "Significance", "Translator", "choose_device"]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unpaired.config import from_dict
 from unpaired.data import Formats, PixelFormat
-from unpaired.errors import BackendError, CheckpointError
+from unpaired.errors import BackendError, CheckpointError, nearest
 from unpaired.hub import Snapshot
-from unpaired.methods import Method
+from unpaired.methods import METHODS, Method
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
@@ -78,6 +78,17 @@ def read_description(folder: Path) -> dict[str, Any]:
         if not isinstance(description.get(key), kind):
             raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
     return description
+
+
+def build_method(folder: Path, description: dict[str, Any]) -> Method:
+    """The method that a description names, with fresh weights. Raises ``CheckpointError`` if there is no such one."""
+    name, where = description["method"], folder / "model.json"
+    if name not in METHODS:
+        raise CheckpointError(
+            f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"
+        )
+    config: Any = from_dict(METHODS[name].Config, description["model"], f"{where}: model")
+    return METHODS[name](config, channels=description["channels"])
 
 
 def load_into(method: Method, tensors: dict[str, Tensor], path: Path) -> None:

@@ -6,22 +6,23 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.config import from_dict
 from unpaired.data import PixelFormat, average_copies, repeat_channels
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
+from unpaired.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.hub.bundle import check_digests
 from unpaired.inference.kinds import as_picture, floats_of_array, floats_of_one, floats_of_picture
 from unpaired.inference.loading import (
     Origin,
+    build_method,
     check_weights,
     choose_device,
     formats_of,
@@ -30,26 +31,13 @@ from unpaired.inference.loading import (
     read_description,
 )
 from unpaired.inference.padding import pad
+from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
 from unpaired.methods import METHODS, PLAIN, Method, Wish
-from unpaired.methods.contrast import pooled
-from unpaired.ops import query_selected_attention
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
 
 _LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
-
-
-class Significance(NamedTuple):
-    """Significance of the locations of one feature map.
-
-    Attributes:
-        indices: (N,) int64, selected locations as y * W + x, most significant first.
-        entropy: (H, W) float32, nats; small means significant.
-    """
-
-    indices: Tensor
-    entropy: Tensor
 
 
 class Translator:
@@ -116,17 +104,56 @@ class Translator:
             folder = folder / "weights"
         description = read_description(folder)
         check_weights(folder, weights)
-        name = description["method"]
-        if name not in METHODS:
-            raise CheckpointError(
-                f"{folder / 'model.json'}: unknown method '{name}'{nearest(str(name), METHODS)}; "
-                f"this version knows {', '.join(METHODS)}"
-            )
-        config: Any = from_dict(METHODS[name].Config, description["model"], f"{folder / 'model.json'}: model")
-        method = METHODS[name](config, channels=description["channels"])
+        method = build_method(folder, description)
         digest = check_digests(folder, weights)
         load_into(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
         return Translator(method, description, choose_device(device), origin_of(folder, weights, digest, snapshot))
+
+    @staticmethod
+    def from_onnx(path: str | Path) -> Translator:
+        """Load a file of :meth:`export`, run by onnxruntime on the CPU: one direction, whole images, no taps.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or not one of this package.
+            BackendError: onnxruntime is not installed (``unpaired[onnx]``).
+        """
+        generator = OnnxGenerator(Path(path))
+        return Translator(generator, generator.description)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: FileFormat = "onnx",
+        precision: Precision = "float32",
+        target: Target = "cpu",
+        reverse: bool = False,
+        domain: str | None = None,
+        data_licence: str | None = None,
+    ) -> Exported:
+        """Write the generator as one file that runs without this package, compared with PyTorch on the spot.
+
+        Args:
+            path: The file.
+            format: ``onnx``, or ``torch`` for a program of ``torch.export`` (.pt2).
+            precision: ``float16`` stores the weights in half as many bytes and computes in float32; ONNX only.
+            target: Where an ONNX file is to be fast: on the ``cpu``, or on ``any`` hardware with fast convolutions.
+            reverse, domain: As for :meth:`translate`.
+            data_licence: Of the training images; stored in the file.
+
+        Raises:
+            ConfigError: The method does not offer what is asked for, or this model cannot be exported.
+            CheckpointError: The file would differ from PyTorch by more than 1e-4, or cannot be written.
+            BackendError: The packages of ``unpaired[onnx]`` are not installed.
+        """
+        if self.origin is None:
+            raise ConfigError("this model was not loaded from a run; export the run that it came from")
+        wish = self._wish(reverse, None, None, domain)
+        licence = {"data_licence": data_licence} if data_licence else {}
+        facts = {"weights": self.origin.weights, "weights_sha256": self.origin.sha256, **licence}
+        formats = self.source, self.target
+        options: dict[str, Any] = {"format": format, "precision": precision, "target": target, "facts": facts}
+        return write_generator(self.method, self.description, formats, Path(path), wish, **options)
 
     def push_to_hub(
         self,
@@ -275,22 +302,8 @@ class Translator:
         if image.ndim != 3:
             raise DataError(f"significance takes one image (C, H, W), not {tuple(image.shape)}")
         padded = pad(self._checked(image[None], self.source))
-        try:
-            (features,) = self.method.encode(padded, [tap])
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"this model has no tap '{tap}'; its blocks are called block1, block2, ...") from error
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
-        options = {"attention": "global", **self.method.selection(tap), "routing": "none"}
-        own = options.pop("significance")
-        features = pooled(features, options.pop("pool_to", None))
-        options.pop("backend", None)  # the one of the machine that trained need not run here
-        measure: Any = "entropy" if own == "random" else own  # a method without selection is seen through the paper's
-        selected = query_selected_attention(features, [], count, significance=measure, **options)
-        entropy = selected.significance
-        if measure != "entropy":
-            entropy = query_selected_attention(features, [], 1, **options).significance
-        height, width = features.shape[2:]
-        return Significance(selected.indices[0].cpu(), entropy[0].view(height, width).cpu())
+        return significance_of(self.method, padded, tap, count)
 
     def _wish(self, reverse: bool, style_seed: int | None, style_reference: Any, domain: str | None) -> Wish:
         """What is asked for, if this method offers it."""
@@ -362,6 +375,8 @@ class Translator:
             The same shape; not yet cropped or clamped.
         """
         bound = memory_bound(self.memory_gib, self.device)
+        if isinstance(self.method, OnnxGenerator):
+            return self.method.translate_within(x_BCHW, bound, wish)
         return translate_within(self.method, x_BCHW, bound, wish, scratch=self.scratch, progress=self.progress)
 
     def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:

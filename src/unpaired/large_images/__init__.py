@@ -1,6 +1,6 @@
 """Images of any size within a bound on memory, as if they were translated whole (docs/large_images.md)."""
 
-from unpaired.large_images.memory import free_memory, memory_bound
+from unpaired.large_images.memory import free_memory, memory_bound, taken_memory
 from unpaired.large_images.program import Program, UnsuitableNetworkError, trace
 from unpaired.large_images.translate import memory_needed, translate_in_stripes, translate_within
 
@@ -10,6 +10,7 @@ __all__ = [
     "free_memory",
     "memory_bound",
     "memory_needed",
+    "taken_memory",
     "trace",
     "translate_in_stripes",
     "translate_within",

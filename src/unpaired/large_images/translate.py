@@ -195,14 +195,9 @@ def _loose_bound(method: Method, x_BCHW: Tensor) -> int:
 
 def _of_image(wish: Wish, number: int) -> Wish:
     """The wish for one image of a batch."""
-    seeds, references = wish.style_seeds, wish.style_reference
-    if seeds is not None and len(seeds) > 1:
-        seeds = seeds[number : number + 1]
-    if references is not None and len(references) > 1:
-        references = references[number : number + 1]
-    if seeds is wish.style_seeds and references is wish.style_reference:
-        return wish
-    return replace(wish, style_seeds=seeds, style_reference=references)
+    of_each = {name: getattr(wish, name) for name in ("style_seeds", "style_reference", "style")}
+    own = {name: value[number : number + 1] for name, value in of_each.items() if value is not None and len(value) > 1}
+    return replace(wish, **own) if own else wish
 
 
 def _whole(method: Method, x_BCHW: Tensor, wish: Wish) -> Tensor:

@@ -86,12 +86,14 @@ class Wish:
         style_seeds: (B,) int64, one per image: draws its style. Equal seeds give equal styles.
         style_reference: (1 or B, C, H, W) in [-1, 1]: images of the wanted domain whose style is taken.
         domain: Position of the wanted domain among :attr:`Method.domains`.
+        style: (1 or B, :attr:`Method.style_channels`), the style itself: ``normal_draws`` of a seed, say.
     """
 
     reverse: bool = False
     style_seeds: Tensor | None = None
     style_reference: Tensor | None = None
     domain: int | None = None
+    style: Tensor | None = None
 
 
 PLAIN = Wish()
@@ -137,6 +139,10 @@ class Method(nn.Module, ABC):
     """Which fields of :class:`Wish` it understands: ``reverse``, ``style`` or ``domain``."""
     domains: tuple[str, ...] = ()
     """Names of the domains of a method that knows several."""
+    default_domain: int = 1
+    """Position of the domain into which a plain wish translates, where there are several."""
+    style_channels: int = 0
+    """Length of a style; 0 without styles."""
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
     host_decides: str = ""

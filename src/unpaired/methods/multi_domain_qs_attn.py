@@ -112,8 +112,8 @@ class MultiDomainQSAttn(Method):
         )
 
     def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
-        domain = 1 if wish.domain is None else wish.domain
-        return self.generator(x_BCHW, torch.full((len(x_BCHW),), domain, device=x_BCHW.device))
+        domain = self.default_domain if wish.domain is None else wish.domain
+        return self.generator(x_BCHW, torch.full(x_BCHW.shape[:1], domain, device=x_BCHW.device))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         return self.generator.encode(x_BCHW, taps)

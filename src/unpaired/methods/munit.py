@@ -163,6 +163,7 @@ class MUNIT(Method):
             )
             for _ in range(2)
         )
+        self.style_channels = style
         self.smallest_image = max(16, self.discriminator_a.smallest_image)  # the style encoders need 16
         self.phases = (
             Phase("discriminators", ("discriminator_a", "discriminator_b"), self.discriminator_loss),
@@ -178,13 +179,15 @@ class MUNIT(Method):
             if wish.reverse
             else (self.content_encoder_a, self.style_encoder_b, self.decoder_b)
         )
-        if wish.style_reference is not None:
+        if wish.style is not None:
+            style = wish.style
+        elif wish.style_reference is not None:
             style = style_encoder(wish.style_reference)
         else:
             seeds = torch.zeros(1, dtype=torch.int64) if wish.style_seeds is None else wish.style_seeds
             # On the CPU, whose quantiles are the same to the bit wherever the networks run.
             style = normal_draws(seeds.cpu(), self.config.style_channels).to(x_BCHW)
-        return decoder(encoder(x_BCHW), style.expand(len(x_BCHW), -1))
+        return decoder(encoder(x_BCHW), style.expand(x_BCHW.shape[0], -1))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         return self.content_encoder_a.encode(x_BCHW, taps)

@@ -143,7 +143,7 @@ class SANTA(Method):
         )
 
     def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
-        return self.generator(x_BCHW, torch.ones(len(x_BCHW), device=x_BCHW.device))
+        return self.generator(x_BCHW, torch.ones(x_BCHW.shape[:1], device=x_BCHW.device))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         return self.generator.encode(x_BCHW, taps)

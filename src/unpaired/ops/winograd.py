@@ -5,30 +5,23 @@ Lavin and Gray (CVPR 2016) takes 36 for 16 outputs: both the tile and the filter
 point by point (one matrix product over the channels per point), and transformed back. F(3 x 3, 4 x 4), for the
 discriminator's filters, has the same 36 points for 9 outputs. Both gradients have the same form and the same cost.
 
-The points are 0, 3/4, -3/4, 3/2, -3/2 and infinity: on ReLU features with 256 channels the rounding error is 9e-7 of
-the result's spread where the usual 0, 1, -1, 2, -2 have 1.9e-6 and the direct convolution 1.7e-7 (measured, float32).
-
 Legend: B images, I and O channels in and out, H and W the output, r taps a side, m outputs of a tile a side,
 t = m + r - 1 = 6 inputs of a tile a side, P = t * t points, T tiles of all images.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Padding = Literal["zeros", "reflect"]
-
-_SIDE = 6
-_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+from unpaired.ops.winograd_graph import conv2d_by_products
+from unpaired.ops.winograd_transforms import SIDE, Padding, transforms
 
 # Multiplications saved grow with I * O, the tiles that are moved for it with I + O: below these values of
 # I * O / (I + O) it does not pay, without and with gradients; nor does it for fewer tiles than this (measured).
@@ -38,18 +31,30 @@ _FEWEST_TILES = 64
 # Tiles handled at a time: enough for an efficient product over the channels, few enough for the cache.
 _CHUNK_TILES = 256
 
-_allowed = True
+_how: Literal["own", "direct", "products"] = "own"
 
 
 @contextmanager
-def direct_convolutions() -> Iterator[None]:
-    """Within this block every convolution is the library's own: for comparisons and for counting operations."""
-    global _allowed
-    before, _allowed = _allowed, False
+def _convolutions(how: Literal["direct", "products"]) -> Iterator[None]:
+    global _how
+    before, _how = _how, how
     try:
         yield
     finally:
-        _allowed = before
+        _how = before
+
+
+def direct_convolutions() -> AbstractContextManager[None]:
+    """Within this block every convolution is the library's own: for comparisons and for counting operations."""
+    return _convolutions("direct")
+
+
+def convolutions_by_products() -> AbstractContextManager[None]:
+    """Within this block, what is recorded into a graph computes 3 x 3 convolutions by :func:`conv2d_by_products`.
+
+    Where many channels make that faster; all other convolutions are the library's own.
+    """
+    return _convolutions("products")
 
 
 def conv2d(
@@ -70,6 +75,8 @@ def conv2d(
     if _pays(x_BIHW, weight_OIrr, padding):
         result: Tensor = _Winograd.apply(x_BIHW, weight_OIrr, bias_O, padding, padding_mode)
         return result
+    if _how == "products" and padding == 1 and weight_OIrr.shape[2:] == (3, 3) and _wide(weight_OIrr, trains=False):
+        return conv2d_by_products(x_BIHW, weight_OIrr, bias_O, padding_mode)
     if padding and padding_mode == "reflect":
         return F.conv2d(F.pad(x_BIHW, (padding,) * 4, mode="reflect"), weight_OIrr, bias_O)
     return F.conv2d(x_BIHW, weight_OIrr, bias_O, padding=padding)
@@ -77,39 +84,25 @@ def conv2d(
 
 def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
     """Whether the tiles can be used here and are faster."""
-    channels_out, channels_in, taps, taps_x = weight_OIrr.shape
-    if not (_allowed and x_BIHW.device.type == "cpu" and x_BIHW.dtype == weight_OIrr.dtype == torch.float32):
+    taps, taps_x = weight_OIrr.shape[2:]
+    if not (_how == "own" and x_BIHW.device.type == "cpu" and x_BIHW.dtype == weight_OIrr.dtype == torch.float32):
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if taps != taps_x or taps not in (3, 4) or padding >= min(taps, *x_BIHW.shape[2:]):
         return False
     trains = torch.is_grad_enabled() and (x_BIHW.requires_grad or weight_OIrr.requires_grad)
-    if channels_in * channels_out < _FEWEST_CHANNELS[trains] * (channels_in + channels_out):
+    if not _wide(weight_OIrr, trains):
         return False
     height, width = (side + 2 * padding - taps + 1 for side in x_BIHW.shape[2:])
-    tile = _SIDE - taps + 1
+    tile = SIDE - taps + 1
     return min(height, width) >= tile and len(x_BIHW) * height * width >= _FEWEST_TILES * tile**2
 
 
-@functools.cache
-def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two-dimensional transforms of outputs (m*m, P), filters (P, r*r) and inputs (P, P), float32.
-
-    Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
-    interpolation gives the outputs. Rows of the filter's and the input's transform are balanced by powers of two.
-    """
-    outputs = _SIDE - taps + 1
-    points = np.array(_POINTS)
-    others = [np.delete(points, k) for k in range(len(points))]
-    spread = np.array([np.prod(points[k] - others[k]) for k in range(len(points))])
-    output = np.hstack([np.vander(points, outputs, increasing=True).T, np.eye(outputs)[:, -1:]])
-    weight = np.vstack([np.vander(points, taps, increasing=True) / spread[:, None], np.eye(taps)[-1:]])
-    rows = [np.poly(rest)[::-1] for rest in others]
-    tile = np.vstack([*(np.append(row, 0.0) for row in rows), np.poly(points)[::-1]])
-    balance = np.exp2(np.round(0.5 * np.log2(np.linalg.norm(weight, axis=1) / np.linalg.norm(tile, axis=1))))
-    tile, weight = tile * balance[:, None], weight / balance[:, None]
-    return tuple(torch.from_numpy(np.kron(m, m)).float() for m in (output, weight, tile))  # type: ignore[return-value]
+def _wide(weight_OIrr: Tensor, trains: bool) -> bool:
+    """Whether a convolution has channels enough for its tiles to pay."""
+    channels_out, channels_in = weight_OIrr.shape[:2]
+    return channels_in * channels_out >= _FEWEST_CHANNELS[trains] * (channels_in + channels_out)
 
 
 class _Winograd(torch.autograd.Function):
@@ -120,7 +113,7 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None, padding: int, padding_mode: Padding
     ) -> Tensor:
         channels_out, channels_in, taps, _ = weight_OIrr.shape
-        to_outputs, to_filters, to_tiles = _transforms(taps)
+        to_outputs, to_filters, to_tiles = transforms(taps)
         grid = _Grid(x_BIHW, taps, padding, padding_mode)
         filters_POI = (to_filters @ weight_OIrr.permute(2, 3, 0, 1).reshape(taps * taps, -1)).unflatten(
             1, (channels_out, channels_in)
@@ -129,7 +122,7 @@ class _Winograd(torch.autograd.Function):
         whole_BOHW = x_BIHW.new_empty(grid.batch, channels_out, *grid.whole)
         saved_tiles: list[Tensor] = []
         for chunk in grid.chunks():
-            tiles_PIT = _transform(to_tiles, grid.windows(padded_BIHW, chunk, 0, 0, _SIDE, _SIDE))
+            tiles_PIT = _transform(to_tiles, grid.windows(padded_BIHW, chunk, 0, 0, SIDE, SIDE))
             products_POT = torch.bmm(filters_POI, tiles_PIT)
             target = grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step)
             target.copy_((to_outputs @ products_POT.flatten(1)).view(target.shape))
@@ -148,12 +141,12 @@ class _Winograd(torch.autograd.Function):
         filters_POI, *saved_tiles = ctx.saved_tensors
         grid: _Grid = ctx.grid
         channels_out, channels_in = filters_POI.shape[1:]
-        to_outputs, to_filters, to_tiles = _transforms(grid.taps)
+        to_outputs, to_filters, to_tiles = transforms(grid.taps)
         whole_BOHW = grid.complete(gradient_BOHW)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         filters_gradient_POI: Tensor | None = None
         sums_BIHW = gradient_BOHW.new_zeros(grid.batch, channels_in, *grid.padded) if wants_x else gradient_BOHW
-        rest = _SIDE - grid.step
+        rest = SIDE - grid.step
         for number, chunk in enumerate(grid.chunks()):
             products_POT = _transform(to_outputs.T, grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step))
             if wants_weight:
@@ -164,7 +157,7 @@ class _Winograd(torch.autograd.Function):
                     filters_gradient_POI.baddbmm_(products_POT, tiles_PTI)
             if wants_x:
                 tiles_PIT = torch.bmm(filters_POI.transpose(1, 2), products_POT)
-                parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(_SIDE, _SIDE, channels_in, *grid.shape(chunk))
+                parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(SIDE, SIDE, channels_in, *grid.shape(chunk))
                 # Tiles overlap: each piece of them is added by itself, so that no number is written twice at once.
                 for top, height in ((0, grid.step), (grid.step, rest)):
                     for left, width in ((0, grid.step), (grid.step, rest)):
@@ -204,7 +197,7 @@ class _Grid:
     def __init__(self, x_BIHW: Tensor, taps: int, padding: int, padding_mode: Padding) -> None:
         self.batch, _, *self._size = x_BIHW.shape
         self._padding, self._reflect = padding, padding_mode == "reflect"
-        self.taps, self.step = taps, _SIDE - taps + 1
+        self.taps, self.step = taps, SIDE - taps + 1
         self.result = [side + 2 * padding - taps + 1 for side in self._size]
         self._count = [-(-side // self.step) for side in self.result]
         self.whole = [count * self.step for count in self._count]
