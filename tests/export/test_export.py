@@ -131,9 +131,9 @@ def test_a_program_of_torch(name: str, tmp_path: Path) -> None:
         method, description_of(name), (RGB, RGB), path, format="torch", facts={"data_licence": "CC0"}
     )
     assert done.difference <= TOLERANCE
-    extra = {"unpaired.json": ""}
+    extra = {"unpaired_facts.json": ""}
     program = torch.export.load(path, extra_files=extra)
-    facts = json.loads(extra["unpaired.json"])
+    facts = json.loads(extra["unpaired_facts.json"])
     assert (facts["method"], facts["data_licence"]) == (name, "CC0")
     image = torch.rand(3, 3, 28, 40) * 2 - 1
     style = () if name == "qs_attn" else (torch.zeros(1, method.style_channels),)

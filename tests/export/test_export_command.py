@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +147,18 @@ def test_a_model_of_other_images_keeps_their_kind(munit: Path, tmp_path: Path) -
     result = made.translate(image)
     assert (result.dtype, result.shape) == (np.uint8, (30, 21, 3))
     assert abs(result.astype(int) - own.translate(image).astype(int)).max() <= 1
+
+
+def test_the_example_of_the_page_needs_nothing_of_this_package(
+    munit: Path, file: Path, data: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "unpaired" not in code
+    shutil.copy(file, tmp_path / "model.onnx")
+    shutil.copy(data / "testA" / "image0.png", tmp_path / "photo.png")
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "'low': [0.0]" in answer.stdout
+    own = Translator.from_pretrained(munit, device="cpu").translate(Image.open(tmp_path / "photo.png").convert("RGB"))
+    made = np.asarray(Image.open(tmp_path / "translation.png")).astype(int)
+    assert abs(made - np.asarray(own).astype(int)).max() <= 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unpaired.export.exported import Exported, ExportedGenerator, check_and_write, on_any_sides
 
-FACTS_FILE = "unpaired.json"
+FACTS_FILE = "unpaired_facts.json"
 """Name of the extra file, inside a program, that holds what it says of itself."""
 
 

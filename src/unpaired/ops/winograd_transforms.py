@@ -20,11 +20,18 @@ SIDE = 6
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 
-@functools.cache
 def transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two-dimensional transforms of outputs (m*m, P), filters (P, r*r) and inputs (P, P), float32.
 
-    Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
+    Tensors are made anew, since one that is made while a graph is recorded belongs to the recording.
+    """
+    output, weight, tile = (torch.from_numpy(each) for each in _arrays(taps))
+    return output, weight, tile
+
+
+@functools.cache
+def _arrays(taps: int) -> tuple[np.ndarray, ...]:
+    """Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
     interpolation gives the outputs. Rows of the filter's and the input's transform are balanced by powers of two.
     """
     outputs = SIDE - taps + 1
@@ -37,4 +44,4 @@ def transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
     tile = np.vstack([*(np.append(row, 0.0) for row in rows), np.poly(points)[::-1]])
     balance = np.exp2(np.round(0.5 * np.log2(np.linalg.norm(weight, axis=1) / np.linalg.norm(tile, axis=1))))
     tile, weight = tile * balance[:, None], weight / balance[:, None]
-    return tuple(torch.from_numpy(np.kron(m, m)).float() for m in (output, weight, tile))  # type: ignore[return-value]
+    return tuple(np.kron(m, m).astype(np.float32) for m in (output, weight, tile))
