@@ -6,26 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import unpaired
+from doc_pages import DOCS, run_examples
 
-PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+PAGE = DOCS / "api.md"
 
 
-def test_the_examples_of_the_page_run_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_examples_of_the_page_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    space: dict[str, Any] = {}
-    printed = []
-    for number, code in enumerate(BLOCKS):
-        exec(compile(code, f"docs/api.md, example {number + 1}", "exec"), space)
-        printed.append(capsys.readouterr().out.strip())
-    train, translate, significance, score, operation, bundle, errors = printed
+    _, (train, translate, significance, score, operation, bundle, errors) = run_examples(PAGE)
     assert train == "6 True"
     assert translate == "True"
     assert (tmp_path / "translated.png").is_file()

@@ -24,6 +24,7 @@ import torch
 import tyro
 
 import unpaired
+from doc_pages import DOCS, ROOT, blocks, name_of
 from tiny import tiny_run
 from unpaired import cli
 from unpaired.config import from_dict
@@ -32,21 +33,9 @@ from unpaired.methods import METHODS
 from unpaired.methods.qs_attn import QSAttnConfig
 from unpaired.training import RunConfig, train
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "unpaired"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
 MODULES = sorted(m.name for m in pkgutil.walk_packages(unpaired.__path__, "unpaired.") if m.name != "unpaired.__main__")
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def blocks(page: Path, *languages: str) -> list[str]:
-    """Contents of the fenced blocks of the page in any of the languages."""
-    found = re.findall(r"^```([\w-]*)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if language in languages]
 
 
 def prose(page: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import torch
 
+from tiny import microscopy, smooth
 from unpaired import cli
 from unpaired.data import read_values, tensor_of
 from unpaired.inference import Translator
@@ -19,26 +20,6 @@ from unpaired.inference import Translator
 MODEL = ["--base-channels", "4", "--blocks", "5", "--num-queries", "16", "--projector-width", "8"]
 TINY = [*MODEL, "--image-size", "32", "--num-workers", "0", "--images", "6", "--log-every", "1", "--sample-every", "4",
         "--checkpoint-every", "2", "--accelerator", "cpu", "--score-every", "3"]  # fmt: skip
-
-
-def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """Waves in [0, 1], (H, W, C)."""
-    rng = np.random.default_rng(seed)
-    y, x = (axis[:, :, None] / 40 for axis in np.mgrid[:height, :width])
-    waves = np.sin(rng.uniform(2, 9, channels) * y + rng.uniform(2, 9, channels) * x + rng.uniform(0, 6, channels))
-    return waves * 0.5 + 0.5
-
-
-def microscopy(folder: Path) -> Path:
-    """16-bit gray TIFF -> 16-bit three-channel TIFF, of 12 bits, not square and of odd sizes."""
-    for split, count, channels in (("trainA", 3, 1), ("trainB", 3, 3), ("testA", 2, 1), ("testB", 2, 3)):
-        (folder / split).mkdir(parents=True)
-        for number in range(count):
-            values = (smooth(41, 50, channels, number + channels) * 4000).astype(np.uint16)
-            tifffile.imwrite(folder / split / f"cell{number}.tif", values[:, :, 0] if channels == 1 else values,
-                             photometric="minisblack", planarconfig="contig" if channels > 1 else None,
-                             resolution=((300, 1), (150, 1)), resolutionunit=3)  # fmt: skip
-    return folder
 
 
 def remote_sensing(folder: Path) -> Path:

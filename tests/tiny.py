@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from unpaired.data import DataConfig
@@ -51,6 +52,26 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 36), see
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"image{number}.png")
+    return folder
+
+
+def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """Waves in [0, 1], (H, W, C)."""
+    rng = np.random.default_rng(seed)
+    y, x = (axis[:, :, None] / 40 for axis in np.mgrid[:height, :width])
+    waves = np.sin(rng.uniform(2, 9, channels) * y + rng.uniform(2, 9, channels) * x + rng.uniform(0, 6, channels))
+    return waves * 0.5 + 0.5
+
+
+def microscopy(folder: Path) -> Path:
+    """16-bit gray TIFF -> 16-bit three-channel TIFF, of 12 bits, not square and of odd sizes."""
+    for split, count, channels in (("trainA", 3, 1), ("trainB", 3, 3), ("testA", 2, 1), ("testB", 2, 3)):
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            values = (smooth(41, 50, channels, number + channels) * 4000).astype(np.uint16)
+            tifffile.imwrite(folder / split / f"cell{number}.tif", values[:, :, 0] if channels == 1 else values,
+                             photometric="minisblack", planarconfig="contig" if channels > 1 else None,
+                             resolution=((300, 1), (150, 1)), resolutionunit=3)  # fmt: skip
     return folder
 
 

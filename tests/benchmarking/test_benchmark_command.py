@@ -81,9 +81,17 @@ def processes(words: str) -> list[int]:
 
 
 def begin(file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    """A benchmark in a process group of its own."""
+    """A benchmark in a process group of its own, which Ctrl-C reaches.
+
+    Jobs that a shell starts in the background ignore SIGINT and hand that on. A signal with a handler is handed on with
+    its default action, so there is one here while the child starts.
+    """
     command = [sys.executable, "-m", "unpaired", "benchmark", str(file), "--out", str(out), *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def has_checkpoint(out: Path, name: str) -> bool:

@@ -1,7 +1,8 @@
-"""The studio in a real headless Chromium: upload, translate, compare, look, watch, refuse; desk and phone."""
+"""The studio in a real headless Chromium: upload, paste, translate, compare, look, watch, refuse; desk and phone."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -117,6 +118,35 @@ def test_upload_translate_compare_look_and_download(visit: Callable[..., Any], t
     page.click("#look")
     expect(page.locator("#seen img")).to_have_count(4)
     expect(page.locator("#seen figcaption").first).to_have_text("block1: entropy, bright is significant")
+
+
+_COPY = """async (address) => {
+  const blob = await (await fetch(address)).blob();
+  await navigator.clipboard.write([new ClipboardItem({[blob.type]: blob})]);
+}"""
+
+
+def test_pictures_are_pasted_from_the_clipboard(visit: Callable[..., Any], tmp_path: Path) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('words')")
+    page.get_by_label("Paste from clipboard").click()
+    expect(page.get_by_text("No image or video found in clipboard")).to_be_visible()
+    folder = write_images(tmp_path / "pictures", 2, size=(48, 40))
+    for number in (0, 1):
+        held = base64.b64encode((folder / f"image{number}.png").read_bytes()).decode()
+        page.evaluate(_COPY, f"data:image/png;base64,{held}")
+        page.get_by_label("Paste from clipboard").first.click()
+        expect(page.locator("#uploads .thumbnail-item")).to_have_count(number + 1)
+    page.click("#translate")
+    expect(page.locator("#said")).to_contain_text("Translated 2 pictures")
+    with page.expect_download() as found:
+        page.click("#download")
+    with zipfile.ZipFile(found.value.path()) as archive:
+        made = [archive.read(name) for name in sorted(archive.namelist()) if name.startswith("first/")]
+    assert len(set(made)) == 2
+    for content in made:
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (48, 40)
 
 
 def test_bombs_and_wrong_files_are_refused_with_a_sentence(

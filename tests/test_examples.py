@@ -1,0 +1,49 @@
+"""The Python of the pages about images runs as it stands there (that of docs/api.md: tests/test_api.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from doc_pages import DOCS, run_examples
+from tiny import microscopy, tiny_run, write_images
+from unpaired.large_images import translate
+from unpaired.training import train
+
+
+def test_arrays_of_file_values_become_arrays_of_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = microscopy(tmp_path / "cells")
+    config = tiny_run(cells, channels=1, target_channels=3, value_range=(0.0, 4095.0))
+    train(config, Path("runs/stain"), quiet=True)
+    cells_HW = tifffile.imread(cells / "testA" / "cell0.tif")
+    space, (printed,) = run_examples(DOCS / "images.md", cells_HW=cells_HW)
+    assert (cells_HW.shape, cells_HW.dtype) == ((41, 50), np.uint16)
+    assert (space["stained_HWC"].shape, space["stained_HWC"].dtype) == ((41, 50, 3), np.uint16)
+    assert space["stained_HWC"].std() > 0
+    assert space["stained_HWC"].max() <= 4095
+    assert printed == "1 channel of uint16 -> 3 channels of uint16"
+
+
+def test_a_large_image_is_translated_within_the_memory_and_its_progress_told(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny_run(dataset, "cut", images=1, sample_every=100), Path("runs/mine"), quiet=True)
+    with Image.open(write_images(tmp_path / "in", 1, size=(150, 333)) / "image0.png") as scan:
+        scan.save("scan.tif")
+    space, (printed,) = run_examples(DOCS / "large_images.md")
+    translator, whole = space["translator"], space["translated"]
+    assert (translator.memory_gib, whole.size, printed) == (6.0, (150, 333), "")
+    monkeypatch.setattr(translate, "taken_memory", lambda device: 0)
+    translator.memory_gib = 0.003  # of its tensors alone: now it goes in stripes, and tells
+    with Image.open("scan.tif") as scan:
+        stripes = translator.translate(scan)
+    assert np.abs(np.asarray(stripes).astype(int) - np.asarray(whole)).max() <= 1
+    told = capsys.readouterr().out.split("\r")
+    assert told[-2:] == ["100 %", ""]
+    assert len(told) > 3
