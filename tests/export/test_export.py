@@ -15,7 +15,7 @@ from torch import Tensor
 from tiny import tiny_settings
 from unpaired.data import PixelFormat
 from unpaired.errors import BackendError, CheckpointError, ConfigError
-from unpaired.export import OnnxGenerator, exported, write_generator
+from unpaired.export import OnnxGenerator, exported, onnx_file, write_generator
 from unpaired.export.exported import TOLERANCE, ExportedGenerator, on_any_sides
 from unpaired.methods import METHODS, Method, Wish
 
@@ -107,7 +107,8 @@ def test_a_domain_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
 def test_wide_convolutions_are_products_where_the_cpu_is_the_target(target: Any, tmp_path: Path) -> None:
     """128 channels in the residual blocks; at 4 there is nothing to gain and all graphs are plain."""
     torch.manual_seed(0)
-    config = METHODS["cut"].Config(**tiny_settings("cut") | {"base_channels": 32})
+    wider = {"base_channels": 32, "blocks": 2, "taps": ("padded_input", "block1")}
+    config = METHODS["cut"].Config(**tiny_settings("cut") | wider)
     method, path = METHODS["cut"](config, channels=3).eval(), tmp_path / "model.onnx"
     with torch.no_grad():
         for parameter in method.generator.parameters():
@@ -116,8 +117,8 @@ def test_wide_convolutions_are_products_where_the_cpu_is_the_target(target: Any,
     assert done.difference <= TOLERANCE
     onnx = pytest.importorskip("onnx")
     kinds = [node.op_type for node in onnx.load(path).graph.node]
-    blocks = sum(1 for block in method.generator.blocks)
-    assert kinds.count("MatMul") == (0 if target == "any" else 3 * 2 * blocks)
+    products = 3 * 2 * config.blocks  # the filters' transform, the sums over channels, the outputs' transform
+    assert kinds.count("MatMul") == (0 if target == "any" else products)
     image = torch.rand(2, 3, 45, 66) * 2 - 1
     wanted = on_any_sides(method.translate, image).detach()
     assert float(wanted.std()) > 0.1
@@ -160,6 +161,17 @@ def test_weights_of_half_the_size(tmp_path: Path) -> None:
         write_generator(
             method, description_of("cut"), (RGB, RGB), tmp_path / "x.pt2", format="torch", precision="float16"
         )
+
+
+def test_only_what_float16_holds_exactly_is_stored_in_it() -> None:
+    """The transforms of products are not weights: rounding them would change what is computed."""
+    onnx = pytest.importorskip("onnx")
+    arrays = {"weight": [[0.5, -2.0]], "transform": [[1 / 3, 1.0]], "bias": [0.5], "large": [[1e9, 1.0]]}
+    made = [onnx.numpy_helper.from_array(np.array(value, np.float32), name) for name, value in arrays.items()]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["weight"], ["y"])], "graph", [], [], made)
+    onnx_file._halve(graph)
+    assert [each.name for each in graph.initializer] == ["weight_float16", "transform", "bias", "large"]
+    assert [(node.op_type, *node.output) for node in graph.node] == [("Cast", "weight"), ("Relu", "y")]
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_it_can_be_turned_off_and_comes_back() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 19), st.integers(2, 19)),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(4, 19), st.integers(4, 19)),
     channels=st.integers(1, 5),
     mode=st.sampled_from(["zeros", "reflect"]),
     with_bias=st.booleans(),

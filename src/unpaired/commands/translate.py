@@ -67,7 +67,7 @@ class Translate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     runtime: Literal["torch", "onnx"] = "torch"
-    """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (about 15 seconds; use
+    """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (up to a minute; use
     'unpaired export' once and give its file instead of the run). An .onnx file always runs there."""
     batch_size: int = 1
     """Images of equal size translated at a time."""

@@ -146,12 +146,17 @@ def _take_any_sides(graph: Any) -> None:
 
 
 def _halve(graph: Any) -> None:
-    """Store weights of two and more axes in float16; casts bring them back when the file is loaded."""
+    """Store rounded weights in float16, and cast them back in the graph; what would lose something stays as it is."""
     onnx = package("onnx")
     casts = []
     for each in graph.initializer:
-        if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) > 1:
-            name, half = each.name, onnx.numpy_helper.to_array(each).astype(np.float16)
+        if each.data_type != onnx.TensorProto.FLOAT or len(each.dims) < 2:
+            continue
+        array = onnx.numpy_helper.to_array(each)
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if np.array_equal(half, array):
+            name = each.name
             each.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_float16"))
             casts.append(onnx.helper.make_node("Cast", [each.name], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *graph.node]

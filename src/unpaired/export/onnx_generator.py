@@ -18,7 +18,7 @@ from unpaired.export.onnx_packages import session_of
 from unpaired.large_images import taken_memory
 from unpaired.methods.base import PLAIN, Method, Wish
 
-_MAPS = 6
+_MAPS = 7
 """A translation takes at most so many maps of the largest size (measured, docs/export.md)."""
 
 
