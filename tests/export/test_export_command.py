@@ -119,6 +119,14 @@ def test_what_does_not_go_together(
 
 
 @pytest.mark.parametrize(
+    ("run", "words"), [("nothing", "nothing is not a trained run"), ("owner/name", "name the file with --out")]
+)
+def test_a_run_that_is_not_there(run: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", run]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [(["--device", "cuda"], "ONNX Runtime is used on the CPU"), (["--style-reference", "{image}"], "style encoder")],
 )

@@ -12,6 +12,7 @@ import pytest
 from unpaired import cli
 from unpaired.commands import studio
 from unpaired.studio import serving
+from unpaired.studio.limits import Limits
 
 
 @pytest.fixture
@@ -77,3 +78,19 @@ def test_a_missing_package_is_named_with_its_command(
     monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
     assert cli.main(["studio"]) == 2
     assert 'pip install "unpaired[studio]"' in capsys.readouterr().err
+
+
+def test_the_state_of_pages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page takes about a megabyte of Gradio, which keeps ten thousand of them unless it is told."""
+    pytest.importorskip("gradio")
+    from unpaired.studio import app
+
+    pages = []
+    original = app.make_page
+    monkeypatch.setattr(app, "make_page", lambda shown: pages.append(original(shown)) or pages[0])
+    monkeypatch.setattr(serving, "_PAGES", 3)
+    serving.make_app(app.Shown((), tmp_path, Limits(), 5.0, ""))
+    kept = pages[0].state_holder
+    for number in range(5):
+        _ = kept[f"page{number}"]
+    assert list(kept.session_data) == ["page2", "page3", "page4"]

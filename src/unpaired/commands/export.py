@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from unpaired.errors import ConfigError
+from unpaired.hub import is_repo_id
 from unpaired.inference import Translator
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Export, args=list(argv), prog="unpaired export")
     path = options.out
     if path is None:
-        if not Path(options.run).is_dir():
+        if is_repo_id(options.run):
             raise ConfigError("out: a model of the Hub has no run folder to write into; name the file with --out")
         path = Path(options.run) / f"model{_SUFFIXES[options.format]}"
     elif path.suffix != _SUFFIXES[options.format]:

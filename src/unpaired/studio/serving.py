@@ -28,6 +28,8 @@ POLICY = (
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 """Gradio's page needs inline scripts and styles, but nothing from another server."""
+_PAGES = 128
+"""Pages whose state is kept, the last used ones; each takes about a megabyte. One beyond has to translate again."""
 _OVERHEAD = 1_000_000
 """Bytes of an upload besides the files."""
 
@@ -107,10 +109,12 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
     from unpaired.studio.app import make_page
     from unpaired.studio.look import CSS, theme
 
+    page = make_page(shown)
+    page.state_session_capacity = _PAGES  # Gradio's own bound is 10,000
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app: Any = gr.mount_gradio_app(
         outer,
-        make_page(shown),
+        page,
         path="",
         server_name=host,
         allowed_paths=[],
