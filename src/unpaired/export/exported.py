@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.config import to_dict
@@ -18,21 +17,19 @@ from unpaired.data import Formats, average_copies, repeat_channels
 from unpaired.errors import CheckpointError
 from unpaired.files import write_atomically
 from unpaired.methods import Method, Wish
+from unpaired.networks.padding import MULTIPLE, SMALLEST, pad
 from unpaired.ops import normal_draws
 from unpaired.ops.winograd import convolutions_by_products, direct_convolutions
 
 FileFormat = Literal["onnx", "torch"]
 Precision = Literal["float32", "float16"]
 Target = Literal["cpu", "any"]
-"""Where a file is to run fast: on CPUs, whose runtimes have direct convolutions only, or elsewhere."""
+"""Where a file is to run fast: on CPUs through ONNX Runtime, whose convolutions are direct there, or elsewhere."""
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, of values in [-1, 1], with which a file is kept."""
 CHECKED_SHAPES = ((1, 64, 64), (2, 64, 48), (1, 37, 101), (2, 19, 16), (1, 256, 192))
 """Batch, height and width of the images of the check."""
-MULTIPLE = 4
-SMALLEST = 16
-"""Sides that a written file takes: any from here on; inside, they are mirrored to multiples of 4."""
 TRACED = (2, 64, 48)
 """Batch, height and width of the images with which a generator is recorded."""
 FORMAT = "1"
@@ -153,8 +150,7 @@ class ExportedGenerator(nn.Module):
 def on_any_sides(run: Callable[..., Tensor], image: Tensor, *style: Tensor) -> Tensor:
     """Call something that takes multiples of 4 on an image of any sides from 16 on: mirrored, and cut again."""
     height, width = image.shape[2:]
-    padded = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
-    return run(padded, *style)[..., :height, :width]
+    return run(pad(image), *style)[..., :height, :width]
 
 
 def styles_of(seeds: Tensor, style_channels: int) -> Tensor:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.export.exported import MULTIPLE, Exported, ExportedGenerator, Precision, Target, check_and_write
+from unpaired.export.exported import Exported, ExportedGenerator, Precision, Target, check_and_write
 from unpaired.export.onnx_packages import package, session_of
+from unpaired.networks.padding import MULTIPLE
 
 OPSET = 18
 
@@ -31,7 +32,7 @@ def write_onnx(
     Args:
         generator: What to write; ``precision="float16"`` rounds its weights in place.
         path: The file.
-        facts: What the file says of itself, see :func:`unpaired.export.describe`.
+        facts: What the file says of itself, see :func:`unpaired.export.exported.describe`.
         precision: ``float16`` stores the weights in half as many bytes; inputs, outputs and sums stay float32.
         target: Where it is to run fast.
 

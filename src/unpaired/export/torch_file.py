@@ -23,7 +23,7 @@ def write_program(generator: ExportedGenerator, path: Path, facts: dict[str, str
     Args:
         generator: What to write.
         path: The file.
-        facts: What the file says of itself, see :func:`unpaired.export.describe`.
+        facts: What the file says of itself, see :func:`unpaired.export.exported.describe`.
 
     Raises:
         CheckpointError: It differs from PyTorch, or cannot be written; what was there stays.

@@ -30,10 +30,10 @@ from unpaired.inference.loading import (
     origin_of,
     read_description,
 )
-from unpaired.inference.padding import pad
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
 from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
 
