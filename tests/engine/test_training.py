@@ -19,7 +19,6 @@ from tiny import tiny_run, write_images
 from unpaired.config import save_yaml
 from unpaired.data import UnpairedStream
 from unpaired.engine.checkpoint import read_checkpoint
-from unpaired.engine.ema import EMA
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
@@ -211,19 +210,6 @@ def test_an_unwritable_run_folder_is_named(dataset: Path, tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot write to the run folder"):
         train(tiny_run(dataset), tmp_path / "file" / "run", quiet=True)
-
-
-def test_ema_halves_a_difference_after_its_half_life() -> None:
-    network = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(network.weight)
-    ema = EMA({"net": network}, half_life_images=100)
-    torch.nn.init.ones_(network.weight)
-    for image in range(5000, 5100, 10):
-        ema.update(image, 10)
-    assert ema.weights()["net.weight"].item() == pytest.approx(0.5, abs=1e-6)
-    with ema.applied():
-        assert network.weight.item() == pytest.approx(0.5, abs=1e-6)
-    assert network.weight.item() == 1
 
 
 def command(config: RunConfig, run: Path, *options: str) -> list[str]:
