@@ -17,6 +17,7 @@ run goes on where it was stopped; those of a file that has changed since do not 
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import importlib.util
 import json
@@ -195,7 +196,7 @@ def _pytest(watch: _Watch, targets: list[str], *options: str) -> int:
 
     temporary = tempfile.mkdtemp(prefix="mutation-")
     try:
-        fixed = ["-q", "-p", "no:cacheprovider", "--basetemp", temporary, "-m", "not gpu and not slow"]
+        fixed = ["-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--basetemp", temporary, "-m", "not gpu and not slow"]
         return int(pytest.main([*fixed, *options, *targets], plugins=[watch]))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -207,6 +208,7 @@ def _forked(work: Callable[[], Any], limit_s: float) -> tuple[Any, str]:
         child = os.fork()
         if child == 0:
             os.setpgid(0, 0)
+            gc.freeze()  # what was imported before lives on anyway: no collection walks it again
             silence = os.open(os.devnull if "MUTATION_SHOW" not in os.environ else "/dev/stderr", os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
@@ -386,6 +388,7 @@ def report(options: Report) -> None:
 def main() -> None:
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
+    sys.dont_write_bytecode = False  # every fork imports the package anew
     sys.path.insert(0, str(ROOT / "src"))
     command = tyro.cli(Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Report, tyro.conf.subcommand("report")])  # type: ignore
     run(command) if isinstance(command, Run) else report(command)
