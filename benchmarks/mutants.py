@@ -1,9 +1,9 @@
 """Mutants of a Python module: every small change of its code that tests ought to notice, in a fixed order.
 
-What is changed: arithmetic, comparison and boolean operators; numbers and truth values; arguments (the last or a
-named one left out, two neighbours exchanged); returned values; conditions; slices; targets of ``a, b = ...``; reductions by their opposites;
-method calls without arguments (left out, such as ``.detach()``); decorators and contexts of autograd (left out); whole
-statements (deleted).
+What is changed: arithmetic, comparison and boolean operators; numbers and truth values; arguments (the last or a named
+one left out, two neighbours exchanged); returned values; conditions; slices; the order of ``a, b = ...``; reductions,
+by their opposites; method calls without arguments (left out, such as ``.detach()``); decorators and contexts of
+autograd (left out); whole statements (deleted).
 
 What is not: docstrings and other strings, annotations, imports, names of types, ``raise`` statements' inside (messages)
 and assertions; arguments that only check or only speed up (:data:`SILENT_KEYWORDS`).
@@ -107,7 +107,10 @@ def _excluded(nodes: list[ast.AST]) -> Iterator[ast.AST]:
         match node:
             case ast.FunctionDef():
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                children = [node.returns, *(argument.annotation for argument in arguments)]
+                decorators = [each for each in node.decorator_list if _called(each) in KEPT_DECORATORS]
+                children = [node.returns, *decorators, *(argument.annotation for argument in arguments)]
+            case ast.ClassDef():
+                children = list(node.decorator_list)
             case ast.AnnAssign(value=None):
                 children = [node]
             case ast.AnnAssign():
@@ -219,9 +222,10 @@ def _call_changes(node: ast.Call, found: list[_Change]) -> None:
                       lambda: setattr(owner, field, OPPOSITES[name])))  # fmt: skip
     if isinstance(node.func, ast.Attribute) and not (node.args or node.keywords or name in PLAIN_VIEWS):
         receiver = node.func.value
-        if not (isinstance(receiver, ast.Name) and receiver.id in ("torch", "F", "nn", "self")) and _called(
-            receiver
-        ) != "super":
+        if (
+            not (isinstance(receiver, ast.Name) and receiver.id in ("torch", "F", "nn", "self"))
+            and _called(receiver) != "super"
+        ):
             found.append((f"{written} without .{name}()", lambda: receiver))
     for place in range(len(node.args)):
         if place + 1 < len(node.args) and name not in SYMMETRIC:

@@ -7,11 +7,12 @@
 A tool of our own, since mutmut 3.8 leaves out decorated functions, properties and default values (``EMA.update``, all
 settings) and cosmic-ray starts a Python per mutant, which with torch takes longer than the tests. ``mutants.py`` says
 what is changed. This process imports what the tests need but nothing of ours; each mutant is a fork of it in which the
-changed module takes the place of its file. A first fork runs the module's tests once and notes which lines each of them
+changed module takes the place of its file. A first fork runs the module's tests once and notes which lines each
 reaches and how long it takes; a mutant is then held against the tests that reach its lines, fastest first, until one
-fails. Outcomes: killed (a test failed or the module could not be imported), timed out (also killed), survived, unreached
-(survived: no test gets there). Samples are drawn with a seed. Results are appended to ``--state`` one by one, so that a
-run goes on where it was stopped; those of a file that has changed since do not count.
+fails. Outcomes: killed (a test failed or the module could not be imported), timed out (also noticed), survived,
+unreached (survived: no test gets there). Samples are drawn with a seed. Results are
+appended to ``--state`` one by one, so that a run goes on where it was stopped; those of a file that has changed do not
+count.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from types import CodeType, FrameType
 from typing import Annotated, Any, Literal
 
 import tyro
-from mutants import Mutant, mutants, mutated
 from tyro.conf import Positional
+
+from mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "unpaired"
@@ -196,7 +198,17 @@ def _pytest(watch: _Watch, targets: list[str], *options: str) -> int:
 
     temporary = tempfile.mkdtemp(prefix="mutation-")
     try:
-        fixed = ["-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--basetemp", temporary, "-m", "not gpu and not slow"]
+        fixed = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:unraisableexception",
+            "--basetemp",
+            temporary,
+            "-m",
+            "not gpu and not slow",
+        ]
         return int(pytest.main([*fixed, *options, *targets], plugins=[watch]))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

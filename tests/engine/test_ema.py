@@ -76,10 +76,16 @@ def test_applied_exchanges_for_the_block_and_even_where_it_fails() -> None:
     live = network(1.0)
     ema = EMA({"net": live}, half_life_images=100)
     fill(live, 2.0)
-    with pytest.raises(RuntimeError, match="inside"), ema.applied():
-        assert live.weight.tolist() == [[1.0, 1.0]]
-        assert ema.weights()["net.weight"].tolist() == [[2.0, 2.0]]
-        raise RuntimeError("inside")
+    seen = []
+
+    def fail_inside() -> None:
+        with ema.applied():
+            seen.append((live.weight.tolist(), ema.weights()["net.weight"].tolist()))
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
+    assert seen == [([[1.0, 1.0]], [[2.0, 2.0]])]
     assert live.weight.tolist() == [[2.0, 2.0]]
     assert ema.weights()["net.weight"].tolist() == [[1.0, 1.0]]
 
