@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from published_attention import published_qs_attention
 from unpaired.engine.step import only
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
+from unpaired.losses import discriminator_loss, generator_loss, patch_nce_loss
 from unpaired.methods import ImageBatch
 from unpaired.methods.qs_attn import QSAttn
 from unpaired.ops.winograd import direct_convolutions
@@ -64,14 +64,14 @@ def published_step(
         with only(method, ("discriminator",)):
             optimizers["discriminator"].zero_grad()
             fake = discriminator(translated.detach())
-            discriminator_loss = lsgan_discriminator_loss(discriminator(images.target), fake)
-            discriminator_loss.backward()
+            judged = discriminator_loss(discriminator(images.target), fake)
+            judged.backward()
             optimizers["discriminator"].step()
 
         with only(method, ("generator", "projector")):
             optimizers["generator"].zero_grad()
             optimizers["projector"].zero_grad()
-            adversarial = config.adversarial_weight * lsgan_generator_loss(discriminator(translated))
+            adversarial = config.adversarial_weight * generator_loss(discriminator(translated))
             generator.encode(images.source, config.taps)  # the result that nobody uses
             pairs = ((images.source, translated), (images.target, identity))
             terms = [_contrastive(method, *pair, indices[i] if indices else None) for i, pair in enumerate(pairs)]
@@ -81,7 +81,7 @@ def published_step(
             optimizers["generator"].step()
             optimizers["projector"].step()
     return {
-        "discriminator": discriminator_loss,
+        "discriminator": judged,
         "adversarial": adversarial,
         "contrastive": contrastive,
         "identity": identity_loss,

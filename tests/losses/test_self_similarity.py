@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from methods.golden import fills, read
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
 
 
@@ -40,7 +42,7 @@ def map_by_loops(x_CHW: Tensor, location: int, side: int, similarity: str) -> li
     for row in range(top, top + tall):
         for column in range(left, left + wide):
             pair = at(y, x), at(row, column)
-            found.append(cosine(*pair) if similarity == "cosine" else dot(*pair) / math.sqrt(channels))
+            found.append(cosine(*pair) if similarity == "cosine" else math.tanh(dot(*pair) / channels / 10))
     return found
 
 
@@ -92,16 +94,56 @@ def test_gradients_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda f: map_contrast_loss(self_similarity(f, where, 2), other, more, 0.5), x)
 
 
-def test_the_loss_is_one_minus_the_cosine_of_the_maps() -> None:
+def loss_by_loops(source: list[float], translated: list[float], similarity: str) -> float:
+    """Of one query: only what reaches entry N_p // 4 of the translation's map, counted from its largest, counts."""
+    least = sorted(translated, reverse=True)[len(translated) // 4]
+    kept = [(a, b) for a, b in zip(source, translated, strict=True) if b >= least]
+    distance = 1 - cosine([a for a, _ in kept], [b for _, b in kept])
+    if similarity == "cosine":
+        return distance
+    return distance**2 / 2 if distance < 1 else distance - 0.5
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("side", [1, 3, 4])
+def test_the_loss_compares_the_strongest_quarter_of_the_translations_maps(side: int, similarity: Any) -> None:
     a, b = features(2, 3, 4, 5), features(2, 3, 4, 5, seed=1)
     where = torch.tensor([[2, 9, 13]] * 2)
-    one, other = self_similarity(a, where, 3), self_similarity(b, where, 3)
-    found = self_similarity_loss(one, other)
+    one, other = self_similarity(a, where, side, similarity), self_similarity(b, where, side, similarity)
+    found = self_similarity_loss(one, other, similarity)
     for image in range(2):
-        expected = sum(1 - cosine(one[image, i].tolist(), other[image, i].tolist()) for i in range(3)) / 3
-        assert found[image].item() == pytest.approx(expected, rel=1e-9)
-    torch.testing.assert_close(self_similarity_loss(one, 5 * one), torch.zeros(2, dtype=torch.float64))
-    torch.testing.assert_close(self_similarity_loss(one, -one), torch.full((2,), 2.0, dtype=torch.float64))
+        expected = sum(loss_by_loops(one[image, i].tolist(), other[image, i].tolist(), similarity) for i in range(3))
+        assert found[image].item() == pytest.approx(expected / 3, rel=1e-9)
+    torch.testing.assert_close(self_similarity_loss(one, 5 * one, similarity), torch.zeros(2, dtype=torch.float64))
+    far = self_similarity_loss(-other, other, similarity)
+    torch.testing.assert_close(far, torch.full((2,), 2.0 if similarity == "cosine" else 1.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("case", read("fsesim")["structure_loss_on_given_maps"], ids=lambda c: str(c["patch_size"]))
+def test_the_authors_loss_on_given_maps(case: dict[str, Any]) -> None:
+    channels, side = case["channels"], case["side"]
+    count = channels * side * side
+    waves = 0.05 * torch.arange(count, dtype=torch.float64)
+    first, second = (fills.hashed(11 + 5003 * t, count) + 0.5 * torch.sin(waves + t) for t in range(2))
+    source = first.clamp(min=-0.2).reshape(1, channels, side, side)
+    target = (0.6 * first + 0.6 * second).clamp(min=-0.2).reshape(1, channels, side, side).requires_grad_()
+    similarity: Any = "cosine" if case["use_norm"] else "dot"
+    where = torch.tensor(case["locations"])[None]
+    maps = [self_similarity(x, where, case["patch_size"], similarity) for x in (source, target)]
+    loss = self_similarity_loss(maps[0], maps[1], similarity).mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-12)
+    assert target.grad is not None
+    assert target.grad.norm().item() == pytest.approx(case["gradient_to_target"]["l2"], rel=1e-12)
+    for found, name in zip(maps, ("source_maps", "target_maps"), strict=True):
+        assert found.norm().item() == pytest.approx(case[name]["l2"], rel=1e-12)
+
+
+def test_the_authors_contrast_on_given_maps() -> None:
+    case = read("fsesim")["learned_contrast_on_given_maps"]
+    maps = [fills.hashed(7 + 3001 * t, 720).reshape(1, 20, 36) for t in range(3)]
+    found = map_contrast_loss(maps[0], maps[0] + 0.5 * maps[1], maps[2], case["T"])
+    assert found.item() == pytest.approx(case["loss"], rel=1e-12)
 
 
 def test_contrast_finds_the_own_location_among_all_others() -> None:
@@ -112,13 +154,16 @@ def test_contrast_finds_the_own_location_among_all_others() -> None:
     found = map_contrast_loss(anchors, positives, negatives, tau)
     for image in range(2):
         total = 0.0
+        others = negatives[image].tolist()
         for i in range(3):
-            candidates = [*positives[image].tolist(), *negatives[image].tolist()]
-            similar = [math.exp(cosine(anchors[image, i].tolist(), each) / tau) for each in candidates]
+            anchor, positive = anchors[image, i].tolist(), positives[image, i].tolist()
+            alike = [cosine(anchor, each) for each in (*positives[image].tolist(), *others)]
+            alike += [cosine(positive, each) for each in others]
+            similar = [math.exp(each / tau) for each in alike]
             total -= math.log(similar[i] / sum(similar)) / 3
         assert found[image].item() == pytest.approx(total, rel=1e-9)
 
 
-def test_contrast_of_equal_maps_is_the_logarithm_of_their_number() -> None:
+def test_contrast_of_equal_maps_is_the_logarithm_of_the_number_of_candidates() -> None:
     maps = torch.ones(2, 4, 9)
-    torch.testing.assert_close(map_contrast_loss(maps, maps, maps[:, :3]), torch.full((2,), math.log(7)))
+    torch.testing.assert_close(map_contrast_loss(maps, maps, maps[:, :3]), torch.full((2,), math.log(4 + 2 * 3)))

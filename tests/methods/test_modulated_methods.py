@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tiny import tiny_settings
+from methods.golden import read
+from tiny import tiny_run, tiny_settings
 from unpaired.engine.acceleration import RecordedSteps
-from unpaired.engine.step import make_optimizers, settle_optimizers, training_step
+from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
-from unpaired.methods import METHODS, ImageBatch, image_seeds
+from unpaired.methods import METHODS, ImageBatch, OptimiserConfig, image_seeds
 from unpaired.methods.hneg_src import HnegSRC, HnegSRCConfig
 from unpaired.methods.monce import MoNCEConfig
+from unpaired.training import train
 
 NAMES = ("monce", "hneg_src")
-ENDS = {"relation_temperature": 4.0, "final_relation_temperature": 0.5, "curriculum_images": 8}
+ENDS = {"relation_temperature": 4.0, "final_relation_temperature": 0.5, "optimiser": OptimiserConfig(epochs=8)}
 
 
 def make(name: str, **changes: Any) -> Any:
@@ -27,10 +29,10 @@ def make(name: str, **changes: Any) -> Any:
     return METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **changes}))
 
 
-def batch(images: int = 2, first: int = 0) -> ImageBatch:
+def batch(images: int = 2, first: int = 0, progress: float = 0.0) -> ImageBatch:
     source, target = torch.rand(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    chosen = slice(first, first + images)
-    return ImageBatch(source[chosen], target[chosen], image_seeds(0, range(first, first + images)))
+    chosen, done = slice(first, first + images), torch.tensor(progress, dtype=torch.float64)
+    return ImageBatch(source[chosen], target[chosen], image_seeds(0, range(first, first + images)), progress=done)
 
 
 def losses(method: Any, images: ImageBatch) -> dict[str, Tensor]:
@@ -55,7 +57,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert (monce.contrastive_weight, monce.identity_weight, monce.num_queries, monce.temperature) == (1, 1, 256, 0.07)
     assert (hneg.contrastive_weight, hneg.identity_weight, hneg.relation_weight) == (0.1, 0.1, 0.05)
     assert (hneg.relation_temperature, hneg.final_relation_temperature) == (50.0, 10.0)
-    assert hneg.curriculum_images == 400 * 1334  # horse2zebra: 1,067 horses, 1,334 zebras
+    assert hneg.optimiser.epochs == 400
 
 
 def rows(features_ND: Tensor) -> list[list[float]]:
@@ -71,17 +73,18 @@ def mean(values: list[float]) -> float:
 
 
 def modulated(anchors_ND: Tensor, positives_ND: Tensor, beta: float, q: float) -> float:
-    """MoNCE of one image and tap: the plan by 50 divisions of columns and rows."""
+    """MoNCE of one image and tap: the plan by 50 divisions of rows and columns."""
     similarity = products(anchors_ND, positives_ND)
     places = range(len(similarity))
-    plan = [[0.0 if i == j else math.exp(similarity[i][j] / beta) for j in places] for i in places]
+    plan = [[math.exp((-10 if i == j else similarity[i][j]) / beta) for j in places] for i in places]
     for _ in range(50):
+        plan = [[value / sum(row) for value in row] for row in plan]
         totals = [sum(plan[i][j] for i in places) for j in places]
         plan = [[plan[i][j] / totals[j] for j in places] for i in places]
-        plan = [[value / sum(row) for value in row] for row in plan]
     found = []
     for i in places:
-        forces = [q * (len(places) - 1) * plan[i][j] * math.exp(similarity[i][j] / 0.07) for j in places]
+        weights = [q * (len(places) - 1) * plan[i][j] + 1e-8 for j in places]
+        forces = [weights[j] * math.exp(similarity[i][j] / 0.07) for j in places if j != i]
         found.append(math.log(1 + sum(forces) / math.exp(similarity[i][i] / 0.07)))
     return mean(found)
 
@@ -124,11 +127,10 @@ def test_a_step_of_monce_by_hand() -> None:
 
 
 def test_a_step_of_hneg_src_by_hand() -> None:
-    """The second step of two images, where images 2 and 3 of 8 stand at a quarter and 3/8 of the curriculum."""
+    """In the third of eight epochs the curriculum is at 3 / 8."""
     method = make("hneg_src", **ENDS)
-    method.forward_train(batch())
-    outputs = method.forward_train(batch(first=2))
-    temperatures = [4.0 - 3.5 * part for part in (2 / 8, 3 / 8)]
+    outputs = method.forward_train(batch(progress=2 / 8))
+    temperatures = [4.0 - 3.5 * 3 / 8] * 2
     assert outputs.relation_temperatures.tolist() == pytest.approx(temperatures * 2)
     terms, pairs = method.generator_loss(outputs), method.pairs(outputs)
     contrast = [
@@ -144,7 +146,6 @@ def test_a_step_of_hneg_src_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("monce", {"transport_temperature": 1e9}),
         (
             "hneg_src",
             {"mining": "none", "decoupled": False, "relation_weight": 0.0, "contrastive_weight": 1.0,
@@ -168,66 +169,40 @@ def test_features_are_projected_once_for_both_losses() -> None:
     assert sorted(calls) == sorted(2 * method.config.taps)  # anchors and positives of each tap
 
 
-def test_the_curriculum_goes_from_start_to_end_in_400_stages() -> None:
-    method = make("hneg_src", curriculum_images=4000)
-    found = method.relation_temperatures(5000)
-    for image, expected in ((0, 50.0), (9, 50.0), (10, 49.9), (2000, 30.0), (3999, 10.1), (4000, 10.0), (4999, 10.0)):
-        assert found[image].item() == pytest.approx(expected), image
+def test_the_curriculum_is_the_published_one_over_the_length_of_the_run() -> None:
+    config = HnegSRCConfig()
+    for epoch, expected in read("hneg_src")["relation_temperature_per_epoch"].items():
+        for within in (0.0, 0.999):
+            progress = torch.tensor((int(epoch) - 1 + within) / 400, dtype=torch.float64)
+            assert config.relation_temperature_at(progress).item() == pytest.approx(expected, rel=1e-12)
+    short = HnegSRCConfig(**ENDS)
+    found = [short.relation_temperature_at(torch.tensor(k / 800, dtype=torch.float64)).item() for k in range(801)]
+    assert found[::100] == pytest.approx([4.0 - 3.5 * min(e + 1, 8) / 8 for e in range(9)])
+    assert len(set(found)) == 8
 
 
-def test_the_curriculum_counts_images_that_are_learned_from_and_no_others() -> None:
-    method = make("hneg_src", **ENDS)
-    method.forward_train(batch(3))
-    with torch.no_grad():
-        method.forward_train(batch(2))
-    method.eval()
-    method.forward_train(batch(2))
-    method.translate(batch().source)
-    assert method.images_seen.item() == 3
-    assert method.images_seen.dtype == torch.int64
-    whole, parts = make("hneg_src", **ENDS), make("hneg_src", **ENDS)
-    together = whole.forward_train(batch(6)).relation_temperatures[:6]
-    apart = [parts.forward_train(batch(2, first)).relation_temperatures[:2] for first in (0, 2, 4)]
-    assert torch.equal(together, torch.cat(apart))
-    assert together.unique().numel() == 6  # each image has its own place
+def test_a_run_passes_its_progress_to_the_losses(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the length, the batch size and an interruption: the share of the run that is done."""
+    seen: list[float] = []
+    plain = HnegSRC.forward_train
+
+    def look(self: HnegSRC, images: ImageBatch) -> Any:
+        seen.append(float(images.progress))
+        return plain(self, images)
+
+    monkeypatch.setattr(HnegSRC, "forward_train", look)
+    train(tiny_run(dataset, "hneg_src", images=6, batch_size=2, stop_after=4), tmp_path / "run", quiet=True)
+    train(tiny_run(dataset, "hneg_src", images=6, batch_size=2), tmp_path / "run", quiet=True)
+    assert seen == pytest.approx([0.0, 2 / 6, 4 / 6])
 
 
-def test_a_resumed_run_goes_on_at_its_place_in_the_curriculum() -> None:
-    def steps(method: Any, optimizers: Any, numbers: range) -> list[float]:
-        found = []
-        for number in numbers:
-            terms = training_step(method, optimizers, batch(2, first=2 * number), number=number)
-            found.append(terms["contrastive"].item())
-        return found
-
-    method = make("hneg_src", **ENDS)
-    optimizers = make_optimizers(method, method.config.optimiser)
-    steps(method, optimizers, range(2))
-    kept = io.BytesIO()
-    torch.save([method.state_dict(), {key: value.state_dict() for key, value in optimizers.items()}], kept)
-    expected = steps(method, optimizers, range(2, 4))
-
-    resumed = make("hneg_src", **ENDS)
-    again = make_optimizers(resumed, resumed.config.optimiser)
-    kept.seek(0)
-    state, optimizer_states = torch.load(kept, weights_only=True)
-    resumed.load_state_dict(state)
-    for key, value in optimizer_states.items():
-        again[key].load_state_dict(value)
-    settle_optimizers(again)
-    assert steps(resumed, again, range(2, 4)) == expected
-    pairs = zip([*method.parameters(), *method.buffers()], [*resumed.parameters(), *resumed.buffers()], strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs)
-
-    forgetful = make("hneg_src", **ENDS)
-    forgetful.load_state_dict({**state, "images_seen": torch.zeros((), dtype=torch.int64)})
-    assert steps(forgetful, make_optimizers(forgetful, forgetful.config.optimiser), range(2, 3)) != expected[:1]
-
-
-def test_a_replayed_step_counts_on() -> None:
-    """Nothing of the curriculum is decided on the host, so a recorded step reads the count and advances it."""
+def test_a_replayed_step_reads_the_progress() -> None:
+    """Nothing of the curriculum is decided on the host, so a recorded step follows it."""
     plain, recorded = make("hneg_src", **ENDS), make("hneg_src", **ENDS)
     assert not recorded.host_decides
+    assert not recorded.one_process_only
 
     def later(step: Any) -> Any:
         return step  # recording computes nothing; a replay runs it
@@ -235,17 +210,10 @@ def test_a_replayed_step_counts_on() -> None:
     optimizers = make_optimizers(plain, plain.config.optimiser)
     take = RecordedSteps(recorded, make_optimizers(recorded, plain.config.optimiser), eager_steps=1, record=later)
     for number in range(3):
-        expected = training_step(plain, optimizers, batch(2, first=2 * number), number=number)
-        found = take(batch(2, first=2 * number), number=number)
+        images = batch(2, first=2 * number, progress=number / 3)
+        expected = training_step(plain, optimizers, images, number=number)
+        found = take(images, number=number)
         assert all(torch.equal(found[term], value) for term, value in expected.items())
-    assert recorded.images_seen.item() == plain.images_seen.item() == 6
-
-
-def test_only_a_curriculum_keeps_it_in_one_process() -> None:
-    assert make("hneg_src").one_process_only
-    assert not make("hneg_src", final_relation_temperature=50.0).one_process_only
-    assert not make("hneg_src", mining="none").one_process_only
-    assert isinstance(make("hneg_src"), HnegSRC)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +225,6 @@ def test_only_a_curriculum_keeps_it_in_one_process() -> None:
         (HnegSRCConfig, {"relation_weight": -1.0}, "relation_weight must be finite and not negative"),
         (HnegSRCConfig, {"relation_temperature": 0.0}, "relation_temperature must be above 0"),
         (HnegSRCConfig, {"final_relation_temperature": float("inf")}, "final_relation_temperature must be above 0"),
-        (HnegSRCConfig, {"curriculum_images": 0}, "curriculum_images must be at least 1"),
         (HnegSRCConfig, {"temperature": 0.0}, "temperature must be above 0"),
     ],
 )

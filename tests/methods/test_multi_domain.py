@@ -221,8 +221,7 @@ def test_the_contrast_is_equation_2_between_an_image_and_its_translation_in_plai
         total = 0.0
         for image in range(3):
             chosen = draws[image].argsort(stable=True)[:16]
-            perceptron = method.projector.taps["block1"]
-            k, q = (F.normalize(perceptron(f[image, chosen]), dim=-1) for f in (keys, anchors))
+            k, q = (method.projector("block1", f[image, chosen]) for f in (keys, anchors))
             for i in range(16):
                 logits = [(q[i] @ k[j]).item() / 0.07 for j in range(16)]
                 total += math.log(sum(math.exp(each) for each in logits)) - logits[i]

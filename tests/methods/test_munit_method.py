@@ -89,8 +89,8 @@ def test_losses_of_constant_networks_are_those_worked_out_by_hand() -> None:
     images = ImageBatch(source, target, image_seeds(0, range(2)))
     drawn_a, drawn_b = (quantiles(derive_seeds(images.seeds, number)) for number in range(2))
     expected = {
-        "discriminator_a": 3 * 0.5 * (0.5**2 + 0.5**2),  # three scales
-        "discriminator_b": 3 * 0.5 * (0.25**2 + 0.75**2),
+        "discriminator_a": 3 * (0.5**2 + 0.5**2),  # three scales
+        "discriminator_b": 3 * (0.25**2 + 0.75**2),
         "adversarial_ab": 3 * 0.25**2,
         "adversarial_ba": 3 * 0.5**2,
         "reconstruction_a": 10 * 0.4,  # |0.5 - 0.1|
@@ -125,7 +125,7 @@ def test_losses_of_a_step_are_the_formulas_one_image_at_a_time() -> None:
             again = decode[here](content[there](made), style[here](image))
             terms = {
                 f"discriminator_{there}": sum(
-                    ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2
+                    ((real - 1) ** 2).mean() + (fake**2).mean()
                     for real, fake in zip(judge[there](other), judge[there](made), strict=True)
                 ),
                 f"adversarial_{way}": sum(((fake - 1) ** 2).mean() for fake in judge[there](made)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny import tiny_settings
+from unpaired.engine.step import make_optimizers, set_learning_rate
 from unpaired.errors import ConfigError
 from unpaired.methods import METHODS, ImageBatch, Wish, image_seeds
 from unpaired.methods.base import derive_seeds
@@ -86,7 +87,7 @@ def test_parameters_at_the_defaults_are_those_of_the_layers(name: str, projector
     }
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_are_those_of_the_authors_code() -> None:
     cyclegan, dclgan = CycleGANConfig(), DCLGANConfig()
     assert (cyclegan.cycle_weight, cyclegan.identity_weight, cyclegan.image_pool) == (10.0, 0.5, 50)
     assert (cyclegan.optimiser.learning_rate, cyclegan.optimiser.beta1) == (2e-4, 0.5)
@@ -94,6 +95,28 @@ def test_the_defaults_are_the_papers() -> None:
     assert (dclgan.adversarial_weight, dclgan.contrastive_weight, dclgan.identity_weight) == (1.0, 2.0, 1.0)
     assert (dclgan.num_queries, dclgan.temperature, dclgan.optimiser.epochs) == (256, 0.07, 400)
     assert dclgan.taps == ("down1", "down2", "block1", "block5")
+    assert (dclgan.gan_mode, dclgan.image_pool, dclgan.negatives) == ("hinge", 0, "batch")
+    assert (cyclegan.gan_mode, cyclegan.spectral_norm) == ("lsgan", False)
+
+
+def test_projectors_of_dclgan_have_an_adam_of_their_own() -> None:
+    method = make("dclgan")
+    optimizers = make_optimizers(method, method.config.optimiser)
+    set_learning_rate(optimizers, 1e-4)  # half of 2e-4: the schedule counts for both
+    groups = optimizers["generators"].param_groups
+    assert [(group["lr"], group["betas"]) for group in groups] == [
+        (1e-4, (0.5, 0.999)),
+        (pytest.approx(5e-4), (0.9, 0.999)),
+    ]
+    own = {id(p) for name in ("projector_a", "projector_b") for p in getattr(method, name).parameters()}
+    assert {id(p) for p in groups[1]["params"]} == own
+    assert [group["lr"] for group in optimizers["discriminators"].param_groups] == [1e-4]
+
+
+def test_generators_of_cyclegan_learn_first_and_those_of_dclgan_last() -> None:
+    assert [phase.name for phase in make("cyclegan").phases] == ["generators", "discriminators"]
+    assert [phase.name for phase in make("cyclegan_qs_attn").phases] == ["generators", "discriminators"]
+    assert [phase.name for phase in make("dclgan").phases] == ["discriminators", "generators"]
 
 
 def fix(layer: nn.Module, value: float) -> None:
@@ -131,7 +154,17 @@ CYCLE = {
 }
 # Where all of N = 16 projected features are equal, no anchor can tell its positive from the others: log 16.
 ONE_SIDED = {"contrastive_ab": math.log(16), "contrastive_ba": math.log(16)}
-DUAL = {"contrastive_ab": 2 * math.log(16), "contrastive_ba": 2 * math.log(16), "identity_ab": 0.8, "identity_ba": 0.35}
+# DCLGAN: the hinge, half of every term of the generators, and anchors that know 2 x 16 locations of the batch.
+DUAL = {
+    "discriminator_a": 0.5 * ((1 - 0.5) + (1 + 0.5)),
+    "discriminator_b": 0.5 * ((1 - 0.75) + (1 + 0.75)),
+    "adversarial_ab": 0.5 * (1 - 0.75),
+    "adversarial_ba": 0.5 * (1 - 0.5),
+    "contrastive_ab": 0.5 * 2 * math.log(32),
+    "contrastive_ba": 0.5 * 2 * math.log(32),
+    "identity_ab": 0.5 * 0.8,
+    "identity_ba": 0.5 * 0.35,
+}
 
 
 @pytest.mark.parametrize(
@@ -139,8 +172,8 @@ DUAL = {"contrastive_ab": 2 * math.log(16), "contrastive_ba": 2 * math.log(16), 
     [
         ("cyclegan", ADVERSARIAL | CYCLE),
         ("cyclegan_qs_attn", ADVERSARIAL | CYCLE | ONE_SIDED),
-        ("dclgan", ADVERSARIAL | DUAL),
-        ("dclgan_qs_attn", ADVERSARIAL | DUAL),
+        ("dclgan", DUAL),
+        ("dclgan_qs_attn", DUAL),
     ],
 )
 def test_losses_of_constant_networks_are_those_worked_out_by_hand(name: str, expected: dict[str, float]) -> None:
@@ -191,7 +224,7 @@ def test_without_selection_the_contrast_is_the_plain_one_with_the_right_encoders
     plain = {} if name == "dclgan" else {"significance": "random", "routing": "none"}
     method, images = make(name, **plain).double(), batch(1, dtype=torch.float64)
     found, taps = losses(method, images), method.config.taps
-    weight = method.config.contrastive_weight
+    weight = method.config.contrastive_weight * (1 if name == "cyclegan_qs_attn" else 0.5)
     for number, (way, generator, other, x) in enumerate(
         (
             ("ab", method.generator_ab, method.generator_ba, images.source),
@@ -311,8 +344,8 @@ def test_each_discriminator_is_shown_earlier_translations_of_its_own_domain() ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pool_is_what_keeps_a_step_from_being_recorded(name: str) -> None:
-    assert make(name).host_decides
-    assert make(name).one_process_only
+    assert make(name, image_pool=50).host_decides
+    assert make(name, image_pool=50).one_process_only
     assert not make(name, image_pool=0).host_decides
     assert not make(name, image_pool=0).one_process_only
 
@@ -337,6 +370,9 @@ def test_positives_of_dclgan_get_no_gradient() -> None:
         ("cyclegan", {"discriminator_channels": 0}, "discriminator_channels must be at least 1"),
         ("cyclegan_qs_attn", {"num_queries": 0}, "num_queries must be at least 1"),
         ("cyclegan_qs_attn", {"attention_taps": ("block2",)}, "not among the taps"),
+        ("dclgan", {"projector_learning_rate": 0.0}, "projector_learning_rate must be above 0"),
+        ("dclgan", {"projector_betas": (0.9, 1.0)}, r"projector_betas must lie in \[0, 1\)"),
+        ("dclgan", {"gan_mode": "wgangp", "gradient_penalty_weight": 0.0}, "gradient_penalty_weight"),
         ("dclgan", {"temperature": 0.0}, "temperature must be above 0"),
         ("dclgan", {"contrastive_weight": -2.0}, "contrastive_weight must be finite"),
         ("dclgan_qs_attn", {"window": 4}, "window must be odd"),

@@ -132,4 +132,9 @@ def test_projector_gives_unit_vectors() -> None:
     projector = Projector({"a": 5}, width=70)
     out = projector("a", torch.randn(2, 3, 5))
     assert out.shape == (2, 3, 70)
-    torch.testing.assert_close(out.norm(dim=-1), torch.ones(2, 3))
+    torch.testing.assert_close(out.norm(dim=-1), torch.ones(2, 3), rtol=0, atol=1e-3)  # features are tiny at the start
+    raw = projector.taps["a"](torch.ones(1, 1, 5))
+    torch.testing.assert_close(projector("a", torch.ones(1, 1, 5)), raw / (raw.norm() + 1e-7))
+    exact = Projector({"a": 5}, width=70, epsilon=0.0)
+    torch.testing.assert_close(exact("a", torch.randn(2, 3, 5)).norm(dim=-1), torch.ones(2, 3))
+    assert (exact("a", torch.zeros(1, 1, 5)) == 0).all()

@@ -67,7 +67,9 @@ class RecordedSteps:
 
         The terms are overwritten by the next step of the same kind: copy what must last.
         """
-        images = ImageBatch(images.source, images.target, images.seeds.to(images.source.device, non_blocking=True))
+        device = images.source.device
+        seeds, progress = (each.to(device, non_blocking=True) for each in (images.seeds, images.progress))
+        images = ImageBatch(images.source, images.target, seeds, progress=progress)
         if self._left:
             self._left -= 1
             with _beside():
@@ -87,7 +89,8 @@ class RecordedSteps:
         )
 
     def _new(self, images: ImageBatch, number: int, weight: float) -> _Recording:
-        own = ImageBatch(*(tensor.clone() for tensor in _tensors(images)))
+        source, target, seeds, progress = (tensor.clone() for tensor in _tensors(images))
+        own = ImageBatch(source, target, seeds, progress=progress)
         terms: dict[str, Tensor] = {}
 
         def step() -> None:
@@ -98,8 +101,8 @@ class RecordedSteps:
         return _Recording(own, terms, self._record(step))
 
 
-def _tensors(images: ImageBatch) -> tuple[Tensor, Tensor, Tensor]:
-    return images.source, images.target, images.seeds
+def _tensors(images: ImageBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return images.source, images.target, images.seeds, images.progress
 
 
 def _beside() -> AbstractContextManager[object]:

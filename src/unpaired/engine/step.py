@@ -9,24 +9,29 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from unpaired.methods.base import ImageBatch, Method, OptimiserConfig, image_seeds
+from unpaired.methods.base import AdamSettings, ImageBatch, Method, OptimiserConfig, image_seeds
 
 
 def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, torch.optim.Optimizer]:
-    """One Adam per phase, over all parameters of the networks that the phase updates."""
-    betas = (optimiser.beta1, optimiser.beta2)
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        phase.name: torch.optim.Adam(
-            [p for network in phase.networks for p in getattr(method, network).parameters()],
-            lr=optimiser.learning_rate * phase.learning_rate_factor,
-            betas=betas,
+    """One Adam per phase over all networks that it updates; networks with settings of their own are groups of it."""
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for phase in method.phases:
+        groups: dict[AdamSettings, list[nn.Parameter]] = {}
+        for network in phase.networks:
+            own = phase.adam.get(network, AdamSettings())
+            groups.setdefault(own, []).extend(getattr(method, network).parameters())
+        optimizers[phase.name] = torch.optim.Adam(
+            [
+                {
+                    "params": parameters,
+                    "lr": optimiser.learning_rate * own.learning_rate_factor,
+                    "betas": own.betas or (optimiser.beta1, optimiser.beta2),
+                    "learning_rate_factor": own.learning_rate_factor,
+                }
+                for own, parameters in groups.items()
+            ],
             weight_decay=optimiser.weight_decay,
         )
-        for phase in method.phases
-    }
-    for phase in method.phases:
-        for group in optimizers[phase.name].param_groups:
-            group["learning_rate_factor"] = phase.learning_rate_factor
     settle_optimizers(optimizers)
     return optimizers
 
@@ -53,7 +58,7 @@ def settle_optimizers(optimizers: dict[str, torch.optim.Optimizer], *, recorded:
 
 
 def set_learning_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate of the next step, times each phase's factor; nothing waits for the device."""
+    """Set the learning rate of the next step, times each group's factor; nothing waits for the device."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             own = rate * group.get("learning_rate_factor", 1.0)  # checkpoints of older versions have no factor

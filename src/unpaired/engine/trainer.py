@@ -218,7 +218,7 @@ def fit(
             stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
             pin_memory=fabric.device.type == "cuda",
         ):  # fmt: skip
-            images = _to_device(batch, config.seed, fabric.device, layout)
+            images = _to_device(batch, config.seed, fabric.device, layout, progress=seen / total)
             torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
             rate = optimiser.learning_rate * optimiser.factor(seen / total)
             set_learning_rate(optimizers, rate)
@@ -257,13 +257,22 @@ def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
     return average
 
 
-def _to_device(batch: Batch, seed: int, device: torch.device, layout: torch.memory_format) -> ImageBatch:
+def _to_device(
+    batch: Batch, seed: int, device: torch.device, layout: torch.memory_format, *, progress: float
+) -> ImageBatch:
     source, target = (x.to(device, non_blocking=True, memory_format=layout) for x in (batch.source, batch.target))
-    domains = (
+    source_domains, target_domains = (
         None if which is None else which.to(device, non_blocking=True)
         for which in (batch.source_domains, batch.target_domains)
-    )  # fmt: skip
-    return ImageBatch(source, target, image_seeds(seed, batch.index), *domains)
+    )
+    return ImageBatch(
+        source,
+        target,
+        image_seeds(seed, batch.index),
+        source_domains,
+        target_domains,
+        progress=torch.tensor(progress, dtype=torch.float64),
+    )
 
 
 def _finite(method: nn.Module) -> bool:

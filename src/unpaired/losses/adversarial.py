@@ -1,19 +1,105 @@
-"""The least-squares adversarial losses (Mao et al., 2017), which the paper's family uses in place of its Eq. 1."""
+"""Adversarial losses by name, and two penalties on the discriminator's gradient."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from unpaired.ops import widen
+from unpaired.ops.winograd import direct_convolutions
 
-def lsgan_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """0.5 * (E[(D(real) - 1)^2] + E[D(fake)^2]). Scores of any shape -> a scalar, at least 0, float32 at least."""
-    return 0.5 * ((_wide(real_scores) - 1).square().mean() + _wide(fake_scores).square().mean())
-
-
-def lsgan_generator_loss(fake_scores: Tensor) -> Tensor:
-    """E[(D(fake) - 1)^2]. Scores of any shape -> a scalar, at least 0, float32 at least."""
-    return (_wide(fake_scores) - 1).square().mean()
+GanMode = Literal["lsgan", "hinge", "nonsaturating", "wgangp"]
+"""Least squares (Mao et al., 2017), which the paper's family uses in place of its Eq. 1; hinge (Lim and Ye, 2017);
+the non-saturating logistic loss (Goodfellow et al., 2014); Wasserstein with a gradient penalty (Gulrajani et al.,
+2017)."""
 
 
-def _wide(scores: Tensor) -> Tensor:
-    return scores.float() if scores.itemsize < 4 else scores
+def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, mode: GanMode = "lsgan") -> Tensor:
+    """What D minimises, a scalar, float32 at least. With r and f its scores of real and of translated images:
+
+    - ``lsgan``: (E[(r - 1)^2] + E[f^2]) / 2;
+    - ``hinge``: (E[relu(1 - r)] + E[relu(1 + f)]) / 2;
+    - ``nonsaturating``: (E[softplus(-r)] + E[softplus(f)]) / 2;
+    - ``wgangp``: E[f] - E[r], to which :func:`gradient_penalty` belongs.
+
+    Args:
+        real_scores: Of any shape.
+        fake_scores: Of any shape, without gradient to the generator.
+        mode: Which loss.
+    """
+    real, fake = widen(real_scores), widen(fake_scores)
+    if mode == "lsgan":
+        return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+    if mode == "hinge":
+        return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+    if mode == "nonsaturating":
+        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+    return fake.mean() - real.mean()
+
+
+def generator_loss(fake_scores: Tensor, mode: GanMode = "lsgan") -> Tensor:
+    """What G minimises, a scalar, float32 at least. With f the scores of its translations:
+
+    - ``lsgan``: E[(f - 1)^2];
+    - ``hinge``: E[relu(1 - f)], as DCLGAN's authors have it; where f < 1 its gradient is that of the usual -E[f];
+    - ``nonsaturating``: E[softplus(-f)];
+    - ``wgangp``: -E[f].
+
+    Args:
+        fake_scores: Of any shape.
+        mode: Which loss.
+    """
+    fake = widen(fake_scores)
+    if mode == "lsgan":
+        return (fake - 1).square().mean()
+    if mode == "hinge":
+        return F.relu(1 - fake).mean()
+    if mode == "nonsaturating":
+        return F.softplus(-fake).mean()
+    return -fake.mean()
+
+
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], real_BCHW: Tensor, fake_BCHW: Tensor, shares_B: Tensor
+) -> Tensor:
+    """E[(|grad_x D(x)| - 1)^2] at points x between real and translated images (Gulrajani et al., 2017, Eq. 3).
+
+    Args:
+        discriminator: (B, C, H, W) -> scores (B, ...); the D(x) that is differentiated is the sum of an image's scores.
+        real_BCHW: Real images.
+        fake_BCHW: As many translations.
+        shares_B: (B,) in [0, 1], the share of the real image in x.
+
+    Returns:
+        A scalar, with gradient to the discriminator's weights, before any weight.
+    """
+    shares = shares_B.to(real_BCHW)[:, None, None, None]
+    between = shares * real_BCHW.detach() + (1 - shares) * fake_BCHW.detach()
+    length = torch.linalg.vector_norm(_gradient_at(discriminator, between), dim=1)
+    return (length - 1).square().mean()
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_BCHW: Tensor) -> Tensor:
+    """E[|grad_x D(x)|^2] / 2 at real images (Mescheder, Geiger and Nowozin, 2018, Eq. 9, with gamma = 1).
+
+    Args:
+        discriminator: (B, C, H, W) -> scores (B, ...), summed over an image.
+        real_BCHW: Real images.
+
+    Returns:
+        A scalar, with gradient to the discriminator's weights.
+    """
+    return 0.5 * _gradient_at(discriminator, real_BCHW.detach()).square().sum(dim=1).mean()
+
+
+def _gradient_at(discriminator: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> Tensor:
+    """Gradient of each image's summed scores with respect to its pixels, (B, C H W), itself differentiable."""
+    images_BCHW = images_BCHW.requires_grad_(True)
+    with direct_convolutions():  # the tiles of Winograd's algorithm can be differentiated once only
+        total = widen(discriminator(images_BCHW)).sum()
+        (gradient,) = torch.autograd.grad(total, images_BCHW, create_graph=True)
+    return widen(gradient).flatten(1)

@@ -6,32 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_KEPT_OUT = -10.0
+"""Published: the similarity that stands on the diagonal, far below any cosine, so that nearly nothing goes there."""
+
 
 def transport_plan(similarity_BNN: Tensor, temperature: float, iterations: int = 50) -> Tensor:
-    """Sinkhorn's plan between N anchors and N keys that sends nothing from a location to itself.
+    """Sinkhorn's plan between N anchors and N keys that sends nearly nothing from a location to itself.
 
     The kernel is the paper's weight of a hard negative, exp(similarity / beta); the iterations balance it so that
-    every anchor gives, and every key takes, a total of 1.
+    every anchor gives, and every key takes, a total of 1. Gradient flows through all of them, as in the published code.
 
     Args:
         similarity_BNN: Anchor by key, (B, N, N) in [-1, 1], N at least 2.
         temperature: beta, at least 0.05 (the kernel of less would leave the range of float32).
-        iterations: Balancings of keys and anchors.
+        iterations: Balancings of anchors and keys.
 
     Returns:
-        (B, N, N) without gradient, in [0, 1], zero on the diagonal. Rows sum to 1; columns do once it has converged.
+        (B, N, N), in [0, 1], all but 0 on the diagonal. Columns sum to 1; rows do once it has converged.
     """
-    with torch.no_grad():
-        kernel = ((similarity_BNN - similarity_BNN.amax(dim=2, keepdim=True)) / temperature).exp()
-        itself = torch.eye(kernel.shape[1], dtype=torch.bool, device=kernel.device)
-        kernel = kernel.masked_fill(itself, 0.0)
-        transposed = kernel.transpose(1, 2)
-        anchors_BN1 = 1.0 / kernel.sum(dim=2, keepdim=True)
-        for _ in range(iterations):
-            keys_BN1 = 1.0 / torch.bmm(transposed, anchors_BN1)
-            anchors_BN1 = 1.0 / torch.bmm(kernel, keys_BN1)
-        # Anchors last: the force on each of them is then exact, however few the iterations.
-        return anchors_BN1 * kernel * keys_BN1.transpose(1, 2)
+    count = similarity_BNN.shape[1]
+    itself = torch.eye(count, dtype=torch.bool, device=similarity_BNN.device)
+    kernel = (similarity_BNN.masked_fill(itself, _KEPT_OUT) / temperature).exp()
+    transposed = kernel.transpose(1, 2)
+    keys_BN1 = torch.ones_like(kernel[:, :, :1])
+    for _ in range(iterations):
+        anchors_BN1 = 1.0 / torch.bmm(kernel, keys_BN1)
+        keys_BN1 = 1.0 / torch.bmm(transposed, anchors_BN1)
+    return anchors_BN1 * kernel * keys_BN1.transpose(1, 2)
 
 
 def weighted_nce_loss(anchors_BND: Tensor, positives_BND: Tensor, weights_BNN: Tensor, temperature: float) -> Tensor:
@@ -40,7 +41,8 @@ def weighted_nce_loss(anchors_BND: Tensor, positives_BND: Tensor, weights_BNN: T
     Args:
         anchors_BND: q, features of the translated image, (B, N, D), unit length.
         positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
-        weights_BNN: w_ij of key j for anchor i, (B, N, N), not negative; the diagonal is not looked at.
+        weights_BNN: w_ij of key j for anchor i, (B, N, N), not negative; the diagonal is not looked at. 1e-8 is added,
+            as published.
         temperature: tau.
 
     Returns:
@@ -50,7 +52,7 @@ def weighted_nce_loss(anchors_BND: Tensor, positives_BND: Tensor, weights_BNN: T
         logits_BNN = torch.bmm(anchors_BND, positives_BND.detach().transpose(1, 2)) / temperature
         batch, count = logits_BNN.shape[:2]
         itself = torch.eye(count, dtype=torch.bool, device=logits_BNN.device)
-        logits_BNN = logits_BNN + weights_BNN.masked_fill(itself, 1.0).log()
+        logits_BNN = logits_BNN + (weights_BNN + 1e-8).masked_fill(itself, 1.0).log()
         correct = torch.arange(count, device=logits_BNN.device).expand(batch, count)
         return F.cross_entropy(logits_BNN.transpose(1, 2), correct, reduction="none").mean(dim=1)
 
@@ -66,6 +68,8 @@ def modulated_nce_loss(
 ) -> Tensor:
     """MoNCE: Eq. 2 whose N - 1 negatives weigh Q (N - 1) together, shared out by the transport plan.
 
+    The anchors get gradient through their similarities and through the plan's weights, the positives none.
+
     Args:
         anchors_BND: q, features of the translated image, (B, N, D), unit length.
         positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
@@ -78,8 +82,8 @@ def modulated_nce_loss(
         The loss of each image, (B,), the mean over its anchors; that of PatchNCE where all weights are 1.
     """
     count = anchors_BND.shape[1]
-    with torch.no_grad(), torch.autocast(anchors_BND.device.type, enabled=False):
-        similarity_BNN = torch.bmm(anchors_BND, positives_BND.transpose(1, 2))
+    with torch.autocast(anchors_BND.device.type, enabled=False):
+        similarity_BNN = torch.bmm(anchors_BND, positives_BND.detach().transpose(1, 2))
         if count == 1:  # a single location has no negatives
             weights_BNN = torch.ones_like(similarity_BNN)
         else:

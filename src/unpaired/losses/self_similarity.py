@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_EPS = 1e-6
-"""Least length of a vector; constant maps have no direction."""
+from unpaired.ops import widen
 
 
 def self_similarity(
@@ -25,31 +24,31 @@ def self_similarity(
 ) -> Tensor:
     """Similarity maps of chosen locations: Eq. 2, S_{x_i} = f_{x_i}^T f_{x_*}.
 
-    Features have their mean over the map taken off first: those that follow a ReLU are never negative, and without
-    that their cosines would all be close to 1.
+    Features have their mean over the map taken off first, as in the authors' current code: those that follow a ReLU
+    are never negative, and without that their cosines would all be close to 1.
 
     Args:
         features_BCHW: (B, C, H, W).
         locations_BN: (B, N) int64, the queries as y * W + x.
         patch_size: Side of the square around each query, in locations, whose features it is compared with (N_p is its
             square). At the borders the square is moved inside; where the map is smaller, it is the whole map.
-        similarity: ``cosine``, in [-1, 1], or ``dot``, divided by sqrt(C).
+        similarity: ``cosine``, in [-1, 1]; or ``dot``, tanh(f_i . f_j / (10 C)), in (-1, 1).
 
     Returns:
         (B, N, N_p), float32 at least.
     """
     with torch.autocast(features_BCHW.device.type, enabled=False):
         height, width = features_BCHW.shape[2:]
-        features_BCn = features_BCHW.flatten(2)
-        if features_BCn.itemsize < 4:
-            features_BCn = features_BCn.float()
+        features_BCn = widen(features_BCHW.flatten(2))
         features_BCn = features_BCn - features_BCn.mean(dim=2, keepdim=True)
         if similarity == "cosine":
-            features_BCn = F.normalize(features_BCn, dim=1, eps=_EPS)
+            features_BCn = F.normalize(features_BCn, dim=1)
         else:
-            features_BCn = features_BCn * features_BCn.shape[1] ** -0.25
+            features_BCn = features_BCn * features_BCn.shape[1] ** -0.5
         chosen = locations_BN.unsqueeze(1).expand(-1, features_BCn.shape[1], -1)
         maps_BNn = torch.bmm(features_BCn.gather(2, chosen).transpose(1, 2), features_BCn)
+        if similarity == "dot":
+            maps_BNn = torch.tanh(maps_BNn / 10)
         if patch_size >= max(height, width):
             return maps_BNn
         return maps_BNn.gather(2, _patches(locations_BN, height, width, patch_size))
@@ -65,39 +64,55 @@ def _patches(locations_BN: Tensor, height: int, width: int, side: int) -> Tensor
     return (top * width + left).unsqueeze(2) + within
 
 
-def self_similarity_loss(maps_BNP: Tensor, other_BNP: Tensor) -> Tensor:
-    """Eq. 4: 1 - cos of the similarity maps of the same locations in two images.
+def self_similarity_loss(
+    source_BNP: Tensor, translated_BNP: Tensor, similarity: Literal["cosine", "dot"] = "cosine"
+) -> Tensor:
+    """Eq. 4, as the authors' current code has it: 1 - cos of the similarity maps of the same locations in two images.
+
+    In both maps only the places count where the translation's map reaches its entry number N_p // 4 in descending
+    order, its strongest quarter.
 
     Args:
-        maps_BNP: Of one image, (B, N, N_p).
-        other_BNP: Of the other, the same shape.
+        source_BNP: Maps of the input, (B, N, N_p).
+        translated_BNP: Of the translation, the same shape.
+        similarity: How the maps were made: the distance d = 1 - cos of ``dot`` maps enters as smooth L1 (d^2 / 2 below
+            1, d - 1 / 2 above), that of ``cosine`` maps as it is.
 
     Returns:
-        The loss of each image, (B,), the mean over its queries, in [0, 2].
+        The loss of each image, (B,), the mean over its queries, in [0, 2] (``dot``: [0, 1.5]).
     """
-    return (1 - F.cosine_similarity(maps_BNP, other_BNP, dim=2, eps=_EPS)).mean(dim=1)
+    rank = translated_BNP.shape[2] // 4
+    least = translated_BNP.detach().topk(rank + 1, dim=2).values[:, :, -1:]
+    counts = translated_BNP.detach() >= least
+    source, translated = (torch.where(counts, maps, 0.0) for maps in (source_BNP, translated_BNP))
+    cosine_BN = F.cosine_similarity(source, translated, dim=2)
+    if similarity == "dot":
+        return F.smooth_l1_loss(cosine_BN, torch.ones_like(cosine_BN), reduction="none").mean(dim=1)
+    return (1 - cosine_BN).mean(dim=1)
 
 
 def map_contrast_loss(
     anchors_BNP: Tensor, positives_BNP: Tensor, negatives_BMP: Tensor, temperature: float = 0.07
 ) -> Tensor:
-    """Eq. 5: each map must find that of its own location in a recoloured image (InfoNCE). It trains the features.
+    """Eq. 5: each map must find that of its own location in an image of the same structure. It trains the features.
+
+    The candidates of anchor i are, as in the authors' code, the N maps of that image, the similarities of the anchor to
+    M maps of another image, and those of the positive i to the same M maps.
 
     Args:
         anchors_BNP: Similarity maps of an image, (B, N, N_p).
-        positives_BNP: Of the recoloured image at the same locations, (B, N, N_p); those of the N - 1 others are
-            negatives. Gradients flow into all three.
-        negatives_BMP: Of another image, (B, M, N_p): M more negatives.
+        positives_BNP: Of its translation or recoloured copy at the same locations, (B, N, N_p); those of the N - 1
+            others are negatives. Gradients flow into all three.
+        negatives_BMP: Of another image, (B, M, N_p).
         temperature: tau.
 
     Returns:
-        The loss of each image, (B,), the mean over its anchors; at least 0, log(N + M) where all maps are alike.
+        The loss of each image, (B,), the mean over its anchors; at least 0, log(N + 2 M) where all maps are alike.
     """
     with torch.autocast(anchors_BNP.device.type, enabled=False):
-        anchors, candidates = (
-            F.normalize(maps, dim=2, eps=_EPS) for maps in (anchors_BNP, torch.cat([positives_BNP, negatives_BMP], 1))
-        )
-        logits = torch.bmm(anchors, candidates.transpose(1, 2)) / temperature
+        anchors, positives, others = (F.normalize(maps, dim=2) for maps in (anchors_BNP, positives_BNP, negatives_BMP))
+        pairs = ((anchors, positives), (anchors, others), (positives, others))
+        logits = torch.cat([torch.bmm(one, other.transpose(1, 2)) for one, other in pairs], dim=2) / temperature
         batch, count = logits.shape[:2]
         correct = torch.arange(count, device=logits.device).expand(batch, count)
         return F.cross_entropy(logits.transpose(1, 2), correct, reduction="none").mean(dim=1)

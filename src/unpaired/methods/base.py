@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -68,6 +68,8 @@ class ImageBatch:
             the device.
         source_domains: (B,) int64, the domain of each source image, where there are more than two domains.
         target_domains: (B,) int64, the domain of each target image; never that of its source image.
+        progress: () float64 in [0, 1), the share of training done when the step begins, for losses that change on the
+            way. It lies where ``seeds`` do and is the same in all processes.
     """
 
     source: Tensor
@@ -75,6 +77,7 @@ class ImageBatch:
     seeds: Tensor
     source_domains: Tensor | None = None
     target_domains: Tensor | None = None
+    progress: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,19 @@ PLAIN = Wish()
 
 
 @dataclass(frozen=True)
+class AdamSettings:
+    """What the Adam of one network has otherwise than the run's, for papers that set it apart.
+
+    Attributes:
+        learning_rate_factor: Multiplies the learning rate of the settings.
+        betas: Decays of the running means of the gradient and of its square; None takes those of the settings.
+    """
+
+    learning_rate_factor: float = 1.0
+    betas: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Phase:
     """One optimizer step of a training step.
 
@@ -109,14 +125,14 @@ class Phase:
         networks: Names of the method's attributes that it updates; all others are frozen while it runs.
         loss: Maps the outputs of ``forward_train`` to named loss terms, each already weighted, mean over the images.
         interval: Run the phase at every ``interval``-th step.
-        learning_rate_factor: Multiplies the learning rate of the settings, for papers that have two.
+        adam: Network -> what its Adam has otherwise than the run's.
     """
 
     name: str
     networks: tuple[str, ...]
     loss: Callable[[Any], dict[str, Tensor]]
     interval: int = 1
-    learning_rate_factor: float = 1.0
+    adam: Mapping[str, AdamSettings] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
@@ -184,6 +200,21 @@ class Method(nn.Module, ABC):
     def served_networks(self) -> dict[str, nn.Module]:
         """The networks that ``translate`` needs, by name."""
         return {name: getattr(self, name) for name in self.served}
+
+
+def check_at_least_one(config: Any, *names: str) -> None:
+    """Raise ``ConfigError`` if one of these settings is below 1; settings that are unset (None) pass."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+def check_weights(config: Any) -> None:
+    """Raise ``ConfigError`` if a setting whose name ends in ``_weight`` is negative, infinite or not a number."""
+    for name in (each.name for each in fields(config) if each.name.endswith("_weight")):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise ConfigError(f"{name} must be finite and not negative, but is {getattr(config, name)}")
 
 
 def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:

@@ -10,26 +10,29 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, coin_flips, derive_seeds
+from unpaired.losses import patch_nce_loss
+from unpaired.losses.patch_nce import Negatives
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import (
+    PLAIN,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    Wish,
+    check_at_least_one,
+    coin_flips,
+    derive_seeds,
+)
 from unpaired.methods.contrast import Pair, mean_over_pairs, projected_pairs
 from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
 
 
 @dataclass(frozen=True)
-class CUTConfig:
+class CUTConfig(AdversarialConfig):
     """Settings of CUT; the defaults are the paper's."""
 
-    base_channels: int = 64
-    """Width of the generator's stem."""
-    discriminator_channels: int | None = None
-    """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: int = 9
-    """Residual blocks of the generator."""
-    discriminator_layers: int = 3
-    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one (40),
-    which suits crops of 64 to 128 pixels."""
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Places of the encoder where the contrastive loss is taken."""
     num_queries: int = 256
@@ -38,8 +41,8 @@ class CUTConfig:
     """tau of Eq. 2, the contrastive loss."""
     projector_width: int = 256
     """Dimension of the projected features."""
-    adversarial_weight: float = 1.0
-    """Weight of the generator's adversarial term."""
+    negatives: Negatives = "image"
+    """Where an anchor's negatives come from: its own image, or all images of the batch."""
     contrastive_weight: float = 1.0
     """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
     identity_weight: float = 1.0
@@ -50,22 +53,14 @@ class CUTConfig:
     """Earlier translations kept for the discriminator (CycleGAN keeps 50, CUT none)."""
     flip_equivariance: bool = False
     """Translate a mirrored input half of the time and compare it with the features of the plain one."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "discriminator_layers", "num_queries", "projector_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        super().__post_init__()
+        check_at_least_one(self, "num_queries", "projector_width")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
         if self.image_pool < 0:
             raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
-        for name in ("adversarial_weight", "contrastive_weight", "identity_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -124,11 +119,7 @@ class CUT(Method):
         self.config = config
         self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
         self.generator.check_taps(config.taps)
-        self.discriminator = PatchDiscriminator(
-            channels,
-            base_channels=config.discriminator_channels or config.base_channels,
-            layers=config.discriminator_layers,
-        )
+        self.discriminator = config.patch_discriminator(channels)
         self.pool = ImagePool(config.image_pool)
         self.projector = Projector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
@@ -181,15 +172,13 @@ class CUT(Method):
         )
 
     def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of D on I_y and on what it is shown of G, without gradient to G."""
-        scores = self.discriminator(torch.cat([outputs.target, outputs.shown]))
-        real, fake = scores.split(len(outputs.target))
-        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+        """The loss of D on I_y and on what it is shown of G, without gradient to G."""
+        seeds = outputs.seeds[: len(outputs.target)]
+        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.shown, seeds)
 
     def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
         """Eq. 3: adversarial term, L_X and L_Y."""
-        scores = self.discriminator(outputs.translated)
-        terms = {"adversarial": self.config.adversarial_weight * lsgan_generator_loss(scores)}
+        terms = {"adversarial": self.config.adversarial_term(self.discriminator(outputs.translated))}
         contrastive = self.contrastive_loss(outputs)
         images = len(outputs.target)
         share = 0.5 if len(contrastive) > images and self.config.contrastive_reduction == "mean" else 1.0
@@ -212,8 +201,10 @@ class CUT(Method):
 
     def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
         """Mean over the taps of Eq. 2, per image: (K B,)."""
-        temperature = self.config.temperature
-        return mean_over_pairs(self.pairs(outputs), lambda q, k: patch_nce_loss(q, k, temperature))
+        config = self.config
+        return mean_over_pairs(
+            self.pairs(outputs), lambda q, k: patch_nce_loss(q, k, config.temperature, negatives=config.negatives)
+        )
 
 
 class FastCUT(CUT):

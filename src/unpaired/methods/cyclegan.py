@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unpaired.methods.base import ImageBatch, OptimiserConfig
+from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs, mean_distance
 
 
@@ -28,8 +28,8 @@ class CycleGAN(TwoWay):
     """Cycle-consistent adversarial translation (Zhu et al., 2017), with strided networks and N(0, 0.02) weights.
 
     Deviations, named: the identity term, which the paper takes for paintings, is always on, as in its published code;
-    draws of the pools are functions of (seed, image); both discriminators learn before the generators in a step, from
-    the same translations; the schedule falls per image instead of per epoch.
+    draws of the pools are functions of (seed, image); the schedule falls per image instead of per epoch. As published,
+    the generators learn before the discriminators in a step.
 
     Args:
         config: The settings.
@@ -48,6 +48,11 @@ class CycleGAN(TwoWay):
 
     def __init__(self, config: CycleGANConfig, channels: int = 3, *, taps: tuple[str, ...] = ()) -> None:
         super().__init__(config, channels, resampling="strided", initialisation="normal", taps=taps)
+
+    def set_phases(self, *projectors: str, adam: AdamSettings | None = None) -> None:
+        """Both generators together with ``projectors``, then both discriminators: the order of the published code."""
+        super().set_phases(*projectors, adam=adam)
+        self.phases = self.phases[::-1]
 
     def identity_factor(self) -> float:
         return self.config.identity_weight * self.config.cycle_weight

@@ -7,14 +7,24 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unpaired.methods.base import ImageBatch, derive_seeds
+from unpaired.errors import ConfigError
+from unpaired.losses import GanMode
+from unpaired.losses.patch_nce import Negatives
+from unpaired.methods.base import AdamSettings, ImageBatch, derive_seeds
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayContrastConfig, TwoWayOutputs, direction_contrast
 from unpaired.networks import Projector
 
 
 @dataclass(frozen=True)
 class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
-    """Settings of DCLGAN; the defaults are the paper's."""
+    """Settings of DCLGAN; the defaults are those of its authors' code."""
+
+    gan_mode: GanMode = "hinge"
+    """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
+    image_pool: int = 0
+    """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
+    negatives: Negatives = "batch"
+    """Where an anchor's negatives come from: its own image, or all images of the batch (of a process)."""
 
     taps: tuple[str, ...] = ("down1", "down2", "block1", "block5")
     """Places of the encoders where the contrastive loss is taken: two halvings and two residual blocks."""
@@ -22,10 +32,18 @@ class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
     """Weight of each direction's contrastive loss."""
     identity_weight: float = 1.0
     """Weight of the L1 distance between G_ab(I_y) and I_y, and between G_ba(I_x) and I_x; 0 leaves them out."""
+    projector_learning_rate: float = 1e-3
+    """Learning rate of the projectors' own Adam, before the schedule."""
+    projector_betas: tuple[float, float] = (0.9, 0.999)
+    """Decays of the running means of the gradient and of its square in the projectors' own Adam."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_contrast()
+        if not 0 < self.projector_learning_rate < float("inf"):
+            raise ConfigError(f"projector_learning_rate must be above 0 and finite, not {self.projector_learning_rate}")
+        if not all(0 <= beta < 1 for beta in self.projector_betas):
+            raise ConfigError(f"projector_betas must lie in [0, 1), not {self.projector_betas}")
 
 
 class DCLGAN(TwoWay):
@@ -34,10 +52,13 @@ class DCLGAN(TwoWay):
     A translation into B is encoded by the generator that reads B (G_ba) and compared with the encoding of its input by
     the generator that reads A (G_ab), each through its domain's projector; and the other way round. No cycle.
 
-    Deviations, named: least-squares adversarial losses (the equations are the logarithmic ones); the
-    contrastive loss is the mean over taps and locations where the equation sums, as in CUT; positives get no gradient,
-    as in CUT; draws are functions of (seed, image); both discriminators learn before the generators in a step; the
-    schedule falls per image instead of per epoch. The paper's variant SimDCL with its similarity loss is left out.
+    As in its authors' code: hinge losses (the paper's equations are the logarithmic ones), no pool, negatives from the
+    whole batch, positives without gradient, the contrast as a mean over taps and locations, an Adam of their own for
+    the projectors. Both discriminators learn first in a step. The generators minimise half the sum of their
+    terms, as published.
+
+    Deviations, named: draws are functions of (seed, image); the schedule falls per image instead of per epoch. The
+    paper's variant SimDCL with its similarity loss is left out.
 
     Args:
         config: The settings.
@@ -57,8 +78,11 @@ class DCLGAN(TwoWay):
         super().__init__(config, channels, taps=config.taps)
         self.generator_ab.check_taps(config.taps)
         tap_channels = {tap: self.generator_ab.tap_channels[tap] for tap in config.taps}
-        self.projector_a, self.projector_b = (Projector(tap_channels, config.projector_width) for _ in range(2))
-        self.set_phases("projector_a", "projector_b")
+        self.projector_a, self.projector_b = (  # the loss takes cosines: nothing is added to a length
+            Projector(tap_channels, config.projector_width, epsilon=0.0) for _ in range(2)
+        )
+        faster = config.projector_learning_rate / config.optimiser.learning_rate
+        self.set_phases("projector_a", "projector_b", adam=AdamSettings(faster, config.projector_betas))
 
     def identity_factor(self) -> float:
         return self.config.identity_weight
@@ -73,7 +97,7 @@ class DCLGAN(TwoWay):
         )
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
-        """Adversarial, identity and dual contrastive terms."""
+        """Adversarial, identity and dual contrastive terms, each by half."""
         terms = super().generator_loss(outputs)
         in_a, in_b = self.projector_a, self.projector_b
         for number, (name, way) in enumerate(outputs.named()):
@@ -81,4 +105,4 @@ class DCLGAN(TwoWay):
             seeds = derive_seeds(outputs.seeds, number)
             contrast = direction_contrast(way, seeds, self.config, self.selection, anchors, positives)
             terms[f"contrastive_{name}"] = self.config.contrastive_weight * contrast
-        return terms
+        return {name: 0.5 * term for name, term in terms.items()}

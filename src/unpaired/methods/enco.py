@@ -11,26 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
-from unpaired.networks import PatchDiscriminator, PredictingProjector, ResnetGenerator
-from unpaired.ops import location_draws
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import (
+    PLAIN,
+    AdamSettings,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    Wish,
+    check_at_least_one,
+    derive_seeds,
+)
+from unpaired.networks import PredictingProjector, ResnetGenerator
+from unpaired.ops import location_draws, widen
 
 _DECODER_PLACES = {"stem": "doubled2", "halved1": "doubled1"}
 
 
 @dataclass(frozen=True)
-class EnCoConfig:
+class EnCoConfig(AdversarialConfig):
     """Settings of EnCo; the defaults are those of its published training script."""
 
-    base_channels: int = 64
-    """Width of the generator's stem."""
-    discriminator_channels: int | None = None
-    """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: int = 9
-    """Residual blocks of the generator."""
-    discriminator_layers: int = 3
-    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN, 2 the 34 x 34 one, for crops of 64 to 128 pixels."""
     taps: tuple[str, ...] = ("stem", "halved1", "block2")
     """Stages of the encoder that the decoder is held to: stem, halved1 or a block of the first half; block k is
     compared with block (blocks - k)."""
@@ -44,36 +46,37 @@ class EnCoConfig:
     """Share of the N patches that stay random."""
     projector_width: int = 256
     """Dimension of the projected features, even."""
-    adversarial_weight: float = 1.0
-    """Weight of the generator's adversarial term."""
     content_weight: float = 2.0
-    """Weight of the agreement of encoder and decoder; with the identity term half of it counts, as published."""
+    """Weight of the agreement of encoder and decoder; beside the identity term half of it counts, as published."""
     identity_weight: float = 10.0
     """Weight of the L1 distance between I_y and G(I_y), of which half counts; 0 leaves the identity pass out."""
+    identity_share: float | None = None
+    """Share of training, 0 to 1, with the identity pass; unset ends it with the constant phase of the learning rate."""
     discriminator_learning_rate_factor: float = 4.0
     """The discriminator learns so many times as fast as the generator: 2e-4 against 5e-5."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=5e-5, epochs=200))
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "discriminator_layers", "num_queries", "oversampling"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        super().__post_init__()
+        check_at_least_one(self, "num_queries", "oversampling")
         if self.projector_width < 2 or self.projector_width % 2:
             raise ConfigError(f"projector_width must be even and positive, not {self.projector_width}")
         if not 0 <= self.random_share <= 1:
             raise ConfigError(f"random_share must lie in [0, 1], not {self.random_share}")
-        for name in ("adversarial_weight", "content_weight", "identity_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+        if self.identity_share is not None and not 0 <= self.identity_share <= 1:
+            raise ConfigError(f"identity_share must lie in [0, 1], not {self.identity_share}")
         if not 0 < self.discriminator_learning_rate_factor < float("inf"):
             raise ConfigError(
                 f"discriminator_learning_rate_factor must be above 0 and finite, "
                 f"not {self.discriminator_learning_rate_factor}"
             )
         self.decoder_taps()
+
+    def has_identity(self, progress: float) -> bool:
+        """Whether an identity pass that has a weight is made after a share ``progress`` of training."""
+        share = self.optimiser.constant_fraction if self.identity_share is None else self.identity_share
+        return progress < share - 1e-12
 
     def decoder_taps(self) -> tuple[str, ...]:
         """The decoder's stage for each of ``taps``. Raises ``ConfigError`` for one that has none."""
@@ -116,6 +119,8 @@ class EnCoOutputs:
 class EnCo(Method):
     """EnCo (Cai et al., 2024): no second pass through the encoder and no negatives.
 
+    As published, the identity pass ends with the constant phase of the learning rate; the content then counts whole.
+
     Deviations, named: the batch norm of projection and prediction takes each image by itself, which is the published
     one at the published batch of 1; draws are functions of (seed, image); the schedule falls per image. The warm-up of
     the learning rate that its script has for Cityscapes is left out.
@@ -138,18 +143,16 @@ class EnCo(Method):
         self.config = config
         self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
         self.generator.check_taps(config.taps)
-        self.discriminator = PatchDiscriminator(
-            channels,
-            base_channels=config.discriminator_channels or config.base_channels,
-            layers=config.discriminator_layers,
-        )
+        self.discriminator = config.patch_discriminator(channels)
         self.projector = PredictingProjector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
         self.smallest_image = self.discriminator.smallest_image
-        faster = config.discriminator_learning_rate_factor
+        if config.identity_weight > 0:
+            self.host_decides = "the identity pass ends on the way; identity_weight 0 leaves it out"
+        faster = {"discriminator": AdamSettings(config.discriminator_learning_rate_factor)}
         self.phases = (
-            Phase("discriminator", ("discriminator",), self.discriminator_loss, learning_rate_factor=faster),
+            Phase("discriminator", ("discriminator",), self.discriminator_loss, adam=faster),
             Phase("generator", ("generator", "projector"), self.generator_loss),
         )
 
@@ -161,7 +164,7 @@ class EnCo(Method):
 
     def forward_train(self, batch: ImageBatch) -> EnCoOutputs:
         config, images = self.config, len(batch.source)
-        with_identity = config.identity_weight > 0
+        with_identity = config.identity_weight > 0 and config.has_identity(float(batch.progress))
         inputs = torch.cat([batch.source, batch.target]) if with_identity else batch.source
         made, features = self.generator.translate_and_encode(inputs, (*config.taps, *config.decoder_taps()))
         of_source = [each[:images] for each in features]
@@ -175,10 +178,8 @@ class EnCo(Method):
         )
 
     def discriminator_loss(self, outputs: EnCoOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of D on I_y and G(I_x), without gradient to G."""
-        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
-        real, fake = scores.split(len(outputs.target))
-        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+        """The loss of D on I_y and G(I_x), without gradient to G."""
+        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.translated, outputs.seeds)
 
     def generator_loss(self, outputs: EnCoOutputs) -> dict[str, Tensor]:
         """Adversarial term, agreement of encoder and decoder, L1 identity."""
@@ -186,7 +187,7 @@ class EnCo(Method):
         scores = self.discriminator(outputs.translated)
         share = 1.0 if outputs.identical is None else 0.5
         terms = {
-            "adversarial": config.adversarial_weight * lsgan_generator_loss(scores),
+            "adversarial": config.adversarial_term(scores),
             "content": share * config.content_weight * self.content_loss(outputs, scores.detach()).mean(),
         }
         if outputs.identical is not None:
@@ -203,7 +204,7 @@ class EnCo(Method):
             predicted = self.projector(tap, _gather(decoded, chosen_BN), predict=True)
             with torch.no_grad():
                 projected = self.projector(tap, _gather(encoded, chosen_BN), predict=False)
-            cosine_BN = F.cosine_similarity(predicted.float(), projected.float(), dim=-1)
+            cosine_BN = F.cosine_similarity(widen(predicted), widen(projected), dim=-1)
             losses.append((2 - 2 * cosine_BN).mean(dim=1))
         return torch.stack(losses).mean(dim=0)
 
@@ -217,7 +218,7 @@ class EnCo(Method):
             return draws_Bn.argsort(dim=1, stable=True)[:, :count]
         by_chance = int(count * config.random_share)
         candidates = draws_Bn.argsort(dim=1, stable=True)[:, : count * config.oversampling]
-        doubted = F.interpolate(scores_B1hw.float(), (height, width), mode="bilinear").flatten(1)
+        doubted = F.interpolate(widen(scores_B1hw), (height, width), mode="bilinear").flatten(1)
         order = doubted.gather(1, candidates).argsort(dim=1, stable=True)[:, : count - by_chance]
         others = location_draws(derive_seeds(seeds, -1), height * width).to(scores_B1hw.device, non_blocking=True)
         return torch.cat([candidates.gather(1, order), others.argsort(dim=1, stable=True)[:, :by_chance]], dim=1)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import (
+    PLAIN,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    Wish,
+    check_at_least_one,
+    derive_seeds,
+)
 from unpaired.methods.frozen import Frozen
+from unpaired.methods.image_pool import ImagePool
 from unpaired.methods.recolouring import recoloured
-from unpaired.networks import PatchDiscriminator, ResnetGenerator
+from unpaired.networks import ResnetGenerator
 from unpaired.networks.feature_maps import (
     DEFAULT_LAYERS,
     FeatureNetwork,
@@ -28,49 +38,37 @@ from unpaired.ops import location_draws
 
 
 @dataclass(frozen=True)
-class FSeSimConfig:
-    """Settings of FSeSim; the defaults are the paper's."""
+class FSeSimConfig(AdversarialConfig):
+    """Settings of FSeSim; the defaults are those of its authors' current code."""
 
-    base_channels: int = 64
-    """Width of the generator's stem."""
-    discriminator_channels: int | None = None
-    """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: int = 9
-    """Residual blocks of the generator."""
-    discriminator_layers: int = 3
-    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one (40),
-    which suits crops of 64 to 128 pixels."""
     num_queries: int = 256
     """N_s: locations per layer and image whose self-similarity is compared (all where a map has fewer)."""
     patch_size: int = 64
     """Side, in locations of the feature map, of the square that a location is compared with (all of a smaller map)."""
-    similarity: Literal["cosine", "dot"] = "cosine"
-    """Of two locations' features: the cosine, or the dot product as Eq. 2 has it."""
+    similarity: Literal["cosine", "dot"] = "dot"
+    """Of two locations' features: the dot product as Eq. 2 has it, through tanh, or the cosine."""
     feature_network: FeatureNetwork = "vgg16"
     """The frozen network: the paper's VGG16, EfficientNet-Lite0 as a stand-in where its weights cannot be had, or
     VGG16 with random weights (an ablation)."""
     feature_layers: tuple[str, ...] = ()
-    """Its layers; empty takes relu3_1 and relu4_1, or those of the same strides (stride4, stride8) of the stand-in."""
+    """Its layers; empty takes relu3_1, relu4_1 and relu4_3 (the first release: the first two), or those of the same
+    strides (stride4, stride8) of the stand-in."""
     vgg16_weights: Path | None = None
     """File of torchvision's VGG16 weights; unset looks where torchvision keeps it."""
     download_weights: bool = False
     """Fetch VGG16's weights (528 MB) where they are missing."""
-    adversarial_weight: float = 1.0
-    """Weight of the generator's adversarial term."""
+    image_pool: int = 50
+    """Earlier translations kept for the discriminator; 0 shows the newest only."""
     structure_weight: float = 10.0
     """lambda: weight of the spatially-correlative loss between I_x and G(I_x)."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-4))
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "discriminator_layers", "num_queries", "patch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
-        for name in (each.name for each in fields(self) if each.name.endswith("_weight")):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+        super().__post_init__()
+        check_at_least_one(self, "num_queries", "patch_size")
+        if self.image_pool < 0:
+            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
         if self.feature_network != "vgg16" and self.vgg16_weights is not None:
             raise ConfigError(f"vgg16_weights: feature_network '{self.feature_network}' reads no such file; leave it")
         layer_channels(self.feature_network, self.layers)
@@ -83,7 +81,7 @@ class FSeSimConfig:
 
 @dataclass(frozen=True)
 class LSeSimConfig(FSeSimConfig):
-    """Settings of LSeSim; the defaults are the paper's."""
+    """Settings of LSeSim; the defaults are those of its authors' current code."""
 
     temperature: float = 0.07
     """tau of the contrastive loss that trains the projector."""
@@ -96,8 +94,7 @@ class LSeSimConfig(FSeSimConfig):
         super().__post_init__()
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
-        if self.projector_width is not None and self.projector_width < 1:
-            raise ConfigError(f"projector_width must be at least 1, not {self.projector_width}")
+        check_at_least_one(self, "projector_width")
 
 
 @dataclass(frozen=True)
@@ -107,37 +104,46 @@ class SelfSimilarityOutputs:
     Attributes:
         target: I_y, (B, C, H, W).
         translated: G(I_x), (B, C, H, W).
-        locations: The queries, (B, N) int64.
-        source_maps: Self-similarity of I_x at the queries, (B, N, N_p).
-        translated_features: Frozen features of G(I_x), (B, C_l, H_l, W_l), with gradient to the generator.
+        shown: What the discriminator sees as translated: G(I_x), or earlier translations from the pool, (B, C, H, W).
+        locations: The queries, (B, N) int64, the same in all images that are compared.
+        source_features: Frozen features of I_x, (B, C_l, H_l, W_l), without gradient.
+        translated_features: Frozen features of G(I_x), the same shapes, with gradient to the generator.
+        seeds: (B,) int64.
     """
 
     target: Tensor
     translated: Tensor
+    shown: Tensor
     locations: list[Tensor]
-    source_maps: list[Tensor]
+    source_features: list[Tensor]
     translated_features: list[Tensor]
+    seeds: Tensor
 
 
 @dataclass(frozen=True)
 class LearnedOutputs(SelfSimilarityOutputs):
-    """The same, with what the projector learns from; these and ``source_maps`` carry gradient to it.
+    """The same, with what the projector learns from besides: frozen features, (B, C_l, H_l, W_l), without gradient.
 
     Attributes:
-        recoloured_maps: Self-similarity of the recoloured I_x at the same queries, (B, N, N_p).
-        target_maps: Self-similarity of I_y at queries of its own, (B, N, N_p).
+        recoloured_features: Of the recoloured I_x.
+        other_features: Of I_y, upside down.
+        recoloured_other_features: Of the recoloured I_y, upside down.
     """
 
-    recoloured_maps: list[Tensor]
-    target_maps: list[Tensor]
+    recoloured_features: list[Tensor]
+    other_features: list[Tensor]
+    recoloured_other_features: list[Tensor]
 
 
 class FSeSim(Method):
     """Translation that keeps the fixed self-similarity of VGG16 features (Zheng et al., 2021).
 
-    Deviations, named: features are centred over the map and compared by cosine (``similarity="dot"`` is Eq. 2); the
-    loss is the mean over the layers; generator and discriminator are this package's of the CUT family, with its
-    schedule; draws are functions of (seed, image). ``feature_network`` other than ``vgg16`` is not the paper's method.
+    As in its authors' current code: features centred over the map, only the strongest quarter of a translation's
+    map, smooth L1 with the dot form, the mean over three layers, a pool of 50. Their first release had two layers, no
+    quarter, and tanh(dot / 6).
+
+    Deviations, named: locations are drawn for each image, not once for the batch; draws are functions of (seed, image);
+    the schedule falls per image. ``feature_network`` other than ``vgg16`` is not the paper's method.
 
     Args:
         config: The settings.
@@ -155,11 +161,11 @@ class FSeSim(Method):
             raise ConfigError(f"channels: {self.title}'s frozen network sees images of 1 or 3 channels, not {channels}")
         self.config = config
         self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
-        self.discriminator = PatchDiscriminator(
-            channels,
-            base_channels=config.discriminator_channels or config.base_channels,
-            layers=config.discriminator_layers,
-        )
+        self.discriminator = config.patch_discriminator(channels)
+        self.pool = ImagePool(config.image_pool)
+        if config.image_pool:
+            self.host_decides = "image_pool is decided on the host, image by image; 0 turns it off"
+            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.smallest_image = max(16, self.discriminator.smallest_image)  # of 8 pixels, a layer sees one location
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
@@ -191,45 +197,51 @@ class FSeSim(Method):
         return self.generator.encode(x_BCHW, taps)
 
     def forward_train(self, batch: ImageBatch) -> SelfSimilarityOutputs:
-        translated = self.generator(batch.source)
         with torch.no_grad():
             source_features = self.features(batch.source)
-        locations = [self._locations(batch.seeds, number, each) for number, each in enumerate(source_features)]
-        return SelfSimilarityOutputs(
-            target=batch.target,
-            translated=translated,
-            locations=locations,
-            source_maps=[self._maps(each, where) for each, where in zip(source_features, locations, strict=True)],
+        return SelfSimilarityOutputs(**self._shared(batch, source_features))
+
+    def _shared(self, batch: ImageBatch, source_features: list[Tensor]) -> dict[str, Any]:
+        """What both methods compute of a batch: the fields of :class:`SelfSimilarityOutputs`."""
+        translated = self.generator(batch.source)
+        return {
+            "target": batch.target,
+            "translated": translated,
+            "shown": self.pool.exchange(translated, derive_seeds(batch.seeds, -3)),
+            "locations": [self._locations(batch.seeds, k, each) for k, each in enumerate(source_features)],
+            "source_features": source_features,
             # A pass of its own: batched with I_x, backpropagation would go through both.
-            translated_features=self.features(translated),
-        )
+            "translated_features": self.features(translated),
+            "seeds": batch.seeds,
+        }
 
     def discriminator_loss(self, outputs: SelfSimilarityOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of D on I_y and G(I_x), without gradient to G."""
-        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
-        real, fake = scores.split(len(outputs.target))
-        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+        """The loss of D on I_y and on what it is shown of G, without gradient to G."""
+        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.shown, outputs.seeds)
 
     def generator_loss(self, outputs: SelfSimilarityOutputs) -> dict[str, Tensor]:
         """The adversarial term and the spatially-correlative loss."""
-        scores = self.discriminator(outputs.translated)
-        per_layer = []
-        for layer, features, where, source in zip(
-            self.config.layers, outputs.translated_features, outputs.locations, outputs.source_maps, strict=True
-        ):
-            made = self._maps(self.project(layer, features), where)
-            per_layer.append(self_similarity_loss(made, source.detach()).mean())
+        source_maps = [each.detach() for each in self.maps(outputs.source_features, outputs.locations)]
+        translated_maps = self.maps(outputs.translated_features, outputs.locations)
+        per_layer = [
+            self_similarity_loss(source, translated, self.config.similarity).mean()
+            for source, translated in zip(source_maps, translated_maps, strict=True)
+        ]
         return {
-            "adversarial": self.config.adversarial_weight * lsgan_generator_loss(scores),
+            "adversarial": self.config.adversarial_term(self.discriminator(outputs.translated)),
             "structure": self.config.structure_weight * torch.stack(per_layer).mean(),
         }
+
+    def maps(self, features: Sequence[Tensor], locations: Sequence[Tensor]) -> list[Tensor]:
+        """Self-similarity maps at the queries, per layer: (B, C_l, H_l, W_l) and (B, N) -> (B, N, N_p)."""
+        return [
+            self_similarity(self.project(layer, each), where, self.config.patch_size, self.config.similarity)
+            for layer, each, where in zip(self.config.layers, features, locations, strict=True)
+        ]
 
     def project(self, layer: str, features_BCHW: Tensor) -> Tensor:
         """What is done to the frozen features of a layer before they are compared: nothing."""
         return features_BCHW
-
-    def _maps(self, features_BCHW: Tensor, locations_BN: Tensor) -> Tensor:
-        return self_similarity(features_BCHW, locations_BN, self.config.patch_size, self.config.similarity)
 
     def _locations(self, seeds: Tensor, number: int, features_BCHW: Tensor) -> Tensor:
         """Random locations of a map, a function of the images' seeds: (B, N) int64."""
@@ -241,12 +253,11 @@ class FSeSim(Method):
 class LSeSim(FSeSim):
     """Translation that keeps a self-similarity learned for the task: a projector on top of the frozen features.
 
-    The projector learns that the maps of an image and of its recoloured copy agree at the same location and differ
-    elsewhere, and from those of another image, I_y.
+    The projector learns first in a step, as published: the maps of an image must be found again at the same location
+    in its translation and in its recoloured copy (torchvision's ColorJitter, 0.5, 0.5, 0.5 and hue 0.3), among those
+    of all other locations and those of another image, I_y upside down.
 
-    Deviations, named, beside those of :class:`FSeSim`: the positive is the recoloured copy alone; recolouring is a
-    random rotation of the hue, saturation, contrast and brightness; the projector learns last in a step, from the
-    same maps of I_x that judged the translation.
+    Deviations: those of :class:`FSeSim`.
 
     Args:
         config: The settings.
@@ -260,36 +271,34 @@ class LSeSim(FSeSim):
     def __init__(self, config: LSeSimConfig, channels: int = 3) -> None:
         super().__init__(config, channels)
         self.projector = MapProjector(layer_channels(config.feature_network, config.layers), config.projector_width)
-        self.phases = (*self.phases, Phase("projector", ("projector",), self.projector_loss))
+        self.phases = (Phase("projector", ("projector",), self.projector_loss), *self.phases)
 
     def forward_train(self, batch: ImageBatch) -> LearnedOutputs:
-        translated, images = self.generator(batch.source), len(batch.source)
-        changed = recoloured(batch.source, derive_seeds(batch.seeds, -5))
+        images = len(batch.source)
+        recoloured_source, recoloured_target = (
+            recoloured(image, derive_seeds(batch.seeds, purpose))
+            for image, purpose in ((batch.source, -5), (batch.target, -6))
+        )
+        others = torch.cat([batch.target, recoloured_target]).flip(2, 3)
         with torch.no_grad():
-            frozen = self.features(torch.cat([batch.source, changed, batch.target]))
-        locations, maps = [], []
-        for number, (layer, features) in enumerate(zip(self.config.layers, frozen, strict=True)):
-            here, there = (self._locations(batch.seeds, purpose, features) for purpose in (number, -6 - number))
-            locations.append(here)
-            maps.append(self._maps(self.project(layer, features), torch.cat([here, here, there])).split(images))
-        source_maps, recoloured_maps, target_maps = (list(each) for each in zip(*maps, strict=True))
+            frozen = self.features(torch.cat([batch.source, recoloured_source, others]))
+        kinds = [list(each) for each in zip(*(layer.split(images) for layer in frozen), strict=True)]
         return LearnedOutputs(
-            target=batch.target,
-            translated=translated,
-            locations=locations,
-            source_maps=source_maps,
-            translated_features=self.features(translated),
-            recoloured_maps=recoloured_maps,
-            target_maps=target_maps,
+            **self._shared(batch, kinds[0]),
+            recoloured_features=kinds[1],
+            other_features=kinds[2],
+            recoloured_other_features=kinds[3],
         )
 
     def project(self, layer: str, features_BCHW: Tensor) -> Tensor:
         return self.projector(layer, features_BCHW)
 
     def projector_loss(self, outputs: LearnedOutputs) -> dict[str, Tensor]:
-        """The contrastive loss of the maps, mean over layers and images."""
-        per_layer = [
-            map_contrast_loss(*maps, self.config.temperature).mean()
-            for maps in zip(outputs.source_maps, outputs.recoloured_maps, outputs.target_maps, strict=True)
-        ]
-        return {"contrastive": self.config.contrastive_weight * torch.stack(per_layer).mean()}
+        """The contrastive loss of the maps, mean over both kinds of positives, layers and images; none reaches G."""
+        translated = [each.detach() for each in outputs.translated_features]
+        kinds = (outputs.source_features, translated, outputs.other_features,
+                 outputs.recoloured_features, outputs.recoloured_other_features)  # fmt: skip
+        sources, made, others, copies, other_copies = (self.maps(kind, outputs.locations) for kind in kinds)
+        contrasts = (*zip(sources, made, others, strict=True), *zip(sources, copies, other_copies, strict=True))
+        losses = [map_contrast_loss(*maps, self.config.temperature).mean() for maps in contrasts]
+        return {"contrastive": self.config.contrastive_weight * torch.stack(losses).mean()}

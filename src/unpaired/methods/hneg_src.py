@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_generator_loss
 from unpaired.losses.semantic_relation import Mining, hard_negative_loss, relation_consistency_loss
 from unpaired.methods.base import ImageBatch
 from unpaired.methods.contrast import Pair, mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
-
-_STAGES = 400  # published: the curriculum moves once per epoch, of 400
 
 
 @dataclass(frozen=True)
@@ -37,24 +33,24 @@ class HnegSRCConfig(CUTConfig):
     """Temperature of the relation that mines negatives, at the start: nearly all alike."""
     final_relation_temperature: float = 10.0
     """The same at the end of the curriculum: smaller means harder negatives."""
-    curriculum_images: int = 533_600
-    """Length of the curriculum in images; the default is the paper's 400 passes over horse2zebra. Set it to the length
-    of training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.relation_weight < float("inf"):
-            raise ConfigError(f"relation_weight must be finite and not negative, but is {self.relation_weight}")
         for name in ("relation_temperature", "final_relation_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        if self.curriculum_images < 1:
-            raise ConfigError(f"curriculum_images must be at least 1, not {self.curriculum_images}")
 
-    @property
-    def has_curriculum(self) -> bool:
-        """Whether the loss changes with the images seen."""
-        return self.mining != "none" and self.relation_temperature != self.final_relation_temperature
+    def relation_temperature_at(self, progress: Tensor) -> Tensor:
+        """The curriculum's temperature after a share ``progress`` of training, () float64.
+
+        In epoch e = 1, 2, ... of E it is start + (end - start) e / E, as published; E is the optimiser's ``epochs``,
+        and where the length of training is given in images, as many equal parts of it.
+        """
+        epochs = self.optimiser.epochs
+        epoch = (progress * epochs + 1e-9).floor().clamp(max=epochs - 1) + 1
+        return (
+            self.relation_temperature + (self.final_relation_temperature - self.relation_temperature) * epoch / epochs
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class HnegSRCOutputs(ContrastiveOutputs):
     """What one training step computes, once.
 
     Attributes:
-        relation_temperatures: The curriculum's temperature for each image, (K B,).
+        relation_temperatures: The curriculum's temperature for each image, (K B,), the same for all.
     """
 
     relation_temperatures: Tensor
@@ -72,10 +68,10 @@ class HnegSRC(CUT):
     """Patch-wise semantic relation (Jung et al., 2022): the relations of an image's locations are kept in its
     translation, and say which negatives are hard.
 
-    Deviations, named, beside those of :class:`CUT`: the curriculum counts images (``images_seen``, part of the state)
-    over ``curriculum_images`` instead of epochs, in as many stages; its sudden step to temperature 1 halfway, used for
+    Deviations, named, beside those of :class:`CUT`: the curriculum's sudden step to temperature 1 halfway, used for
     Cityscapes only, is left out; a location is kept out of its own negatives exactly; the value of the decoupled loss
-    is reported as it is. ``mining="importance"`` is the paper's equation, which the published code does not compute.
+    is reported as it is (the published code reports a cross entropy and takes the gradient of this).
+    ``mining="importance"`` is the paper's equation, which the published code does not compute.
 
     Args:
         config: The settings.
@@ -89,37 +85,17 @@ class HnegSRC(CUT):
         "Translation Tasks. CVPR 2022."
     )
     config: HnegSRCConfig
-    images_seen: Tensor
-
-    def __init__(self, config: HnegSRCConfig, channels: int = 3) -> None:
-        super().__init__(config, channels)
-        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
-        if config.has_curriculum:
-            self.one_process_only = "the curriculum counts the images of its own process"
-
-    def relation_temperatures(self, images: int) -> Tensor:
-        """The curriculum's temperature for each of the next ``images`` images: (images,), on the method's device."""
-        config = self.config
-        places = self.images_seen + torch.arange(images, device=self.images_seen.device)
-        stages = (places * _STAGES // config.curriculum_images).clamp(max=_STAGES)
-        step = (config.final_relation_temperature - config.relation_temperature) / _STAGES
-        return config.relation_temperature + step * stages.float()
 
     def forward_train(self, batch: ImageBatch) -> HnegSRCOutputs:
         outputs = super().forward_train(batch)
-        temperatures = self.relation_temperatures(len(batch.source))
-        if self.training and torch.is_grad_enabled():
-            self.images_seen += len(batch.source)  # in place on the device: a recorded step counts on
-        copies = len(outputs.seeds) // len(batch.source)
-        shared = {each.name: getattr(outputs, each.name) for each in fields(outputs)}
-        return HnegSRCOutputs(**shared, relation_temperatures=temperatures.repeat(copies))
+        temperature = self.config.relation_temperature_at(batch.progress).to(batch.source, non_blocking=True)
+        return HnegSRCOutputs(**vars(outputs), relation_temperatures=temperature.expand(len(outputs.seeds)))
 
     def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
         """Adversarial term, hard-negative contrast of both images, relation consistency of I_x."""
         assert isinstance(outputs, HnegSRCOutputs)
         config, images = self.config, len(outputs.target)
-        scores = self.discriminator(outputs.translated)
-        terms = {"adversarial": config.adversarial_weight * lsgan_generator_loss(scores)}
+        terms = {"adversarial": config.adversarial_term(self.discriminator(outputs.translated))}
         pairs = self.pairs(outputs)  # projected once, for both losses
         contrastive = self.contrast_of(pairs, outputs.relation_temperatures)
         share = 0.5 if len(contrastive) > images and config.contrastive_reduction == "mean" else 1.0

@@ -40,10 +40,8 @@ class MoNCEConfig(CUTConfig):
 class MoNCE(CUT):
     """Modulated contrast (Zhan et al., 2022) in CUT: hard negatives weigh more, balanced over all anchors and keys.
 
-    Deviations, named, beside those of :class:`CUT`: Sinkhorn's kernel is the hard weight exp(similarity / beta), as
-    the published code has it; the last balancing is that of the anchors, so that the weights of each sum to
-    Q (N - 1) exactly; a location is kept out of its own negatives exactly instead of by a very small weight; only the
-    hard weighting, the one for unpaired translation, is offered.
+    As in its authors' code, Sinkhorn's kernel is the hard weight exp(similarity / beta) and gradient flows through the
+    plan. Only the hard weighting, the one for unpaired translation, is offered; deviations are those of :class:`CUT`.
 
     Args:
         config: The settings.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
+from unpaired.losses import patch_nce_loss
 from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
 from unpaired.methods.contrast import mean_over_pairs, projected_pairs
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
@@ -99,8 +99,7 @@ class MultiDomainQSAttn(Method):
         self.discriminator = MultiTaskDiscriminator(
             channels,
             domains=count,
-            base_channels=config.discriminator_channels or config.base_channels,
-            layers=config.discriminator_layers,
+            **config.discriminator_options(),
         )
         self.projector = Projector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
@@ -140,10 +139,13 @@ class MultiDomainQSAttn(Method):
         )
 
     def discriminator_loss(self, outputs: MultiDomainOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of each domain's output of D on I_y and on the translation into it, without gradient to G."""
-        images = torch.cat([outputs.target, outputs.translated.detach()])
-        real, fake = self.discriminator(images, outputs.domains.repeat(2)).split(len(outputs.target))
-        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+        """The loss of each domain's output of D on I_y and on the translation into it, without gradient to G."""
+
+        def of_the_domains(images_BCHW: Tensor) -> Tensor:
+            return self.discriminator(images_BCHW, outputs.domains.repeat(len(images_BCHW) // len(outputs.domains)))
+
+        seeds = outputs.seeds[: len(outputs.target)]
+        return self.config.discriminator_terms(of_the_domains, outputs.target, outputs.translated, seeds)
 
     def generator_loss(self, outputs: MultiDomainOutputs) -> dict[str, Tensor]:
         """Eq. 3 of QS-Attn: the adversarial term of the wanted domain, L_X and L_Y."""
@@ -152,7 +154,7 @@ class MultiDomainQSAttn(Method):
         of_source, of_target = self.contrastive_loss(outputs).tensor_split([images])
         share = 0.5 if len(of_target) and config.contrastive_reduction == "mean" else 1.0
         terms = {
-            "adversarial": config.adversarial_weight * lsgan_generator_loss(scores),
+            "adversarial": config.adversarial_term(scores),
             "contrastive": share * config.contrastive_weight * of_source.mean(),
         }
         if len(of_target):
@@ -170,4 +172,6 @@ class MultiDomainQSAttn(Method):
             num_queries=self.config.num_queries,
             selection=self.selection,
         )
-        return mean_over_pairs(pairs, lambda q, k: patch_nce_loss(q, k, self.config.temperature))
+        return mean_over_pairs(
+            pairs, lambda q, k: patch_nce_loss(q, k, self.config.temperature, negatives=self.config.negatives)
+        )

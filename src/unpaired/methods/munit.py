@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
+from unpaired.losses import discriminator_loss
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import (
+    PLAIN,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    Wish,
+    check_at_least_one,
+    derive_seeds,
+)
 from unpaired.methods.two_way import mean_distance
 from unpaired.networks.munit import ContentEncoder, Decoder, MultiScaleDiscriminator, StyleEncoder
 from unpaired.ops import normal_draws
 
 
 @dataclass(frozen=True)
-class MUNITConfig:
-    """Settings of MUNIT; the defaults are the paper's."""
+class MUNITConfig(AdversarialConfig):
+    """Settings of MUNIT; the defaults are the paper's. Sizes are those of each encoder, decoder and discriminator."""
 
-    base_channels: int = 64
-    """Width of the encoders' stems."""
-    discriminator_channels: int | None = None
-    """Width of the discriminators' first convolutions; unset means base_channels."""
     blocks: int = 4
     """Residual blocks of each content encoder and of each decoder."""
     style_channels: int = 8
@@ -36,8 +42,6 @@ class MUNITConfig:
     """Halvings of each discriminator, at each of its scales; 2 suits crops of 64 pixels."""
     discriminator_scales: int = 3
     """How many sizes of an image each discriminator looks at: the image, its half, its quarter, ..."""
-    adversarial_weight: float = 1.0
-    """Weight of each direction's adversarial term, which sums over the scales."""
     reconstruction_weight: float = 10.0
     """lambda_x of Eq. 5: weight of the L1 distance between an image and what its own content and style decode to."""
     content_weight: float = 1.0
@@ -54,15 +58,8 @@ class MUNITConfig:
     where the larger set has 1,334 (horse2zebra)."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "style_channels", "perceptron_width", "discriminator_layers",
-                     "discriminator_scales"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
-        for name in (each.name for each in fields(self) if each.name.endswith("_weight")):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+        super().__post_init__()
+        check_at_least_one(self, "style_channels", "perceptron_width", "discriminator_scales")
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,11 @@ class MUNITDirection:
 
 @dataclass(frozen=True)
 class MUNITOutputs:
-    """Both directions of a step: from the source domain, A, to the target domain, B, and back."""
+    """Both directions of a step: from the source domain, A, to the target domain, B, and back; (B,) int64 seeds."""
 
     ab: MUNITDirection
     ba: MUNITDirection
+    seeds: Tensor
 
     def named(self) -> tuple[tuple[str, MUNITDirection], ...]:
         """Both directions with the endings of their terms' names."""
@@ -110,11 +108,11 @@ class MUNIT(Method):
     A style is drawn from N(0, I) as a function of one seed, or taken from an image of the wanted domain. Unless a wish
     says otherwise, images are translated with the style of seed 0.
 
-    Deviations, named: LSGAN's discriminator loss has its factor 1/2; layer norms start as the identity and divide by
-    the biased deviation, as torch's do; drawn styles are functions of (seed, image), and the discriminators see the
-    translations that the generators learn from, made once; the discriminators learn first in a step; the learning
-    rate halves after each tenth of the training, however long it is; the domain-invariant perceptual loss, which the
-    paper takes for images of 512 pixels, is left out.
+    Deviations, named: layer norms start as the identity and divide by the biased deviation, as torch's do (the
+    published ones by the unbiased one, 1e-5 apart); drawn styles are functions of (seed, image), and the discriminators
+    see the translations that the generators learn from, made once; the discriminators learn first in a step; the
+    learning rate halves after each tenth of the training, however long it is; the domain-invariant perceptual loss,
+    which the paper takes for images of 512 pixels, is left out.
 
     Args:
         config: The settings.
@@ -155,12 +153,7 @@ class MUNIT(Method):
             for _ in range(2)
         )
         self.discriminator_a, self.discriminator_b = (
-            MultiScaleDiscriminator(
-                channels,
-                base_channels=config.discriminator_channels or width,
-                layers=config.discriminator_layers,
-                scales=config.discriminator_scales,
-            )
+            MultiScaleDiscriminator(channels, scales=config.discriminator_scales, **config.discriminator_options())
             for _ in range(2)
         )
         self.style_channels = style
@@ -214,16 +207,25 @@ class MUNIT(Method):
                 b, a, content_b, drawn_a, b_again, ba, content_ba, self.style_encoder_a(ba),
                 self.decoder_b(content_ba, style_b) if with_cycle else None,
             ),
+            seeds=batch.seeds,
         )  # fmt: skip
 
     def discriminator_loss(self, outputs: MUNITOutputs) -> dict[str, Tensor]:
-        """LSGAN losses of D_A and D_B, summed over their scales, without gradient to what made the translations."""
-        terms = {}
-        for name, way in (("a", outputs.ba), ("b", outputs.ab)):
+        """The losses of D_A and D_B, summed over their scales, without gradient to what made the translations.
+
+        As published the two halves of a scale's loss are added, not averaged; with Adam's weight decay that matters.
+        """
+        terms: dict[str, Tensor] = {}
+        for number, (name, way) in enumerate((("a", outputs.ba), ("b", outputs.ab))):
             discriminator = self.discriminator_a if name == "a" else self.discriminator_b
             scales = discriminator(torch.cat([way.target, way.translated.detach()]))
-            pairs = [scores.split(len(way.target)) for scores in scales]
-            terms[f"discriminator_{name}"] = torch.stack([lsgan_discriminator_loss(*pair) for pair in pairs]).sum()
+            pairs = [scores.tensor_split(2) for scores in scales]
+            losses = [discriminator_loss(real, fake, self.config.gan_mode) for real, fake in pairs]
+            halves = 1.0 if self.config.gan_mode == "wgangp" else 2.0
+            terms[f"discriminator_{name}"] = halves * torch.stack(losses).sum()
+            seeds = derive_seeds(outputs.seeds, 2 + number)
+            joined = functools.partial(_joined_scores, discriminator)
+            terms |= self.config.penalty_terms(joined, way.target, way.translated, seeds, f"_{name}")
         return terms
 
     def generator_loss(self, outputs: MUNITOutputs) -> dict[str, Tensor]:
@@ -231,8 +233,8 @@ class MUNIT(Method):
         config, terms = self.config, dict[str, Tensor]()
         for name, way in outputs.named():
             discriminator = self.discriminator_b if name == "ab" else self.discriminator_a
-            scales = torch.stack([lsgan_generator_loss(scores) for scores in discriminator(way.translated)])
-            terms[f"adversarial_{name}"] = config.adversarial_weight * scales.sum()
+            scales = [config.adversarial_term(scores) for scores in discriminator(way.translated)]
+            terms[f"adversarial_{name}"] = torch.stack(scales).sum()
             reconstruction = mean_distance(way.reconstructed, way.source)
             terms[f"reconstruction_{name[0]}"] = config.reconstruction_weight * reconstruction
             terms[f"content_{name}"] = config.content_weight * mean_distance(way.content_again, way.content)
@@ -240,3 +242,8 @@ class MUNIT(Method):
             if way.cycled is not None:
                 terms[f"cycle_{name}"] = config.cycle_weight * mean_distance(way.cycled, way.source)
         return terms
+
+
+def _joined_scores(discriminator: MultiScaleDiscriminator, x_BCHW: Tensor) -> Tensor:
+    """The scores of all scales side by side, (B, n)."""
+    return torch.cat([scores.flatten(1) for scores in discriminator(x_BCHW)], dim=1)

@@ -11,7 +11,7 @@ from unpaired.methods.query_selection import QuerySelectionConfig
 
 @dataclass(frozen=True)
 class QSAttnConfig(QuerySelectionConfig, CUTConfig):
-    """Settings of QS-Attn; the defaults are the paper's Global mode with scaled products (docs/significance.md)."""
+    """Settings of QS-Attn; the defaults are the paper's Global mode."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -21,9 +21,10 @@ class QSAttnConfig(QuerySelectionConfig, CUTConfig):
 class QSAttn(CUT):
     """Query-selected attention (Hu et al., 2022): CUT whose last taps choose and route what they compare.
 
-    Deviations, named: products are divided by sqrt(C) (``similarity="dot"`` is the paper's); the ranking key is taken
-    in the log domain (exact where float32 entropy ties at zero); window keys outside the image are masked;
-    ``formulation="published"`` brings back what the published code does.
+    Deviations, named: the ranking key is taken in the log domain (exact where float32 entropy ties at zero); local
+    windows are those of Eq. 5, which the published code scrambles, and their keys outside the image are masked;
+    ``formulation="published"`` brings back what the published code does. ``similarity="scaled"`` is a variant of ours
+    (docs/significance.md).
     """
 
     Config: ClassVar[type[QSAttnConfig]] = QSAttnConfig

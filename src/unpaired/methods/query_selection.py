@@ -24,7 +24,7 @@ class QuerySelectionConfig:
     """What ranks the queries: entropy (Eq. 4, 5), Informer's max-mean (Eq. 6), or nothing (ablations B, E)."""
     routing: Literal["cross", "self", "none"] = "cross"
     """Which attention routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
-    similarity: Literal["dot", "scaled", "cosine"] = "scaled"
+    similarity: Literal["dot", "scaled", "cosine"] = "dot"
     """Logits of the attention: dot product as in the paper, divided by sqrt(C), or cosine over a temperature."""
     similarity_temperature: float | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""

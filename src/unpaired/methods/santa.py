@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
-from unpaired.networks import PatchDiscriminator, PathGenerator
-from unpaired.ops import location_draws, normal_draws
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, check_at_least_one, derive_seeds
+from unpaired.networks import PathGenerator
+from unpaired.ops import location_draws, normal_draws, widen
 
 _SHORTEST_STEP = 0.1  # published: the difference quotient divides by no less
 
 
 @dataclass(frozen=True)
-class SANTAConfig:
+class SANTAConfig(AdversarialConfig):
     """Settings of SANTA; the defaults are the published ones."""
 
-    base_channels: int = 64
-    """Width of the generator's stem."""
-    discriminator_channels: int | None = None
-    """Width of the discriminator's first convolution; unset means base_channels."""
     blocks: int = 9
     """Residual blocks of the generator, at least 2; the first half, rounded down, is the encoder's."""
-    discriminator_layers: int = 3
-    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN, 2 the 34 x 34 one, for crops of 64 to 128 pixels."""
     code_channels: int = 8
     """Dimension of the code of a place on the path."""
     noise: float = 1.0
@@ -38,8 +32,6 @@ class SANTAConfig:
     """Two places are compared that lie twice a random distance apart; its smallest value."""
     longest_interval: float = 0.1
     """Its largest value."""
-    adversarial_weight: float = 1.0
-    """Weight of the generator's adversarial term."""
     reconstruction_weight: float = 5.0
     """Weight of the L1 distance between I_x and G(I_x, 0)."""
     identity_weight: float = 5.0
@@ -48,19 +40,14 @@ class SANTAConfig:
     """Weight of the mean square of the encodings, which noise would otherwise make grow."""
     path_weight: float = 0.01
     """Weight of the energy of the path (published: 0.01 by default, 0.1 for Cityscapes); 0 leaves it out."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name, least in (("base_channels", 1), ("blocks", 2), ("discriminator_layers", 1), ("code_channels", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
-        weights = ("adversarial_weight", "reconstruction_weight", "identity_weight", "latent_weight", "path_weight")
-        for name in ("noise", *weights):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
+        super().__post_init__()
+        check_at_least_one(self, "code_channels")
+        if self.blocks < 2:
+            raise ConfigError(f"blocks must be at least 2, not {self.blocks}")
+        if not 0 <= self.noise < float("inf"):
+            raise ConfigError(f"noise must be finite and not negative, but is {self.noise}")
         if not 0 < self.shortest_interval <= self.longest_interval <= 0.5:
             raise ConfigError(
                 f"shortest_interval and longest_interval must be ordered and lie in (0, 0.5], "
@@ -91,6 +78,7 @@ class SANTAOutputs:
         later: Per place of the decoder, its features on the path of I_x, (B, C_t, H_t, W_t).
         earlier: The same at a place nearer to the source.
         steps: How far apart the two places are, (B,).
+        seeds: (B,) int64, one per image.
     """
 
     source: Tensor
@@ -102,6 +90,7 @@ class SANTAOutputs:
     later: list[Tensor]
     earlier: list[Tensor]
     steps: Tensor
+    seeds: Tensor
 
 
 class SANTA(Method):
@@ -131,11 +120,7 @@ class SANTA(Method):
             blocks=config.blocks,
             code_channels=config.code_channels,
         )
-        self.discriminator = PatchDiscriminator(
-            channels,
-            base_channels=config.discriminator_channels or config.base_channels,
-            layers=config.discriminator_layers,
-        )
+        self.discriminator = config.patch_discriminator(channels)
         self.smallest_image = self.discriminator.smallest_image
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
@@ -173,6 +158,7 @@ class SANTA(Method):
             later=[each[3 * images : 4 * images] for each in features],
             earlier=[each[4 * images :] for each in features],
             steps=places[1] - places[2] if config.path_weight else torch.zeros(images),
+            seeds=batch.seeds,
         )
 
     def noise_like(self, encodings_BCHW: Tensor, seeds: Tensor) -> Tensor | float:
@@ -190,30 +176,27 @@ class SANTA(Method):
         return (middle_B + interval_B).clamp(max=1), (middle_B - interval_B).clamp(min=0)
 
     def discriminator_loss(self, outputs: SANTAOutputs) -> dict[str, Tensor]:
-        """LSGAN loss of D on I_y and G(I_x, 1), without gradient to G."""
-        scores = self.discriminator(torch.cat([outputs.target, outputs.translated.detach()]))
-        real, fake = scores.split(len(outputs.target))
-        return {"discriminator": lsgan_discriminator_loss(real, fake)}
+        """The loss of D on I_y and G(I_x, 1), without gradient to G."""
+        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.translated, outputs.seeds)
 
     def generator_loss(self, outputs: SANTAOutputs) -> dict[str, Tensor]:
         """Adversarial term, both L1 reconstructions, size of the encodings, energy of the path."""
         config = self.config
         reconstruction = (outputs.reconstructed - outputs.source).abs().mean()
         identity = (outputs.identical - outputs.target).abs().mean()
-        scores = self.discriminator(outputs.translated)
         terms = {
-            "adversarial": config.adversarial_weight * lsgan_generator_loss(scores),
+            "adversarial": config.adversarial_term(self.discriminator(outputs.translated)),
             "reconstruction": config.reconstruction_weight * reconstruction,
             "identity": config.identity_weight * identity,
         }
         if config.latent_weight:
-            terms["latent"] = config.latent_weight * outputs.encodings.float().square().mean()
+            terms["latent"] = config.latent_weight * widen(outputs.encodings).square().mean()
         if config.path_weight:
             terms["path"] = config.path_weight * self.path_energy(outputs)
         return terms
 
     def path_energy(self, outputs: SANTAOutputs) -> Tensor:
         """Mean square of the features' change per unit of the path, mean over the places of the decoder: a scalar."""
-        step = outputs.steps.float().clamp(min=_SHORTEST_STEP)[:, None, None, None]
+        step = widen(outputs.steps).clamp(min=_SHORTEST_STEP)[:, None, None, None]
         pairs = zip(outputs.later, outputs.earlier, strict=True)
-        return torch.stack([((one.float() - other.float()) / step).square().mean() for one, other in pairs]).mean()
+        return torch.stack([((widen(one) - widen(other)) / step).square().mean() for one, other in pairs]).mean()

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import lsgan_discriminator_loss, lsgan_generator_loss, patch_nce_loss
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, derive_seeds
+from unpaired.losses import patch_nce_loss
+from unpaired.losses.patch_nce import Negatives
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import (
+    PLAIN,
+    AdamSettings,
+    ImageBatch,
+    Method,
+    Phase,
+    Wish,
+    check_at_least_one,
+    derive_seeds,
+)
 from unpaired.methods.contrast import mean_over_pairs, projected_pairs
 from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
 from unpaired.networks.layers import Initialisation, Resampling
 
 
 @dataclass(frozen=True)
-class TwoWayConfig:
-    """Settings of a translator of both directions."""
+class TwoWayConfig(AdversarialConfig):
+    """Settings of a translator of both directions; sizes are those of each generator and discriminator."""
 
-    base_channels: int = 64
-    """Width of the generators' stems."""
-    discriminator_channels: int | None = None
-    """Width of the discriminators' first convolutions; unset means base_channels."""
-    blocks: int = 9
-    """Residual blocks of each generator."""
-    discriminator_layers: int = 3
-    """Halvings of each discriminator: 3 is the 70 x 70 PatchGAN, 2 the 34 x 34 one, which suits crops of 64 to 128
-    pixels."""
-    adversarial_weight: float = 1.0
-    """Weight of each generator's adversarial term."""
     image_pool: int = 50
     """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "blocks", "discriminator_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.discriminator_channels is not None and self.discriminator_channels < 1:
-            raise ConfigError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        super().__post_init__()
         if self.image_pool < 0:
             raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
-        for name in (each.name for each in fields(self) if each.name.endswith("_weight")):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be finite and not negative, but is {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -66,12 +57,12 @@ class TwoWayContrastConfig:
     """Dimension of the projected features."""
     contrastive_weight: float = 1.0
     """Weight of each direction's contrastive loss."""
+    negatives: Negatives = "image"
+    """Where an anchor's negatives come from: its own image, or all images of the batch."""
 
     def check_contrast(self) -> None:
         """Raise ``ConfigError`` if a setting cannot be."""
-        for name in ("num_queries", "projector_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least_one(self, "num_queries", "projector_width")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
 
@@ -158,15 +149,7 @@ class TwoWay(Method):
             ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks, **shared)
             for _ in range(2)
         )
-        self.discriminator_a, self.discriminator_b = (
-            PatchDiscriminator(
-                channels,
-                base_channels=config.discriminator_channels or config.base_channels,
-                layers=config.discriminator_layers,
-                **shared,
-            )
-            for _ in range(2)
-        )
+        self.discriminator_a, self.discriminator_b = (config.patch_discriminator(channels, **shared) for _ in range(2))
         self.pool_a, self.pool_b = ImagePool(config.image_pool), ImagePool(config.image_pool)
         self.smallest_image = self.discriminator_a.smallest_image
         if config.image_pool:
@@ -174,11 +157,12 @@ class TwoWay(Method):
             self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.set_phases()
 
-    def set_phases(self, *projectors: str) -> None:
-        """Both discriminators, then both generators together with ``projectors``."""
+    def set_phases(self, *projectors: str, adam: AdamSettings | None = None) -> None:
+        """Both discriminators, then both generators together with ``projectors``, whose Adam may be their own."""
+        own = {} if adam is None else dict.fromkeys(projectors, adam)
         self.phases = (
             Phase("discriminators", ("discriminator_a", "discriminator_b"), self.discriminator_loss),
-            Phase("generators", ("generator_ab", "generator_ba", *projectors), self.generator_loss),
+            Phase("generators", ("generator_ab", "generator_ba", *projectors), self.generator_loss, adam=own),
         )
 
     @abstractmethod
@@ -216,20 +200,19 @@ class TwoWay(Method):
         )
 
     def discriminator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
-        """LSGAN losses of D_A and D_B on their real images and on what they are shown, without gradient to G."""
-        terms = {}
-        for name, way in (("a", outputs.ba), ("b", outputs.ab)):
+        """The losses of D_A and D_B on their real images and on what they are shown, without gradient to G."""
+        terms: dict[str, Tensor] = {}
+        for number, (name, way) in enumerate((("a", outputs.ba), ("b", outputs.ab))):
             discriminator = self.discriminator_a if name == "a" else self.discriminator_b
-            real, fake = discriminator(torch.cat([way.target, way.shown])).split(len(way.target))
-            terms[f"discriminator_{name}"] = lsgan_discriminator_loss(real, fake)
+            seeds = derive_seeds(outputs.seeds, number)
+            terms |= self.config.discriminator_terms(discriminator, way.target, way.shown, seeds, f"_{name}")
         return terms
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
         """The adversarial and identity terms of both directions."""
-        weight = self.config.adversarial_weight
         terms = {
-            "adversarial_ab": weight * lsgan_generator_loss(self.discriminator_b(outputs.ab.translated)),
-            "adversarial_ba": weight * lsgan_generator_loss(self.discriminator_a(outputs.ba.translated)),
+            "adversarial_ab": self.config.adversarial_term(self.discriminator_b(outputs.ab.translated)),
+            "adversarial_ba": self.config.adversarial_term(self.discriminator_a(outputs.ba.translated)),
         }
         for name, way in outputs.named():
             if way.identity is not None:
@@ -270,4 +253,6 @@ def direction_contrast(
         selection=selection,
         source_projector=source_projector,
     )
-    return mean_over_pairs(pairs, lambda q, k: patch_nce_loss(q, k, config.temperature)).mean()
+    return mean_over_pairs(
+        pairs, lambda q, k: patch_nce_loss(q, k, config.temperature, negatives=config.negatives)
+    ).mean()

@@ -7,7 +7,15 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.networks.layers import BlurDownsample, Conv2d, Initialisation, Resampling, initialise, instance_norm
+from unpaired.networks.layers import (
+    BlurDownsample,
+    Conv2d,
+    Initialisation,
+    Resampling,
+    initialise,
+    instance_norm,
+    normalise_spectrally,
+)
 
 
 class PatchDiscriminator(nn.Module):
@@ -22,6 +30,7 @@ class PatchDiscriminator(nn.Module):
         base_channels: Width of the first convolution.
         layers: Number of down-sampling convolutions.
         out_channels: Scores per patch (one per domain in a multi-domain method).
+        spectral_norm: Divide each weight by its largest singular value (Miyato et al., 2018).
         resampling: How it halves: blurred, or by the convolutions' stride.
         initialisation: Of the weights.
     """
@@ -33,6 +42,7 @@ class PatchDiscriminator(nn.Module):
         base_channels: int = 64,
         layers: int = 3,
         out_channels: int = 1,
+        spectral_norm: bool = False,
         resampling: Resampling = "blur",
         initialisation: Initialisation = "xavier",
     ) -> None:
@@ -47,6 +57,8 @@ class PatchDiscriminator(nn.Module):
         self.before_last = Conv2d(widths[-2], widths[-1], 4, padding=1)
         self.last = Conv2d(widths[-1], out_channels, 4, padding=1)
         initialise(self, initialisation)
+        if spectral_norm:
+            normalise_spectrally(self)
 
     @property
     def smallest_image(self) -> int:
@@ -57,7 +69,7 @@ class PatchDiscriminator(nn.Module):
         return side  # strides round down, so that this is the smallest there, too
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded (least-squares GAN)."""
+        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded."""
         hidden = self.blurs[0](F.leaky_relu(self.first(x_BCHW), 0.2, inplace=True))
         for convolution, blur in zip(self.middle, self.blurs[1:], strict=True):
             hidden = blur(F.leaky_relu(instance_norm(convolution(hidden)), 0.2, inplace=True))

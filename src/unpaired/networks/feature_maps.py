@@ -14,9 +14,9 @@ from unpaired.networks.layers import initialise
 FeatureNetwork = Literal["vgg16", "lite0", "vgg16_untrained"]
 """VGG16; EfficientNet-Lite0, whose weights come with a package, as its stand-in; VGG16 with random weights."""
 DEFAULT_LAYERS: dict[FeatureNetwork, tuple[str, ...]] = {
-    "vgg16": ("relu3_1", "relu4_1"),
+    "vgg16": ("relu3_1", "relu4_1", "relu4_3"),
     "lite0": ("stride4", "stride8"),
-    "vgg16_untrained": ("relu3_1", "relu4_1"),
+    "vgg16_untrained": ("relu3_1", "relu4_1", "relu4_3"),
 }
 """The layers that self-similarity is taken of; those of the stand-in have the same strides, 4 and 8."""
 
@@ -73,7 +73,7 @@ def load_feature_maps(
 class MapProjector(nn.Module):
     """Per layer, two 1 x 1 convolutions with a ReLU between them: what LSeSim learns on top of frozen maps.
 
-    102,784 parameters at relu3_1 and relu4_1 of VGG16.
+    184,960 parameters at relu3_1, relu4_1 and relu4_3 of VGG16.
 
     Args:
         channels: Channels of each layer, by name.

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from unpaired.ops.winograd import Padding, conv2d
 
@@ -83,3 +84,14 @@ def initialise(module: nn.Module, how: Initialisation = "xavier") -> None:
                 nn.init.normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def normalise_spectrally(module: nn.Module) -> None:
+    """Let every convolution and linear layer divide its weight by its largest singular value, in place.
+
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: one power iteration per
+    forward pass in training; its vectors are buffers, so that a resumed run goes on to the bit.
+    """
+    for layer in list(module.modules()):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            spectral_norm(layer)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.networks.generators import ResidualBlock
-from unpaired.networks.layers import Conv2d, initialise, instance_norm
+from unpaired.networks.layers import Conv2d, initialise, instance_norm, normalise_spectrally
 
 
 def _stem(in_channels: int, width: int) -> nn.Conv2d:
@@ -195,13 +195,24 @@ class MultiScaleDiscriminator(nn.Module):
         base_channels: Width of each first convolution.
         layers: Halvings at each scale.
         scales: How many sizes it looks at.
+        spectral_norm: Divide each weight by its largest singular value (Miyato et al., 2018).
     """
 
-    def __init__(self, in_channels: int = 3, *, base_channels: int = 64, layers: int = 4, scales: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        base_channels: int = 64,
+        layers: int = 4,
+        scales: int = 3,
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
         widths = [in_channels, *(base_channels * min(2**number, 8) for number in range(layers))]
         self.scales = nn.ModuleList(_scale(widths) for _ in range(scales))
         initialise(self, "normal")
+        if spectral_norm:
+            normalise_spectrally(self)
 
     @property
     def smallest_image(self) -> int:
@@ -213,7 +224,7 @@ class MultiScaleDiscriminator(nn.Module):
         return side
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        """(B, C, H, W) images in [-1, 1] -> by scale, (B, 1, h, w) scores, unbounded (least-squares GAN)."""
+        """(B, C, H, W) images in [-1, 1] -> by scale, (B, 1, h, w) scores, unbounded."""
         scores = []
         for number, scale in enumerate(self.scales):
             if number:

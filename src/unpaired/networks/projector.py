@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.networks.layers import initialise
+from unpaired.ops import widen
 
 
 class Projector(nn.Module):
@@ -19,10 +20,13 @@ class Projector(nn.Module):
     Args:
         tap_channels: Channels at each tap, by name.
         width: Dimension of the projected features (256 in the paper).
+        epsilon: Added to the length that features are divided by, as in the published code. It matters in the first
+            step only, when features are as small as their weights.
     """
 
-    def __init__(self, tap_channels: Mapping[str, int], width: int = 256) -> None:
+    def __init__(self, tap_channels: Mapping[str, int], width: int = 256, *, epsilon: float = 1e-7) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.taps = nn.ModuleDict(
             {
                 tap: nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
@@ -33,8 +37,9 @@ class Projector(nn.Module):
 
     def forward(self, tap: str, features_BNC: Tensor) -> Tensor:
         """Project features of one tap: (B, N, C) -> (B, N, width), each of unit length, float32 at least."""
-        projected = self.taps[tap](features_BNC)
-        return F.normalize(projected.float() if projected.itemsize < 4 else projected, dim=-1)
+        projected = widen(self.taps[tap](features_BNC))
+        length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True)
+        return projected / (length + self.epsilon).clamp(min=1e-12)
 
 
 class PredictingProjector(nn.Module):
