@@ -294,14 +294,14 @@ def _of_self_similarity(method: Any, images: ImageBatch) -> dict[str, float]:
         given, made = (each @ each.transpose(1, 2) for each in directions)
         gaps.append(1 - F.cosine_similarity(given, made, dim=2).mean())
     found = {"structure": float(torch.stack(gaps).mean())}
-    if hasattr(outputs, "recoloured_maps"):
-        chances = [
+    if hasattr(outputs, "recoloured_features"):
+        kinds = ("source", "translated", "other", "recoloured", "recoloured_other")
+        maps = {kind: method.maps(getattr(outputs, f"{kind}_features"), outputs.locations) for kind in kinds}
+        found["contrastive"] = -sum(
             place_probability(anchors, torch.cat([positives, negatives], dim=1))
-            for anchors, positives, negatives in zip(
-                outputs.source_maps, outputs.recoloured_maps, outputs.target_maps, strict=True
-            )
-        ]
-        found["contrastive"] = -sum(chances)
+            for positive, negative in (("translated", "other"), ("recoloured", "recoloured_other"))
+            for anchors, positives, negatives in zip(maps["source"], maps[positive], maps[negative], strict=True)
+        )
     return found
 
 
