@@ -92,10 +92,23 @@ def test_defaults_are_the_published_settings(name: str) -> None:
     assert dataclasses.asdict(METHODS[name].Config()) == PUBLISHED[name]
 
 
+COUNTS = (
+    "base_channels", "discriminator_channels", "discriminator_layers", "num_queries", "patch_size", "oversampling",
+    "style_channels", "perceptron_width", "discriminator_scales", "code_channels", "transport_iterations",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "adversarial_weight", "gradient_penalty_weight", "contrastive_weight", "identity_weight", "cycle_weight",
+    "reconstruction_weight", "content_weight", "style_weight", "structure_weight", "relation_weight", "latent_weight",
+    "path_weight", "noise",
+)  # fmt: skip
+ABOVE_ZERO = (
+    "temperature", "relation_temperature", "final_relation_temperature", "negative_weight", "projector_learning_rate",
+    "discriminator_learning_rate_factor",
+)  # fmt: skip
 LIMITS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
-    **dict.fromkeys(("base_channels", "discriminator_channels", "discriminator_layers", "num_queries", "patch_size", "oversampling", "style_channels", "perceptron_width", "discriminator_scales", "code_channels", "transport_iterations"), ((1, 3), (0, -1))),
-    **dict.fromkeys(("adversarial_weight", "gradient_penalty_weight", "contrastive_weight", "identity_weight", "cycle_weight", "reconstruction_weight", "content_weight", "style_weight", "structure_weight", "relation_weight", "latent_weight", "path_weight", "noise"), ((0.0, 0.5), (-0.1, INF, NAN))),
-    **dict.fromkeys(("temperature", "relation_temperature", "final_relation_temperature", "negative_weight", "projector_learning_rate", "discriminator_learning_rate_factor"), ((1e-06, 50.0), (0.0, -1.0, INF, NAN))),
+    **dict.fromkeys(COUNTS, ((1, 3), (0, -1))),
+    **dict.fromkeys(NOT_NEGATIVE, ((0.0, 0.5), (-0.1, INF, NAN))),
+    **dict.fromkeys(ABOVE_ZERO, ((1e-6, 50.0), (0.0, -1.0, INF, NAN))),
     "identity_share": ((0.0, 1.0, None), (-0.01, 1.01, NAN)),
     "random_share": ((0.0, 1.0), (-0.01, 1.01, NAN)),
     "transport_temperature": ((0.05, 2.0), (0.049, INF, NAN)),
