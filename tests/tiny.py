@@ -23,6 +23,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 TINY_MODEL: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
 """Settings of a model that trains in milliseconds, for every method that has them."""
 TINY_EXTRA: dict[str, dict[str, Any]] = {
+    "sincut": {"num_queries": 1, "discriminator_channels": 4, "discriminator_layers": 2},
     "munit": {"blocks": 2, "discriminator_layers": 2, "perceptron_width": 16},
     "fsesim": {"feature_network": "vgg16_untrained"},
     "lsesim": {"feature_network": "vgg16_untrained"},

@@ -32,6 +32,7 @@ VARIANTS = [
     ("qs_attn", {"attention_taps": DEFAULT_TAPS, "pool_attention_to": 8}),
     ("qs_attn", {"detach_attention": True}), ("qs_attn", {"flip_equivariance": True}),
     ("cut", {}), ("cut", {"identity_weight": 0.0}), ("fastcut", {}),
+    ("sincut", {}), ("sincut", {"r1_weight": 0.0, "identity_weight": 0.0}),
     ("cyclegan", {}), ("cyclegan", {"identity_weight": 0.0}), ("cyclegan", {"cycle_weight": 0.0}),
     ("cyclegan_qs_attn", {}), ("cyclegan_qs_attn", {"cycle_weight": 0.0, "attention": "local"}),
     ("dclgan", {}), ("dclgan", {"identity_weight": 0.0, "negatives": "image", "image_pool": 50}),
@@ -263,6 +264,10 @@ GOLDEN: dict[str, dict[str, float]] = {
     "qs_attn": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.40208, "identity": 3.71241},
     "cut": {"discriminator": 0.49971, "adversarial": 0.99994, "contrastive": 3.44727, "identity": 3.75968},
     "fastcut": {"discriminator": 0.49971, "adversarial": 0.99995, "contrastive": 66.4829},
+    "sincut": {
+        "discriminator": 0.51005, "r1": 21.466, "adversarial": 0.72215, "contrastive": 4.04787, "identity": 10.6014,
+        "pixel_identity": 0.50601,
+    },
     "cyclegan": {
         "discriminator_a": 0.41756, "discriminator_b": 0.52897, "adversarial_ab": 1.07156, "adversarial_ba": 0.77946,
         "identity_ab": 2.58448, "identity_ba": 2.59835, "cycle_ab": 5.19906, "cycle_ba": 5.14892,

@@ -14,11 +14,13 @@ from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn
 from unpaired.methods.munit import MUNIT
 from unpaired.methods.qs_attn import QSAttn
 from unpaired.methods.santa import SANTA
+from unpaired.methods.sincut import SinCUT
 
 METHODS: dict[str, type[Method]] = {
     "qs_attn": QSAttn,
     "cut": CUT,
     "fastcut": FastCUT,
+    "sincut": SinCUT,
     "cyclegan": CycleGAN,
     "cyclegan_qs_attn": CycleGANQSAttn,
     "dclgan": DCLGAN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -88,6 +88,7 @@ class ContrastiveOutputs:
         source_features: Per tap, the encodings of I_x (and I_y), (K B, C_t, H_t, W_t), from the full passes.
         translated_features: Per tap, the encodings of G(I_x) (and G(I_y)), the same shapes.
         seeds: (K B,) int64.
+        identical: G(I_y), (B, C, H, W), or None without the identity pass.
     """
 
     target: Tensor
@@ -96,6 +97,7 @@ class ContrastiveOutputs:
     source_features: list[Tensor]
     translated_features: list[Tensor]
     seeds: Tensor
+    identical: Tensor | None
 
 
 class CUT(Method):
@@ -117,9 +119,9 @@ class CUT(Method):
     def __init__(self, config: CUTConfig, channels: int = 3) -> None:
         super().__init__()
         self.config = config
-        self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
+        self.generator = self.new_generator(channels)
         self.generator.check_taps(config.taps)
-        self.discriminator = config.patch_discriminator(channels)
+        self.discriminator = self.new_discriminator(channels)
         self.pool = ImagePool(config.image_pool)
         self.projector = Projector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
@@ -133,6 +135,14 @@ class CUT(Method):
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
             Phase("generator", ("generator", "projector"), self.generator_loss),
         )
+
+    def new_generator(self, channels: int) -> Any:
+        """The generator of the settings, whose first part is the encoder."""
+        return ResnetGenerator(channels, channels, base_channels=self.config.base_channels, blocks=self.config.blocks)
+
+    def new_discriminator(self, channels: int) -> Any:
+        """The discriminator of the settings."""
+        return self.config.patch_discriminator(channels)
 
     def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
         return self.generator(x_BCHW)
@@ -169,6 +179,7 @@ class CUT(Method):
             source_features=source_features,
             translated_features=translated_features,
             seeds=seeds,
+            identical=translated[len(batch.source) :] if with_identity else None,
         )
 
     def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:

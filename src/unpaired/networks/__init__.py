@@ -3,12 +3,15 @@
 from unpaired.networks.conditional import ConditionalGenerator, MultiTaskDiscriminator
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.generators import DEFAULT_TAPS, ResnetGenerator
+from unpaired.networks.local import LocalDiscriminator, LocalGenerator
 from unpaired.networks.path import PathGenerator
 from unpaired.networks.projector import PredictingProjector, Projector
 
 __all__ = [
     "DEFAULT_TAPS",
     "ConditionalGenerator",
+    "LocalDiscriminator",
+    "LocalGenerator",
     "MultiTaskDiscriminator",
     "PatchDiscriminator",
     "PathGenerator",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,15 +101,7 @@ class ResnetGenerator(nn.Module):
 
     def check_taps(self, taps: Sequence[str]) -> None:
         """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
-        known = list(self.tap_channels)
-        for tap in taps:
-            if tap not in known:
-                raise ConfigError(
-                    f"taps: the generator has no '{tap}'{nearest(tap, known)}; it has {', '.join(known)} "
-                    "(more residual blocks are a matter of the setting 'blocks')"
-                )
-        if not taps or list(taps) != sorted(set(taps), key=known.index):
-            raise ConfigError(f"taps must name places once each, in this order: {', '.join(known)}")
+        check_taps(self.tap_channels, taps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
@@ -150,6 +142,19 @@ class ResnetGenerator(nn.Module):
             ("head", lambda x: self.head(F.pad(x, (3, 3, 3, 3), mode="reflect"))),
             ("image", torch.tanh),
         ]
+
+
+def check_taps(tap_channels: Mapping[str, int], taps: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless every tap is among ``tap_channels`` and they stand in its order."""
+    known = list(tap_channels)
+    for tap in taps:
+        if tap not in known:
+            raise ConfigError(
+                f"taps: the generator has no '{tap}'{nearest(tap, known)}; it has {', '.join(known)} "
+                "(more residual blocks are a matter of the setting 'blocks')"
+            )
+    if not taps or list(taps) != sorted(set(taps), key=known.index):
+        raise ConfigError(f"taps must name places once each, in this order: {', '.join(known)}")
 
 
 def run_stages(stages: Sequence[Stage], hidden: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:

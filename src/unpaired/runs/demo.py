@@ -15,7 +15,8 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
     """QS-Attn Global on the embedded drawings: black line drawings -> colour, 64 px, a generator for two CPU cores.
 
     Where it departs from the paper's recipe, and why: at 64 px the attention maps have 16 x 16 locations, so N is 64, a
-    quarter of them; the 34 x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of it,
+    quarter of them; products are divided by sqrt(C), which did better on these drawings (docs/significance.md); the
+    34 x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of it,
     and scored best of eight settings on the test set; the files are used at their own size. About 5 minutes on two
     cores; docs/results.md has the figures of three seeds and of the recipes tried.
     """
@@ -24,7 +25,7 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
         method="qs_attn",
         dataset=DatasetConfig(folder=data.root, direction="BtoA"),
         data=DataConfig(image_size=64, load_size=64, num_workers=0),
-        model=QSAttnConfig(base_channels=16, blocks=6, num_queries=64, discriminator_layers=2),
+        model=QSAttnConfig(base_channels=16, blocks=6, num_queries=64, discriminator_layers=2, similarity="scaled"),
         training=TrainingConfig(
             images=images,
             seed=seed,

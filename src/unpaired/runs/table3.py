@@ -20,7 +20,7 @@ def qs_attn_run(folder: Path, seed: int, **settings: Any) -> RunConfig:
     return RunConfig(
         "qs_attn",
         DatasetConfig(folder=folder),
-        model=QSAttnConfig(**{"similarity": "dot", **settings}),
+        model=QSAttnConfig(**settings),
         training=TrainingConfig(seed=seed),
     )
 
