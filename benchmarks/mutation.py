@@ -113,7 +113,7 @@ class Run:
         seed: Of the sample.
         state: File that the results are appended to.
         again: Run those that survived once more, after tests were added.
-        slowest: Tests that take longer, in seconds, are left out.
+        slowest: Tests that take longer, in seconds of CPU time, are left out.
         longest: Seconds of tests that one mutant is held against at most.
     """
 
@@ -167,7 +167,7 @@ class _Finder:
 
 
 class _Watch:
-    """A plugin of pytest: which lines of some files each test reaches, how long it takes, which test fails first."""
+    """A plugin of pytest: which lines of some files each test reaches, its CPU seconds, and which test fails first."""
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
         self.lines: dict[str, dict[str, set[int]]] = {str(file): {} for file in files}
@@ -175,7 +175,6 @@ class _Watch:
         self.failed = ""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
@@ -192,11 +191,13 @@ class _Watch:
 
             return local(frame, event, argument)
 
+        self.seconds[nodeid] = -time.process_time()
         if self.lines:
             sys.settrace(enter)
 
     def pytest_runtest_logfinish(self, nodeid: str, location: object) -> None:
         sys.settrace(None)
+        self.seconds[nodeid] += time.process_time()
 
 
 def _pytest(watch: _Watch, targets: list[str], *options: str) -> int:
@@ -220,25 +221,32 @@ def _pytest(watch: _Watch, targets: list[str], *options: str) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _forked(work: Callable[[], Any], limit_s: float) -> tuple[Any, str]:
-    """Run ``work`` in a fork of this process: (what it returned or None, how it ended: ok, crashed or timed out)."""
+def _forked(work: Callable[[], Any], limit_s: float, *, last: bool = True) -> tuple[Any, str]:
+    """Run ``work`` in a fork of this process: (what it returned or None, how it ended: ok, crashed or timed out).
+
+    The limit is on CPU time, so that other work on the machine makes nothing time out; real time has thirty times that.
+    On a machine that others use, mutants come last.
+    """
     with tempfile.NamedTemporaryFile(prefix="mutation-", suffix=".json") as answer:
         child = os.fork()
         if child == 0:
             os.setsid()
-            with suppress(OSError):  # on a machine that others use, this work comes last
-                Path("/proc/self/autogroup").write_text("19", encoding="utf-8")
+            if last:
+                with suppress(OSError):  # Linux's scheduling by session; elsewhere there is no such file
+                    Path("/proc/self/autogroup").write_text("19", encoding="utf-8")
             gc.freeze()  # what was imported before lives on anyway: no collection walks it again
             silence = os.open(os.devnull if "MUTATION_SHOW" not in os.environ else "/dev/stderr", os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
             resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
+            signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + limit_s) + 1,) * 2)
             status = 1
             with suppress(BaseException):
                 Path(answer.name).write_text(json.dumps(work()), encoding="utf-8")
                 status = 0
             os._exit(status)
-        deadline, ended = time.monotonic() + limit_s, 0
+        deadline, ended = time.monotonic() + 30 * limit_s, 0
         while not ended and time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             time.sleep(0.01)
@@ -246,6 +254,8 @@ def _forked(work: Callable[[], Any], limit_s: float) -> tuple[Any, str]:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            return None, "timed out"
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
             return None, "timed out"
         text = Path(answer.name).read_text(encoding="utf-8")
         return (json.loads(text), "ok") if text and status == 0 else (None, "crashed")
@@ -285,7 +295,7 @@ def survey(modules: Sequence[str], state: Path) -> dict[str, Any]:
         }
         return {"failed": watch.failed, "digest": digest, "lines": lines, "seconds": watch.seconds, "foreign": foreign}
 
-    found, ended = _forked(work, 7200)
+    found, ended = _forked(work, 3600, last=False)
     if ended != "ok" or found["failed"]:
         raise SystemExit(f"the tests do not pass unchanged: {found['failed'] if found else ended}")
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -337,7 +347,7 @@ def run_module(module: str, options: Run, found: dict[str, Any]) -> Iterator[Rec
     for mutant in due:
         reach = lines if mutant.line in bodies else everything
         chosen, started = chosen_tests(mutant, reach, seconds, options), time.monotonic()
-        outcome, by = hold(file, source, mutant, chosen, 20 + 6 * sum(seconds[test] for test in chosen))
+        outcome, by = hold(file, source, mutant, chosen, 20 + 5 * sum(seconds[test] for test in chosen))
         yield Record(module, digest, mutant.number, mutant.line, mutant.change, written[mutant.line - 1].strip(),
                      outcome, round(time.monotonic() - started, 1), by)  # fmt: skip
 
