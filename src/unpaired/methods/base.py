@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -53,6 +55,12 @@ class OptimiserConfig:
         if progress <= self.constant_fraction:
             return 1.0
         return max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
+
+    def constant_images(self, total: int) -> int:
+        """How many of ``total`` training images are seen at the full learning rate."""
+        # Of the decimal number that was written: 0.55 of 20 is 11, in floats 11.000...2.
+        share = Fraction(1, 10) if self.schedule == "halving" else Fraction(repr(float(self.constant_fraction)))
+        return math.ceil(share * total)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type]
     title: ClassVar[str]
     citation: ClassVar[str]
+    data_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings of :class:`unpaired.data.DataConfig` that this method's authors have and that are not its defaults."""
     served: ClassVar[tuple[str, ...]] = ("generator",)
     """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
     compiled: ClassVar[tuple[str, ...]] = ()

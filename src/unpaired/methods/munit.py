@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +124,11 @@ class MUNIT(Method):
     Config: ClassVar[type[MUNITConfig]] = MUNITConfig
     title = "MUNIT"
     citation = "Huang, Liu, Belongie, Kautz: Multimodal Unsupervised Image-to-Image Translation. ECCV 2018."
+    data_defaults: ClassVar[Mapping[str, Any]] = {
+        "resize": "scale_shorter_side",
+        "load_size": "image_size",
+        "resample": "bilinear",
+    }
     served: ClassVar[tuple[str, ...]] = (
         "content_encoder_a", "content_encoder_b", "style_encoder_a", "style_encoder_b", "decoder_a", "decoder_b",
     )  # fmt: skip
