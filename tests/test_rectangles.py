@@ -68,7 +68,7 @@ def test_the_commands_from_training_to_the_report(
     record = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["data"]["image_size"] == list(size)
     assert "swd_progan_x1e3" in str(record["scores"]["ema"])
-    assert f"{size[0]} x {size[1]} px" in unpaired("compare", run)
+    assert f"{size[0]} x {size[1]} px" in " ".join(unpaired("compare", run).split())
     other = tmp_path / "folder"
     other.mkdir()
     for name in names:
@@ -80,7 +80,7 @@ def test_the_commands_from_training_to_the_report(
     unpaired("evaluate", other, dataset, "--no-intervals", "--image-size", 64, 32)
     assert json.loads((other / "evaluations.jsonl").read_text().splitlines()[-1])["data"]["image_size"] == [64, 32]
     page = tmp_path / "report.html"
-    unpaired("report", run, "--data", dataset, "--out", page)
+    unpaired("report", run, "--out", page)
     assert page.exists()
 
 
