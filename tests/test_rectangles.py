@@ -75,7 +75,9 @@ def test_the_commands_from_training_to_the_report(
         read_image(dataset / "testA" / name).resize(size[::-1]).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
             other / name
         )
-    unpaired("evaluate", other, dataset, "--no-intervals")  # the size of the made images
+    assert cli.main(["evaluate", str(other), str(dataset)]) == 2  # rectangles may be files of any training size
+    assert "with --image-size, one side or height and width" in capsys.readouterr().err
+    unpaired("evaluate", other, dataset, "--no-intervals", "--image-size", *size)
     assert json.loads((other / "evaluations.jsonl").read_text())["data"]["image_size"] == list(size)
     unpaired("evaluate", other, dataset, "--no-intervals", "--image-size", 64, 32)
     assert json.loads((other / "evaluations.jsonl").read_text().splitlines()[-1])["data"]["image_size"] == [64, 32]

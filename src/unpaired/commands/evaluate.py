@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from unpaired.data import DataConfig, Size, UnpairedFiles, as_size, find_test_images, list_images, read_image
+from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
 from unpaired.inference import Translator, choose_device
@@ -75,7 +75,7 @@ class Evaluate:
     """Compute 95 % confidence intervals."""
     image_size: int | tuple[int, int] | None = None
     """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
-    and width. Unset: that of the made images."""
+    and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 8
@@ -153,12 +153,11 @@ def _size(options: Evaluate) -> Size:
     if options.image_size is not None:
         return options.image_size
     sizes = {read_image(path).size for path in list_images(options.run)[:50]}
-    if len(sizes) == 1 and all(side % 4 == 0 for size in sizes for side in size):
-        width, height = sizes.pop()
-        return as_size(height, width)
+    if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
+        return side[0]
     raise ConfigError(
-        f"{options.run}: the made images are not of one size whose sides are multiples of 4; name the size that "
-        "everything is resized to with --image-size"
+        f"{options.run}: the made images are no squares of one size that is a multiple of 4; name the size that "
+        "everything is resized to with --image-size, one side or height and width"
     )
 
 
