@@ -123,7 +123,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
             raise ConfigError(f"seed is {seed}: it must be 0 or greater")
         self.domain_sizes = [len(files) for files in domains]
         self.paths = [path for files in domains for path in files]
-        self.config = config
+        self.config, self._config_in_decay = config, config.in_decay
         self.seed = seed
         self.formats = formats or config.plain_formats
         self.channels = max(pixels.channels for pixels in self.formats)
@@ -198,7 +198,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
     def _crops(self, k: int, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
         draws = [int(x) for x in random_bits(12, self.seed, CROPS, k)]
         decay = self.in_decay(k)
-        config = self.config.in_decay if decay else self.config
+        config = self._config_in_decay if decay else self.config
         source, target = (
             self._loaded(number, config, pixels, keep=decay == self._caches_decay)
             for number, pixels in zip((choice.source, choice.target), self.formats, strict=True)
