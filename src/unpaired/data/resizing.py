@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ _FILTERS: dict[Resample, Image.Resampling] = {
     "area": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
+
+_WIDEST_FILTER = 3
+"""Pixels, of the smaller of the two images, that Lanczos' filter reaches to either side."""
 
 
 def resize_values(
@@ -41,11 +45,24 @@ def resize_values(
     height, width, channels = values_HWC.shape
     if box is None and (width, height) == size:
         return values_HWC
+    if box is not None:
+        values_HWC, box = _around(values_HWC, box, size)
     if values_HWC.dtype == np.uint8 and channels == 3:
         image = Image.fromarray(np.ascontiguousarray(values_HWC))
         return np.asarray(image.resize(size, _FILTERS[resample], box))
     planes = [_plane(values_HWC[:, :, channel], size, resample, box) for channel in range(channels)]
     return np.stack(planes, axis=-1)
+
+
+def _around(values_HWC: np.ndarray, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
+    """The part of an image that a box and the reach of any filter around it cover, and the box within it."""
+    starts, stops = [], []
+    for low, high, pixels, side in zip(box[:2], box[2:], size, values_HWC.shape[1::-1], strict=True):
+        reach = math.ceil(_WIDEST_FILTER * max(1.0, (high - low) / pixels)) + 1
+        starts.append(max(0, math.floor(low) - reach))
+        stops.append(min(side, math.ceil(high) + reach))
+    (left, top), (right, bottom) = starts, stops
+    return values_HWC[top:bottom, left:right], (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
 
 
 def _plane(values_HW: np.ndarray, size: tuple[int, int], resample: Resample, box: Box | None) -> np.ndarray:
