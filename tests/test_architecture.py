@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine", "hub", "large_images"),
     ("export",),
     ("inference", "scoring"),
+    ("run_config",),
     ("training",),
     ("evaluation", "runs"),
     ("comparison",),

@@ -92,7 +92,7 @@ def evaluate(
         UserError: An image cannot be read, there are too few, a setting cannot work, weights are missing.
     """
     first = next(iter(translators.values()))
-    data = DataConfig(image_size=first.image_size, load_size=first.image_size, channels=first.channels,
+    data = DataConfig(image_size=first.image_size, load_size="image_size", channels=first.channels,
                       background=first.background)  # fmt: skip
     formats = first.sides(bool((wish or {}).get("reverse")))
     found = networks or ScoringNetworks(device=first.device)

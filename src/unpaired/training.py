@@ -6,95 +6,32 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
-from unpaired.data import DataConfig, DatasetConfig, Formats, PixelFormat, SampleStream, load_for_protocol
+from unpaired.config import from_dict, to_dict
+from unpaired.data import (
+    DataConfig,
+    DatasetConfig,
+    Formats,
+    PixelFormat,
+    SampleStream,
+    decay_turns,
+    load_for_protocol,
+    size_words,
+)
 from unpaired.engine.processes import on_rank_zero
-from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
+from unpaired.engine.trainer import FitResult, fit, make_fabric
 from unpaired.environment import environment
-from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError, nearest
+from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
 from unpaired.files import write_atomically
 from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.run_config import RunConfig, as_begun, store
 from unpaired.scoring.held_out import HeldOutScorer
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that defines a run; stored as ``run.yaml`` in its folder.
-
-    Attributes:
-        method: A key of ``METHODS``.
-        dataset: Where the images lie.
-        data: How they are read, resized and cropped.
-        model: The method's own settings (its ``Config``).
-        training: Length, seeds, precision, processes and bookkeeping.
-    """
-
-    method: str
-    dataset: DatasetConfig
-    data: DataConfig = field(default_factory=DataConfig)
-    model: Any = None
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"method: there is no '{self.method}'{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
-            )
-        settings = METHODS[self.method].Config
-        if self.model is None:
-            object.__setattr__(self, "model", settings())
-        elif type(self.model) is not settings:
-            raise ConfigError(
-                f"model: the method '{self.method}' takes {settings.__name__}, not {type(self.model).__name__}"
-            )
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values, as written to YAML."""
-        return {
-            "method": self.method,
-            **{name: to_dict(getattr(self, name)) for name in ("dataset", "data", "model", "training")},
-        }
-
-    @staticmethod
-    def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
-        """Build from plain values; missing settings take their defaults.
-
-        Raises:
-            ConfigError: A key is unknown or a value has the wrong type; the message names ``where`` and the key.
-        """
-        known = ("method", "dataset", "data", "model", "training")
-        for key in mapping:
-            if key not in known:
-                raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
-        method = mapping.get("method", "qs_attn")
-        if not isinstance(method, str) or method not in METHODS:
-            raise ConfigError(
-                f"{where}: method: there is no '{method}'{nearest(str(method), METHODS)}; known: {', '.join(METHODS)}"
-            )
-        sections = {"dataset": DatasetConfig, "data": DataConfig, "training": TrainingConfig}
-        sections["model"] = METHODS[method].Config
-        parts: dict[str, Any] = {
-            key: from_dict(cls, _section(mapping, key), f"{where}: {key}") for key, cls in sections.items()
-        }
-        return RunConfig(method=method, **parts)
-
-    @staticmethod
-    def load(path: Path) -> RunConfig:
-        """Read a run file. Raises ``ConfigError``."""
-        return RunConfig.from_mapping(load_yaml(path), where=str(path))
-
-
-def _section(mapping: dict[str, Any], key: str) -> Any:
-    """One section of a run file; a heading with nothing below it is an empty one."""
-    return {} if mapping.get(key) is None else mapping[key]
-
 
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
@@ -121,17 +58,22 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
-    config = _with_domains(config)
+    given, config = config, as_begun(_with_domains(config), out)
     stream = config.dataset.stream(config.data, config.training.seed)
     channels = max(config.data.domain_channels)
     total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method](config.model, channels=channels)
-    if config.data.image_size < method.smallest_image:
+    if config.data.shorter_crop_side < method.smallest_image:
         raise ConfigError(
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
-            f"not {config.data.image_size}"
+            f"not {size_words(config.data.image_size)}"
+        )
+    if config.training.batch_size < method.smallest_batch * config.training.devices:
+        raise ConfigError(
+            f"batch_size: {method.title} compares the images of a batch with each other, at least "
+            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few, 16 are published"
         )
     if method.host_decides and config.training.cuda_graph:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
@@ -142,8 +84,12 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     on_rank_zero(fabric, lambda: _prepare_folder(out, config, stream))
+    if config.data != given.data and fabric.is_global_zero and not quiet:
+        words = f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
+        print(words, file=sys.stderr)
     formats = load_formats(out, config.data)
-    stream = config.dataset.stream(config.data, config.training.seed, formats)
+    turns = decay_turns([(0, config.model.optimiser.constant_images(total))])
+    stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
     examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
     scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
     return fit(
@@ -161,6 +107,11 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         wish=_wish(config, method),
         quiet=quiet,
     )
+
+
+def _changes(before: RunConfig, after: RunConfig) -> str:
+    old, new = to_dict(before.data), to_dict(after.data)
+    return ", ".join(f"{key} {new[key]} (not {old[key]})" for key in new if new[key] != old[key])
 
 
 def _with_domains(config: RunConfig) -> RunConfig:
@@ -265,7 +216,7 @@ def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
         if not (out / "run.yaml").exists():
             _store_formats(out, config)
-        save_yaml(out / "run.yaml", mapping)
+        store(out / "run.yaml", mapping)
         session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
         with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(session) + "\n")
@@ -339,4 +290,6 @@ def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-__all__ = ["MAY_CHANGE", "DatasetConfig", "RunConfig", "describe", "first_digest", "flat", "train"]
+__all__ = [
+    "MAY_CHANGE", "DatasetConfig", "RunConfig", "describe", "first_digest", "flat", "train",
+]  # fmt: skip

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.data import height_width, size_words
+
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
 
 
@@ -111,9 +113,10 @@ def _usage(repo_id: str, description: Mapping[str, Any], weights: Sequence[str])
 
 def _facts(description: Mapping[str, Any], weights: Sequence[str]) -> str:
     seen = description.get("images_seen")
+    height, width = height_width(description["image_size"])
     rows = [
         ("method", f"`{description['method']}`"),
-        ("training crops", f"{description['image_size']} x {description['image_size']} pixels"),
+        ("training crops", f"{height} x {width} pixels"),
         ("channels", str(description["channels"])),
         ("images seen in training", f"{seen:,}" if isinstance(seen, int) else "unknown"),
         ("weights", ", ".join(f"`{name}.safetensors` ({_WEIGHTS.get(name, name)})" for name in weights)),
@@ -137,11 +140,17 @@ def _scores(record: Mapping[str, Any] | None) -> str:
     counts = f"{data.get('source_images', '?')} source and {data.get('target_images', '?')} target images"
     where = Path(str(data.get("name", "held-out images"))).name
     about = (
-        f"Held-out images of `{where}`: {counts} at {data.get('image_size', '?')} pixels, after "
+        f"Held-out images of `{where}`: {counts} at {_pixels(data)} pixels, after "
         f"{record.get('images_seen', '?'):,} images of training; seed of the scores {record.get('seed', '?')}."
     )
     protocols = [f"- `{name}`: {column.get('protocol', '')}" for name, column in columns.items()]
     return "\n".join([about, "", *lines, "", *protocols])
+
+
+def _pixels(data: Mapping[str, Any]) -> str:
+    """The size that images were scored at, in words."""
+    size = data.get("image_size", "?")
+    return size_words((size[0], size[1])) if isinstance(size, list) else str(size)
 
 
 def _heading(column: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from unpaired.hub import Snapshot
 from unpaired.methods import METHODS, Method
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
+_ENTRIES = {"method": str, "model": dict, "channels": int, "background": list}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     for key, kind in _ENTRIES.items():
         if not isinstance(description.get(key), kind):
             raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
+    size = description.get("image_size")
+    pair = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    if not (isinstance(size, int) or pair):
+        raise CheckpointError(f"{path} lacks a usable 'image_size'; copy the weights folder of the run again")
     return description
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data import PixelFormat, average_copies, repeat_channels
+from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
 from unpaired.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
@@ -218,9 +218,9 @@ class Translator:
         return (self.target, self.source) if reverse else (self.source, self.target)
 
     @property
-    def image_size(self) -> int:
-        """Side, in pixels, of the crops it was trained on."""
-        return self.description["image_size"]
+    def image_size(self) -> Size:
+        """Size of the crops it was trained on, pixels: one side of a square, or height and width."""
+        return as_size(*height_width(self.description["image_size"]))
 
     @property
     def background(self) -> tuple[int, int, int]:
