@@ -79,7 +79,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     )
     recorded = RunConfig.load(out / "run.yaml")
     if recorded.init is not None:
-        load_initial(method, out)
+        load_initial(method, recorded.init, out)
     formats = load_formats(out, config.data)
     stream = config.dataset.stream(config.data, config.training.seed, formats)
     examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
@@ -253,9 +253,9 @@ def _extended(
     constant = int(optimiser.constant_fraction * extend_to) if optimiser.schedule == "linear" else 0
     return longer.extensions, (
         f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
-        f"run of {extend_to:,} images. The learning rate goes from {before:.3g} to {now:.3g}"
-        + (f", stays there until image {constant:,}" if at < constant else "")
-        + f" and falls to {end:.3g} at the end."
+        f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
+        f"{now:.3g}{f', stays there until image {constant:,}' if at < constant else ''} and falls to {end:.3g} at the "
+        "end."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unpaired import cli
 from unpaired.errors import BackendError, CheckpointError
 from unpaired.hub import Licences, is_repo_id
 from unpaired.inference import Translator
-from unpaired.training import train
+from unpaired.training import InitialWeights, RunConfig, train
 
 library = pytest.importorskip("huggingface_hub", reason="needs pip install 'unpaired[hub]'")
 
@@ -262,3 +263,20 @@ def test_the_command_uploads_and_translate_finds_it(
     capsys.readouterr()
     assert cli.main(["push", str(run), "no-owner"]) == 2
     assert "must be owner/name" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_a_model_of_the_hub_and_resumes_without_it(
+    run: Path, hub: ServedHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit = loaded(run).push_to_hub("me/zebras")
+    for split, seed in (("trainA", 5), ("trainB", 6)):
+        write_images(tmp_path / "data" / split, 3, seed=seed)
+    config = replace(tiny_run(tmp_path / "data", images=2), init=InitialWeights("me/zebras"))
+    train(replace(config, training=replace(config.training, stop_after=1)), tmp_path / "finer")
+    assert "Begins with generator (ema) of me/zebras; discriminator, projector, " in capsys.readouterr().err
+    recorded = RunConfig.load(tmp_path / "finer" / "run.yaml").init
+    assert recorded is not None
+    assert recorded.revision == commit
+    hub.repositories.clear()
+    shutil.rmtree(tmp_path / "cache")
+    assert train(config, tmp_path / "finer", quiet=True).finished

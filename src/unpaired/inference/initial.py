@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from unpaired.engine.checkpoint import CheckpointFolder, load_weights
 from unpaired.errors import CheckpointError, UserError
 from unpaired.files import write_atomically
 from unpaired.hub import fetch, is_repo_id
-from unpaired.hub.bundle import check_digests
+from unpaired.hub.bundle import check_digests, file_digest
 from unpaired.inference.loading import check_weights, read_description
 from unpaired.methods import METHODS, Method
 
@@ -31,7 +32,7 @@ class InitialWeights:
     Attributes:
         source: A run folder, the ``weights`` folder of one, or ``owner/name[@revision]`` on the Hub.
         weights: ``ema``, ``last`` or ``best``, of the networks that translate.
-        sha256: Of their file, 64 hex digits.
+        sha256: Of the copy of all that was taken, 64 hex digits.
         revision: The commit on the Hub.
         checkpoint: Name of the checkpoint from which the other networks were taken.
         networks: All networks that were taken.
@@ -75,12 +76,7 @@ def take_initial(
     folder = place / "weights" if is_run else place
     description = read_description(folder)
     check_weights(folder, asked.weights)
-    digest = check_digests(folder, asked.weights)
-    if asked.sha256 not in (None, digest):
-        raise CheckpointError(
-            f"init: {folder / f'{asked.weights}.safetensors'} is not the file that this run's settings name (sha256 "
-            f"{str(asked.sha256)[:12]}..., found {digest[:12]}...); restore it, or name what to take with --init"
-        )
+    check_digests(folder, asked.weights)
     taken = load_weights(folder / f"{asked.weights}.safetensors")
     _check_fit(asked.source, taken, method, config, channels, description)
     served = list(method.served_networks())
@@ -90,8 +86,14 @@ def take_initial(
     from_checkpoint = _fitting(found[1]["state"]["method"], method, others) if found else {}
     also = [name for name in others if any(key.startswith(f"{name}.") for key in from_checkpoint)]
     checkpoint = found[0].name if found and also else None
-    plain = {key: value.detach().clone().contiguous() for key, value in (taken | from_checkpoint).items()}
-    write_atomically(out / INITIAL, safetensors_bytes(plain))
+    copy = safetensors_bytes({key: value.clone().contiguous() for key, value in (taken | from_checkpoint).items()})
+    digest = hashlib.sha256(copy).hexdigest()
+    if asked.sha256 not in (None, digest):
+        raise CheckpointError(
+            f"init: the weights in {asked.source} have changed: they are not those that the settings of this run name "
+            f"(sha256 {str(asked.sha256)[:12]}..., found {digest[:12]}...); restore them, or give them anew with --init"
+        )
+    write_atomically(out / INITIAL, copy)
     fresh = [name for name in others if name not in also]
     line = f"Begins with {_listed(served)} ({asked.weights}) of {asked.source}"
     line += f" and {_listed(also)} of its {checkpoint}" if also else ""
@@ -106,13 +108,17 @@ def take_initial(
     return record, " ".join([*(f"{word}." for word in words), line])
 
 
-def load_initial(method: Method, out: Path) -> None:
+def load_initial(method: Method, initial: InitialWeights, out: Path) -> None:
     """Put the copy that :func:`take_initial` made into ``method``.
 
     Raises:
         CheckpointError: It is missing or damaged.
     """
     path = out / INITIAL
+    if not path.exists() or file_digest(path) != initial.sha256:
+        raise CheckpointError(
+            f"{path}, the weights that this run began with, is missing or damaged; restore it, or choose another --out"
+        )
     tensors, state = load_weights(path), method.state_dict()
     for key, value in tensors.items():
         if key not in state or state[key].shape != value.shape:
