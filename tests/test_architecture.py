@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("inference", "scoring"),
     ("run_config",),
     ("training",),
-    ("evaluation", "runs"),
+    ("evaluation", "importing", "runs"),
     ("comparison",),
     ("run_report",),
     ("benchmarking",),

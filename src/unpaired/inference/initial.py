@@ -18,7 +18,7 @@ from unpaired.errors import CheckpointError, UserError
 from unpaired.files import write_atomically
 from unpaired.hub import fetch, is_repo_id
 from unpaired.hub.bundle import check_digests, file_digest
-from unpaired.inference.loading import check_weights, read_description
+from unpaired.inference.loading import check_weights, kind_of_weights, networks_of, read_description
 from unpaired.methods import METHODS, Method
 
 INITIAL = "initial.safetensors"
@@ -75,9 +75,10 @@ def take_initial(
     is_run = (place / "weights" / "model.json").exists()
     folder = place / "weights" if is_run else place
     description = read_description(folder)
-    check_weights(folder, asked.weights)
-    check_digests(folder, asked.weights)
-    taken = load_weights(folder / f"{asked.weights}.safetensors")
+    kind = kind_of_weights(description, asked.weights)
+    check_weights(folder, kind)
+    check_digests(folder, kind)
+    taken = load_weights(folder / f"{kind}.safetensors")
     _check_fit(asked.source, taken, method, config, channels, description)
     served = list(method.served_networks())
     words: list[str] = []
@@ -95,7 +96,7 @@ def take_initial(
         )
     write_atomically(out / INITIAL, copy)
     fresh = [name for name in others if name not in also]
-    line = f"Begins with {_listed(served)} ({asked.weights}) of {asked.source}"
+    line = f"Begins with {_listed(served)} ({kind}) of {asked.source}"
     line += f" and {_listed(also)} of its {checkpoint}" if also else ""
     line += f"; {_listed([*fresh, 'optimizers', 'average (EMA)'])} start fresh."
     record = replace(
@@ -166,6 +167,9 @@ def _check_fit(
     for key, value in to_dict(config).items():
         if key in theirs and theirs[key] != value and _matters(method, config, key, theirs[key], channels):
             reasons.append(f"{key} is {theirs[key]} there and {value} here")
+    missing = [name for name in method.served if name not in networks_of(description, method)]
+    if missing and not reasons and description["method"] in METHODS and "networks" in description:
+        reasons.append(f"it was imported without {_listed(missing)}")
     if not reasons and description["method"] in METHODS:
         names = [", ".join(sorted({key.split(".")[0] for key in shapes})) for shapes in (there, here)]
         other = METHODS[description["method"]].title

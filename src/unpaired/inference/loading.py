@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,28 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
             f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"
         )
     config: Any = from_dict(METHODS[name].Config, description["model"], f"{where}: model")
-    return METHODS[name](config, channels=description["channels"])
+    method = METHODS[name](config, channels=description["channels"])
+    if not set(method.served) <= set(networks_of(description, method)):
+        method.offers = method.offers - {"reverse"}  # imported, of one direction
+    return method
 
 
-def load_into(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy the served networks' weights, all of them and nothing else."""
+def networks_of(description: Mapping[str, Any], method: Method) -> tuple[str, ...]:
+    """The networks whose weights belong to a description: all that translate, unless it was imported with fewer."""
+    return tuple(description.get("networks", method.served))
+
+
+def kind_of_weights(description: Mapping[str, Any], asked: str) -> str:
+    """``last`` where the average (``ema``) is asked for and there can be none, since the model was imported."""
+    return "last" if asked == "ema" and "imported" in description else asked
+
+
+def load_into(method: Method, tensors: dict[str, Tensor], path: Path, networks: Sequence[str] | None = None) -> None:
+    """Copy the weights of ``networks`` (unset: all that are served), all of them and nothing else."""
     expected = {
         f"{name}.{key}": value
         for name, net in method.served_networks().items()
+        if networks is None or name in networks
         for key, value in net.named_parameters()
     }
     for key in expected.keys() | tensors.keys():

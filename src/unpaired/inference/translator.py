@@ -26,7 +26,9 @@ from unpaired.inference.loading import (
     check_weights,
     choose_device,
     formats_of,
+    kind_of_weights,
     load_into,
+    networks_of,
     origin_of,
     read_description,
 )
@@ -89,7 +91,7 @@ class Translator:
         Args:
             path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
                 no such folder exists, ``"owner/name"`` or ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
-            weights: The averaged weights, those of the last step, or those that scored best during training.
+            weights: The averaged ones (of imported models, which have none: the last), the last, or the best scored.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
             offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
@@ -103,11 +105,13 @@ class Translator:
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = read_description(folder)
-        check_weights(folder, weights)
+        kind = kind_of_weights(description, weights)
+        check_weights(folder, kind)
         method = build_method(folder, description)
-        digest = check_digests(folder, weights)
-        load_into(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
-        return Translator(method, description, choose_device(device), origin_of(folder, weights, digest, snapshot))
+        digest = check_digests(folder, kind)
+        file = folder / f"{kind}.safetensors"
+        load_into(method, load_weights(file), file, networks_of(description, method))
+        return Translator(method, description, choose_device(device), origin_of(folder, kind, digest, snapshot))
 
     @staticmethod
     def from_onnx(path: str | Path) -> Translator:
@@ -199,7 +203,7 @@ class Translator:
             self.description,
             title=self.method.title,
             citation=self.method.citation,
-            weights=tuple(weights) or (self.origin.weights,),
+            weights=tuple(kind_of_weights(self.description, one) for one in weights) or (self.origin.weights,),
             licences=licences,
         )
 
