@@ -9,6 +9,7 @@ a 7 x 7 convolution, Tanh. Where maps are halved and doubled with blur (CUT), th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from unpaired.networks.weights import WeightsFile
 from unpaired.training import RunConfig, describe
 
 _FILE = WeightsFile(
-    "a generator as the authors publish it",
+    "a published generator",
     "Give a *_net_G.pth, *_net_G_A.pth or *_net_G_B.pth, a state dict of a ResNet generator; nothing else is read, "
     "since a pickle can run code",
 )
@@ -163,12 +164,11 @@ def _blocks(path: Path, state: Mapping[str, Tensor]) -> int:
         raise _refused(path, "it has no residual blocks (names such as 'model.12.conv_block.1.weight')")
     places = sorted({place for _, place in found})
     if places != [1, 5]:
-        words = {(1, 6): "trained with dropout", (0, 3): "with zero padding", (0, 4): "with zero padding and dropout",
-                 (1, 4): "without normalisation"}.get((places[0], places[-1]), "built otherwise")  # fmt: skip
+        words = {(1, 6): "have dropout", (0, 3): "pad with zeros", (0, 4): "pad with zeros and have dropout"}
         raise _refused(
             path,
-            f"its residual blocks are {words}: their convolutions are number "
-            f"{' and '.join(map(str, places))}, expected 1 and 5",
+            f"its residual blocks {words.get((places[0], places[-1]), 'are built otherwise')}: their convolutions are "
+            f"number {' and '.join(map(str, places))}, expected 1 and 5",
         )
     return len({number for number, _ in found})
 
@@ -231,7 +231,6 @@ def import_published(
         settings(base_channels=first.base_channels, blocks=first.blocks),
     )
     description = describe(config) | {
-        "networks": list(found),
         "imported": {name: {"file": one.path.name, "sha256": one.sha256} for name, one in found.items()},
     }
     tensors = {f"{name}.{key}": value for name, one in found.items() for key, value in one.tensors.items()}
@@ -268,15 +267,16 @@ def _resampling(method: str) -> Resampling:
     return "strided" if isinstance(_generators(method)[0].up1, torch.nn.ConvTranspose2d) else "blur"
 
 
-def _generators(method: str) -> list[ResnetGenerator]:
+@functools.cache
+def _generators(method: str) -> tuple[ResnetGenerator, ...]:
     """The networks that translate, without weights; none if they are no ResNet generators."""
     settings: Any = METHODS[method].Config
     if "domain" in METHODS[method].offers:
-        return []
+        return ()
     with torch.device("meta"):
         networks = list(METHODS[method](settings(), channels=3).served_networks().values())
-    found = [one for one in networks if isinstance(one, ResnetGenerator)]
-    return found if len(found) == len(networks) else []
+    found = tuple(one for one in networks if isinstance(one, ResnetGenerator))
+    return found if len(found) == len(networks) else ()
 
 
 def _refused(path: Path, reason: str) -> CheckpointError:

@@ -168,7 +168,7 @@ def _check_fit(
         if key in theirs and theirs[key] != value and _matters(method, config, key, theirs[key], channels):
             reasons.append(f"{key} is {theirs[key]} there and {value} here")
     missing = [name for name in method.served if name not in networks_of(description, method)]
-    if missing and not reasons and description["method"] in METHODS and "networks" in description:
+    if missing and set(method.served) & set(networks_of(description, method)):
         reasons.append(f"it was imported without {_listed(missing)}")
     if not reasons and description["method"] in METHODS:
         names = [", ".join(sorted({key.split(".")[0] for key in shapes})) for shapes in (there, here)]

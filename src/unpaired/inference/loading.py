@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unpaired.config import from_dict
 from unpaired.data import Formats, PixelFormat
-from unpaired.errors import BackendError, CheckpointError, nearest
+from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
 from unpaired.hub import Snapshot
 from unpaired.methods import METHODS, Method
 
@@ -95,9 +95,20 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
     return method
 
 
+def check_offered(method: Method, asked: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless a method offers what is asked for: ``reverse``, ``style``, ``domain``."""
+    words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
+    for name in asked:
+        if name in type(method).offers - method.offers:
+            raise ConfigError("this model was imported with one direction only; import the other as well")
+        if name not in method.offers:
+            able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
+            raise ConfigError(f"{method.title} does not offer {words[name]}; methods that do: {able}")
+
+
 def networks_of(description: Mapping[str, Any], method: Method) -> tuple[str, ...]:
     """The networks whose weights belong to a description: all that translate, unless it was imported with fewer."""
-    return tuple(description.get("networks", method.served))
+    return tuple(description.get("imported", method.served))
 
 
 def kind_of_weights(description: Mapping[str, Any], asked: str) -> str:

@@ -23,6 +23,7 @@ from unpaired.inference.kinds import as_picture, floats_of_array, floats_of_one,
 from unpaired.inference.loading import (
     Origin,
     build_method,
+    check_offered,
     check_weights,
     choose_device,
     formats_of,
@@ -34,7 +35,7 @@ from unpaired.inference.loading import (
 )
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
-from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.methods import PLAIN, Method, Wish
 from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
@@ -91,7 +92,7 @@ class Translator:
         Args:
             path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
                 no such folder exists, ``"owner/name"`` or ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
-            weights: The averaged ones (of imported models, which have none: the last), the last, or the best scored.
+            weights: Averaged (of imported models, which have none: the last), last, or best scored in training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
             offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
@@ -316,11 +317,7 @@ class Translator:
             "style": style_seed is not None or style_reference is not None,
             "domain": domain is not None,
         }
-        words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
-        for name, wanted in asked.items():
-            if wanted and name not in self.method.offers:
-                able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
-                raise ConfigError(f"{self.method.title} does not offer {words[name]}; methods that do: {able}")
+        check_offered(self.method, [name for name, wanted in asked.items() if wanted])
         if style_seed is not None and style_reference is not None:
             raise ConfigError("give either a style seed or a style reference, not both")
         if style_seed is not None and not 0 <= style_seed < 2**63:
