@@ -13,10 +13,14 @@ import pytest
 from test_training import assert_same, final_state
 
 from tiny import tiny_run
+from unpaired.comparison.groups import group_runs
 from unpaired.config import load_yaml
 from unpaired.errors import ConfigError
 from unpaired.length import Extension, TrainingLength
-from unpaired.training import RunConfig, train
+from unpaired.run_report.facts import runs_table
+from unpaired.run_report.folders import read_runs
+from unpaired.studio.live import read_progress
+from unpaired.training import InitialWeights, RunConfig, train
 
 
 def rates(run: Path) -> list[float]:
@@ -171,3 +175,19 @@ def test_what_cannot_be_is_said(
     with pytest.raises(ConfigError, match=words):
         train(run_of(dataset, **changes), out, extend_to=to, quiet=True)
     assert not (out / "run.yaml").exists() or "extensions" not in load_yaml(out / "run.yaml")
+
+
+def test_pages_and_tables_know_the_new_length(dataset: Path, tmp_path: Path) -> None:
+    plain, extended, begun = (tmp_path / name for name in ("plain", "extended", "begun"))
+    for folder in (plain, extended):
+        train(run_of(dataset, images=4), folder, quiet=True)
+    train(run_of(dataset, images=4, stop_after=6), extended, extend_to=8, quiet=True)
+    train(replace(run_of(dataset, images=4), init=InitialWeights(str(plain))), begun, quiet=True)
+    runs = read_runs([plain, extended, begun])
+    assert [read_progress(run).total for run in runs] == [4, 8, 4]
+    page = runs_table(runs, "last")
+    assert "6 of 8, extended to 8 at 4" in page
+    assert "generator, discriminator, projector (ema) of" in page.replace("<wbr>", "")
+    sha256 = RunConfig.load(begun / "run.yaml").init.sha256  # type: ignore[union-attr]
+    labels = [group.label for group in group_runs([plain, extended, begun])]
+    assert labels == ["CUT", "CUT, extended at 4 to 8", f"CUT, begun with plain {str(sha256)[:6]}"]

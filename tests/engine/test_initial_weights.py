@@ -172,7 +172,7 @@ def test_every_method_goes_on_from_itself_and_names_what_differs(method: str, da
     networks = {name for phase in METHODS[method](tiny_run(dataset, method).model).phases for name in phase.networks}
     assert set(load_yaml(second / "run.yaml")["init"]["networks"]) == networks
     wider = tiny_run(dataset, method, base_channels=6)
-    with pytest.raises(CheckpointError, match=r"do not fit this run: base_channels is 4 there and 6 here\."):
+    with pytest.raises(CheckpointError, match=r"do not fit this run: base_channels is 4 there and 6 here; change that"):
         train(begun_with(first, wider), tmp_path / "third", quiet=True)
 
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from served_hub import ServedHub, serve_hub
 
+from published_networks import cut
 from recorded_runs import evaluation
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.errors import BackendError, CheckpointError
 from unpaired.hub import Licences, is_repo_id
+from unpaired.importing import import_published
 from unpaired.inference import Translator
 from unpaired.training import InitialWeights, RunConfig, train
 
@@ -280,3 +282,17 @@ def test_a_run_begins_with_a_model_of_the_hub_and_resumes_without_it(
     hub.repositories.clear()
     shutil.rmtree(tmp_path / "cache")
     assert train(config, tmp_path / "finer", quiet=True).finished
+
+
+def test_an_imported_model_is_fetched_without_an_average(hub: ServedHub, tmp_path: Path) -> None:
+    torch.save(cut(blocks=6, width=4).state_dict(), tmp_path / "latest_net_G.pth")
+    import_published(tmp_path / "latest_net_G.pth", "cut", tmp_path / "theirs", image_size=32)
+    here = loaded(tmp_path / "theirs")
+    here.push_to_hub("me/theirs", weights=("ema",))
+    assert "last.safetensors" in hub.repositories["me/theirs"][-1]
+    assert "ema.safetensors" not in hub.repositories["me/theirs"][-1]
+    there = loaded("me/theirs")
+    assert there.origin is not None
+    assert there.origin.weights == "last"
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(here.translate(x), there.translate(x))

@@ -178,7 +178,7 @@ def _check_fit(
         key = next(key for key in (*there, *here) if there.get(key) != here.get(key))
         reasons.append(f"'{key}' is {there.get(key, 'missing')} there and {here.get(key, 'missing')} here")
     raise CheckpointError(
-        f"init: the weights of {source} do not fit this run: {'; '.join(reasons)}. Change the setting, or name others"
+        f"init: the weights of {source} do not fit this run: {'; '.join(reasons)}; change that, or give other weights"
     )
 
 
