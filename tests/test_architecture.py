@@ -22,7 +22,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config", "ops", "data"),
+    ("config", "length", "ops", "data"),
     ("networks", "losses", "metrics", "reports", "preparation", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("inference", "scoring"),
     ("run_config",),
     ("training",),
-    ("evaluation", "runs"),
+    ("evaluation", "importing", "runs"),
     ("comparison",),
     ("run_report",),
     ("benchmarking",),

@@ -142,7 +142,8 @@ def evaluate_made(
 
 def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **options: Any) -> Evaluation:
     """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
-    names = ["ema", "last"]
+    first = Translator.from_pretrained(run, device=device)
+    names = ["ema", "last"] if first.origin is not None and first.origin.weights == "ema" else ["last"]
     best = best_record(run)
     if best and (run / "weights" / "best.safetensors").exists():
         names.append("best")

@@ -10,6 +10,8 @@ from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
 from unpaired.data import DataConfig, DatasetConfig, in_todays_words, of_an_earlier_version
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
+from unpaired.inference.initial import InitialWeights
+from unpaired.length import Extension
 from unpaired.methods import METHODS
 
 
@@ -23,6 +25,8 @@ class RunConfig:
         data: How they are read, resized and cropped; unset: as the method's authors do it (:func:`loading`).
         model: The method's own settings (its ``Config``).
         training: Length, seeds, precision, processes and bookkeeping.
+        init: Weights to begin with; None begins with random ones.
+        extensions: What ``extend_to`` of :func:`unpaired.training.train` has made of the length so far.
     """
 
     method: str
@@ -30,6 +34,8 @@ class RunConfig:
     data: DataConfig = None  # type: ignore[assignment]  # it is one once the run is made
     model: Any = None
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    init: InitialWeights | None = None
+    extensions: tuple[Extension, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -46,12 +52,22 @@ class RunConfig:
                 f"model: the method '{self.method}' takes {settings.__name__}, not {type(self.model).__name__}"
             )
 
+    @property
+    def images(self) -> int | None:
+        """Length of training in images, extensions included; None where it is a number of epochs."""
+        return self.extensions[-1].to if self.extensions else self.training.images
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as written to YAML."""
-        return {
+        mapping: dict[str, Any] = {
             "method": self.method,
             **{name: to_dict(getattr(self, name)) for name in ("dataset", "data", "model", "training")},
         }
+        if self.init is not None:
+            mapping["init"] = to_dict(self.init)
+        if self.extensions:
+            mapping["extensions"] = [to_dict(extension) for extension in self.extensions]
+        return mapping
 
     @staticmethod
     def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
@@ -63,7 +79,7 @@ class RunConfig:
         Raises:
             ConfigError: A key is unknown or a value has the wrong type; the message names ``where`` and the key.
         """
-        known = ("method", "dataset", "data", "model", "training")
+        known = ("method", "dataset", "data", "model", "training", "init", "extensions")
         for key in mapping:
             if key not in known:
                 raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
@@ -79,6 +95,12 @@ class RunConfig:
             own = {} if of_an_earlier_version(given["data"]) else METHODS[method].data_defaults
             given["data"] = {**own, **in_todays_words(given["data"])}
         parts: dict[str, Any] = {key: from_dict(cls, given[key], f"{where}: {key}") for key, cls in sections.items()}
+        if mapping.get("init") is not None:
+            parts["init"] = from_dict(InitialWeights, mapping["init"], f"{where}: init")
+        extensions = mapping.get("extensions") or []
+        if not isinstance(extensions, list):
+            raise ConfigError(f"{where}: extensions must be a list of 'at' and 'to', not {extensions!r}")
+        parts["extensions"] = tuple(from_dict(Extension, one, f"{where}: extensions") for one in extensions)
         return RunConfig(method=method, **parts)
 
     @staticmethod

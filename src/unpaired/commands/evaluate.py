@@ -270,7 +270,7 @@ def number(value: float) -> str:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What has to be said below a table: full names, how the best was chosen, what was left out and why."""
-    scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "made")), {})
+    scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "last", "made")), {})
     lines = ["Small: 95 % intervals over images. Names: " + ", ".join(score.full_name for score in scores.values())]
     if evaluation.best:
         best = evaluation.best

@@ -55,8 +55,7 @@ def model_card(
     parts = [
         _front_matter(licences, description),
         f"# {name}",
-        f"{title}, an unpaired image-to-image translation, trained with [unpaired](https://pypi.org/project/unpaired/)."
-        f" {citation}",
+        f"{title}, an unpaired image-to-image translation, {_origin(description)} {citation}",
     ]
     if samples:
         parts.append("![Samples](samples.png)\n\nThe last sample grid of training, images of the training sets.")
@@ -71,6 +70,15 @@ def model_card(
         _licence_words(licences),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _origin(description: Mapping[str, Any]) -> str:
+    ours = "[unpaired](https://pypi.org/project/unpaired/)."
+    imported = description.get("imported")
+    if not isinstance(imported, Mapping):
+        return f"trained with {ours}"
+    files = ", ".join(f"`{one['file']}` (SHA-256 {one['sha256'][:16]}...)" for one in imported.values())
+    return f"not trained here: its weights were published as {files} and brought into the format of {ours}"
 
 
 def newest_record(run: Path) -> dict[str, Any] | None:

@@ -203,11 +203,12 @@ def _column(
         image = read_image(one.source, translator.channels, translator.background)
         column.append(pictures.add(translator.translate(_scaled(image, plan.size, side))))
         progress(words, done, len(chosen))
+    kind = translator.origin.weights if translator.origin is not None else plan.weights
     seen = translator.description.get("images_seen")
     trained = f", trained on {seen:,} images" if isinstance(seen, int) else ""
     size = {"training": f"shorter side {side}", "original": "original size"}
     at = size.get(plan.size, f"shorter side {plan.size}")
-    return column, f"run {contender.folder.resolve()} ({plan.weights} weights{trained}; {at})"
+    return column, f"run {contender.folder.resolve()} ({kind} weights{trained}; {at})"
 
 
 def _scaled(image: Image.Image, size: str, training_side: int) -> Image.Image:
