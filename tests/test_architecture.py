@@ -22,14 +22,15 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config", "ops", "data"),
+    ("config", "length", "ops", "data"),
     ("networks", "losses", "metrics", "reports", "preparation", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
     ("export",),
     ("inference", "scoring"),
+    ("run_config",),
     ("training",),
-    ("evaluation", "runs"),
+    ("evaluation", "importing", "runs"),
     ("comparison",),
     ("run_report",),
     ("benchmarking",),

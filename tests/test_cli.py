@@ -666,7 +666,10 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
         (["--image-size", "30"], ["image_size is 30", "multiple of 4"]),
         (["--image-size", "16"], ["image_size", "QS-Attn's discriminator needs crops of at least", "pixels, not 16"]),
         (["--load-size", "20"], ["image_size is 32, larger than load_size 20", "raise load_size or lower image_size"]),
-        (["--resize", "crop", "--image-size", "64"], ["40 x 36 pixels are smaller than image_size 64", "lower image_"]),
+        (
+            ["--resize", "crop_only", "--image-size", "64"],
+            ["40 x 36 pixels are smaller than image_size 64", "lower image_"],
+        ),
         (["--window", "4"], ["window must be odd"]),
         (["--taps", "block1", "block77"], ["the generator has no 'block77'", "did you mean 'block", "'blocks'"]),
         (["--learning-rate", "-1"], ["learning_rate must be above 0 and finite, not -1"]),

@@ -108,7 +108,7 @@ def test_round_trip_dictionary_and_yaml(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_data_config_round_trip(tmp_path: Path) -> None:
-    config = DataConfig(image_size=64, load_size=72, background=(0, 1, 2), flip=False, resize="crop")
+    config = DataConfig(image_size=64, load_size=72, background=(0, 1, 2), flip="none", resize="crop_only")
     save_yaml(tmp_path / "run.yaml", config)
     assert from_dict(DataConfig, load_yaml(tmp_path / "run.yaml")) == config
 

@@ -157,7 +157,7 @@ def test_commands_on_the_pages_parse(
         raise _Parsed(config)
 
     original = tyro.cli
-    command = importlib.import_module(f"unpaired.commands.{arguments[0]}")
+    command = importlib.import_module(cli.module_of(arguments[0]))
     if arguments[0] == "train":
         monkeypatch.setattr(command, "train", do_not_train)
     else:

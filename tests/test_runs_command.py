@@ -13,9 +13,9 @@ from tiny import domain_folder, write_images
 from unpaired.cli import main
 from unpaired.commands.runs import changes, summary
 from unpaired.config import load_yaml
-from unpaired.data import DataConfig
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods import METHODS
+from unpaired.run_config import loading
 from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, RunConfig
 
@@ -79,7 +79,7 @@ def test_only_the_nested_settings_that_differ_are_shown() -> None:
     changed = RunConfig(
         "cut",
         DatasetConfig(folder=Path("x")),
-        DataConfig(load_size=300),
+        loading("cut", load_size=300),
         dataclasses.replace(plain.model, optimiser=optimiser),
         TrainingConfig(seed=4, images=9),
     )

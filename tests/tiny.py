@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from unpaired.data import DataConfig
+from unpaired.engine.checkpoint import read_checkpoint
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods import METHODS
 from unpaired.training import DatasetConfig, RunConfig
@@ -23,7 +25,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 TINY_MODEL: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
 """Settings of a model that trains in milliseconds, for every method that has them."""
 TINY_EXTRA: dict[str, dict[str, Any]] = {
-    "sincut": {"num_queries": 1, "discriminator_channels": 4, "discriminator_layers": 2},
+    "sincut": {"num_queries": 4, "discriminator_channels": 4, "discriminator_layers": 2},
     "munit": {"blocks": 2, "discriminator_layers": 2, "perceptron_width": 16},
     "fsesim": {"feature_network": "vgg16_untrained"},
     "lsesim": {"feature_network": "vgg16_untrained"},
@@ -91,6 +93,24 @@ def domain_folder(dataset: Path, names: Sequence[str] = ("a", "b", "c")) -> Path
     return root
 
 
+def trained(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a run's newest checkpoint: weights, averages, and what the optimizers keep."""
+
+    def flat(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from flat(inner, f"{name}.{key}")
+
+    return dict(flat(read_checkpoint(max((run / "checkpoints").glob("*.pt"))), ""))
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two such states are the same to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
 def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunConfig:
     """Settings that train in milliseconds; ``changes`` go to whichever section has the field."""
     sections: dict[str, dict[str, object]] = {
@@ -106,6 +126,7 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
         },
     }
     classes = {"data": DataConfig, "model": METHODS[method].Config, "training": TrainingConfig}
+    sections["data"] |= METHODS[method].data_defaults
     for key, value in changes.items():
         section = next(name for name, cls in classes.items() if key in cls.__dataclass_fields__)
         sections[section][key] = value

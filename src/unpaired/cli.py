@@ -6,6 +6,7 @@ This file imports nothing heavy, so that ``unpaired --help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
     "data": "prepare a set of images for training from archives or folders, or check one",
     "train": "train a translator from two folders of images; run it again to resume",
+    "import": "bring a generator that the authors of CUT, CycleGAN or DCLGAN published into a run folder",
     "translate": "translate images with a trained run",
     "export": "write a trained generator as one ONNX file or torch program that runs without this package",
     "evaluate": "score a trained run, or a folder of made images, on held-out images",
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f"there is no command '{name}'{nearest(name, COMMANDS)}; see unpaired --help", 2)
     try:
-        command = importlib.import_module(f"unpaired.commands.{name}")
+        command = importlib.import_module(module_of(name))
         return command.main(arguments[1:])
     except UserError as error:
         return _fail(str(error), error.exit_code)
@@ -59,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""  # a write to a full disk does not know its file
         return _fail(f"{where}{error.strerror or error}", 3)
+
+
+def module_of(command: str) -> str:
+    """The module of a command; Python's own words take an underscore.
+
+    >>> module_of("train"), module_of("import")
+    ('unpaired.commands.train', 'unpaired.commands.import_')
+    """
+    return f"unpaired.commands.{command}{'_' if keyword.iskeyword(command) else ''}"
 
 
 def _help() -> str:

@@ -92,7 +92,7 @@ def evaluate(
         UserError: An image cannot be read, there are too few, a setting cannot work, weights are missing.
     """
     first = next(iter(translators.values()))
-    data = DataConfig(image_size=first.image_size, load_size=first.image_size, channels=first.channels,
+    data = DataConfig(image_size=first.image_size, load_size="image_size", channels=first.channels,
                       background=first.background)  # fmt: skip
     formats = first.sides(bool((wish or {}).get("reverse")))
     found = networks or ScoringNetworks(device=first.device)
@@ -142,7 +142,8 @@ def evaluate_made(
 
 def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **options: Any) -> Evaluation:
     """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
-    names = ["ema", "last"]
+    first = Translator.from_pretrained(run, device=device)
+    names = ["ema", "last"] if first.origin is not None and first.origin.weights == "ema" else ["last"]
     best = best_record(run)
     if best and (run / "weights" / "best.safetensors").exists():
         names.append("best")

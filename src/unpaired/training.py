@@ -6,95 +6,35 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
-from unpaired.data import DataConfig, DatasetConfig, Formats, PixelFormat, SampleStream, load_for_protocol
+from unpaired.config import from_dict, to_dict
+from unpaired.data import (
+    DataConfig,
+    DatasetConfig,
+    Formats,
+    PixelFormat,
+    SampleStream,
+    decay_turns,
+    load_for_protocol,
+    size_words,
+)
+from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.processes import on_rank_zero
-from unpaired.engine.trainer import FitResult, TrainingConfig, fit, make_fabric
+from unpaired.engine.trainer import FitResult, fit, make_fabric
 from unpaired.environment import environment
-from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError, nearest
+from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
 from unpaired.files import write_atomically
+from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
+from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.run_config import RunConfig, as_begun, store
 from unpaired.scoring.held_out import HeldOutScorer
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that defines a run; stored as ``run.yaml`` in its folder.
-
-    Attributes:
-        method: A key of ``METHODS``.
-        dataset: Where the images lie.
-        data: How they are read, resized and cropped.
-        model: The method's own settings (its ``Config``).
-        training: Length, seeds, precision, processes and bookkeeping.
-    """
-
-    method: str
-    dataset: DatasetConfig
-    data: DataConfig = field(default_factory=DataConfig)
-    model: Any = None
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"method: there is no '{self.method}'{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
-            )
-        settings = METHODS[self.method].Config
-        if self.model is None:
-            object.__setattr__(self, "model", settings())
-        elif type(self.model) is not settings:
-            raise ConfigError(
-                f"model: the method '{self.method}' takes {settings.__name__}, not {type(self.model).__name__}"
-            )
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values, as written to YAML."""
-        return {
-            "method": self.method,
-            **{name: to_dict(getattr(self, name)) for name in ("dataset", "data", "model", "training")},
-        }
-
-    @staticmethod
-    def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
-        """Build from plain values; missing settings take their defaults.
-
-        Raises:
-            ConfigError: A key is unknown or a value has the wrong type; the message names ``where`` and the key.
-        """
-        known = ("method", "dataset", "data", "model", "training")
-        for key in mapping:
-            if key not in known:
-                raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
-        method = mapping.get("method", "qs_attn")
-        if not isinstance(method, str) or method not in METHODS:
-            raise ConfigError(
-                f"{where}: method: there is no '{method}'{nearest(str(method), METHODS)}; known: {', '.join(METHODS)}"
-            )
-        sections = {"dataset": DatasetConfig, "data": DataConfig, "training": TrainingConfig}
-        sections["model"] = METHODS[method].Config
-        parts: dict[str, Any] = {
-            key: from_dict(cls, _section(mapping, key), f"{where}: {key}") for key, cls in sections.items()
-        }
-        return RunConfig(method=method, **parts)
-
-    @staticmethod
-    def load(path: Path) -> RunConfig:
-        """Read a run file. Raises ``ConfigError``."""
-        return RunConfig.from_mapping(load_yaml(path), where=str(path))
-
-
-def _section(mapping: dict[str, Any], key: str) -> Any:
-    """One section of a run file; a heading with nothing below it is an empty one."""
-    return {} if mapping.get(key) is None else mapping[key]
-
 
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
@@ -109,29 +49,36 @@ MAY_CHANGE = {
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
 
-def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
+def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
     Args:
         config: The run.
         out: The run folder: ``run.yaml``, ``sessions.jsonl``, ``log.jsonl``, ``samples/``, ``checkpoints/``,
             ``weights/``, ``tensorboard/``.
+        extend_to: Train the run in ``out``, finished or not, until so many images are seen in all. From here on its
+            schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
         quiet: Print nothing.
 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
-    config = _with_domains(config)
+    given, config = config, as_begun(_with_domains(config), out)
     stream = config.dataset.stream(config.data, config.training.seed)
     channels = max(config.data.domain_channels)
-    total = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
+    planned = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method](config.model, channels=channels)
-    if config.data.image_size < method.smallest_image:
+    if config.data.shorter_crop_side < method.smallest_image:
         raise ConfigError(
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
-            f"not {config.data.image_size}"
+            f"not {size_words(config.data.image_size)}"
+        )
+    if config.training.batch_size < method.smallest_batch * config.training.devices:
+        raise ConfigError(
+            f"batch_size: {method.title} compares the images of a batch with each other, at least "
+            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few, 16 are published"
         )
     if method.host_decides and config.training.cuda_graph:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
@@ -141,9 +88,20 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
     fabric.launch()
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
-    on_rank_zero(fabric, lambda: _prepare_folder(out, config, stream))
+    on_rank_zero(
+        fabric, lambda: _prepare_folder(out, config, stream, method, TrainingLength(planned), extend_to, quiet=quiet)
+    )
+    recorded = RunConfig.load(out / "run.yaml")
+    if recorded.init is not None:
+        load_initial(method, recorded.init, out)
+    if config.data != given.data and fabric.is_global_zero and not quiet:
+        words = f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
+        print(words, file=sys.stderr)
     formats = load_formats(out, config.data)
-    stream = config.dataset.stream(config.data, config.training.seed, formats)
+    length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
+    stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
+    turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
+    stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
     examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
     scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
     return fit(
@@ -154,13 +112,18 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False) -> FitResult:
         fabric=fabric,
         run=out,
         name=config.method,
-        total=total,
+        length=length,
         examples=torch.stack(examples),
         description=describe(config, formats),
         scorer=scorer,
         wish=_wish(config, method),
         quiet=quiet,
     )
+
+
+def _changes(before: RunConfig, after: RunConfig) -> str:
+    old, new = to_dict(before.data), to_dict(after.data)
+    return ", ".join(f"{key} {new[key]} (not {old[key]})" for key in new if new[key] != old[key])
 
 
 def _with_domains(config: RunConfig) -> RunConfig:
@@ -253,24 +216,72 @@ def names_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
 
 
-def _prepare_folder(out: Path, config: RunConfig, stream: SampleStream) -> None:
-    """Make the run folder, or check that it holds this very run."""
-    mapping = config.to_mapping()
+def _prepare_folder(
+    out: Path,
+    config: RunConfig,
+    stream: SampleStream,
+    method: Method,
+    length: TrainingLength,
+    extend_to: int | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Make the run folder, or check that it holds this very run; fix there what the run begins with and its length."""
     digest = names_digest(stream.paths)
+    lines: list[str] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         if (out / "run.yaml").exists():
-            _check_same_run(out, mapping, digest)
-        elif any(out.iterdir()):
+            previous = _check_same_run(out, config, digest)
+            config = replace(config, init=previous.init, extensions=previous.extensions)
+        elif any(path.name not in (FORMATS, INITIAL) and path.suffix != ".tmp" for path in out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
-        if not (out / "run.yaml").exists():
+        elif extend_to is not None:
+            raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
+        else:
+            if config.init is not None:
+                channels = max(config.data.domain_channels)
+                taken, line = take_initial(config.init, method, config.model, channels, out)
+                config = replace(config, init=taken)
+                lines.append(line)
             _store_formats(out, config)
-        save_yaml(out / "run.yaml", mapping)
+        if config.extensions or extend_to is not None:
+            length = replace(length, extensions=config.extensions)
+            extensions, line = _extended(out, config, length, extend_to)
+            config = replace(config, extensions=extensions)
+            lines.append(line)
+        store(out / "run.yaml", config.to_mapping())
         session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
         with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(session) + "\n")
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
+    for line in lines if not quiet else ():
+        print(line, file=sys.stderr)
+
+
+def _extended(
+    out: Path, config: RunConfig, length: TrainingLength, extend_to: int | None
+) -> tuple[tuple[Extension, ...], str]:
+    """The run's extensions with the one that is asked for, and what that means, in words. Raises ``ConfigError``."""
+    if extend_to is None or (length.extensions and extend_to == length.total):
+        last = length.extensions[-1]
+        return length.extensions, f"This run was extended to {last.to:,} images when it had seen {last.at:,}."
+    found = CheckpointFolder(out / "checkpoints", config.method).newest(lambda message: None)
+    at = int(found[1]["images_seen"]) if found else 0
+    longer = length.extended(extend_to, at)
+    optimiser = config.model.optimiser
+    before, now, end = (
+        optimiser.learning_rate * optimiser.factor(progress)
+        for progress in (at / length.total, longer.progress(at), 1.0)
+    )
+    constant = int(optimiser.constant_fraction * extend_to) if optimiser.schedule == "linear" else 0
+    return longer.extensions, (
+        f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
+        f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
+        f"{now:.3g}{f', stays there until image {constant:,}' if at < constant else ''} and falls to {end:.3g} at the "
+        "end."
+    )
 
 
 def _store_formats(out: Path, config: RunConfig) -> None:
@@ -302,24 +313,38 @@ def load_formats(out: Path, data: DataConfig) -> Formats:
     return source, target
 
 
-def _check_same_run(out: Path, mapping: dict[str, Any], digest: str) -> None:
-    previous = RunConfig.load(out / "run.yaml").to_mapping()
-    if previous["method"] != mapping["method"]:
+def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
+    """The run that the folder holds. Raises ``UserError`` if it is not the one of ``config``."""
+    previous = RunConfig.load(out / "run.yaml")
+    if previous.method != config.method:
         raise CheckpointError(
-            f"{out} holds a run of the method '{previous['method']}', not '{mapping['method']}'; choose another --out"
+            f"{out} holds a run of the method '{previous.method}', not '{config.method}'; choose another --out"
         )
-    before, now = flat(previous), flat(mapping)
+    before, now = (
+        flat(replace(run, init=None, extensions=()).to_mapping()) for run in (previous, config)
+    )  # these two are compared below
     changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
+        longer = " (to train it further, add --extend-to)" if "training.images" in changed else ""
         raise ConfigError(
-            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones"
+            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones{longer}"
         )
+    if previous.init is None and config.init is not None:
+        raise ConfigError(f"{out} holds a run that began without --init {config.init.source}; choose another --out")
+    if previous.init is not None and (config.init is None or not previous.init.is_asked_for_by(config.init)):
+        raise ConfigError(
+            f"{out} holds a run that began with --init {previous.init.source} --init-weights {previous.init.weights}; "
+            "give the same (it is not read again) or choose another --out"
+        )
+    if previous.extensions[: len(config.extensions)] != config.extensions:
+        raise ConfigError(f"{out} holds a run with other extensions; choose another --out or use its own run.yaml")
     if first_digest(out) not in (digest, None):
         raise DataError(
             f"the training images are not those that the run in {out} began with (names or number differ), so it "
             "cannot go on as it was; restore them or choose another --out"
         )
+    return previous
 
 
 def first_digest(out: Path) -> str | None:
@@ -339,4 +364,4 @@ def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-__all__ = ["MAY_CHANGE", "DatasetConfig", "RunConfig", "describe", "first_digest", "flat", "train"]
+__all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "first_digest", "flat", "train"]

@@ -380,3 +380,27 @@ def test_an_unknown_score_is_refused_before_any_work(photos: Path, tmp_path: Pat
     assert main(["benchmark", str(write(tmp_path, content)), "--out", str(tmp_path / "out")]) == 2
     assert "unknown metric 'paired_l2'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_an_earlier_version_are_taken_as_they_are(
+    copy: Path, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """They cropped to the end; one that was moved is taken over, and all stay what they are."""
+    for name in NAMES:
+        path = copy / "runs" / name / "run.yaml"
+        kept = load_yaml(path)
+        old = {key: value for key, value in kept["data"].items() if key not in
+               ("load_size_until", "smallest_zoom", "images_per_epoch", "resample")}  # fmt: skip
+        kept["data"] = {**old, "flip": True}
+        if name == NAMES[0]:
+            kept["dataset"]["folder"] = "/elsewhere/photos"
+        save_yaml(path, kept)
+    before = weights(copy)
+    assert main(["benchmark", str(write(tmp_path, matrix(photos))), "--out", str(copy)]) == 0
+    assert f"{NAMES[0]}: taken over; its images lay in /elsewhere/photos" in capsys.readouterr().err
+    assert weights(copy) == before
+    assert all("load_size_until" not in load_yaml(copy / "runs" / name / "run.yaml")["data"] for name in NAMES)
+    content = matrix(photos)
+    content["common"]["data"]["flip"] = "both"
+    assert main(["benchmark", str(write(tmp_path, content)), "--out", str(copy)]) == 2
+    assert "data.flip was 'horizontal', now 'both'" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from unpaired.data import (
 )
 from unpaired.errors import ConfigError, DataError
 
-SMALL = DataConfig(image_size=8, num_workers=0, load_size=8, flip=False)
+SMALL = DataConfig(image_size=8, num_workers=0, load_size=8, flip="none")
 COUNTS = {"a": 3, "b": 5, "c": 4}
 
 
@@ -169,7 +169,7 @@ def test_going_on_in_the_middle_and_pickling_change_nothing(root: Path) -> None:
 def test_two_domains_are_untouched(root: Path) -> None:
     """Golden: crops and order of the plain stream, taken before the streams had anything in common."""
     files = find_domains(root).pair("a", "b")
-    plain = UnpairedStream(files, dataclasses.replace(SMALL, load_size=9, flip=True), seed=3)
+    plain = UnpairedStream(files, dataclasses.replace(SMALL, load_size=9, flip="horizontal"), seed=3)
     (batch,) = batches(plain, 0, 8, 8)
     assert batch.source_domains is None
     assert batch.target_domains is None

@@ -113,7 +113,7 @@ def test_seeds_differ_and_repeat(make_files: Make) -> None:
 def test_crops_and_flips_change_from_pass_to_pass(make_files: Make) -> None:
     stream = UnpairedStream(make_files(1, 1, flat=False), SMALL, seed=0)
     assert len({stream[k]["source"].numpy().tobytes() for k in range(16)}) > 3
-    still = UnpairedStream(stream.files, dataclasses.replace(SMALL, load_size=8, flip=False), seed=0)
+    still = UnpairedStream(stream.files, dataclasses.replace(SMALL, load_size=8, flip="none"), seed=0)
     assert len({still[k]["source"].numpy().tobytes() for k in range(16)}) == 1
     flipping = UnpairedStream(stream.files, dataclasses.replace(SMALL, load_size=8), seed=0)
     mirrored = sum(not torch.equal(flipping[k]["source"], still[0]["source"]) for k in range(200))

@@ -25,9 +25,22 @@ HALF = 2**63  # draws from here on flip
         ({"image_size": 0}, "image_size is 0: it must be a positive multiple of 4"),
         ({"image_size": -4}, "image_size is -4"),
         ({"image_size": 255}, "image_size is 255: it must be a positive multiple of 4"),
+        ({"image_size": (64, 30)}, "image_size is 64 x 30: it must be positive multiples of 4"),
+        ({"image_size": (64, 0)}, "image_size is 64 x 0"),
         ({"load_size": 0}, "load_size is 0"),
+        ({"load_size": (300, -1)}, "load_size is 300 x -1: it must be positive"),
+        ({"load_size": "crop"}, "load_size is crop: give one side, or height and width"),
+        ({"load_size": (300, 200)}, "image_size is 256, larger than load_size 300 x 200"),
+        ({"image_size": (64, 128), "load_size": 100}, "image_size is 64 x 128, larger than load_size 100"),
+        ({"load_size": (300, 200), "resize": "zoom_and_crop"}, "with resize = zoom_and_crop it is one number"),
+        ({"load_size_until": "never"}, "load_size_until is 'never': it must be end or decay"),
+        ({"smallest_zoom": 0.0}, "smallest_zoom is 0.0: it must be above 0 and at most 1"),
+        ({"smallest_zoom": 1.1}, "smallest_zoom is 1.1"),
+        ({"images_per_epoch": 0}, "images_per_epoch is 0: it must be 1 or greater"),
+        ({"flip": False}, "flip is 'False': it must be one of horizontal, vertical, both, none"),
+        ({"resample": "cubic"}, "resample is 'cubic': it must be one of bicubic, bilinear, lanczos, area, nearest"),
         ({"load_size": 128}, "image_size is 256, larger than load_size 128"),
-        ({"load_size": 128, "resize": "shortest_side_and_crop"}, "larger than load_size 128"),
+        ({"load_size": 128, "resize": "scale_shorter_side"}, "larger than load_size 128"),
         ({"resize": "scale"}, "resize is 'scale': it must be one of resize_and_crop"),
         ({"channels": 17}, "channels is 17: it must be from 1"),
         ({"background": (0, 0, 256)}, "background is"),
@@ -45,22 +58,31 @@ def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None
 
 
 def test_load_size_default_and_when_it_does_not_matter() -> None:
-    assert DataConfig().resized_side == 286
-    assert DataConfig(image_size=64).resized_side == 72
-    assert DataConfig(image_size=256, load_size=100, resize="crop").image_size == 256
+    assert DataConfig().resized_size == (286, 286)
+    assert DataConfig(image_size=64).resized_size == (72, 72)
+    assert DataConfig(image_size=(64, 128)).resized_size == (72, 143)
+    assert DataConfig(image_size=64, load_size=(70, 80)).resized_size == (70, 80)
+    assert DataConfig(image_size=(64, 128), load_size="image_size").resized_size == (64, 128)
+    assert DataConfig(image_size=256, load_size=100, resize="crop_only").image_size == 256
 
 
 def test_command_line_reads_the_meanings(capsys: pytest.CaptureFixture[str]) -> None:
     config = tyro.cli(
-        DataConfig, args=["--image-size", "64", "--no-flip", "--background", "0", "1", "2", "--load-size", "70"]
+        DataConfig,
+        args=["--image-size", "64", "--flip", "none", "--background", "0", "1", "2", "--load-size", "70"],
     )
-    assert config == DataConfig(image_size=64, flip=False, background=(0, 1, 2), load_size=70)
+    assert config == DataConfig(image_size=64, flip="none", background=(0, 1, 2), load_size=70)
+    rectangle = tyro.cli(DataConfig, args=["--image-size", "192", "256", "--load-size", "image_size"])
+    assert rectangle == DataConfig(image_size=(192, 256), load_size="image_size")
+    assert tyro.cli(DataConfig, args=["--image-size", "64", "64", "--load-size", "70", "80"]) == DataConfig(
+        image_size=64, load_size=(70, 80)
+    )
     with pytest.raises(SystemExit):
         tyro.cli(DataConfig, args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for field in dataclasses.fields(DataConfig):
         assert f"--{field.name}".replace("_", "-") in text or f"--{field.name}" in text
-    assert "Side of the square training crop in pixels" in text
+    assert "one side of a square, or height and width; multiples of 4" in text
     assert "shared by its loading processes" in text
 
 
@@ -71,7 +93,7 @@ def save(path: Path, width: int, height: int) -> Path:
 
 @pytest.mark.parametrize(
     ("resize", "expected"),
-    [("resize_and_crop", (10, 10)), ("shortest_side_and_crop", (10, 25)), ("crop", (20, 50))],
+    [("resize_and_crop", (10, 10)), ("scale_shorter_side", (10, 25)), ("crop_only", (20, 50))],
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resize_shapes(tmp_path: Path, resize: Any, expected: tuple[int, int], channels: int) -> None:
@@ -92,10 +114,10 @@ def test_resize_is_antialiased(tmp_path: Path) -> None:
 
 def test_none_takes_the_files_as_they_are(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", 16, 16)
-    config = DataConfig(image_size=16, resize="none", flip=False)
+    config = DataConfig(image_size=16, resize="none", flip="none")
     with Image.open(path) as image:
         assert np.array_equal(load_resized(path, config), np.asarray(image))
-    with pytest.raises(DataError, match=r"a\.png: 16 x 16 pixels, but resize = none needs exactly image_size 8 x 8"):
+    with pytest.raises(DataError, match=r"a\.png: 16 x 16 pixels, but resize = none needs exactly image_size 8;"):
         load_resized(path, DataConfig(image_size=8, resize="none"))
 
 
@@ -103,8 +125,8 @@ def test_image_smaller_than_the_crop(tmp_path: Path) -> None:
     for width, height in ((12, 40), (40, 12)):
         path = save(tmp_path / "small.png", width, height)
         with pytest.raises(DataError) as caught:
-            load_resized(path, DataConfig(image_size=16, resize="crop"))
-        for part in ("small.png", f"{width} x {height}", "smaller than image_size 16", "resize = crop"):
+            load_resized(path, DataConfig(image_size=16, resize="crop_only"))
+        for part in ("small.png", f"{width} x {height}", "smaller than image_size 16", "resize = crop_only"):
             assert part in str(caught.value)
 
 
@@ -112,7 +134,7 @@ def test_extreme_shape_is_refused_before_it_fills_the_memory(tmp_path: Path, mon
     path = save(tmp_path / "line.png", 3000, 1)
     monkeypatch.setattr(transforms_module, "MAX_IMAGE_PIXELS", 2**26)
     with pytest.raises(DataError, match=r"line\.png: 3000 x 1 pixels would become 858,000 x 286"):
-        load_resized(path, DataConfig(resize="shortest_side_and_crop"))
+        load_resized(path, DataConfig(resize="scale_shorter_side"))
 
 
 def test_crops_reach_every_corner_and_flip() -> None:
@@ -124,5 +146,5 @@ def test_crops_reach_every_corner_and_flip() -> None:
     assert np.array_equal(plain[0], pixels[1:5, 2:6, 0])
     assert np.array_equal(mirrored, plain[:, :, ::-1])
     assert mirrored.flags.c_contiguous
-    without = dataclasses.replace(config, flip=False)
+    without = dataclasses.replace(config, flip="none")
     assert np.array_equal(random_crop(pixels, without, (1, 2, HALF)), plain)

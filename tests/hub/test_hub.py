@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 import torch
 from served_hub import ServedHub, serve_hub
 
+from published_networks import cut
 from recorded_runs import evaluation
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.errors import BackendError, CheckpointError
 from unpaired.hub import Licences, is_repo_id
+from unpaired.importing import import_published
 from unpaired.inference import Translator
-from unpaired.training import train
+from unpaired.training import InitialWeights, RunConfig, train
 
 library = pytest.importorskip("huggingface_hub", reason="needs pip install 'unpaired[hub]'")
 
@@ -262,3 +265,34 @@ def test_the_command_uploads_and_translate_finds_it(
     capsys.readouterr()
     assert cli.main(["push", str(run), "no-owner"]) == 2
     assert "must be owner/name" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_a_model_of_the_hub_and_resumes_without_it(
+    run: Path, hub: ServedHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit = loaded(run).push_to_hub("me/zebras")
+    for split, seed in (("trainA", 5), ("trainB", 6)):
+        write_images(tmp_path / "data" / split, 3, seed=seed)
+    config = replace(tiny_run(tmp_path / "data", images=2), init=InitialWeights("me/zebras"))
+    train(replace(config, training=replace(config.training, stop_after=1)), tmp_path / "finer")
+    assert "Begins with generator (ema) of me/zebras; discriminator, projector, " in capsys.readouterr().err
+    recorded = RunConfig.load(tmp_path / "finer" / "run.yaml").init
+    assert recorded is not None
+    assert recorded.revision == commit
+    hub.repositories.clear()
+    shutil.rmtree(tmp_path / "cache")
+    assert train(config, tmp_path / "finer", quiet=True).finished
+
+
+def test_an_imported_model_is_fetched_without_an_average(hub: ServedHub, tmp_path: Path) -> None:
+    torch.save(cut(blocks=6, width=4).state_dict(), tmp_path / "latest_net_G.pth")
+    import_published(tmp_path / "latest_net_G.pth", "cut", tmp_path / "theirs", image_size=32)
+    here = loaded(tmp_path / "theirs")
+    here.push_to_hub("me/theirs", weights=("ema",))
+    assert "last.safetensors" in hub.repositories["me/theirs"][-1]
+    assert "ema.safetensors" not in hub.repositories["me/theirs"][-1]
+    there = loaded("me/theirs")
+    assert there.origin is not None
+    assert there.origin.weights == "last"
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(here.translate(x), there.translate(x))

@@ -74,16 +74,13 @@ def compose(matrix: Matrix, where: Path) -> tuple[list[Cell], list[str]]:
     cells: list[Cell] = []
     for data, entry in matrix.data.items():
         dataset = entry.dataset(where.parent)
+        configs = {name: _config(matrix, name, dataset, entry.loading, where) for name in matrix.contenders}
         try:
             tested = held_out(dataset)
-            paths = dataset.stream(DataConfig(), 0).paths
+            digests = {name: names_digest(dataset.stream(one.data, 0).paths) for name, one in configs.items()}
         except UserError as error:
             raise type(error)(f"{where}: data.{data}: {error}") from error
-        digest = names_digest(paths)
-        found = [
-            Cell(name, data, _config(matrix, name, dataset, entry.loading, where), tested, digest)
-            for name in matrix.contenders
-        ]
+        found = [Cell(name, data, config, tested, digests[name]) for name, config in configs.items()]
         _check_alike(found, where)
         cells += found
     names = [cell.name for cell in cells]

@@ -11,9 +11,9 @@ from unpaired.benchmarking.cells import PATHS
 from unpaired.benchmarking.matrix import EvaluationOptions
 from unpaired.benchmarking.plan import Run
 from unpaired.comparison.records import EvaluationRecord, evaluations
-from unpaired.config import save_yaml
 from unpaired.errors import ConfigError
 from unpaired.metrics import METRICS
+from unpaired.run_config import as_begun, store
 from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
 
 
@@ -82,7 +82,8 @@ def check_settings(run: Run, *, change: bool = True) -> str:
             _check_empty(folder)
         return ""
     previous = RunConfig.load(folder / "run.yaml").to_mapping()
-    before, now = flat(previous), flat(run.config.to_mapping())
+    config = as_begun(run.config, folder)
+    before, now = flat(previous), flat(config.to_mapping())
     if "model.domains" in now and not now["model.domains"]:
         before["model.domains"] = now["model.domains"]  # filled in from the folder when the run began
     changed = [
@@ -102,7 +103,7 @@ def check_settings(run: Run, *, change: bool = True) -> str:
     if not changed:
         return ""
     if change:
-        save_yaml(folder / "run.yaml", {**previous, "dataset": run.config.to_mapping()["dataset"]})
+        store(folder / "run.yaml", {**previous, "dataset": run.config.to_mapping()["dataset"]})
     return f"{folder.name}: taken over; its images lay in {before.get(changed[0])} and lie in {now.get(changed[0])} now"
 
 

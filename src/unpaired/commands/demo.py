@@ -24,6 +24,7 @@ from unpaired.evaluation import LABELS, REFERENCES, Evaluation, append_record, e
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
+from unpaired.run_config import as_begun
 from unpaired.runs import demo
 from unpaired.training import RunConfig, train
 
@@ -93,7 +94,8 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
     if (out / "run.yaml").exists():
         before = RunConfig.load(out / "run.yaml")
         length = before.training.images
-        if length is not None and before == demo(length, options.seed) and options.images in (None, length):
+        same = length is not None and before == as_begun(demo(length, options.seed), out)
+        if same and options.images in (None, length):
             console.print(f"{out} holds this demo with {length:,} training images: going on with it.")
             return before
         raise ConfigError(f"{out} holds another run; choose another --out")
@@ -105,7 +107,7 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
     model = METHODS[config.method](config.model, channels=config.data.channels)
     batch_size = config.training.batch_size
     seconds = seconds_per_step(
-        model, config.model.optimiser, config.data.channels, config.data.image_size, batch_size=batch_size
+        model, config.model.optimiser, config.data.channels, config.data.crop_size, batch_size=batch_size
     )
     seconds /= batch_size
     training = options.minutes * 60 - min(_OTHER_SECONDS, 30 * options.minutes)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from unpaired.data import DataConfig, UnpairedFiles, find_test_images, list_images, read_image
+from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
 from unpaired.inference import Translator, choose_device
@@ -73,8 +73,9 @@ class Evaluate:
     """Keep the networks' features of files in the user's cache folder (UNPAIRED_CACHE changes it)."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
-    image_size: int | None = None
-    """Side to which everything is resized, when a folder of made images is scored; unset: that of the made images."""
+    image_size: int | tuple[int, int] | None = None
+    """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
+    and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 8
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
                 options.run, files, device=options.device, batch_size=options.batch_size, wish=wish, **common, **told
             )
         else:
-            data = DataConfig(image_size=(side := _side(options)), load_size=side)
+            data = DataConfig(image_size=_size(options), load_size="image_size")
             evaluation = evaluate_made(options.run, files, data, **common, **told)
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
     if "domain" in wish:
@@ -148,15 +149,15 @@ def _weights(named: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _side(options: Evaluate) -> int:
+def _size(options: Evaluate) -> Size:
     if options.image_size is not None:
         return options.image_size
     sizes = {read_image(path).size for path in list_images(options.run)[:50]}
     if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
         return side[0]
     raise ConfigError(
-        f"{options.run}: the made images are no squares of one size that is a multiple of 4; name the side that "
-        "everything is resized to with --image-size"
+        f"{options.run}: the made images are no squares of one size that is a multiple of 4; name the size that "
+        "everything is resized to with --image-size, one side or height and width"
     )
 
 
@@ -269,7 +270,7 @@ def number(value: float) -> str:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What has to be said below a table: full names, how the best was chosen, what was left out and why."""
-    scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "made")), {})
+    scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "last", "made")), {})
     lines = ["Small: 95 % intervals over images. Names: " + ", ".join(score.full_name for score in scores.values())]
     if evaluation.best:
         best = evaluation.best

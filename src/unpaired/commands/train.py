@@ -13,9 +13,10 @@ from tyro.conf import OmitArgPrefixes, arg
 from unpaired.data import DataConfig
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
+from unpaired.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.runs import RUNS
-from unpaired.training import DatasetConfig, RunConfig, train
+from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
@@ -42,8 +43,10 @@ def main(argv: Sequence[str]) -> int:
         arguments.loading,
         _from_options(arguments.model, arguments.method),
         arguments.training,
+        _initial(arguments, base),
+        base.extensions,
     )
-    result = train(config, arguments.out, quiet=arguments.quiet)
+    result = train(config, arguments.out, extend_to=arguments.extend_to, quiet=arguments.quiet)
     if result.interrupted and not result.finished:
         return 130
     if result.finished and result.first_process and not arguments.quiet:
@@ -99,6 +102,16 @@ def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
     )
 
 
+def _initial(given: Any, base: RunConfig) -> InitialWeights | None:
+    """What the run begins with; a folder as an absolute path."""
+    if given.init is None:
+        if given.init_weights is not None:
+            raise ConfigError("--init-weights says which weights of --init are taken; give both")
+        return base.init
+    source = given.init if is_repo_id(given.init) else str(Path(given.init).absolute())
+    return InitialWeights(source, given.init_weights or "ema")
+
+
 def _as_options(model: Any) -> Any:
     """A method's settings without the names of its domains, which are no option: the folder of --domains has them."""
     if not hasattr(model, "domains"):
@@ -146,6 +159,12 @@ def _arguments(base: RunConfig) -> type[Any]:
          None),
         ("scored_domains", Annotated[tuple[str, str] | None, arg(help="Source and target domain that are scored.")],
          None),
+        ("init", Annotated[str | None, arg(help="Begin with the weights of this run folder or of owner/name on the Hub "
+                                           "instead of random ones; optimizers start fresh.")], None),
+        ("init_weights", Annotated[Literal["ema", "last", "best"] | None,
+                                   arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
+        ("extend_to", Annotated[int | None, arg(help="Train the run in OUT, finished or not, until so many images are "
+                                                "seen in all, with the schedule of a run of that length.")], None),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
         ("training", TrainingConfig, base.training),
         ("loading", DataConfig, base.data),

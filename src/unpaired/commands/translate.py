@@ -29,6 +29,7 @@ from unpaired.data import (
     read_image,
     read_values,
     resize_values,
+    shorter_side,
     tensor_of,
 )
 from unpaired.errors import ConfigError, DataError
@@ -213,7 +214,7 @@ def _out_of_memory(error: Exception) -> bool:
 def _side(size: str, translator: Translator) -> int | None:
     """The shorter side to scale images to, in pixels; None leaves them as they are."""
     if size in ("original", "training"):
-        return None if size == "original" else translator.image_size
+        return None if size == "original" else shorter_side(translator.image_size)
     if not size.isdecimal() or int(size) < 4:
         raise ConfigError(f"size is '{size}': it must be original, training, or a number of pixels from 4 on")
     return int(size)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from unpaired.comparison.table import Column, Comparison, Row, Value
+from unpaired.data import size_words
 
 NOTHING, INFINITY = "\N{EN DASH}", "∞"
 _MOST_DIGITS = 4
@@ -126,7 +127,7 @@ def footnotes(comparison: Comparison, best: str = "bold", *, references: bool = 
     data = comparison.data
     told.append(
         f"data: {data.name}, {data.source_images} source and {data.target_images} target images at "
-        f"{data.image_size} px (digests {data.source_digest}, {data.target_digest}); seed of the scores: "
+        f"{size_words(data.image_size)} px (digests {data.source_digest}, {data.target_digest}); seed of the scores: "
         f"{comparison.seed}"
     )
     if comparison.networks:

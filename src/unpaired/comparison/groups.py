@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ _IGNORED = {*MAY_CHANGE, "training.seed", "dataset.folder", "dataset.source", "d
             "dataset.domains"}  # fmt: skip
 """Settings that do not make another row; what the folders hold does, see ``_TRAINED_ON``."""
 _TRAINED_ON, _IMAGES_SEEN = "trained on", "images seen"
+_BEGUN_WITH, _EXTENDED = "begun with", "extended"
 _LENGTH = "training.images"
 _MOST_WORDS = 4
 """Differences that a label lists before it names the run folder instead."""
@@ -101,8 +102,13 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
             return _Settings(run, "", 0, "", own, own)
         raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
     config = RunConfig.load(run / "run.yaml")
-    values = {key: value for key, value in flat(config.to_mapping()).items() if key not in _IGNORED}
+    mapping = flat(replace(config, init=None, extensions=()).to_mapping())
+    values = {key: value for key, value in mapping.items() if key not in _IGNORED}
     del values["method"]
+    if config.init is not None:
+        values[_BEGUN_WITH] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
+    if config.extensions:
+        values[_EXTENDED] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
     data = config.dataset
     places = (data.folder, data.source, data.target, data.domains)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unpaired.data import Size
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import FORMAT
 
@@ -47,7 +48,7 @@ class DataRecord:
     target_digest: str
     source_images: int
     target_images: int
-    image_size: int
+    image_size: Size
 
     def __str__(self) -> str:
         return f"{self.name} (source {self.source_digest[:8]}, target {self.target_digest[:8]})"
@@ -182,8 +183,9 @@ def _evaluation(run: Path, entry: Mapping[str, Any]) -> EvaluationRecord:
         images_seen=_take(entry, "images_seen", int),
         seed=_take(entry, "seed", int),
         data=DataRecord(
-            *(_take(data, key, str) for key in ("name", "source_digest", "target_digest")),
-            *(_take(data, key, int) for key in ("source_images", "target_images", "image_size")),
+            **{key: _take(data, key, str) for key in ("name", "source_digest", "target_digest")},
+            **{key: _take(data, key, int) for key in ("source_images", "target_images")},
+            image_size=_size(data),
         ),
         networks={
             name: (_take(network, "title", str), _take(network, "digest", str))
@@ -192,6 +194,13 @@ def _evaluation(run: Path, entry: Mapping[str, Any]) -> EvaluationRecord:
         rows=rows,
         scores=scores,
     )
+
+
+def _size(data: Mapping[str, Any]) -> Size:
+    size = data.get("image_size")
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return (size[0], size[1])
+    return int(_take(data, "image_size", int))
 
 
 def _row(name: str, row: Any) -> RowRecord:

@@ -10,9 +10,11 @@ from unpaired.data.looks import looks_note, pictures
 from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import PixelFormat, array_values, picture_values, read_values, tensor_of
 from unpaired.data.resizing import resize_values
-from unpaired.data.samples import SampleStream
+from unpaired.data.samples import SampleStream, decay_turns
+from unpaired.data.settings import DataConfig, Formats, in_todays_words, of_an_earlier_version
+from unpaired.data.sizes import Size, as_size, height_width, shorter_side, size_words
 from unpaired.data.stream import Batch, UnpairedStream, batches
-from unpaired.data.transforms import DataConfig, Formats, load_for_protocol, load_resized, read_for_protocol
+from unpaired.data.transforms import load_for_protocol, load_resized, read_for_protocol
 from unpaired.data.writing import Attached, can_hold, encode, read_attached
 
 __all__ = [
@@ -30,23 +32,29 @@ __all__ = [
     "MultiDomainStream",
     "PixelFormat",
     "SampleStream",
+    "Size",
     "UnpairedFiles",
     "UnpairedStream",
     "ValueMapping",
     "array_values",
+    "as_size",
     "average_copies",
     "batches",
     "can_hold",
+    "decay_turns",
     "embedded_dataset",
     "encode",
     "find_domains",
     "find_test_images",
     "find_training_images",
+    "height_width",
     "image_to_tensor",
+    "in_todays_words",
     "list_images",
     "load_for_protocol",
     "load_resized",
     "looks_note",
+    "of_an_earlier_version",
     "pair_by_name",
     "picture_values",
     "pictures",
@@ -56,6 +64,8 @@ __all__ = [
     "read_values",
     "repeat_channels",
     "resize_values",
+    "shorter_side",
+    "size_words",
     "tensor_of",
     "tensor_to_image",
     "to_mode",

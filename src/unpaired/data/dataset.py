@@ -11,8 +11,8 @@ from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, 
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
 from unpaired.data.formats import find_formats
 from unpaired.data.samples import SampleStream
+from unpaired.data.settings import DataConfig, Formats
 from unpaired.data.stream import UnpairedStream
-from unpaired.data.transforms import DataConfig, Formats
 from unpaired.errors import ConfigError, nearest
 
 
@@ -99,27 +99,29 @@ class DatasetConfig:
         a, b = (self.folder / f"{split}{letter}" for letter in "AB")
         return (b, a) if self.direction == "BtoA" else (a, b)
 
-    def training_files(self) -> UnpairedFiles:
-        """The training images of the two domains, or of the scored pair of several.
+    def training_files(self, least: int = 2) -> UnpairedFiles:
+        """The training images of the two domains, or of the scored pair of several; at least so many of each.
 
         Raises:
             UserError: They cannot be used.
         """
         if self.domains is not None:
-            return self.training_domains().pair(*self.scored_pair())
-        files = find_training_images(self.folder, self.source, self.target)
+            return self.training_domains(least).pair(*self.scored_pair())
+        files = find_training_images(self.folder, self.source, self.target, least=least)
         return files.swapped() if self.direction == "BtoA" else files
 
-    def training_domains(self) -> DomainFiles:
+    def training_domains(self, least: int = 2) -> DomainFiles:
         """The training images of several domains. Raises ``DataError`` if they cannot be used."""
         assert self.domains is not None
-        return find_domains(self.domains)
+        return find_domains(self.domains, least=least)
 
-    def stream(self, data: DataConfig, seed: int, formats: Formats | None = None) -> SampleStream:
+    def stream(
+        self, data: DataConfig, seed: int, formats: Formats | None = None, turns: Sequence[int] = ()
+    ) -> SampleStream:
         """The endless sequence of training samples. Raises ``UserError`` if the images cannot be used."""
         if self.domains is not None:
-            return MultiDomainStream(self.training_domains(), data, seed, formats)
-        return UnpairedStream(self.training_files(), data, seed, formats)
+            return MultiDomainStream(self.training_domains(data.least_images), data, seed, formats, turns)
+        return UnpairedStream(self.training_files(data.least_images), data, seed, formats, turns)
 
     def formats(self, data: DataConfig) -> Formats:
         """What the training images of both domains are made of; several domains share one format.
@@ -130,11 +132,11 @@ class DatasetConfig:
             UserError: An image cannot be read, or the settings do not fit the images.
         """
         if self.domains is None:
-            files = self.training_files()
+            files = self.training_files(data.least_images)
             return find_formats(files.source, files.target, data)
         if (data.target_channels or data.channels) != data.channels or data.target_value_range is not None:
             raise ConfigError("target_channels, target_value_range: several domains share one format; drop them")
-        everything = [path for files in self.training_domains().files for path in files]
+        everything = [path for files in self.training_domains(data.least_images).files for path in files]
         source, _ = find_formats(everything, (), data)
         return source, source
 
@@ -144,5 +146,5 @@ class DatasetConfig:
         paths: Sequence[Path] = ()
         if places and places[0].is_dir():
             paths = list_images(places[0])
-        paths = paths or self.training_files().source
+        paths = paths or self.training_files(least=1).source
         return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]

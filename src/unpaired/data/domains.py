@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.folders import UnpairedFiles, list_images, missing
+from unpaired.data.folders import UnpairedFiles, check_count, list_images, missing
 from unpaired.data.samples import Choice, SampleStream, permutation
-from unpaired.data.transforms import DataConfig, Formats
+from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, nearest
 
 _LAYOUT = "expected one folder of images per domain, DIR/train/<domain> (and, for scores, DIR/test/<domain>)"
@@ -62,22 +63,22 @@ def domain_names(data: Path | str, split: str = "train") -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_domains(data: Path | str, recursive: bool = False) -> DomainFiles:
+def find_domains(data: Path | str, recursive: bool = False, least: int = 2) -> DomainFiles:
     """Find the training images of all domains, ``data/train/<domain>``.
 
     Args:
         data: A folder that holds ``train`` with one folder per domain.
         recursive: Descend into the subfolders of a domain's folder.
+        least: How many images a domain needs.
 
     Raises:
-        DataError: A folder is missing, cannot be read or holds fewer than 2 images, or there are fewer than 2 domains.
+        DataError: A folder is missing, cannot be read or holds too few images, or there are fewer than 2 domains.
     """
     names = domain_names(data)
     places = [Path(data) / "train" / name for name in names]
     files = tuple(tuple(list_images(place, recursive)) for place in places)
     for place, found in zip(places, files, strict=True):
-        if len(found) < 2:
-            raise DataError(f"{place}: holds only one image; training needs at least 2 in each domain")
+        check_count(place, found, least)
     return DomainFiles(names, files)
 
 
@@ -94,26 +95,34 @@ class MultiDomainStream(SampleStream):
         config: How images are read and cropped. No image is read yet.
         seed: 0 or greater.
         formats: What images are made of, as sources and as targets; unset: 8-bit images, whatever the files are.
+        turns: As :class:`SampleStream` has them.
 
     Raises:
         ConfigError: The seed is negative.
         DataError: A domain has no file, or there are fewer than two.
     """
 
-    def __init__(self, files: DomainFiles, config: DataConfig, seed: int, formats: Formats | None = None) -> None:
+    def __init__(
+        self,
+        files: DomainFiles,
+        config: DataConfig,
+        seed: int,
+        formats: Formats | None = None,
+        turns: Sequence[int] = (),
+    ) -> None:
         if len(files.names) < 2:
             raise DataError(f"at least two domains are needed, not {len(files.names)}")
         for name, found in zip(files.names, files.files, strict=True):
             if not found:
                 raise DataError(f"the domain {name} has no image")
-        super().__init__(files.files, config, seed, formats)
+        super().__init__(files.files, config, seed, formats, turns)
         self.files = files
         count = len(files.names)
         self._pairs = [(s, t) for s in range(count) for t in range(count) if s != t]
         self._first_path = np.cumsum([0, *self.domain_sizes]).tolist()
 
     @property
-    def images_per_epoch(self) -> int:
+    def samples_per_pass(self) -> int:
         """Samples after which every image of every domain was a source and a target at least once.
 
         These are whole cycles. Where D domains have n images each and D - 1 divides n, an epoch is D n samples.

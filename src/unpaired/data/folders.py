@@ -106,7 +106,11 @@ def missing(where: Path) -> str:
 
 
 def find_training_images(
-    data: Path | str | None, source: Path | str | None = None, target: Path | str | None = None, recursive: bool = False
+    data: Path | str | None,
+    source: Path | str | None = None,
+    target: Path | str | None = None,
+    recursive: bool = False,
+    least: int = 2,
 ) -> UnpairedFiles:
     """Find the images of both domains for training.
 
@@ -115,17 +119,26 @@ def find_training_images(
         source: Instead of ``data``: file pattern or folder of the source domain, together with ``target``.
         target: The same for the target domain.
         recursive: Descend into subfolders.
+        least: How many images a domain needs.
 
     Raises:
         ConfigError: Neither or both ways were used.
-        DataError: A folder is missing, empty or holds fewer than 2 images.
+        DataError: A folder is missing, empty or holds too few images.
     """
     place_a, place_b = _places(data, source, target, "train")
     files = UnpairedFiles(tuple(list_images(place_a, recursive)), tuple(list_images(place_b, recursive)))
     for place, found in ((place_a, files.source), (place_b, files.target)):
-        if len(found) < 2:
-            raise DataError(f"{place}: holds only one image; training needs at least 2 in each domain")
+        check_count(place, found, least)
     return files
+
+
+def check_count(place: Path, found: Sequence[Path], least: int) -> None:
+    """Raise ``DataError`` if a domain has fewer than ``least`` images."""
+    if len(found) < least:
+        raise DataError(
+            f"{place}: holds only one image; training needs at least {least} in each domain, unless it takes crops of "
+            "one picture at many scales (--resize zoom_and_crop)"
+        )
 
 
 def find_test_images(

@@ -12,7 +12,7 @@ from unpaired.data.arrays import stored_facts
 from unpaired.data.mapping import PixelType, ValueMapping, own_range
 from unpaired.data.percentiles import set_percentiles
 from unpaired.data.pixels import PixelFormat, read_values
-from unpaired.data.transforms import DataConfig, Formats
+from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError
 
 _LOOKED_AT = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from torch.utils.data import Dataset
 
 from unpaired.data.cache import ImageCache
 from unpaired.data.channels import repeat_channels
-from unpaired.data.transforms import DataConfig, Formats, load_resized, random_crop
+from unpaired.data.pixels import PixelFormat
+from unpaired.data.settings import DataConfig, Formats
+from unpaired.data.transforms import load_resized, random_crop
 from unpaired.errors import ConfigError, UserError
 
 # Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
@@ -32,6 +35,32 @@ def random_bits(count: int, *key: int) -> np.ndarray:
 def permutation(count: int, *key: int) -> np.ndarray:
     """A permutation of 0 to ``count - 1``, a function of ``key``."""
     return np.argsort(random_bits(count, *key), kind="stable")
+
+
+def decay_turns(lengths: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Where the learning rate begins to fall, and where it is raised again, for :class:`SampleStream`.
+
+    Args:
+        lengths: First sample of each stretch of the training, and how many samples, counted from the start of the run,
+            are trained at the full learning rate by the schedule that holds in it. The first stretch begins at 0; a
+            further one begins where a run was made longer.
+
+    Returns:
+        Samples in rising order; decay begins at the first, ends at the second, and so on.
+
+    >>> decay_turns([(0, 50)]), decay_turns([(0, 50), (100, 200)]), decay_turns([(0, 50), (100, 80)])
+    ((50,), (50, 100, 200), (50,))
+    """
+    turns: list[int] = []
+    for number, (first, constant) in enumerate(lengths):
+        decays = len(turns) % 2 == 1
+        if decays and constant > first:
+            turns.append(first)
+            decays = False
+        begin = max(first, constant)
+        if not decays and (number + 1 == len(lengths) or begin < lengths[number + 1][0]):
+            turns.append(begin)
+    return tuple(turns)
 
 
 class Choice(NamedTuple):
@@ -53,8 +82,8 @@ class Stacked:
     """A local batch as a loading process hands it on.
 
     Attributes:
-        source: (b, c, S, S) of the source format's type.
-        target: (b, c, S, S) of the target format's type.
+        source: (b, c, H, W) of the source format's type.
+        target: (b, c, H, W) of the target format's type.
         index: (b,) int64.
         domains: (b, 2) int64, source and target, where there are several domains.
     """
@@ -75,32 +104,62 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         config: How images are read and cropped. No image is read yet.
         seed: 0 or greater.
         formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
+        turns: Samples where loading changes, in order: from the first on they are loaded with ``config.in_decay``, from
+            the second on as before again, and so on (:func:`decay_turns`). Without any, decay never begins.
 
     Raises:
         ConfigError: The seed is negative.
     """
 
     def __init__(
-        self, domains: Sequence[Sequence[Path]], config: DataConfig, seed: int, formats: Formats | None = None
+        self,
+        domains: Sequence[Sequence[Path]],
+        config: DataConfig,
+        seed: int,
+        formats: Formats | None = None,
+        turns: Sequence[int] = (),
     ) -> None:
         if seed < 0:
             raise ConfigError(f"seed is {seed}: it must be 0 or greater")
         self.domain_sizes = [len(files) for files in domains]
         self.paths = [path for files in domains for path in files]
-        self.config = config
+        self.config, self._config_in_decay = config, config.in_decay
         self.seed = seed
         self.formats = formats or config.plain_formats
         self.channels = max(pixels.channels for pixels in self.formats)
-        self._cache = ImageCache(len(self.paths), int(config.cache_gib * 2**30), config.num_workers)
+        self.turns = tuple(turns) if config.changes_with_decay else ()
+        self._cache, self._caches_decay = self._new_cache(), False
+
+    def _new_cache(self) -> ImageCache:
+        return ImageCache(len(self.paths), int(self.config.cache_gib * 2**30), self.config.num_workers)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Samples that count as one epoch: as the settings say, else until every image was used at least once."""
+        return self.config.images_per_epoch or self.samples_per_pass
 
     @property
     @abstractmethod
-    def images_per_epoch(self) -> int:
-        """Samples of one epoch, after which every image was used at least once."""
+    def samples_per_pass(self) -> int:
+        """Samples after which every image was used at least once."""
 
     @abstractmethod
     def choose(self, k: int) -> Choice:
         """Which images sample ``k`` shows, ``k`` at least 0."""
+
+    def in_decay(self, k: int) -> bool:
+        """Whether sample ``k`` is loaded as images are once the learning rate falls."""
+        return bisect.bisect_right(self.turns, k) % 2 == 1
+
+    def cache_for(self, *, decay: bool) -> None:
+        """Keep in memory, from now on, the images of samples before the decay or of those in it.
+
+        The two are of different sizes, and no sample of the one kind follows one of the other for long, so both never
+        share the memory: a new cache takes the place of the old one, whose memory goes back to the system once the
+        processes that still read from it have ended. Samples of the other kind are right, too, but not kept.
+        """
+        if decay != self._caches_decay:
+            self._cache, self._caches_decay = self._new_cache(), decay
 
     @property
     def cached_bytes(self) -> int:
@@ -116,7 +175,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         """Return sample ``k``.
 
         Returns:
-            ``source`` and ``target``, float32 (C, S, S) in [-1, 1] with S = ``image_size`` and C = ``channels``,
+            ``source`` and ``target``, float32 (C, H, W) in [-1, 1] with H and W of ``image_size`` and C = ``channels``,
             the larger count of the two domains, ``index`` = k and, where there are several domains, their positions
             ``source_domain`` and ``target_domain``.
 
@@ -133,19 +192,26 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         }
 
     def to_floats(self, values: torch.Tensor, role: int, pin_memory: bool = False) -> torch.Tensor:
-        """Values (..., c, S, S) of the source (role 0) or the target (1) as networks see them, (..., C, S, S)."""
+        """Values (..., c, H, W) of the source (role 0) or the target (1) as networks see them, (..., C, H, W)."""
         return repeat_channels(self.formats[role].to_floats(values, pin_memory), self.channels)
 
     def _crops(self, k: int, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
-        draws = [int(x) for x in random_bits(6, self.seed, CROPS, k)]
+        draws = [int(x) for x in random_bits(12, self.seed, CROPS, k)]
+        decay = self.in_decay(k)
+        config = self._config_in_decay if decay else self.config
         source, target = (
-            self._cache.get(number, functools.partial(load_resized, self.paths[number], self.config, pixels))
+            self._loaded(number, config, pixels, keep=decay == self._caches_decay)
             for number, pixels in zip((choice.source, choice.target), self.formats, strict=True)
         )
+        # Row, column and horizontal flip of both came first; what was added to a crop later is drawn behind them.
         return (
-            random_crop(source, self.config, (draws[0], draws[1], draws[2])),
-            random_crop(target, self.config, (draws[3], draws[4], draws[5])),
+            random_crop(source, config, (*draws[0:3], draws[6], *draws[8:10])),
+            random_crop(target, config, (*draws[3:6], draws[7], *draws[10:12])),
         )
+
+    def _loaded(self, number: int, config: DataConfig, pixels: PixelFormat, *, keep: bool) -> np.ndarray:
+        load = functools.partial(load_resized, self.paths[number], config, pixels)
+        return self._cache.get(number, load) if keep else load()
 
     def __getitems__(self, indices: list[int]) -> Stacked | UserError:
         """Return a whole local batch in the files' types; called by the loading process.

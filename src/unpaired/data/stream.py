@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.folders import UnpairedFiles
 from unpaired.data.samples import Choice, SampleStream
-from unpaired.data.transforms import DataConfig, Formats
+from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, UserError
 
 _SOURCE_ORDER, _TARGET_ORDER = 0, 1
@@ -34,7 +35,14 @@ class UnpairedStream(SampleStream):
     interrupted cannot change what ``stream[k]`` is.
     """
 
-    def __init__(self, files: UnpairedFiles, config: DataConfig, seed: int, formats: Formats | None = None) -> None:
+    def __init__(
+        self,
+        files: UnpairedFiles,
+        config: DataConfig,
+        seed: int,
+        formats: Formats | None = None,
+        turns: Sequence[int] = (),
+    ) -> None:
         """Prepare the sequence; no image is read yet.
 
         Args:
@@ -42,6 +50,7 @@ class UnpairedStream(SampleStream):
             config: How images are read and cropped.
             seed: 0 or greater.
             formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
+            turns: As :class:`SampleStream` has them.
 
         Raises:
             ConfigError: The seed is negative.
@@ -50,11 +59,11 @@ class UnpairedStream(SampleStream):
         for domain in ("source", "target"):
             if not getattr(files, domain):
                 raise DataError(f"the {domain} domain has no image")
-        super().__init__((files.source, files.target), config, seed, formats)
+        super().__init__((files.source, files.target), config, seed, formats, turns)
         self.files = files
 
     @property
-    def images_per_epoch(self) -> int:
+    def samples_per_pass(self) -> int:
         """Samples after which every image was used at least once: the size of the larger domain."""
         return max(len(self.files.source), len(self.files.target))
 
@@ -77,9 +86,9 @@ class Batch:
     """The part of one global batch that one process trains on."""
 
     source: torch.Tensor
-    """(b, C, S, S) float32 in [-1, 1], b >= 1."""
+    """(b, C, H, W) float32 in [-1, 1], b >= 1."""
     target: torch.Tensor
-    """(b, C, S, S) float32 in [-1, 1]."""
+    """(b, C, H, W) float32 in [-1, 1]."""
     index: torch.Tensor
     """(b,) int64 on the CPU: the number of each sample in the stream."""
     weight: float
@@ -104,7 +113,7 @@ class _Share:
     global_size: int
 
 
-def _shares(start: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[_Share]:
+def _shares(batch_size: int, rank: int, world_size: int, start: int, stop: int) -> Iterator[_Share]:
     """Yield what process ``rank`` gets of each global batch of samples ``start`` to ``stop - 1``."""
     for first in range(start, stop, batch_size):
         last = min(first + batch_size, stop)
@@ -128,7 +137,7 @@ def batches(
     Global batches of ``batch_size`` samples are dealt out to the processes one image at a time. The last batch may be
     short, and ``batch_size`` need not be a multiple of ``world_size``: ``Batch.weight`` keeps the mean right. Images
     are prepared by ``stream.config.num_workers`` processes, which end when the iterator is exhausted, closed or
-    dropped.
+    dropped; where the stream turns, between two batches, others take their place with an empty cache.
 
     Args:
         stream: The samples; decoded images stay in its cache between calls.
@@ -148,7 +157,19 @@ def batches(
         raise ConfigError(f"batch_size is {batch_size}: it must be 1 or greater")
     if not 0 <= rank < world_size or start < 0:
         raise ValueError(f"rank {rank} of {world_size} processes, start {start}: out of range")
-    return _batches(stream, lambda: _shares(start, stop, batch_size, rank, world_size), pin_memory)
+    return _parts(stream, start, stop, functools.partial(_shares, batch_size, rank, world_size), batch_size, pin_memory)
+
+
+def _parts(
+    stream: SampleStream, start: int, stop: int, shares: Any, batch_size: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """All batches; at each turn of the stream, after the batch that straddles it, with an empty cache."""
+    while start < stop:
+        turn = next((turn for turn in stream.turns if turn > start), stop)
+        end = min(stop, start + -(-(turn - start) // batch_size) * batch_size)
+        stream.cache_for(decay=stream.in_decay(start))
+        yield from _batches(stream, functools.partial(shares, start, end), pin_memory)
+        start = end
 
 
 def _batches(stream: SampleStream, shares: Any, pin_memory: bool) -> Iterator[Batch]:

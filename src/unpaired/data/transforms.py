@@ -1,11 +1,9 @@
-"""How an image becomes a training crop: the settings, the fixed resize (cached) and the random crop and flip."""
+"""How an image becomes a training crop: the fixed resize (cached), and the random zoom, crop and flip."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,97 +11,13 @@ import torch
 from unpaired.data.images import MAX_IMAGE_PIXELS
 from unpaired.data.pixels import PixelFormat, read_values, tensor_of
 from unpaired.data.resizing import resize_values
-from unpaired.data.stored import MAX_CHANNELS
-from unpaired.errors import ConfigError, DataError
+from unpaired.data.settings import DataConfig
+from unpaired.data.sizes import Size, height_width, size_words
+from unpaired.errors import DataError
 
-Resize = Literal["resize_and_crop", "shortest_side_and_crop", "crop", "none"]
-_RESIZES = ("resize_and_crop", "shortest_side_and_crop", "crop", "none")
-Formats = tuple[PixelFormat, PixelFormat]
-"""Of the source and of the target domain."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """How training images are read, resized, cropped and kept."""
-
-    image_size: int = 256
-    """Side of the square training crop in pixels; a multiple of 4."""
-    load_size: int | None = None
-    """Side after resizing and before cropping, in pixels; null means image_size * 286 / 256, rounded."""
-    resize: Resize = "resize_and_crop"
-    """resize_and_crop: to a load_size square (the shape is distorted), then a random crop. shortest_side_and_crop:
-    the shorter side to load_size (the shape is kept), then a random crop. crop: a random crop of the original pixels.
-    none: the files already measure image_size x image_size."""
-    flip: bool = True
-    """Mirror half of the images left to right."""
-    channels: int = 3
-    """Channels of the images, 1 to 16: 3 is colour, 1 gray; of the source domain, where target_channels differs."""
-    target_channels: int | None = None
-    """Channels of the target images; unset: as many as the source images have."""
-    pages: Literal["first", "channels"] = "first"
-    """first: the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
-    value_range: Literal["dtype", "percentiles"] | tuple[float, float] = "dtype"
-    """Values of the files that become -1 and 1; what lies beyond is clipped. dtype: the whole range of 8- or 16-bit
-    integers. Two numbers: these. percentiles: taken per channel from the training images, once."""
-    target_value_range: Literal["dtype", "percentiles"] | tuple[float, float] | None = None
-    """The same for the target images; unset: as value_range."""
-    percentiles: tuple[float, float] = (0.1, 99.9)
-    """Which percentiles, 0 to 100, where a range is 'percentiles'; 0 100 clips nothing of the training images."""
-    fill_value: float | None = None
-    """Put in the place of NaN and infinities in floating-point files; unset: such files are refused."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """Red, green, blue (0 to 255) put behind transparent pixels."""
-    cache_gib: float = 1.0
-    """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
-    num_workers: int = 1
-    """Processes that prepare images beside the training process; 0: the training process does it itself."""
-
-    def __post_init__(self) -> None:
-        if self.image_size <= 0 or self.image_size % 4:
-            raise ConfigError(f"image_size is {self.image_size}: it must be a positive multiple of 4")
-        if self.resize not in _RESIZES:
-            raise ConfigError(f"resize is '{self.resize}': it must be one of {', '.join(_RESIZES)}")
-        if self.load_size is not None and self.load_size <= 0:
-            raise ConfigError(f"load_size is {self.load_size}: it must be positive")
-        if self.resize.endswith("_and_crop") and self.image_size > self.resized_side:
-            raise ConfigError(
-                f"image_size is {self.image_size}, larger than load_size {self.resized_side}: "
-                "the crop cannot be larger than the image; raise load_size or lower image_size"
-            )
-        for name in ("channels", "target_channels"):
-            count = getattr(self, name)
-            if count is not None and not 1 <= count <= MAX_CHANNELS:
-                raise ConfigError(f"{name} is {count}: it must be from 1 (gray; 3 is colour) to {MAX_CHANNELS}")
-        for name in ("value_range", "target_value_range"):
-            ends = getattr(self, name)
-            if isinstance(ends, tuple) and not -math.inf < ends[0] < ends[1] < math.inf:  # NaN as well
-                raise ConfigError(f"{name} is {ends[0]} {ends[1]}: it must go from a smaller to a larger number")
-        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
-            raise ConfigError(f"percentiles is {self.percentiles}: two numbers from 0 to 100, the smaller one first")
-        if self.fill_value is not None and not math.isfinite(self.fill_value):
-            raise ConfigError(f"fill_value is {self.fill_value}: it must be a finite number")
-        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise ConfigError(f"background is {self.background}: it must be red, green, blue, each from 0 to 255")
-        if not 0 <= self.cache_gib < float("inf"):
-            raise ConfigError(f"cache_gib is {self.cache_gib}: it must be 0 or a positive number of GiB")
-        if self.num_workers < 0:
-            raise ConfigError(f"num_workers is {self.num_workers}: it must be 0 or more")
-
-    @property
-    def resized_side(self) -> int:
-        """``load_size``, or its default in pixels."""
-        return round(self.image_size * 286 / 256) if self.load_size is None else self.load_size
-
-    @property
-    def domain_channels(self) -> tuple[int, int]:
-        """Channels of source and target images."""
-        return self.channels, self.channels if self.target_channels is None else self.target_channels
-
-    @property
-    def plain_formats(self) -> Formats:
-        """Source and target as 8-bit images, whatever the files are."""
-        source, target = (PixelFormat(channels, background=self.background) for channels in self.domain_channels)
-        return source, target
+DRAWS = 6
+"""Random integers that one crop takes."""
+_DRAW_RANGE = 2**64
 
 
 def load_resized(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> np.ndarray:
@@ -111,79 +25,117 @@ def load_resized(path: Path, config: DataConfig, pixels: PixelFormat | None = No
 
     Args:
         path: The file.
-        config: ``resize`` and the sides are used.
+        config: ``resize``, the sizes and the filter are used.
         pixels: The format of its domain; unset: 8-bit images of ``config.channels``.
 
     Returns:
-        (H, W, C) of the format's type; H and W are at least ``config.image_size``.
+        (H, W, C) of the format's type; at least as large as the crop, except with ``zoom_and_crop``.
 
     Raises:
         DataError: The file cannot be used (see :func:`~unpaired.data.pixels.read_values`) or is too small or large.
     """
     values = read_values(path, pixels or config.plain_formats[0])
     height, width = values.shape[:2]
-    return resize_values(values, _resized_size(width, height, path, config))
+    return resize_values(values, _resized_size(width, height, path, config), config.resample)
 
 
 def _resized_size(width: int, height: int, path: Path, config: DataConfig) -> tuple[int, int]:
-    side = config.image_size
+    """Width and height, pixels."""
+    crop_height, crop_width = config.crop_size
+    if config.resize == "resize":
+        return crop_width, crop_height
     if config.resize == "resize_and_crop":
-        return config.resized_side, config.resized_side
-    if config.resize == "shortest_side_and_crop":
-        scale = config.resized_side / min(width, height)
-        size = max(config.resized_side, round(width * scale)), max(config.resized_side, round(height * scale))
-        if size[0] * size[1] > MAX_IMAGE_PIXELS:
-            raise DataError(
-                f"{path}: {width} x {height} pixels would become {size[0]:,} x {size[1]:,} with "
-                "resize = shortest_side_and_crop; cut the image or use resize_and_crop"
-            )
-        return size
-    if config.resize == "crop" and (width < side or height < side):
+        return config.resized_size[1], config.resized_size[0]
+    if config.resize == "scale_shorter_side":
+        return _covering(width, height, path, config)
+    if config.resize == "zoom_and_crop":
+        if config.load_size is None:
+            return width, height
+        scale = max(config.resized_size) / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+    square = crop_height == crop_width
+    found = f"{width} x {height} pixels" + " (width x height)" * (not square)
+    wanted = size_words(config.image_size) + " (height x width)" * (not square)
+    if config.resize == "crop_only" and (width < crop_width or height < crop_height):
         raise DataError(
-            f"{path}: {width} x {height} pixels are smaller than image_size {side}; "
-            "with resize = crop lower image_size, or use resize = shortest_side_and_crop"
+            f"{path}: {found} are smaller than image_size {wanted}; "
+            "with resize = crop_only lower image_size, or use resize = scale_shorter_side"
         )
-    if config.resize == "none" and (width, height) != (side, side):
+    if config.resize == "none" and (width, height) != (crop_width, crop_height):
         raise DataError(
-            f"{path}: {width} x {height} pixels, but resize = none needs exactly image_size {side} x {side}; "
+            f"{path}: {found}, but resize = none needs exactly image_size {wanted}; "
             "use another resize or set image_size"
         )
     return width, height
 
 
-def random_crop(pixels_HWC: np.ndarray, config: DataConfig, draws: tuple[int, int, int]) -> np.ndarray:
-    """Crop and flip.
+def _covering(width: int, height: int, path: Path, config: DataConfig) -> tuple[int, int]:
+    """The smallest size of the same shape that covers ``load_size``, unless it would fill the memory."""
+    covered_height, covered_width = config.resized_size
+    scale = max(covered_width / width, covered_height / height)
+    size = max(covered_width, round(width * scale)), max(covered_height, round(height * scale))
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{path}: {width} x {height} pixels would become {size[0]:,} x {size[1]:,} with "
+            "resize = scale_shorter_side; cut the image or use resize_and_crop"
+        )
+    return size
+
+
+def random_crop(pixels_HWC: np.ndarray, config: DataConfig, draws: Sequence[int]) -> np.ndarray:
+    """Zoom, where the settings say so, crop and flip.
 
     Args:
         pixels_HWC: (H, W, C), from :func:`load_resized`.
-        config: ``image_size`` and ``flip`` are used.
-        draws: Three random integers in [0, 2**64) for the row, the column and the flip.
+        config: ``image_size``, ``flip`` and what concerns the zoom are used.
+        draws: ``DRAWS`` random integers in [0, 2**64): for the row, the column, the horizontal and the vertical flip,
+            the zoom of the height and that of the width.
 
     Returns:
-        (C, image_size, image_size) of the same type, a new contiguous array.
+        (C, height, width) of ``image_size``, of the same type, a new contiguous array.
     """
-    side = config.image_size
-    height, width = pixels_HWC.shape[:2]
-    top, left = draws[0] % (height - side + 1), draws[1] % (width - side + 1)
-    crop = pixels_HWC[top : top + side, left : left + side]
-    if config.flip and draws[2] >= 2**63:
+    crop = _zoomed(pixels_HWC, config, draws) if config.resize == "zoom_and_crop" else _cut(pixels_HWC, config, draws)
+    half = _DRAW_RANGE // 2
+    if config.flip in ("horizontal", "both") and draws[2] >= half:
         crop = crop[:, ::-1]
+    if config.flip in ("vertical", "both") and draws[3] >= half:
+        crop = crop[::-1]
     return crop.transpose(2, 0, 1).copy()
 
 
-def read_for_protocol(path: Path, side: int, pixels: PixelFormat) -> np.ndarray:
-    """Read one test image as the field's protocol does: resized (bicubic) to the square that training crops had.
+def _cut(pixels_HWC: np.ndarray, config: DataConfig, draws: Sequence[int]) -> np.ndarray:
+    (height, width), (crop_height, crop_width) = pixels_HWC.shape[:2], config.crop_size
+    top, left = draws[0] % (height - crop_height + 1), draws[1] % (width - crop_width + 1)
+    return pixels_HWC[top : top + crop_height, left : left + crop_width]
+
+
+def _zoomed(pixels_HWC: np.ndarray, config: DataConfig, draws: Sequence[int]) -> np.ndarray:
+    """A random crop of the image scaled by two random factors; only the pixels that the crop shows are computed."""
+    zooms = (config.smallest_zoom + (1 - config.smallest_zoom) * draw / _DRAW_RANGE for draw in draws[4:6])
+    shape, crop = pixels_HWC.shape[:2], config.crop_size
+    zoomed = [max(least, round(side * zoom)) for side, zoom, least in zip(shape, zooms, crop, strict=True)]
+    starts = [draw % (side - least + 1) for draw, side, least in zip(draws[:2], zoomed, crop, strict=True)]
+    (top, bottom), (left, right) = (
+        (start * side / new, min((start + least) * side / new, side))
+        for start, least, side, new in zip(starts, crop, shape, zoomed, strict=True)
+    )
+    return resize_values(pixels_HWC, (crop[1], crop[0]), config.resample, (left, top, right, bottom))
+
+
+def read_for_protocol(path: Path, size: Size, pixels: PixelFormat) -> np.ndarray:
+    """Read one test image as the field's protocol does: resized (bicubic) to the size that training crops had.
 
     Returns:
-        (side, side, C) of the format's type.
+        (height, width, C) of the format's type.
 
     Raises:
         DataError: The file cannot be read; the message names it.
     """
-    return resize_values(read_values(path, pixels), (side, side))
+    height, width = height_width(size)
+    return resize_values(read_values(path, pixels), (width, height))
 
 
 def load_for_protocol(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
-    """:func:`read_for_protocol` as a tensor (C, image_size, image_size), float32 in [-1, 1]."""
+    """:func:`read_for_protocol` as a tensor (C, height, width) of ``image_size``, float32 in [-1, 1]."""
     pixels = pixels or config.plain_formats[0]
     return pixels.to_floats(tensor_of(read_for_protocol(path, config.image_size, pixels)))

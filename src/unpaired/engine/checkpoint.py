@@ -88,6 +88,15 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
         return path
 
+    def newest(self, report: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+        """The newest valid checkpoint and what it holds; None if there is none. Damaged ones go to ``report``."""
+        for path in reversed(self.files()):
+            try:
+                return path, read_checkpoint(path)
+            except CheckpointError as error:
+                report(f"{error}; trying the one before it")
+        return None
+
     def restore(self, objects: Mapping[str, Stateful], report: Callable[[str], None]) -> int:
         """Load the newest valid checkpoint into ``objects``; damaged ones are reported and passed over.
 
@@ -97,13 +106,8 @@ class CheckpointFolder:
         Raises:
             CheckpointError: It belongs to another method, or every checkpoint is damaged.
         """
-        files = self.files()
-        for path in reversed(files):
-            try:
-                payload = read_checkpoint(path)
-            except CheckpointError as error:
-                report(f"{error}; trying the one before it")
-                continue
+        if (found := self.newest(report)) is not None:
+            path, payload = found
             if payload["method"] != self.method:
                 raise CheckpointError(
                     f"{path} is a checkpoint of the method '{payload['method']}', not of '{self.method}': "
@@ -119,7 +123,7 @@ class CheckpointFolder:
                         "choose another --out or the settings it was made with"
                     ) from error
             return int(payload["images_seen"])
-        if files:
+        if self.files():
             raise CheckpointError(
                 f"every checkpoint in {self.folder} is damaged; remove that folder to train from the start"
             )

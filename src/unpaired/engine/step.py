@@ -125,15 +125,21 @@ def only(method: nn.Module, networks: Iterable[str]) -> Iterator[None]:
 
 
 def seconds_per_step(
-    method: Method, optimiser: OptimiserConfig, channels: int, image_size: int, *, batch_size: int = 1, steps: int = 12
+    method: Method,
+    optimiser: OptimiserConfig,
+    channels: int,
+    crop_size: tuple[int, int],
+    *,
+    batch_size: int = 1,
+    steps: int = 12,
 ) -> float:
-    """Median time of a training step on the CPU, in seconds; ``method`` is used up by it."""
+    """Median time of a training step on the CPU, in seconds; ``method`` is used up by it. Crops are (height, width)."""
     method.prepare()
     optimizers = make_optimizers(method, optimiser)
     generator = torch.Generator().manual_seed(0)
     times = []
     for number in range(steps + 2):
-        source, target = torch.rand(2, batch_size, channels, image_size, image_size, generator=generator) * 2 - 1
+        source, target = torch.rand(2, batch_size, channels, *crop_size, generator=generator) * 2 - 1
         images = random_batch(method, source, target)
         started = time.perf_counter()
         training_step(method, optimizers, images, number=number)

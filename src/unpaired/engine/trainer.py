@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from unpaired.engine.processes import ends_with_the_others, mean_over_processes,
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
+from unpaired.length import TrainingLength
 from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Wish, derive_seeds, image_seeds
 from unpaired.ops.winograd import direct_convolutions
 
@@ -143,14 +145,14 @@ def fit(
     fabric: Fabric,
     run: Path,
     name: str,
-    total: int,
+    length: TrainingLength,
     examples: Tensor,
     description: Mapping[str, Any],
     scorer: Scorer | None = None,
     wish: Wish = PLAIN,
     quiet: bool = False,
 ) -> FitResult:
-    """Train ``method`` until ``total`` images are seen, going on from the newest checkpoint in ``run``.
+    """Train ``method`` until ``length.total`` images are seen, going on from the newest checkpoint in ``run``.
 
     Args:
         method: What to train, on any device.
@@ -160,7 +162,7 @@ def fit(
         fabric: Devices and processes, already launched.
         run: The run folder.
         name: The method's name, written into checkpoints.
-        total: Length of training in images.
+        length: Of training in images, and of the schedule at each of them.
         examples: Source images for the sample grids, (n, c, H, W) in [-1, 1], in the channels of their own domain.
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
         scorer: Scores held-out translations at intervals; only the first process needs one.
@@ -171,6 +173,7 @@ def fit(
         TrainingError: A loss is not finite, or a file cannot be written.
         CheckpointError: The run's checkpoints do not fit.
     """
+    total = length.total
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     method.to(fabric.device).to(memory_format=layout)
     if config.compile:
@@ -193,8 +196,8 @@ def fit(
         else functools.partial(training_step, method, optimizers, autocast=fabric.autocast, average=average)
     )
     # Whole steps only, so that a resumed run takes the very steps of an uninterrupted one.
-    steps = -(-(config.stop_after or total) // config.batch_size)
-    stop_at = min(total, steps * config.batch_size)
+    ranges = length.ranges(seen, config.stop_after or total, config.batch_size)
+    stop_at = ranges[-1][1] if ranges else seen
     save_every = config.checkpoint_every or max(1, min(5000, total // 20))
     sample_every = config.sample_every or max(1, total // 20)
 
@@ -214,13 +217,16 @@ def fit(
 
     arithmetic = nullcontext() if config.fast_convolutions else direct_convolutions()
     with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, total):
-        for batch in batches(
-            stream, seen, stop_at, config.batch_size, fabric.global_rank, fabric.world_size,
-            pin_memory=fabric.device.type == "cuda",
+        for batch in itertools.chain.from_iterable(
+            batches(
+                stream, first, end, config.batch_size, fabric.global_rank, fabric.world_size,
+                pin_memory=fabric.device.type == "cuda",
+            )
+            for first, end in ranges
         ):  # fmt: skip
-            images = _to_device(batch, config.seed, fabric.device, layout, progress=seen / total)
+            images = _to_device(batch, config.seed, fabric.device, layout, progress=length.progress(seen))
             torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
-            rate = optimiser.learning_rate * optimiser.factor(seen / total)
+            rate = optimiser.learning_rate * optimiser.factor(length.progress(seen))
             set_learning_rate(optimizers, rate)
             terms = take_step(images, number=seen // config.batch_size, weight=batch.weight)
             before, seen = seen, seen + batch.global_size

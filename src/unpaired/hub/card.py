@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.data import height_width, size_words
+
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
 
 
@@ -53,8 +55,7 @@ def model_card(
     parts = [
         _front_matter(licences, description),
         f"# {name}",
-        f"{title}, an unpaired image-to-image translation, trained with [unpaired](https://pypi.org/project/unpaired/)."
-        f" {citation}",
+        f"{title}, an unpaired image-to-image translation, {_origin(description)} {citation}",
     ]
     if samples:
         parts.append("![Samples](samples.png)\n\nThe last sample grid of training, images of the training sets.")
@@ -69,6 +70,15 @@ def model_card(
         _licence_words(licences),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _origin(description: Mapping[str, Any]) -> str:
+    ours = "[unpaired](https://pypi.org/project/unpaired/)."
+    imported = description.get("imported")
+    if not isinstance(imported, Mapping):
+        return f"trained with {ours}"
+    files = ", ".join(f"`{one['file']}` (SHA-256 {one['sha256'][:16]}...)" for one in imported.values())
+    return f"not trained here: its weights were published as {files} and brought into the format of {ours}"
 
 
 def newest_record(run: Path) -> dict[str, Any] | None:
@@ -111,9 +121,10 @@ def _usage(repo_id: str, description: Mapping[str, Any], weights: Sequence[str])
 
 def _facts(description: Mapping[str, Any], weights: Sequence[str]) -> str:
     seen = description.get("images_seen")
+    height, width = height_width(description["image_size"])
     rows = [
         ("method", f"`{description['method']}`"),
-        ("training crops", f"{description['image_size']} x {description['image_size']} pixels"),
+        ("training crops", f"{height} x {width} pixels"),
         ("channels", str(description["channels"])),
         ("images seen in training", f"{seen:,}" if isinstance(seen, int) else "unknown"),
         ("weights", ", ".join(f"`{name}.safetensors` ({_WEIGHTS.get(name, name)})" for name in weights)),
@@ -137,11 +148,17 @@ def _scores(record: Mapping[str, Any] | None) -> str:
     counts = f"{data.get('source_images', '?')} source and {data.get('target_images', '?')} target images"
     where = Path(str(data.get("name", "held-out images"))).name
     about = (
-        f"Held-out images of `{where}`: {counts} at {data.get('image_size', '?')} pixels, after "
+        f"Held-out images of `{where}`: {counts} at {_pixels(data)} pixels, after "
         f"{record.get('images_seen', '?'):,} images of training; seed of the scores {record.get('seed', '?')}."
     )
     protocols = [f"- `{name}`: {column.get('protocol', '')}" for name, column in columns.items()]
     return "\n".join([about, "", *lines, "", *protocols])
+
+
+def _pixels(data: Mapping[str, Any]) -> str:
+    """The size that images were scored at, in words."""
+    size = data.get("image_size", "?")
+    return size_words((size[0], size[1])) if isinstance(size, list) else str(size)
 
 
 def _heading(column: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,5 +69,15 @@ def fetch(
             f"Hub model '{repo_id}' was not made by unpaired: it holds no {DESCRIPTION}; nothing else of it was fetched"
         )
     if not (folder / f"{weights}.safetensors").exists():
+        if weights == "ema" and _is_imported(folder):
+            return fetch(name, "last", revision=folder.name, cache=cache, offline=offline)
         raise CheckpointError(f"Hub model '{repo_id}' holds no {weights} weights; try ema, last or best")
     return Snapshot(repo_id, folder.name, folder)
+
+
+def _is_imported(folder: Path) -> bool:
+    """Whether a model has no average because it was imported from its authors' file."""
+    try:
+        return "imported" in json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

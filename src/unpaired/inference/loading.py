@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from torch import Tensor
 
 from unpaired.config import from_dict
 from unpaired.data import Formats, PixelFormat
-from unpaired.errors import BackendError, CheckpointError, nearest
+from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
 from unpaired.hub import Snapshot
 from unpaired.methods import METHODS, Method
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_ENTRIES = {"method": str, "model": dict, "channels": int, "image_size": int, "background": list}
+_ENTRIES = {"method": str, "model": dict, "channels": int, "background": list}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     for key, kind in _ENTRIES.items():
         if not isinstance(description.get(key), kind):
             raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
+    size = description.get("image_size")
+    pair = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    if not (isinstance(size, int) or pair):
+        raise CheckpointError(f"{path} lacks a usable 'image_size'; copy the weights folder of the run again")
     return description
 
 
@@ -88,14 +93,39 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
             f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"
         )
     config: Any = from_dict(METHODS[name].Config, description["model"], f"{where}: model")
-    return METHODS[name](config, channels=description["channels"])
+    method = METHODS[name](config, channels=description["channels"])
+    if not set(method.served) <= set(networks_of(description, method)):
+        method.offers = method.offers - {"reverse"}  # imported, of one direction
+    return method
 
 
-def load_into(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy the served networks' weights, all of them and nothing else."""
+def check_offered(method: Method, asked: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless a method offers what is asked for: ``reverse``, ``style``, ``domain``."""
+    words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
+    for name in asked:
+        if name in type(method).offers - method.offers:
+            raise ConfigError("this model was imported with one direction only; import the other as well")
+        if name not in method.offers:
+            able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
+            raise ConfigError(f"{method.title} does not offer {words[name]}; methods that do: {able}")
+
+
+def networks_of(description: Mapping[str, Any], method: Method) -> tuple[str, ...]:
+    """The networks whose weights belong to a description: all that translate, unless it was imported with fewer."""
+    return tuple(description.get("imported", method.served))
+
+
+def kind_of_weights(description: Mapping[str, Any], asked: str) -> str:
+    """``last`` where the average (``ema``) is asked for and there can be none, since the model was imported."""
+    return "last" if asked == "ema" and "imported" in description else asked
+
+
+def load_into(method: Method, tensors: dict[str, Tensor], path: Path, networks: Sequence[str] | None = None) -> None:
+    """Copy the weights of ``networks`` (unset: all that are served), all of them and nothing else."""
     expected = {
         f"{name}.{key}": value
         for name, net in method.served_networks().items()
+        if networks is None or name in networks
         for key, value in net.named_parameters()
     }
     for key in expected.keys() | tensors.keys():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data import PixelFormat, average_copies, repeat_channels
+from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
 from unpaired.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
@@ -23,16 +23,19 @@ from unpaired.inference.kinds import as_picture, floats_of_array, floats_of_one,
 from unpaired.inference.loading import (
     Origin,
     build_method,
+    check_offered,
     check_weights,
     choose_device,
     formats_of,
+    kind_of_weights,
     load_into,
+    networks_of,
     origin_of,
     read_description,
 )
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
-from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.methods import PLAIN, Method, Wish
 from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
@@ -89,7 +92,7 @@ class Translator:
         Args:
             path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
                 no such folder exists, ``"owner/name"`` or ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
-            weights: The averaged weights, those of the last step, or those that scored best during training.
+            weights: Averaged (of imported models, which have none: the last), last, or best scored in training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
             offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
@@ -103,11 +106,13 @@ class Translator:
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = read_description(folder)
-        check_weights(folder, weights)
+        kind = kind_of_weights(description, weights)
+        check_weights(folder, kind)
         method = build_method(folder, description)
-        digest = check_digests(folder, weights)
-        load_into(method, load_weights(folder / f"{weights}.safetensors"), folder / f"{weights}.safetensors")
-        return Translator(method, description, choose_device(device), origin_of(folder, weights, digest, snapshot))
+        digest = check_digests(folder, kind)
+        file = folder / f"{kind}.safetensors"
+        load_into(method, load_weights(file), file, networks_of(description, method))
+        return Translator(method, description, choose_device(device), origin_of(folder, kind, digest, snapshot))
 
     @staticmethod
     def from_onnx(path: str | Path) -> Translator:
@@ -199,7 +204,7 @@ class Translator:
             self.description,
             title=self.method.title,
             citation=self.method.citation,
-            weights=tuple(weights) or (self.origin.weights,),
+            weights=tuple(kind_of_weights(self.description, one) for one in weights) or (self.origin.weights,),
             licences=licences,
         )
 
@@ -218,9 +223,9 @@ class Translator:
         return (self.target, self.source) if reverse else (self.source, self.target)
 
     @property
-    def image_size(self) -> int:
-        """Side, in pixels, of the crops it was trained on."""
-        return self.description["image_size"]
+    def image_size(self) -> Size:
+        """Size of the crops it was trained on, pixels: one side of a square, or height and width."""
+        return as_size(*height_width(self.description["image_size"]))
 
     @property
     def background(self) -> tuple[int, int, int]:
@@ -312,11 +317,7 @@ class Translator:
             "style": style_seed is not None or style_reference is not None,
             "domain": domain is not None,
         }
-        words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
-        for name, wanted in asked.items():
-            if wanted and name not in self.method.offers:
-                able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
-                raise ConfigError(f"{self.method.title} does not offer {words[name]}; methods that do: {able}")
+        check_offered(self.method, [name for name, wanted in asked.items() if wanted])
         if style_seed is not None and style_reference is not None:
             raise ConfigError("give either a style seed or a style reference, not both")
         if style_seed is not None and not 0 <= style_seed < 2**63:

@@ -98,7 +98,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_BCHW: Tensor) -> 
 
 def _gradient_at(discriminator: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> Tensor:
     """Gradient of each image's summed scores with respect to its pixels, (B, C H W), itself differentiable."""
-    images_BCHW = images_BCHW.requires_grad_(True)
+    images_BCHW = images_BCHW.requires_grad_(True).clone()  # no leaf: torch's counters of operations refuse leaves
     with direct_convolutions():  # the tiles of Winograd's algorithm can be differentiated once only
         total = widen(discriminator(images_BCHW)).sum()
         (gradient,) = torch.autograd.grad(total, images_BCHW, create_graph=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -53,6 +55,12 @@ class OptimiserConfig:
         if progress <= self.constant_fraction:
             return 1.0
         return max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
+
+    def constant_images(self, total: int) -> int:
+        """How many of ``total`` training images are seen at the full learning rate."""
+        # Of the decimal number that was written: 0.55 of 20 is 11, in floats 11.000...2.
+        share = Fraction(1, 10) if self.schedule == "halving" else Fraction(repr(float(self.constant_fraction)))
+        return math.ceil(share * total)
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type]
     title: ClassVar[str]
     citation: ClassVar[str]
+    data_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings of :class:`unpaired.data.DataConfig` that this method's authors have and that are not its defaults."""
     served: ClassVar[tuple[str, ...]] = ("generator",)
     """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
     compiled: ClassVar[tuple[str, ...]] = ()
@@ -161,6 +171,8 @@ class Method(nn.Module, ABC):
     """Length of a style; 0 without styles."""
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
+    smallest_batch: int = 1
+    """The fewest images of a step that leave its losses something to compare."""
     host_decides: str = ""
     """Why a step of this method, as configured, cannot be recorded as a CUDA graph; empty when it can."""
     one_process_only: str = ""

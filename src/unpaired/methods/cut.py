@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -115,6 +115,7 @@ class CUT(Method):
     compiled = ("generator.translate_and_encode", "generator.encode", "discriminator.forward")
     title = "CUT"
     citation = "Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation. ECCV 2020."
+    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
 
     def __init__(self, config: CUTConfig, channels: int = 3) -> None:
         super().__init__()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -72,6 +73,7 @@ class DCLGAN(TwoWay):
         "Han, Shoeiby, Petersson, Armin: Dual Contrastive Learning for Unsupervised Image-to-Image Translation. "
         "CVPR Workshops 2021."
     )
+    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
     config: DCLGANConfig
 
     def __init__(self, config: DCLGANConfig, channels: int = 3) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -137,6 +137,7 @@ class EnCo(Method):
         "Cai, Zhu, Miao, Fu, Yao: Rethinking the Paradigm of Content Constraints in Unpaired Image-to-Image "
         "Translation. AAAI 2024."
     )
+    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
 
     def __init__(self, config: EnCoConfig, channels: int = 3) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -78,6 +78,7 @@ class MultiDomainQSAttn(Method):
     citation = (
         "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains. CVPR 2020. " + QSAttn.citation
     )
+    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
     offers = frozenset({"domain"})
     host_decides = "the domains of its images would not be recorded with it"
 

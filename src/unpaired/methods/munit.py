@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +122,11 @@ class MUNIT(Method):
     Config: ClassVar[type[MUNITConfig]] = MUNITConfig
     title = "MUNIT"
     citation = "Huang, Liu, Belongie, Kautz: Multimodal Unsupervised Image-to-Image Translation. ECCV 2018."
+    data_defaults: ClassVar[Mapping[str, Any]] = {
+        "resize": "scale_shorter_side",
+        "load_size": "image_size",
+        "resample": "bilinear",
+    }
     served: ClassVar[tuple[str, ...]] = (
         "content_encoder_a", "content_encoder_b", "style_encoder_a", "style_encoder_b", "decoder_a", "decoder_b",
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -109,6 +109,7 @@ class SANTA(Method):
     compiled = ("generator.encode", "generator.decode_along", "discriminator.forward")
     title = "SANTA"
     citation = "Xie, Xu, Gong, Zhang: Unpaired Image-to-Image Translation with Shortest Path Regularization. CVPR 2023."
+    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
 
     def __init__(self, config: SANTAConfig, channels: int = 3) -> None:
         super().__init__()

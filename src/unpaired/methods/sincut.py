@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -51,7 +52,8 @@ class SinCUTConfig(CUTConfig):
 class SinCUT(CUT):
     """Single-image translation (Park et al., 2020, section 4.4): one picture per domain, each crop an image.
 
-    One location of each crop is an anchor, the other crops' are its negatives, so the batch must have several.
+    One location of each crop is an anchor, the other crops' are its negatives, so a batch must have several (16 in the
+    published training).
 
     Deviations, named, beside those of :class:`CUT`: networks after StyleGAN2's as its authors' are, without noise, and
     with a score for each place of a crop instead of one for all of it; locations differ from crop to crop.
@@ -62,8 +64,19 @@ class SinCUT(CUT):
     """
 
     Config: ClassVar[type[SinCUTConfig]] = SinCUTConfig
+    data_defaults: ClassVar[Mapping[str, Any]] = {
+        "image_size": 64,
+        "load_size": 1024,
+        "resize": "zoom_and_crop",
+        "images_per_epoch": 100_000,
+    }
     title = "SinCUT"
     config: SinCUTConfig
+
+    def __init__(self, config: SinCUTConfig, channels: int = 3) -> None:
+        super().__init__(config, channels)
+        if config.negatives == "batch" and config.num_queries == 1:
+            self.smallest_batch = 2
 
     def new_generator(self, channels: int) -> Any:
         return LocalGenerator(channels, channels, base_channels=self.config.base_channels, blocks=self.config.blocks)

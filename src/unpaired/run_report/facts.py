@@ -21,6 +21,7 @@ def runs_table(runs: Sequence[RunFolder], weights: Weights) -> Block:
         ("method", [run.title for run in runs]),
         ("trained on", [_data(run) for run in runs]),
         ("images seen", [_images_seen(run) for run in runs]),
+        *([("begun with", begun)] if any(begun := [_initial(run) for run in runs]) else []),
         ("training time", [_time(run) for run in runs]),
         ("seed", [str(run.config.training.seed) for run in runs]),
         ("device", [_device(run) for run in runs]),
@@ -30,7 +31,7 @@ def runs_table(runs: Sequence[RunFolder], weights: Weights) -> Block:
     own = [flat(run.config.to_mapping()) for run in runs]
     others = own if len(runs) > 1 else [*own, flat(RunConfig(runs[0].config.method, DatasetConfig()).to_mapping())]
     keys = dict.fromkeys(key for settings in own for key in settings)
-    told = ("method", "dataset.", "training.seed", "training.images")
+    told = ("method", "dataset.", "training.seed", "training.images", "init.", "extensions")
     differing = [key for key in keys if len({_words(settings.get(key, DASH)) for settings in others}) > 1]
     differing = [key for key in differing if not key.startswith(told)]
     rows = [(key, *values) for key, values in facts]
@@ -77,10 +78,16 @@ def _data(run: RunFolder) -> str:
 
 def _images_seen(run: RunFolder) -> str:
     seen = run.log[-1].get("images_seen") if run.log else None
-    asked = run.config.training.images
+    asked = run.config.images
     if seen is None:
         return f"{asked:,} asked for" if asked else DASH
-    return f"{seen:,}" if asked in (None, seen) else f"{seen:,} of {asked:,}"
+    words = f"{seen:,}" if asked in (None, seen) else f"{seen:,} of {asked:,}"
+    return words + "".join(f", extended to {one.to:,} at {one.at:,}" for one in run.config.extensions)
+
+
+def _initial(run: RunFolder) -> str:
+    init = run.config.init
+    return "" if init is None else f"{', '.join(init.networks)} ({init.weights}) of {init.source}"
 
 
 def _weights(run: RunFolder, weights: Weights) -> str:

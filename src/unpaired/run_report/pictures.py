@@ -88,9 +88,9 @@ def look(
     finest = max(runs, key=lambda run: inputs[run.name][0].size)
     columns = {"input": inputs[finest.name], **translated}
     if all(path in truths for path in images):
-        side = inputs[finest.name][0].width
+        shown = inputs[finest.name][0]
         target = targets[finest.name]
-        data = DataConfig(image_size=side)
+        data = DataConfig(image_size=(shown.height, shown.width))
         columns["truth"] = pictures([load_for_protocol(truths[path], data, target) for path in images], target)
     stems = [path.stem for path in images]
     names = stems if len(set(stems)) == len(stems) else [path.name for path in images]

@@ -29,7 +29,7 @@ _FUNCTIONS: tuple[Callable[[Path], RunConfig], ...] = (
     table4.table4_last_two, table4.table4_all_pooled, table4.table4_all_full,
     table5.table5_qs_attn_64, table5.table5_qs_attn_128, table5.table5_qs_attn_256, table5.table5_qs_attn_512,
     table5.table5_cut_64, table5.table5_cut_128, table5.table5_cut_256, table5.table5_cut_512,
-    more.fastcut, more.lsesim, more.monce, more.hneg_src, more.enco, more.santa, more.dclgan,
+    more.fastcut, more.sincut, more.lsesim, more.monce, more.hneg_src, more.enco, more.santa, more.dclgan,
     more.cyclegan_qs_attn, more.dclgan_qs_attn, more.multi_domain_qs_attn,
 )  # fmt: skip
 RUNS: dict[str, Callable[[Path], RunConfig]] = {function.__name__: function for function in _FUNCTIONS}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from unpaired.data import DataConfig, embedded_dataset
+from unpaired.data import embedded_dataset
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods.qs_attn import QSAttnConfig
+from unpaired.run_config import loading
 from unpaired.training import DatasetConfig, RunConfig
 
 
@@ -24,7 +25,7 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
     return RunConfig(
         method="qs_attn",
         dataset=DatasetConfig(folder=data.root, direction="BtoA"),
-        data=DataConfig(image_size=64, load_size=64, num_workers=0),
+        data=loading("qs_attn", image_size=64, load_size=64, num_workers=0),
         model=QSAttnConfig(base_channels=16, blocks=6, num_queries=64, discriminator_layers=2, similarity="scaled"),
         training=TrainingConfig(
             images=images,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, tensor_of
+from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, size_words, tensor_of
 from unpaired.errors import DataError, TrainingError
 
 Item = TypeVar("Item")
@@ -108,7 +108,7 @@ class ImageFiles:
 
     Attributes:
         paths: Files that could be read, in order.
-        images: Their images, resized to the protocol's square.
+        images: Their images, resized to the protocol's size.
         digests: SHA-256 of each file's content.
         how: How files became images, in words that are equal where the images would be.
     """
@@ -164,7 +164,7 @@ def read_files(
         kept.append(path)
     if not kept and given:
         raise DataError(f"none of the {given} images can be read, so there is nothing to score")
-    how = f"{config.image_size} px, {pixels.channels} channels, {pixels.background} behind, bicubic"
+    how = f"{size_words(config.image_size)} px, {pixels.channels} channels, {pixels.background} behind, bicubic"
     if not pixels.plain:
         how += f", {pixels}"
     return ImageFiles(tuple(kept), images, tuple(digests), how)

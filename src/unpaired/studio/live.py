@@ -82,8 +82,8 @@ def read_progress(run: RunFolder, now: float | None = None) -> TrainingProgress:
 
 def _total(run: RunFolder) -> int | None:
     """Images of the whole training: as set, or the epochs of its method over the larger set of images."""
-    if run.config.training.images:
-        return run.config.training.images
+    if run.config.images:
+        return run.config.images
     counts = run.sessions[-1].get("images") if run.sessions else None
     if isinstance(counts, list) and counts and all(isinstance(count, int) for count in counts):
         return run.config.model.optimiser.epochs * max(counts)

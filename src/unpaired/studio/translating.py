@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from unpaired.data import image_to_tensor
+from unpaired.data import image_to_tensor, shorter_side
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.reports import draw_queries, heat_map
 from unpaired.reports.grid import fit
@@ -164,7 +164,7 @@ def _translated(run: StudioRun, image: Image.Image, wishes: Wishes) -> Image.Ima
     assert run.translator is not None
     shown = image
     if wishes.size == "training":
-        scale = run.translator.image_size / min(image.size)
+        scale = shorter_side(run.translator.image_size) / min(image.size)
         shown = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
         )
@@ -204,7 +204,9 @@ def see(run: StudioRun, picture: Picture, size: int = _VIEW) -> list[Seen]:
         raise ConfigError(f"{run.name} has no weights yet")
     with Image.open(picture.source) as file:
         image = file.convert("L" if run.translator.channels == 1 else "RGB")
-    scale = min(run.translator.image_size / min(image.size), (_HEAT_PIXELS / (image.width * image.height)) ** 0.5)
+    scale = min(
+        shorter_side(run.translator.image_size) / min(image.size), (_HEAT_PIXELS / (image.width * image.height)) ** 0.5
+    )
     shown = image.resize(
         (max(16, round(image.width * scale)), max(16, round(image.height * scale))), Image.Resampling.BICUBIC
     )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image
+from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image, shorter_side
 from unpaired.errors import ConfigError, DataError
 from unpaired.inference import Translator
 from unpaired.scoring.images import evenly_spaced
@@ -198,15 +198,17 @@ def _column(
             f"{contender.folder}: a study shows 8-bit gray or colour, but this run takes {translator.source.words} and "
             f"makes {translator.target.words}"
         )
+    side = shorter_side(translator.image_size)
     for done, one in enumerate(chosen, start=1):
         image = read_image(one.source, translator.channels, translator.background)
-        column.append(pictures.add(translator.translate(_scaled(image, plan.size, translator.image_size))))
+        column.append(pictures.add(translator.translate(_scaled(image, plan.size, side))))
         progress(words, done, len(chosen))
+    kind = translator.origin.weights if translator.origin is not None else plan.weights
     seen = translator.description.get("images_seen")
     trained = f", trained on {seen:,} images" if isinstance(seen, int) else ""
-    size = {"training": f"shorter side {translator.image_size}", "original": "original size"}
+    size = {"training": f"shorter side {side}", "original": "original size"}
     at = size.get(plan.size, f"shorter side {plan.size}")
-    return column, f"run {contender.folder.resolve()} ({plan.weights} weights{trained}; {at})"
+    return column, f"run {contender.folder.resolve()} ({kind} weights{trained}; {at})"
 
 
 def _scaled(image: Image.Image, size: str, training_side: int) -> Image.Image:

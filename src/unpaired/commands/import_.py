@@ -1,0 +1,55 @@
+"""``unpaired import``: the authors' published generators as run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from unpaired.importing import import_published
+
+
+@dataclass(frozen=True)
+class Import:
+    """Bring a generator that the authors of CUT, CycleGAN, DCLGAN and their family published into a run folder.
+
+    All commands take the folder like that of a run that was trained here; 'unpaired train --init' goes on from it.
+    Width, blocks and channels are read off the file. It has no averaged weights, so its own (last) are always taken.
+    """
+
+    file: Positional[
+        Annotated[Path, arg(help="A state dict, such as latest_net_G.pth or latest_net_G_A.pth; no code of it is run.")]
+    ]
+    method: Annotated[str, arg(help="What it was trained with: cut, fastcut, qs_attn, cyclegan, dclgan, ...")]
+    out: Annotated[Path, arg(help="The run folder to make.")]
+    reverse: Annotated[
+        Path | None,
+        arg(
+            help="The generator of the other direction, with methods that have one; unset takes *_net_G_B.pth beside "
+            "*_net_G_A.pth (and A beside B)."
+        ),
+    ] = None
+    image_size: Annotated[int, arg(help="Side of the images that it was trained on, in pixels.")] = 256
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read, check, write, say what was found."""
+    options = tyro.cli(Import, args=list(argv), prog="unpaired import")
+    description = import_published(
+        options.file, options.method, options.out, reverse=options.reverse, image_size=options.image_size
+    )
+    model = description["model"]
+    print(
+        f"{options.method} with {description['channels']} channels, base_channels {model['base_channels']}, "
+        f"{model['blocks']} blocks, for images of {description['image_size']} pixels"
+    )
+    for name, origin in description["imported"].items():
+        print(f"  {name}: {origin['file']} (sha256 {origin['sha256'][:12]})")
+    if list(description["imported"]) == ["generator_ab"]:
+        print("  one direction only; --reverse FILE brings in the other")
+    print(f"translate: unpaired translate {options.out} INPUT --out DIR")
+    return 0
