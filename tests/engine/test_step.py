@@ -247,15 +247,15 @@ def test_a_step_takes_the_median_time_without_the_first_two(monkeypatch: pytest.
     toy = Toy()
     prepared: list[bool] = []
     monkeypatch.setattr(toy, "prepare", lambda: prepared.append(True))
-    assert seconds_per_step(toy, ADAM, 2, 8, batch_size=3, steps=5) == 3.0
+    assert seconds_per_step(toy, ADAM, 2, (8, 4), batch_size=3, steps=5) == 3.0
     assert prepared == [True]
-    assert taken == [((3, 2, 8, 8), number) for number in range(7)]
+    assert taken == [((3, 2, 8, 4), number) for number in range(7)]
 
 
 def test_seconds_are_those_of_a_single_image_by_twelve_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(step_module, "training_step", lambda m, o, images, number: sizes.append(len(images.source)))
-    assert 0 <= seconds_per_step(Toy(), ADAM, 1, 4) < 60
+    assert 0 <= seconds_per_step(Toy(), ADAM, 1, (4, 4)) < 60
     assert sizes == [1] * 14
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unpaired.methods.base import image_seeds
+from unpaired.methods.base import coin_flips, derive_seeds, image_seeds
 from unpaired.methods.image_pool import ImagePool
 
 
@@ -41,3 +41,51 @@ def test_batches_and_checkpoints_change_nothing() -> None:
     restored = ImagePool(4)
     restored.load_state_dict(one.state_dict())
     assert shown(restored, 12, 30) == shown(one, 12, 30)
+
+
+def by_hand(size: int, numbers: range) -> list[int]:
+    """What a pool gives, image by image, from the same coins and draws."""
+    kept: list[int] = []
+    given = []
+    for number in numbers:
+        seed = image_seeds(0, [number])
+        (flip,), place = coin_flips(derive_seeds(seed, 0)), int(derive_seeds(seed, 1)) % size
+        if len(kept) < size:
+            kept.append(number)
+            given.append(number)
+        elif flip:
+            given.append(kept[place])
+            kept[place] = number
+        else:
+            given.append(number)
+    return given
+
+
+def test_the_pool_by_hand() -> None:
+    for size in (1, 2, 5):
+        pool = ImagePool(size)
+        assert shown(pool, 0, 40) + shown(pool, 40, 20) == by_hand(size, range(60))
+
+
+def test_what_is_kept_is_a_copy_without_gradient() -> None:
+    pool, images = ImagePool(2), numbered(0, 2).clone().requires_grad_()
+    assert not pool.exchange(images, image_seeds(0, range(2))).requires_grad
+    with torch.no_grad():
+        images.fill_(99)
+    assert shown(pool, 2, 30) == by_hand(2, range(32))[2:]
+    state = pool.get_extra_state()
+    assert list(state) == ["images"]
+    assert [tuple(image.shape) for image in state["images"]] == [(1, 2, 2)] * 2
+    pool.set_extra_state({"images": (torch.full((1, 2, 2), 7.0), torch.full((1, 2, 2), 8.0))})
+    later = {value for first in range(100, 130) for value in shown(pool, first, 1)}
+    assert {7, 8} <= later
+
+
+def test_a_kept_image_stays_when_the_newest_is_changed_later() -> None:
+    pool = ImagePool(1)
+    shown(pool, 0, 1)
+    number = next(n for n in range(1, 99) if coin_flips(derive_seeds(image_seeds(0, [n]), 0))[0])
+    newest = numbered(number, 1).clone()
+    assert pool.exchange(newest, image_seeds(0, [number])).flatten().tolist() == [0.0] * 4
+    newest.fill_(-1)
+    assert pool.get_extra_state()["images"][0].flatten().tolist() == [float(number)] * 4

@@ -55,6 +55,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **CUT, "contrastive_weight": 10.0, "identity_weight": 0.0, "flip_equivariance": True,
         "optimiser": {**ADAM, "epochs": 200, "constant_fraction": 0.75},
     },
+    "sincut": {
+        **CUT, "base_channels": 80, "discriminator_channels": 32, "blocks": 6, "discriminator_layers": 4,
+        "gan_mode": "nonsaturating", "r1_weight": 1.0, "taps": ("input", "down", "block2"), "num_queries": 1,
+        "negatives": "batch", "contrastive_weight": 4.0, "identity_weight": 4.0, "pixel_identity_weight": 1.0,
+        "optimiser": {**ADAM, "learning_rate": 2e-3, "beta1": 0.0, "beta2": 0.99, "epochs": 16},
+    },
     "cyclegan": CYCLEGAN,
     "cyclegan_qs_attn": {**CYCLEGAN, **CONTRAST, **SELECTION},
     "dclgan": DCLGAN,
@@ -99,7 +105,7 @@ COUNTS = (
 NOT_NEGATIVE = (
     "adversarial_weight", "gradient_penalty_weight", "contrastive_weight", "identity_weight", "cycle_weight",
     "reconstruction_weight", "content_weight", "style_weight", "structure_weight", "relation_weight", "latent_weight",
-    "path_weight", "noise",
+    "path_weight", "r1_weight", "pixel_identity_weight", "noise",
 )  # fmt: skip
 ABOVE_ZERO = (
     "temperature", "relation_temperature", "final_relation_temperature", "negative_weight", "projector_learning_rate",
