@@ -50,17 +50,18 @@ SHARED_TESTS = (
     "tests/methods/test_learning_directions.py", "tests/methods/test_methods.py", "tests/methods/test_settings.py",
 )  # fmt: skip
 """Tests of all methods."""
+LOSS_TESTS = ("tests/losses/test_precision_and_defaults.py", "tests/methods/test_golden_functions.py")
 MODULES: dict[str, tuple[str, ...]] = {
     "engine/step.py": ("tests/engine/test_step.py", *SHARED_TESTS),
     "engine/ema.py": ("tests/engine/test_ema.py",),
     "ops/reference.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
     "ops/query_selection.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
-    "losses/patch_nce.py": ("tests/losses/test_losses.py",),
-    "losses/semantic_relation.py": ("tests/losses/test_semantic_relation.py",),
-    "losses/adversarial.py": ("tests/losses/test_adversarial.py",),
-    "losses/modulated_nce.py": ("tests/losses/test_modulated_nce.py",),
-    "losses/self_similarity.py": ("tests/losses/test_self_similarity.py",),
-    "data/transforms.py": ("tests/data/test_transforms.py",),
+    "losses/patch_nce.py": ("tests/losses/test_losses.py", *LOSS_TESTS),
+    "losses/semantic_relation.py": ("tests/losses/test_semantic_relation.py", *LOSS_TESTS),
+    "losses/adversarial.py": ("tests/losses/test_adversarial.py", *LOSS_TESTS),
+    "losses/modulated_nce.py": ("tests/losses/test_modulated_nce.py", *LOSS_TESTS),
+    "losses/self_similarity.py": ("tests/losses/test_self_similarity.py", *LOSS_TESTS),
+    "data/transforms.py": ("tests/data/test_crops.py", "tests/data/test_transforms.py", "tests/data/test_sizes.py"),
     "methods/adversarial.py": SHARED_TESTS,
     "methods/base.py": ("tests/methods/test_base.py", *SHARED_TESTS),
     "methods/contrast.py": SHARED_TESTS,
@@ -81,6 +82,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "methods/query_selection.py": SHARED_TESTS,
     "methods/recolouring.py": ("tests/methods/test_self_similarity_methods.py",),
     "methods/santa.py": ("tests/methods/test_enco_and_santa.py", *SHARED_TESTS),
+    "methods/sincut.py": SHARED_TESTS,
     "methods/two_way.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
 }
 """What is mutated -> the test files that it is held against."""
