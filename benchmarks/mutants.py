@@ -164,10 +164,16 @@ def _changes(node: ast.AST) -> list[_Change]:
             other = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
             put_field(node, "op", other, f"{_name(node.op)} -> {_name(other)} in {_text(node)}")
         case ast.Compare():
+            several = len(node.ops) > 1
             for place, operator in enumerate(node.ops):
                 for each in COMPARISONS[type(operator)]:
-                    found.append((f"{_name(operator)} -> {each.__name__} in {_text(node)}",
-                                  lambda place=place, each=each: node.ops.__setitem__(place, each())))  # fmt: skip
+                    where = f"comparison {place + 1} of {_text(node)}" if several else _text(node)
+                    found.append(
+                        (
+                            f"{_name(operator)} -> {each.__name__} in {where}",
+                            lambda place=place, each=each: node.ops.__setitem__(place, each()),
+                        )
+                    )
         case ast.IfExp():
             put_field(node, "test", _negated(node.test), f"condition negated in {_text(node)}")
         case ast.Slice():

@@ -251,7 +251,7 @@ def _forked(work: Callable[[], Any], limit_s: float, *, last: bool = True) -> tu
         deadline, ended = time.monotonic() + 30 * limit_s, 0
         while not ended and time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.01)
+            time.sleep(0.05)
         if not ended:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from tiny import tiny_settings
+from unpaired.methods import METHODS, ImageBatch
 from unpaired.methods.base import coin_flips, derive_seeds, image_seeds
 from unpaired.methods.image_pool import ImagePool
 
@@ -89,3 +92,22 @@ def test_a_kept_image_stays_when_the_newest_is_changed_later() -> None:
     assert pool.exchange(newest, image_seeds(0, [number])).flatten().tolist() == [0.0] * 4
     newest.fill_(-1)
     assert pool.get_extra_state()["images"][0].flatten().tolist() == [float(number)] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "salts"), [("cut", {"pool": -3}), ("fsesim", {"pool": -3}), ("cyclegan", {"pool_a": -4, "pool_b": -3})]
+)
+def test_each_pool_draws_for_a_purpose_of_its_own(name: str, salts: dict[str, int]) -> None:
+    """What a pool gives is part of a run's draws, which docs/architecture.md promises to repeat."""
+    method = METHODS[name](METHODS[name].Config(**{**tiny_settings(name), "image_pool": 2}))
+    method.prepare()
+    given: dict[str, torch.Tensor] = {}
+    for pool in salts:
+        module = getattr(method, pool)
+        module.exchange = lambda images, seeds, pool=pool: given.update({pool: seeds}) or images.detach()
+    images = torch.rand(2, 2, 3, 32, 32) * 2 - 1
+    seeds = image_seeds(5, range(2))
+    method.forward_train(ImageBatch(*images, seeds))
+    assert given.keys() == salts.keys()
+    for pool, salt in salts.items():
+        assert torch.equal(given[pool], derive_seeds(seeds, salt)), pool
