@@ -288,14 +288,20 @@ def survey(modules: Sequence[str], state: Path) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         watch = _Watch([SOURCES / module for module in modules])
-        _pytest(watch, tests)
+        status = _pytest(watch, tests)
         foreign = [name for name in sys.modules if name.split(".")[0] not in ("unpaired", "__main__", "conftest")]
         foreign = [n for n in foreign if str(ROOT) not in str(getattr(sys.modules[n], "__file__", ROOT))]
         lines = {
             module: {test: sorted(reached) for test, reached in watch.lines[str(SOURCES / module)].items()}
             for module in modules
         }
-        return {"failed": watch.failed, "digest": digest, "lines": lines, "seconds": watch.seconds, "foreign": foreign}
+        return {
+            "failed": watch.failed or (f"pytest ended with {status}" if status else ""),
+            "digest": digest,
+            "lines": lines,
+            "seconds": watch.seconds,
+            "foreign": foreign,
+        }
 
     found, ended = _forked(work, 3600, last=False)
     if ended != "ok" or found["failed"]:
