@@ -55,7 +55,7 @@ def collect(stream: UnpairedStream, start: int, stop: int, batch_size: int, **op
 # ---------------------------------------------------------------------------------------------------------------------
 PUBLISHED = {
     "cut": True, "fastcut": True, "qs_attn": True, "dclgan": True, "monce": True, "hneg_src": True, "enco": True,
-    "santa": True, "cyclegan": False, "fsesim": False, "munit": False,
+    "santa": True, "cyclegan": False, "fsesim": False, "munit": False, "sincut": False,
 }  # fmt: skip
 """Whether the authors' code loads images at the crop's size in the decay."""
 BY_DESCENT = {"lsesim": "fsesim", "cyclegan_qs_attn": "cyclegan", "dclgan_qs_attn": "dclgan",
