@@ -78,7 +78,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     if config.training.batch_size < method.smallest_batch * config.training.devices:
         raise ConfigError(
             f"batch_size: {method.title} compares the images of a batch with each other, at least "
-            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few, 16 are published"
+            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"
         )
     if method.host_decides and config.training.cuda_graph:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
