@@ -5,8 +5,8 @@
 Each measurement is a process of its own, so that peak memory is that method's; rounds go through all methods in turn,
 so that load on the machine meets all of them alike, and times are medians over the rounds' steps. Ratios are to CUT.
 FLOPs are counted by torch's ``FlopCounterMode`` with direct convolutions; batch 1 (SinCUT: crops of 64 pixels, batch
-2), random images, two domains (three where a method knows several). FSeSim and LSeSim look through VGG16 with random weights where its file is not at hand:
-the arithmetic is the same.
+2), random images, two domains (three where a method knows several). FSeSim and LSeSim look through VGG16 with random
+weights where its file is not at hand: the arithmetic is the same.
 """
 
 from __future__ import annotations
