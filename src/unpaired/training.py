@@ -21,7 +21,7 @@ from unpaired.data import (
     PixelFormat,
     SampleStream,
     decay_turns,
-    load_for_protocol,
+    load_examples,
     size_words,
 )
 from unpaired.engine.checkpoint import CheckpointFolder
@@ -78,7 +78,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     if config.training.batch_size < method.smallest_batch * config.training.devices:
         raise ConfigError(
             f"batch_size: {method.title} compares the images of a batch with each other, at least "
-            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few, 16 are published"
+            f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"
         )
     if method.host_decides and config.training.cuda_graph:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
@@ -102,7 +102,6 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    examples = [load_for_protocol(path, config.data, formats[0]) for path in config.dataset.example_files(6)]
     scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
@@ -113,7 +112,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
         run=out,
         name=config.method,
         length=length,
-        examples=torch.stack(examples),
+        examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
         description=describe(config, formats),
         scorer=scorer,
         wish=_wish(config, method),

@@ -15,8 +15,10 @@ from test_training import assert_same, final_state
 from tiny import tiny_run
 from unpaired.comparison.groups import group_runs
 from unpaired.config import load_yaml
+from unpaired.data import SampleStream
 from unpaired.errors import ConfigError
 from unpaired.length import Extension, TrainingLength
+from unpaired.methods import METHODS, ImageBatch
 from unpaired.run_report.facts import runs_table
 from unpaired.run_report.folders import read_runs
 from unpaired.studio.live import read_progress
@@ -191,3 +193,30 @@ def test_pages_and_tables_know_the_new_length(dataset: Path, tmp_path: Path) -> 
     sha256 = RunConfig.load(begun / "run.yaml").init.sha256  # type: ignore[union-attr]
     labels = [group.label for group in group_runs([plain, extended, begun])]
     assert labels == ["CUT", "CUT, extended at 4 to 8", f"CUT, begun with plain {str(sha256)[:6]}"]
+
+
+@pytest.mark.parametrize("method", ["cut", "enco", "hneg_src"])
+def test_crops_and_losses_follow_the_longer_schedule(
+    method: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops end where the rate begins to fall: at 3 of 6 images, and, once it is 16 of which 6 are seen, at 8 again."""
+    changes: dict[str, Any] = {"images": 6, "load_size": 40, "load_size_until": "decay"}
+    progress: list[float] = []
+    decay: dict[int, bool] = {}
+    plain, as_before = METHODS[method].forward_train, SampleStream.in_decay
+
+    def look(self: Any, images: ImageBatch) -> Any:
+        progress.append(float(images.progress))
+        return plain(self, images)
+
+    monkeypatch.setattr(METHODS[method], "forward_train", look)
+    monkeypatch.setattr(SampleStream, "in_decay", lambda self, k: decay.setdefault(k, as_before(self, k)))
+    train(tiny_run(dataset, method, **changes), tmp_path / "run", quiet=True)
+    train(tiny_run(dataset, method, **changes, stop_after=9), tmp_path / "run", extend_to=16, quiet=True)
+    train(tiny_run(dataset, method, **changes), tmp_path / "run", quiet=True)
+    assert progress == pytest.approx([*(k / 6 for k in range(6)), *(k / 16 for k in range(6, 16))])
+    assert [decay[k] for k in range(16)] == [k >= 3 for k in range(6)] + [k >= 8 for k in range(6, 16)]
+
+    train(tiny_run(dataset, method, **changes), tmp_path / "whole", quiet=True)
+    train(tiny_run(dataset, method, **changes), tmp_path / "whole", extend_to=16, quiet=True)
+    assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))

@@ -14,7 +14,7 @@ from unpaired.data.samples import SampleStream, decay_turns
 from unpaired.data.settings import DataConfig, Formats, in_todays_words, of_an_earlier_version
 from unpaired.data.sizes import Size, as_size, height_width, shorter_side, size_words
 from unpaired.data.stream import Batch, UnpairedStream, batches
-from unpaired.data.transforms import load_for_protocol, load_resized, read_for_protocol
+from unpaired.data.transforms import load_examples, load_for_protocol, load_resized, read_for_protocol
 from unpaired.data.writing import Attached, can_hold, encode, read_attached
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "image_to_tensor",
     "in_todays_words",
     "list_images",
+    "load_examples",
     "load_for_protocol",
     "load_resized",
     "looks_note",

@@ -139,3 +139,19 @@ def load_for_protocol(path: Path, config: DataConfig, pixels: PixelFormat | None
     """:func:`read_for_protocol` as a tensor (C, height, width) of ``image_size``, float32 in [-1, 1]."""
     pixels = pixels or config.plain_formats[0]
     return pixels.to_floats(tensor_of(read_for_protocol(path, config.image_size, pixels)))
+
+
+def load_examples(paths: Sequence[Path], config: DataConfig, pixels: PixelFormat) -> torch.Tensor:
+    """Images to look at during training, (n, C, H, W), float32 in [-1, 1], n at most ``len(paths)``.
+
+    They have the size of the crops; where crops are zooms of a picture, the first picture is shown whole at its load
+    size, cut to multiples of 4.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    if config.resize != "zoom_and_crop":
+        return torch.stack([load_for_protocol(path, config, pixels) for path in paths])
+    values = tensor_of(load_resized(paths[0], config, pixels))
+    height, width = (side - side % 4 for side in values.shape[-2:])
+    return pixels.to_floats(values[None, :, :height, :width])
