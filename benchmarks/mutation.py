@@ -344,8 +344,8 @@ def run_module(module: str, options: Run, found: dict[str, Any]) -> Iterator[Rec
     file = SOURCES / module
     source = file.read_text(encoding="utf-8")
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    known = {r.number: r for r in records(options.state) if r.module == module and r.digest == digest}
     every = mutants(source)
+    known = {r.number: r for r in records(options.state) if r.module == module and is_of(r, digest, every)}
     picked = sampled(module, len(every), options.sample, options.seed)
     due = [
         every[number]
@@ -404,6 +404,11 @@ def records(state: Path) -> list[Record]:
     return list({(each.module, each.digest, each.number): each for each in read}.values())
 
 
+def is_of(record: Record, digest: str, every: Sequence[Mutant]) -> bool:
+    """Whether a result is of a mutant that the file, as it is, still has under that number."""
+    return record.digest == digest and record.number < len(every) and every[record.number].change == record.change
+
+
 def run(options: Run) -> None:
     """The command ``run``."""
     modules = options.modules or tuple(MODULES)
@@ -429,10 +434,11 @@ def report(options: Report) -> None:
     for module in MODULES:
         source = (SOURCES / module).read_text(encoding="utf-8")
         digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-        own = [each for each in records(options.state) if each.module == module and each.digest == digest]
+        every = mutants(source)
+        own = [each for each in records(options.state) if each.module == module and is_of(each, digest, every)]
         count = {outcome: sum(r.outcome == outcome for r in own) for outcome in
                  ("killed", "timed out", "survived", "unreached")}  # fmt: skip
-        rows.append({"module": module, "possible": len(mutants(source)), "run": len(own), **count})
+        rows.append({"module": module, "possible": len(every), "run": len(own), **count})
         for each in sorted(own, key=lambda each: each.number):
             if each.outcome in ("survived", "unreached"):
                 key = (module, each.code, each.change)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from tiny import tiny_settings
-from unpaired.methods import METHODS, Method
+from unpaired.methods import METHODS, Method, adversarial, image_seeds
+from unpaired.methods.base import derive_seeds
+from unpaired.ops import location_draws
 
 
 def make(name: str, **changes: Any) -> Method:
@@ -112,3 +115,20 @@ def test_images_may_have_other_channels_than_three_and_discriminators_other_widt
     for key, module in plain.named_children():
         if key.startswith("discriminator") and name != "sincut":
             assert next(p for p in module.parameters() if p.dim() == 4).shape[0] == 4, key
+
+
+def test_the_penalty_is_taken_between_real_and_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(adversarial, "gradient_penalty", lambda *each: given.append(each) or torch.tensor(2.0))
+    config = METHODS["cut"].Config(gan_mode="wgangp", gradient_penalty_weight=3.0)
+    real, fake = torch.rand(2, 2, 3, 4, 4)
+    seeds = image_seeds(0, range(2))
+    judge = torch.nn.Conv2d(3, 1, 1)
+    terms = config.discriminator_terms(judge, real, fake, seeds, "_a")
+    assert list(terms) == ["discriminator_a", "gradient_penalty_a"]
+    assert terms["gradient_penalty_a"].item() == 6.0
+    ((by, one, other, shares),) = given
+    assert by is judge
+    assert torch.equal(one, real)
+    assert torch.equal(other, fake)
+    assert torch.equal(shares, location_draws(derive_seeds(seeds, -7), 1)[:, 0].to(real))
