@@ -449,11 +449,15 @@ def report(options: Report) -> None:
     table = ["| Module | mutants | run | killed | timed out | survived | unreached | noticed |", "|---" * 8 + "|"]
     for row in (*rows, total):
         noticed = (row["killed"] + row["timed out"]) / max(row["run"], 1)
+        share = f"{noticed:.1%}" if row["run"] else "-"
         cells = [row[key] for key in ("module", "possible", "run", "killed", "timed out", "survived", "unreached")]
-        table.append("| " + " | ".join(map(str, cells)) + f" | {noticed:.1%} |")
+        table.append("| " + " | ".join(map(str, cells)) + f" | {share} |")
     listed = [f"- `{s['module']}:{s['line']}` {s['change'].replace('|', chr(92) + '|')}: "
               f"{s['reason'] or 'not judged'}" for s in survivors]  # fmt: skip
+    unseen = [row["module"] for row in rows if not row["run"]]
     text = ["# Mutation run", "", "Made by `benchmarks/mutation.py`, which says what is changed and counted.", ""]
+    if unseen:
+        text += [f"Not complete: nothing was run of {', '.join(unseen)}.", ""]
     page.write_text("\n".join([*text, *table, "", "## Survivors", "", *listed, ""]), encoding="utf-8")
     print("\n".join(table))
 
