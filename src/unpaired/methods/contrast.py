@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unpaired.losses import patch_nce_loss
+from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import derive_seeds
 from unpaired.networks import Projector
 from unpaired.ops import query_selected_attention
@@ -73,6 +75,20 @@ def projected_pairs(
 def mean_over_pairs(pairs: Sequence[Pair], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Mean over the taps of ``loss(anchors, positives)``, which gives (B,): (B,)."""
     return torch.stack([loss(pair.anchors, pair.positives) for pair in pairs]).mean(dim=0)
+
+
+def mean_patch_nce(pairs: Sequence[Pair], images: int, temperature: float, negatives: Negatives) -> Tensor:
+    """Mean over the taps of Eq. 2, per image: (K B,).
+
+    L_X and L_Y are losses of their own: where negatives come from the whole batch, they are those of the same
+    B = ``images`` images, the first ones, the next ones, and so on.
+    """
+
+    def loss(anchors_BND: Tensor, positives_BND: Tensor) -> Tensor:
+        blocks = zip(anchors_BND.split(images), positives_BND.split(images), strict=True)
+        return torch.cat([patch_nce_loss(q, k, temperature, negatives=negatives) for q, k in blocks])
+
+    return mean_over_pairs(pairs, loss)
 
 
 def pooled(features_BCHW: Tensor, side: int | None) -> Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import patch_nce_loss
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import (
@@ -24,7 +23,7 @@ from unpaired.methods.base import (
     coin_flips,
     derive_seeds,
 )
-from unpaired.methods.contrast import Pair, mean_over_pairs, projected_pairs
+from unpaired.methods.contrast import Pair, mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
 
@@ -214,9 +213,7 @@ class CUT(Method):
     def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
         """Mean over the taps of Eq. 2, per image: (K B,)."""
         config = self.config
-        return mean_over_pairs(
-            self.pairs(outputs), lambda q, k: patch_nce_loss(q, k, config.temperature, negatives=config.negatives)
-        )
+        return mean_patch_nce(self.pairs(outputs), len(outputs.target), config.temperature, config.negatives)
 
 
 class FastCUT(CUT):

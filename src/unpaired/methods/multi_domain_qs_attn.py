@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import patch_nce_loss
 from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
-from unpaired.methods.contrast import mean_over_pairs, projected_pairs
+from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.networks import ConditionalGenerator, MultiTaskDiscriminator, Projector
 
@@ -173,6 +172,4 @@ class MultiDomainQSAttn(Method):
             num_queries=self.config.num_queries,
             selection=self.selection,
         )
-        return mean_over_pairs(
-            pairs, lambda q, k: patch_nce_loss(q, k, self.config.temperature, negatives=self.config.negatives)
-        )
+        return mean_patch_nce(pairs, len(outputs.target), self.config.temperature, self.config.negatives)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.losses import patch_nce_loss
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import (
@@ -24,7 +23,7 @@ from unpaired.methods.base import (
     check_at_least_one,
     derive_seeds,
 )
-from unpaired.methods.contrast import mean_over_pairs, projected_pairs
+from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
 from unpaired.networks.layers import Initialisation, Resampling
@@ -253,6 +252,4 @@ def direction_contrast(
         selection=selection,
         source_projector=source_projector,
     )
-    return mean_over_pairs(
-        pairs, lambda q, k: patch_nce_loss(q, k, config.temperature, negatives=config.negatives)
-    ).mean()
+    return mean_patch_nce(pairs, len(seeds), config.temperature, config.negatives).mean()
