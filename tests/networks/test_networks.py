@@ -138,3 +138,48 @@ def test_projector_gives_unit_vectors() -> None:
     exact = Projector({"a": 5}, width=70, epsilon=0.0)
     torch.testing.assert_close(exact("a", torch.randn(2, 3, 5)).norm(dim=-1), torch.ones(2, 3))
     assert (exact("a", torch.zeros(1, 1, 5)) == 0).all()
+
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@pytest.mark.parametrize("gradient_layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("size", [(3, 4), (7, 6), (32, 32)])
+def test_instance_norm_in_bf16_is_that_of_float64(
+    size: tuple[int, int], images: int, layout: torch.memory_format, gradient_layout: torch.memory_format
+) -> None:
+    """Outputs and gradients, whatever lies how in memory; eight bits of fraction carry an error of 1 / 256."""
+    exact = (torch.randn(images, 8, *size, dtype=torch.float64) * 3 + 1).bfloat16().double().requires_grad_()
+    given = torch.randn(images, 8, *size, dtype=torch.float64).bfloat16().double()
+    expected = instance_norm(exact)
+    expected.backward(given)
+    half = exact.detach().bfloat16().contiguous(memory_format=layout).requires_grad_()
+    found = instance_norm(half)
+    found.backward(given.bfloat16().contiguous(memory_format=gradient_layout))
+    assert found.dtype == half.grad.dtype == torch.bfloat16
+    for one, other in ((found, expected), (half.grad, exact.grad)):
+        assert (one.double() - other).norm() <= 0.01 * other.norm() + 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(2, 2), (7, 6), (5, 9), (16, 16)])
+def test_blurred_halving_is_the_binomial_filter(
+    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    exact = torch.randn(2, 3, *size, dtype=torch.float64).to(dtype).double().requires_grad_()
+    blur = BlurDownsample(3)
+    row = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    kernel = torch.outer(row, row).expand(3, 1, 3, 3)
+    expected = F.conv2d(F.pad(exact, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=3)
+    given = torch.randn_like(expected).to(dtype)
+    expected.backward(given.double())
+    x = exact.detach().to(dtype).contiguous(memory_format=layout).requires_grad_()
+    found = blur(x)
+    found.backward(given)
+    tolerance = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.01}[dtype]
+    assert found.shape == (2, 3, -(-size[0] // 2), -(-size[1] // 2))
+    for one, other in ((found, expected), (x.grad, exact.grad)):
+        assert (one.double() - other).norm() <= tolerance * other.norm()

@@ -343,3 +343,30 @@ def test_a_window_of_one_has_entropy_zero_everywhere() -> None:
         selected = query_selected_attention(torch.randn(1, 3, side, side), [], 3, attention="local", window=1)
         assert selected.indices.tolist() == [[0, 1, 2]]
         assert not selected.significance.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{"significance": "random"}, {"indices": torch.tensor([[5, 0, 11], [3, 3, 7]])}])
+def test_unrouted_features_are_read_where_they_lie(
+    layout: torch.memory_format, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """The features at the locations, and gradients there alone; in half precision they lie as the map does."""
+    if "significance" in options:
+        options = {**options, "random_seeds": torch.tensor([4, 9])}
+    source, target = (
+        torch.randn(2, 5, 3, 4, dtype=torch.float64).to(dtype).contiguous(memory_format=layout).requires_grad_()
+        for _ in range(2)
+    )
+    found = query_selected_attention(source, [target], 3, routing="none", **options)
+    weights = torch.randint(-3, 4, (2, 3, 5)).to(dtype)  # sums of them are exact
+    (gradient,) = torch.autograd.grad((weights * found.targets[0]).sum(), target)
+    for image in range(2):
+        expected = torch.zeros(5, 12, dtype=dtype)
+        for number, place in enumerate(found.indices[image].tolist()):
+            y, x = divmod(place, 4)
+            assert torch.equal(found.source[image, number], source[image, :, y, x])
+            assert torch.equal(found.targets[0][image, number], target[image, :, y, x])
+            expected[:, place] += weights[image, number]
+        torch.testing.assert_close(gradient[image].flatten(1), expected)
+    assert gradient.is_contiguous(memory_format=layout if dtype == torch.bfloat16 else torch.contiguous_format)

@@ -52,7 +52,8 @@ class TrainingConfig:
     compile: bool = False
     """Compile the networks with torch.compile: minutes at the start, then faster steps on a GPU."""
     channels_last: bool = False
-    """Keep images and weights with their channels side by side in memory, which half precision on a GPU likes."""
+    """Keep images and weights with their channels side by side in memory, which half precision on a GPU likes; on the
+    CPU half precision always does."""
     cuda_graph: bool = False
     """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
     ema_half_life_images: float = 1000.0
@@ -174,7 +175,8 @@ def fit(
         CheckpointError: The run's checkpoints do not fit.
     """
     total = length.total
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    half_on_cpu = config.precision != "32" and fabric.device.type == "cpu"
+    layout = torch.channels_last if config.channels_last or half_on_cpu else torch.contiguous_format
     method.to(fabric.device).to(memory_format=layout)
     if config.compile:
         compile_networks(method)

@@ -105,6 +105,18 @@ def as_positions(features_BCHW: Tensor) -> Tensor:
     return features_BCn.contiguous()
 
 
+def take_rows(features_BCHW: Tensor, indices_BN: Tensor) -> Tensor:
+    """Features at the given positions: ``(B, C, H, W)``, ``(B, N)`` -> ``(B, N, C)``, in the dtype of the features.
+
+    A map in half precision that lies channels last is read where it is, and its gradient lies as it does; neither is
+    copied. Others are read as :func:`as_positions` reads them.
+    """
+    if features_BCHW.itemsize > 2 or features_BCHW.is_contiguous():
+        return take_positions(as_positions(features_BCHW), indices_BN).transpose(1, 2)
+    rows_BnC = features_BCHW.flatten(2).transpose(1, 2)
+    return rows_BnC.gather(1, indices_BN.unsqueeze(2).expand(-1, -1, rows_BnC.shape[2]))
+
+
 def take_positions(features_BCn: Tensor, indices_BN: Tensor) -> Tensor:
     """Columns at the given positions: ``(B, C, n)``, ``(B, N)`` -> ``(B, C, N)``."""
     return features_BCn.gather(2, indices_BN.unsqueeze(1).expand(-1, features_BCn.shape[1], -1))

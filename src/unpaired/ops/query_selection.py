@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError, nearest
 from unpaired.ops import triton_requirements
-from unpaired.ops.attention import Attention, Similarity, as_positions, take_positions
+from unpaired.ops.attention import Attention, Similarity, as_positions, take_rows
 from unpaired.ops.checks import (
     AttentionMode,
     Formulation,
@@ -181,8 +181,8 @@ def query_selected_attention(
 
     # Autocast would turn the products into half precision, and the selection with them.
     with torch.autocast(source.device.type, enabled=False), _float32_products():
-        source_BCn = as_positions(source)
-        targets_BCn = [as_positions(target) for target in targets]
+        unattended = routing == "none" and (indices is not None or significance == "random")
+        source_BCn = source.flatten(2) if unattended else as_positions(source)
         if indices is not None:
             check_indices(indices, source)
             shown_Bn = source_BCn.new_empty((source.shape[0], 0), dtype=_significance_dtype(source))
@@ -200,12 +200,12 @@ def query_selected_attention(
 
         route = functools.partial(implementation.route, indices_BN=indices, attention=route_by)
         if routing == "none":
-            routed = [take_positions(each, indices).transpose(1, 2) for each in (source_BCn, *targets_BCn)]
+            routed = [take_rows(each, indices) for each in (source, *targets)]
         elif routing == "cross":
             rows_of = source_BCn.detach() if detach_attention else source_BCn
-            routed = route(rows_of, [source_BCn, *targets_BCn])
+            routed = route(rows_of, [source_BCn, *map(as_positions, targets)])
         else:
-            each_BCn = (source_BCn, *targets_BCn)
+            each_BCn = (source_BCn, *map(as_positions, targets))
             routed = [route(each.detach() if detach_attention else each, [each])[0] for each in each_BCn]
         routed = [each.to(given.dtype) for each, given in zip(routed, (source, *targets), strict=True)]
     return SelectedFeatures(indices, shown_Bn, routed[0].contiguous(), [each.contiguous() for each in routed[1:]])
