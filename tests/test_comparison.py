@@ -63,7 +63,7 @@ def two_methods(root: Path) -> list[Path]:
         rows = {"ema": {KID: kid, PSNR: 12.0 + seed}, "last": {KID: kid + 4, PSNR: 12.5}, "best": {KID: kid - 2}}
         line = evaluation({**FLOOR, **rows})
         line["rows"]["best"]["images_seen"] = 1200 + 600 * seed
-        runs.append(write_run(root / f"qs{seed}", line, seed=seed, model={"similarity": "dot"}))
+        runs.append(write_run(root / f"qs{seed}", line, seed=seed, model={"similarity": "scaled"}))
     for seed, kid in enumerate((40.0, 44.0)):
         rows = {"ema": {KID: kid, PSNR: 13.0}, "last": {KID: kid - 1, PSNR: 14.0}, "best": {KID: kid - 15}}
         runs.append(write_run(root / f"cut{seed}", evaluation({**FLOOR, **rows}), method="cut", seed=seed))
@@ -82,18 +82,18 @@ def test_seeds_are_one_row_and_references_stand_once_above_and_below(tmp_path: P
     found = collect(two_methods(tmp_path))
     assert [(r.label, r.weights, r.reference, len(r.runs)) for r in found.rows] == [
         ("input (untranslated)", "", True, 5),
-        ("QS-Attn, similarity dot", "ema", False, 3),
-        ("QS-Attn, similarity dot", "last", False, 3),
-        ("QS-Attn, similarity dot", "best", False, 3),
+        ("QS-Attn, similarity scaled", "ema", False, 3),
+        ("QS-Attn, similarity scaled", "last", False, 3),
+        ("QS-Attn, similarity scaled", "best", False, 3),
         ("CUT", "ema", False, 2),
         ("CUT", "last", False, 2),
         ("CUT", "best", False, 2),
         ("real against real", "", True, 5),
     ]
-    kid = row(found, "QS-Attn, similarity dot").values[FULL_KID]
+    kid = row(found, "QS-Attn, similarity scaled").values[FULL_KID]
     assert (kid.mean, kid.n) == (32.0, 3)
     assert kid.sd == pytest.approx(statistics.stdev([30, 31, 35]))
-    assert row(found, "QS-Attn, similarity dot", "best").images_seen == (1200, 1800, 2400)
+    assert row(found, "QS-Attn, similarity scaled", "best").images_seen == (1200, 1800, 2400)
     assert row(found, "CUT", "best").images_words == "1,200"
     assert found.rows[0].values[FULL_KID].n == 1
     assert found.remarks == (
@@ -178,8 +178,8 @@ def test_infinities_that_cancel_are_no_number(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 SETTINGS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([{}, {"method": "cut"}, {"method": "fastcut"}], ["QS-Attn", "CUT", "FastCUT"]),
-    ([{"model": {"similarity": "dot"}}, {}], ["QS-Attn, similarity dot", "QS-Attn, similarity scaled"]),
-    ([{"model": {"similarity": "dot"}}], ["QS-Attn"]),
+    ([{"model": {"similarity": "scaled"}}, {}], ["QS-Attn, similarity scaled", "QS-Attn, similarity dot"]),
+    ([{"model": {"similarity": "scaled"}}], ["QS-Attn"]),
     (
         [{"model": {"num_queries": 64}}, {"model": {"num_queries": 64}, "method": "cut"}],
         ["QS-Attn", "CUT"],
@@ -193,7 +193,7 @@ SETTINGS: list[tuple[list[dict[str, Any]], list[str]]] = [
         ["QS-Attn, flip equivariance", "QS-Attn, no flip equivariance"],
     ),
     ([{"training": {"images": 100}}, {}], ["QS-Attn, length 100", "QS-Attn, length 3,300"]),
-    ([{"model": {"similarity": "dot"}}, {"method": "cut"}], ["QS-Attn, similarity dot", "CUT"]),
+    ([{"model": {"similarity": "scaled"}}, {"method": "cut"}], ["QS-Attn, similarity scaled", "CUT"]),
     (
         [{"data": {"image_size": 64, "load_size": None}}, {"data": {"image_size": 64, "load_size": 64}}],
         ["QS-Attn", "QS-Attn, load size 64"],
@@ -283,7 +283,7 @@ def test_names_that_do_not_fit_are_refused(tmp_path: Path, names: list[str], wor
 
 
 def test_images_that_other_software_made_stand_under_the_name_of_their_folder(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", evaluation({"ema": {KID: 30.0}}), model={"similarity": "dot"})
+    run = write_run(tmp_path / "run", evaluation({"ema": {KID: 30.0}}), model={"similarity": "scaled"})
     for name in ("munit", "cyclegan"):
         (tmp_path / name).mkdir()
         line = evaluation({"input": {KID: 90.0}, "made": {KID: 50.0}}, images_seen=0)
@@ -554,7 +554,7 @@ def test_neither_references_nor_chosen_weights_compete(tmp_path: Path) -> None:
     best = {
         (comparison.rows[place].label, comparison.rows[place].weights, name) for place, name in Figures(comparison).best
     }
-    assert best == {("QS-Attn, similarity dot", "ema", FULL_KID), ("CUT", "last", FULL_PSNR)}
+    assert best == {("QS-Attn, similarity scaled", "ema", FULL_KID), ("CUT", "last", FULL_PSNR)}
 
 
 def test_values_that_print_alike_are_all_best_and_where_all_do_none_is(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_methods_and_folders_that_do_not_fit_are_named(tmp_path: Path) -> None:
     import_published(of_cut, "cut", out)
     with pytest.raises(ConfigError, match="is not an empty folder"):
         import_published(of_cut, "cut", out)
-    assert set(importable()) == METHODS.keys() - {"munit", "santa", "multi_domain_qs_attn"}
+    assert set(importable()) == METHODS.keys() - {"munit", "santa", "sincut", "multi_domain_qs_attn"}
 
 
 @pytest.mark.parametrize("method", importable())

@@ -75,7 +75,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
             f"not {size_words(config.data.image_size)}"
         )
-    if config.training.batch_size < method.smallest_batch * config.training.devices:
+    if method.smallest_batch > 1 and config.training.batch_size < method.smallest_batch * config.training.devices:
         raise ConfigError(
             f"batch_size: {method.title} compares the images of a batch with each other, at least "
             f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"

@@ -101,6 +101,13 @@ def test_a_pool_refuses_several_processes(dataset: Path, tmp_path: Path) -> None
         train(tiny_run(dataset, image_pool=5, devices=2), tmp_path / "run", quiet=True)
 
 
+def test_a_method_that_compares_the_images_of_a_batch_refuses_a_single_one(dataset: Path, tmp_path: Path) -> None:
+    for changes in ({"batch_size": 1}, {"batch_size": 3, "devices": 2}):
+        with pytest.raises(ConfigError, match=r"batch_size: SinCUT compares .* at least 2 in each process"):
+            train(tiny_run(dataset, "sincut", num_queries=1, **changes), tmp_path / "run", quiet=True)
+    assert train(tiny_run(dataset, "sincut", num_queries=1, batch_size=2), tmp_path / "run", quiet=True).finished
+
+
 def test_a_set_with_only_one_test_folder_trains(dataset: Path, tmp_path: Path) -> None:
     shutil.rmtree(dataset / "testB")
     assert train(tiny_run(dataset, images=2), tmp_path / "run", quiet=True).finished
