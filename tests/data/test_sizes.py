@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tiny import write_images
 from unpaired.config import from_dict, to_dict
 from unpaired.data import (
     DataConfig,
@@ -23,9 +24,10 @@ from unpaired.data import (
     load_resized,
     resize_values,
 )
+from unpaired.data.pixels import tensor_of
 from unpaired.data.resizing import Resample
 from unpaired.data.settings import Resize
-from unpaired.data.transforms import random_crop
+from unpaired.data.transforms import load_examples, random_crop
 from unpaired.errors import ConfigError, DataError
 
 HALF, TOP = 2**63, 2**64 - 1
@@ -293,3 +295,16 @@ def test_one_picture_of_each_domain_is_a_stream(kind: str, tmp_path: Path) -> No
     for batch in batches(workers, 3, 19, 4):
         for k, source in zip(batch.index.tolist(), batch.source, strict=True):
             assert torch.equal(source, stream[k]["source"])
+
+
+def test_examples_are_crops_in_size_or_the_first_picture_whole(tmp_path: Path) -> None:
+    """Of the domain's own format, and cut to multiples of 4."""
+    folder = write_images(tmp_path / "images", 3, size=(90, 62))
+    paths, gray = sorted(folder.iterdir()), PixelFormat(1)
+    assert load_examples(paths, DataConfig(image_size=(16, 32)), gray).shape == (3, 1, 16, 32)
+    zoomed = DataConfig(image_size=16, load_size=45, resize="zoom_and_crop")
+    found = load_examples(paths, zoomed, gray)
+    assert found.shape == (1, 1, 28, 44)  # 31 x 45
+    assert found.abs().max() <= 1
+    whole = gray.to_floats(tensor_of(load_resized(paths[0], zoomed, gray)))
+    assert torch.equal(found[0], whole[:, :28, :44])
