@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
 from unpaired.data import DataConfig
 from unpaired.errors import ConfigError
+from unpaired.methods.hneg_src import HnegSRCConfig
 
 
 @dataclass(frozen=True)
@@ -252,3 +253,11 @@ def test_programmers_errors() -> None:
     unsupported = dataclasses.make_dataclass("Unsupported", [("x", set)])
     with pytest.raises(TypeError, match="do not support"):
         from_dict(unsupported, {"x": 1})
+
+
+def test_settings_of_earlier_versions_are_passed_over_and_no_others() -> None:
+    known = to_dict(HnegSRCConfig())
+    assert from_dict(HnegSRCConfig, {**known, "curriculum_images": 533_600}) == HnegSRCConfig()
+    assert "RETIRED" not in known
+    with pytest.raises(ConfigError, match="unknown setting 'curriculum_image'"):
+        from_dict(HnegSRCConfig, {**known, "curriculum_image": 533_600})

@@ -91,7 +91,8 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml")
     """Build a dataclass from plain values, strictly.
 
     An ``int`` is taken where a ``float`` is expected, and so is text that spells a number (``2e-4`` in YAML 1.1);
-    a ``bool`` is never an ``int``. Absent keys take the field's default. Where an annotation allows several
+    a ``bool`` is never an ``int``. Absent keys take the field's default. Keys that the class names in ``RETIRED``,
+    settings that earlier versions wrote, are passed over. Where an annotation allows several
     dataclasses, the key ``type`` names the class.
 
     Args:
@@ -114,8 +115,9 @@ def _build(cls: type[T], mapping: Any, where: str, path: tuple[str, ...]) -> T:
         raise ConfigError(f"{where}: {name} must hold named settings (key: value), but holds {_show(mapping)}")
     fields = {f.name: f for f in _init_fields(cls)}
     hints = _hints(cls)
+    retired = getattr(cls, "RETIRED", ())
     for key in mapping:
-        if key not in fields:
+        if key not in fields and key not in retired:
             dotted = ".".join((*path, str(key)))
             choices = ", ".join(fields) or "none"
             raise ConfigError(f"{where}: unknown setting '{dotted}'{nearest(str(key), fields)}; known here: {choices}")

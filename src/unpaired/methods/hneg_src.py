@@ -18,6 +18,8 @@ from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 class HnegSRCConfig(CUTConfig):
     """Settings of Hneg-SRC; the defaults are those published for single-modal translation (horse to zebra)."""
 
+    RETIRED: ClassVar[tuple[str, ...]] = ("curriculum_images",)
+    """Settings of earlier versions that run files may still hold."""
     contrastive_weight: float = 0.1
     """Weight of the hard-negative contrast between I_x and G(I_x)."""
     identity_weight: float = 0.1
