@@ -227,3 +227,13 @@ def test_settings_of_the_beginning_are_checked() -> None:
         RunConfig.from_mapping({"method": "cut", "extensions": 7})
     with pytest.raises(ConfigError, match="below 'to'"):
         RunConfig.from_mapping({"method": "cut", "extensions": [{"at": 7, "to": 7}]})
+
+
+@pytest.mark.parametrize(("source", "target"), [("dclgan", "enco"), ("enco", "cyclegan"), ("munit", "cut")])
+def test_networks_of_other_names_are_named_and_no_setting(
+    source: str, target: str, dataset: Path, tmp_path: Path
+) -> None:
+    train(tiny_run(dataset, source, images=2), tmp_path / "first", quiet=True)
+    config = replace(tiny_run(dataset, target, images=2), init=InitialWeights(str(tmp_path / "first")))
+    with pytest.raises(CheckpointError, match=r"do not fit this run: the networks of .* are built differently; change"):
+        train(config, tmp_path / "second", quiet=True)

@@ -94,7 +94,7 @@ def _munit_parameters(method: Any, network: str) -> list[nn.Parameter]:
     return [p for part in (style, content, *convolutions, decoder.perceptron) for p in part.parameters()]
 
 
-def _enco_losses(identity: bool) -> dict[str, tuple[str, float]]:
+def enco_losses(identity: bool) -> dict[str, tuple[str, float]]:
     if not identity:
         return {"D": ("discriminator", 1.0), "G_GAN": ("adversarial", 1.0), "BYOL": ("content", 1.0)}
     return {"D": ("discriminator", 1.0), "G_GAN": ("adversarial", 1.0), "BYOL": ("content", 0.5),

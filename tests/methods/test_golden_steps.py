@@ -11,8 +11,8 @@ from torch import Tensor
 from methods.golden import (
     GOLDEN,
     Golden,
-    _enco_losses,
     build,
+    enco_losses,
     images,
     make_optimizers,
     parameters_of,
@@ -53,7 +53,7 @@ def test_a_golden_step(name: str, number: int, monkeypatch: pytest.MonkeyPatch) 
         with monkeypatch.context() as patch:
             replace_draws(patch, golden, step, count)
             taken = take_step(method, golden, optimizers, images(count, case, progress))
-        losses = _enco_losses(step["identity_term"]) if name == "enco" else golden.losses
+        losses = enco_losses(step["identity_term"]) if name == "enco" else golden.losses
         for theirs, (ours, factor) in losses.items():
             assert taken.terms[ours].item() == pytest.approx(factor * step["losses"][theirs], rel=relative), theirs
         if name == "enco":

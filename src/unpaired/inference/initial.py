@@ -164,7 +164,8 @@ def _check_fit(
     if description["channels"] != channels:
         reasons.append(f"its images have {description['channels']} channels, those of this run {channels}")
     theirs = description["model"]
-    for key, value in to_dict(config).items():
+    alike = bool({key.split(".")[0] for key in there} & {key.split(".")[0] for key in here})
+    for key, value in to_dict(config).items() if alike else ():  # no setting turns one set of networks into another
         if key in theirs and theirs[key] != value and _matters(method, config, key, theirs[key], channels):
             reasons.append(f"{key} is {theirs[key]} there and {value} here")
     missing = [name for name in method.served if name not in networks_of(description, method)]
