@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("export",),
     ("inference", "scoring"),
     ("run_config",),
-    ("training",),
+    ("recipes", "training"),
     ("evaluation", "importing", "runs"),
     ("comparison",),
     ("run_report",),

@@ -15,6 +15,7 @@ from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.hub import is_repo_id
 from unpaired.methods import METHODS
+from unpaired.recipes import recipe
 from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
 
@@ -22,8 +23,8 @@ _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
 Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
-run folder) or a named run (--run table3_a; 'unpaired runs' lists them) gives the defaults; options given beside it
-win."""
+run folder), a named run (--run table3_a; 'unpaired runs' lists them) or a recipe (--recipe quick: a picture within
+minutes) gives the defaults; options given beside it win."""
 
 
 _DATA = Path("<DATA>")
@@ -57,6 +58,11 @@ def main(argv: Sequence[str]) -> int:
 def _defaults(argv: Sequence[str]) -> RunConfig:
     """The defaults: those of the named run or of the run file if there is one, else the method's own."""
     path, method = _value_of(argv, "--config"), _value_of(argv, "--method")
+    if (name := _value_of(argv, "--recipe")) is not None:
+        for option in ("--config", "--run"):
+            if (value := _value_of(argv, option)) is not None:
+                raise ConfigError(f"{option} {value} contradicts --recipe {name}: both give the settings; drop one")
+        return recipe(name, _known(method) or "qs_attn")
     if (name := _value_of(argv, "--run")) is not None:
         return _of_named_run(name, path, method)
     if path is not None:
@@ -64,9 +70,14 @@ def _defaults(argv: Sequence[str]) -> RunConfig:
         if method is not None and method != base.method:
             raise ConfigError(f"--method {method} contradicts {path}, which is a run of '{base.method}'; drop one")
         return base
+    return RunConfig(_known(method) or "qs_attn", DatasetConfig())
+
+
+def _known(method: str | None) -> str | None:
+    """``method``, if there is one of that name or none is named. Raises ``ConfigError``."""
     if method is not None and method not in METHODS:
         raise ConfigError(f"--method: there is no '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
-    return RunConfig(method or "qs_attn", DatasetConfig())
+    return method
 
 
 def _of_named_run(name: str, path: str | None, method: str | None) -> RunConfig:
@@ -149,6 +160,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("method", Annotated[methods, arg(help="What to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
         ("run", Annotated[str | None, arg(help="A named run with the defaults; 'unpaired runs' lists them.")], None),
+        ("recipe", Annotated[str | None, arg(help="A recipe for the method with the defaults: quick, a picture within "
+                                             "minutes.")], None),
         ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
         ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],

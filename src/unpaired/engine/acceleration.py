@@ -69,12 +69,13 @@ class RecordedSteps:
         """
         device = images.source.device
         seeds, progress = (each.to(device, non_blocking=True) for each in (images.seeds, images.progress))
-        images = ImageBatch(images.source, images.target, seeds, progress=progress)
+        images = ImageBatch(images.source, images.target, seeds, progress=progress, number=images.number)
         if self._left:
             self._left -= 1
             with _beside():
                 return self._step(images, number, weight)
-        key = (images.source.shape, weight, *(number % phase.interval == 0 for phase in self._method.phases))
+        kinds = (self._method.cycle, *(phase.interval for phase in self._method.phases))
+        key = (images.source.shape, weight, *(number % interval == 0 for interval in kinds))
         if key not in self._recordings:
             self._recordings[key] = self._new(images, number, weight)
         recording = self._recordings[key]
@@ -90,7 +91,7 @@ class RecordedSteps:
 
     def _new(self, images: ImageBatch, number: int, weight: float) -> _Recording:
         source, target, seeds, progress = (tensor.clone() for tensor in _tensors(images))
-        own = ImageBatch(source, target, seeds, progress=progress)
+        own = ImageBatch(source, target, seeds, progress=progress, number=images.number)
         terms: dict[str, Tensor] = {}
 
         def step() -> None:

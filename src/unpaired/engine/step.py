@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ def seconds_per_step(
     times = []
     for number in range(steps + 2):
         source, target = torch.rand(2, batch_size, channels, *crop_size, generator=generator) * 2 - 1
-        images = random_batch(method, source, target)
+        images = replace(random_batch(method, source, target), number=number)
         started = time.perf_counter()
         training_step(method, optimizers, images, number=number)
         times.append(time.perf_counter() - started)

@@ -226,11 +226,12 @@ def fit(
             )
             for first, end in ranges
         ):  # fmt: skip
-            images = _to_device(batch, config.seed, fabric.device, layout, progress=length.progress(seen))
+            number = seen // config.batch_size
+            images = _to_device(batch, config.seed, fabric.device, layout, length.progress(seen), number)
             torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
             rate = optimiser.learning_rate * optimiser.factor(length.progress(seen))
             set_learning_rate(optimizers, rate)
-            terms = take_step(images, number=seen // config.batch_size, weight=batch.weight)
+            terms = take_step(images, number=number, weight=batch.weight)
             before, seen = seen, seen + batch.global_size
             ema.update(seen, batch.global_size)
             monitor.step(seen, batch, terms, rate)
@@ -266,7 +267,7 @@ def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
 
 
 def _to_device(
-    batch: Batch, seed: int, device: torch.device, layout: torch.memory_format, *, progress: float
+    batch: Batch, seed: int, device: torch.device, layout: torch.memory_format, progress: float, number: int
 ) -> ImageBatch:
     source, target = (x.to(device, non_blocking=True, memory_format=layout) for x in (batch.source, batch.target))
     source_domains, target_domains = (
@@ -280,6 +281,7 @@ def _to_device(
         source_domains,
         target_domains,
         progress=torch.tensor(progress, dtype=torch.float64),
+        number=number,
     )
 
 

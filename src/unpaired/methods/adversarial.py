@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,14 +13,33 @@ from torch import Tensor
 from unpaired.errors import ConfigError
 from unpaired.losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from unpaired.methods.base import OptimiserConfig, check_at_least_one, check_weights, derive_seeds
-from unpaired.networks import PatchDiscriminator
+from unpaired.networks import (
+    LightGenerator,
+    PatchDiscriminator,
+    ProjectedDiscriminator,
+    ProjectedScores,
+    ResnetGenerator,
+)
 from unpaired.ops import location_draws
+
+GENERATORS: dict[str, type[Any]] = {"resnet": ResnetGenerator, "light": LightGenerator}
+"""Generators by name: those with taps under the names of the paper's places."""
+GeneratorName = Literal["resnet", "light"]
+DiscriminatorName = Literal["patch", "projected", "projected_patch"]
+Scores = Tensor | ProjectedScores
+"""What a discriminator gives: scores (B, ...), or those of several heads."""
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """Sizes of generator and discriminator, and the adversarial loss; a method's Config inherits them."""
+    """Kinds and sizes of generator and discriminator, and the adversarial loss; a method's Config inherits them."""
 
+    generator: GeneratorName = "resnet"
+    """resnet: that of the paper. light: starts at the identity and does its work at a quarter of the side, an order of
+    magnitude faster on a CPU."""
+    discriminator: DiscriminatorName = "patch"
+    """patch: the PatchGAN of the paper. projected: small heads on a frozen network's maps, which knows images already.
+    projected_patch: both."""
     base_channels: int = 64
     """Width of the generator's first convolution."""
     discriminator_channels: int | None = None
@@ -37,16 +57,80 @@ class AdversarialConfig:
     """Weight of the penalty on the discriminator's gradient; gan_mode wgangp alone has one."""
     adversarial_weight: float = 1.0
     """Weight of the generator's adversarial term."""
+    backbone: str = "lite0"
+    """The projected discriminator's frozen network: lite0 (EfficientNet-Lite0), dino, clip, timm:<model> or
+    torchvision:<model>."""
+    backbone_weights: Path | None = None
+    """File of its weights; unset takes those of its library."""
+    head_channels: int = 64
+    """Width of the projected discriminator's heads."""
+    augment_shift: float = 0.125
+    """Largest shift of the images before the frozen network sees them, as a share of the side."""
+    augment_noise: float = 0.08
+    """Standard deviation of the noise added to them, in units of the range [-1, 1]; without it generators learn rasters
+    that fool the frozen network."""
+    patch_weight: float = 1.0
+    """Weight of the patch discriminator's part of the generator's adversarial term, beside a projected one."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "base_channels", "blocks", "discriminator_layers", "discriminator_channels")
+        check_at_least_one(
+            self, "base_channels", "blocks", "discriminator_layers", "discriminator_channels", "head_channels"
+        )
+        for name, known in (("generator", GeneratorName), ("discriminator", DiscriminatorName)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(f"{name}: there is no '{getattr(self, name)}'; known: {', '.join(get_args(known))}")
+        if not 0 <= self.augment_shift <= 0.5:
+            raise ConfigError(f"augment_shift is a share of the side, 0 to 0.5, not {self.augment_shift}")
+        if not 0 <= self.augment_noise < float("inf"):
+            raise ConfigError(f"augment_noise must be finite and not negative, but is {self.augment_noise}")
+        if self.gan_mode == "wgangp" and self.discriminator != "patch":
+            raise ConfigError(
+                f"gan_mode: 'wgangp' penalises the gradient at images; discriminator '{self.discriminator}' needs "
+                "another"
+            )
         check_weights(self)
         if self.gan_mode == "wgangp" and self.gradient_penalty_weight == 0:
             raise ConfigError(
                 "gradient_penalty_weight: gan_mode 'wgangp' has no bound without a penalty; set it above 0 (usual: 10)"
             )
+
+    def own_networks(self, title: str, *names: Literal["generator", "discriminator"]) -> None:
+        """Raise ``ConfigError`` if a network is asked for by name that the method ``title`` has of its own."""
+        for name in names:
+            if getattr(self, name) != (usual := getattr(AdversarialConfig, name)):
+                raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
+
+    def new_generator(self, channels: int, **of_resnet: Any) -> Any:
+        """The generator of these settings for images of ``channels`` channels.
+
+        Args:
+            channels: In and out.
+            of_resnet: Further arguments of ``ResnetGenerator``; the others have no such choice.
+        """
+        options = of_resnet if self.generator == "resnet" else {}
+        kind = GENERATORS[self.generator]
+        return kind(channels, channels, base_channels=self.base_channels, blocks=self.blocks, **options)
+
+    def new_discriminator(self, channels: int, **options: Any) -> PatchDiscriminator | ProjectedDiscriminator:
+        """The discriminator of these settings for images of ``channels`` channels; options are the PatchGAN's.
+
+        Raises:
+            ConfigError: A frozen network cannot see such images, or there is none of that name.
+            BackendError: The package that it comes with is missing.
+        """
+        if self.discriminator == "patch":
+            return self.patch_discriminator(channels, **options)
+        return ProjectedDiscriminator(
+            channels,
+            backbone=self.backbone,
+            weights=self.backbone_weights,
+            head_channels=self.head_channels,
+            shift=self.augment_shift,
+            noise=self.augment_noise,
+            patch=self.patch_discriminator(channels, **options) if self.discriminator == "projected_patch" else None,
+        )
 
     def discriminator_options(self) -> dict[str, Any]:
         """Arguments of the discriminator's constructor."""
@@ -62,7 +146,7 @@ class AdversarialConfig:
 
     def discriminator_terms(
         self,
-        discriminator: Callable[[Tensor], Tensor],
+        discriminator: Callable[..., Scores],
         real_BCHW: Tensor,
         fake_BCHW: Tensor,
         seeds_B: Tensor,
@@ -71,22 +155,33 @@ class AdversarialConfig:
         """The loss of D on real images and on translations, judged in one pass, and its penalty if the mode has one.
 
         Args:
-            discriminator: (B, C, H, W) -> scores (B, ...).
+            discriminator: (B, C, H, W) and (B,) seeds -> scores.
             real_BCHW: I_y.
             fake_BCHW: As many translations; no gradient reaches what made them.
-            seeds_B: (B,) int64, one per image, for the penalty's draws.
+            seeds_B: (B,) int64, one per image, for D's draws and the penalty's.
             ending: Of the terms' names.
         """
-        scores = discriminator(torch.cat([real_BCHW, fake_BCHW.detach()]))
-        real, fake = scores.split(len(real_BCHW))
+        seeds_2B = torch.cat([derive_seeds(seeds_B, -8), derive_seeds(seeds_B, -9)])
+        scores = discriminator(torch.cat([real_BCHW, fake_BCHW.detach()]), seeds_2B)
+
+        def loss(scores: Tensor, mode: GanMode) -> Tensor:
+            real, fake = scores.split(len(real_BCHW))
+            return discriminator_loss(real, fake, mode)
+
+        if isinstance(scores, ProjectedScores):
+            per_map = torch.stack([loss(each, "hinge") for each in scores.projected])
+            terms = {f"discriminator{ending}": per_map.mean()}
+            if scores.patch is not None:
+                terms[f"patch_discriminator{ending}"] = loss(scores.patch, self.gan_mode)
+            return terms
         return {
-            f"discriminator{ending}": discriminator_loss(real, fake, self.gan_mode),
+            f"discriminator{ending}": loss(scores, self.gan_mode),
             **self.penalty_terms(discriminator, real_BCHW, fake_BCHW, seeds_B, ending),
         }
 
     def penalty_terms(
         self,
-        discriminator: Callable[[Tensor], Tensor],
+        discriminator: Callable[..., Any],
         real_BCHW: Tensor,
         fake_BCHW: Tensor,
         seeds_B: Tensor,
@@ -99,6 +194,25 @@ class AdversarialConfig:
         penalty = gradient_penalty(discriminator, real_BCHW, fake_BCHW, shares_B)
         return {f"gradient_penalty{ending}": self.gradient_penalty_weight * penalty}
 
-    def adversarial_term(self, scores: Tensor) -> Tensor:
-        """The generator's weighted loss on the scores of its translations, a scalar."""
-        return self.adversarial_weight * generator_loss(scores, self.gan_mode)
+    def adversarial_term(self, scores: Scores) -> Tensor:
+        """The generator's weighted loss on the scores of its translations, a scalar.
+
+        A projected discriminator's is the hinge loss, mean over its maps; the patch discriminator's is added to it.
+        """
+        if not isinstance(scores, ProjectedScores):
+            return self.adversarial_weight * generator_loss(scores, self.gan_mode)
+        term = torch.stack([generator_loss(each, "hinge") for each in scores.projected]).mean()
+        if scores.patch is not None:
+            term = term + self.patch_weight * generator_loss(scores.patch, self.gan_mode)
+        return self.adversarial_weight * term
+
+
+def judged(discriminator: Callable[..., Scores], fake_BCHW: Tensor, seeds_B: Tensor) -> Scores:
+    """Scores of translations when G learns, with draws of D of their own.
+
+    Args:
+        discriminator: (B, C, H, W) and (B,) seeds -> scores.
+        fake_BCHW: G(I_x), with gradient.
+        seeds_B: (B,) int64, one per image, as :meth:`AdversarialConfig.discriminator_terms` has them.
+    """
+    return discriminator(fake_BCHW, derive_seeds(seeds_B, -10))

@@ -31,10 +31,11 @@ class OptimiserConfig:
     """L2 penalty of Adam on every parameter."""
     epochs: int = 400
     """Length of training when the number of images is not given: passes over the larger of the two sets."""
-    schedule: Literal["linear", "halving"] = "linear"
-    """How the learning rate falls: linearly to zero after constant_fraction, or by halves, each after a tenth."""
+    schedule: Literal["linear", "cosine", "halving"] = "linear"
+    """How the learning rate falls: to zero after constant_fraction, linearly or along half a cosine, or by halves, each
+    after a tenth."""
     constant_fraction: float = 0.5
-    """Share of training at the full learning rate; over the rest it falls linearly to zero."""
+    """Share of training at the full learning rate; over the rest it falls to zero."""
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < float("inf"):
@@ -54,7 +55,8 @@ class OptimiserConfig:
             return 0.5 ** int(10 * min(progress, 1.0) + 1e-9)
         if progress <= self.constant_fraction:
             return 1.0
-        return max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
+        left = max(0.0, (1.0 - progress) / (1.0 - self.constant_fraction))
+        return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
     def constant_images(self, total: int) -> int:
         """How many of ``total`` training images are seen at the full learning rate."""
@@ -78,6 +80,7 @@ class ImageBatch:
         target_domains: (B,) int64, the domain of each target image; never that of its source image.
         progress: () float64 in [0, 1), the share of training done when the step begins, for losses that change on the
             way. It lies where ``seeds`` do and is the same in all processes.
+        number: Which step this is, from 0, for what is computed at every few steps only (:attr:`Method.cycle`).
     """
 
     source: Tensor
@@ -86,6 +89,7 @@ class ImageBatch:
     source_domains: Tensor | None = None
     target_domains: Tensor | None = None
     progress: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,19 +177,26 @@ class Method(nn.Module, ABC):
     """The smallest training image, in pixels, that every network accepts."""
     smallest_batch: int = 1
     """The fewest images of a step that leave its losses something to compare."""
+    cycle: int = 1
+    """After how many steps what ``forward_train`` computes repeats: it may do more at each multiple of this."""
     host_decides: str = ""
     """Why a step of this method, as configured, cannot be recorded as a CUDA graph; empty when it can."""
     one_process_only: str = ""
     """Why this method, as configured, cannot be trained by several processes; empty when it can."""
 
     def prepare(self) -> None:
-        """Load what training needs and translating does not (a pretrained network); called once, before training.
+        """Load what training needs and translating does not (pretrained networks); called once, before training.
 
-        What it loads belongs in no checkpoint and no optimizer: see :class:`unpaired.methods.frozen.Frozen`.
+        A network of the method that has a ``prepare`` of its own is asked to do so.
+
+        What it loads belongs in no checkpoint and no optimizer: see :class:`unpaired.networks.frozen.Frozen`.
 
         Raises:
             BackendError: It is not on this machine; the message says what to do.
         """
+        for network in self.children():
+            if callable(prepare := getattr(network, "prepare", None)):
+                prepare()
 
     @abstractmethod
     def forward_train(self, batch: ImageBatch) -> Any:

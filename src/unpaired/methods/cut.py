@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unpaired.errors import ConfigError
 from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
     PLAIN,
     ImageBatch,
@@ -25,7 +25,7 @@ from unpaired.methods.base import (
 )
 from unpaired.methods.contrast import Pair, mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
+from unpaired.networks import DEFAULT_TAPS, Projector
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class CUTConfig(AdversarialConfig):
     """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
     identity_weight: float = 1.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves the identity pass out."""
+    identity_interval: int = 1
+    """The identity pass is made at every so many steps: at 4, at one step in four."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
     """How L_X and L_Y join: their mean (the published code) or their sum (Eq. 3)."""
     image_pool: int = 0
@@ -55,11 +57,16 @@ class CUTConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_one(self, "num_queries", "projector_width")
+        check_at_least_one(self, "num_queries", "projector_width", "identity_interval")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
         if self.image_pool < 0:
             raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
+
+    @property
+    def contrastive_share(self) -> float:
+        """Factor of L_X and of L_Y: a half where they join as their mean, at steps without L_Y, too."""
+        return 0.5 if self.identity_weight > 0 and self.contrastive_reduction == "mean" else 1.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ class CUT(Method):
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
         self.smallest_image = self.discriminator.smallest_image
+        self.cycle = config.identity_interval if config.identity_weight > 0 else 1
         if config.image_pool or config.flip_equivariance:
             self.host_decides = "image_pool and flip_equivariance are decided on the host, image by image"
         if config.image_pool:
@@ -138,11 +146,11 @@ class CUT(Method):
 
     def new_generator(self, channels: int) -> Any:
         """The generator of the settings, whose first part is the encoder."""
-        return ResnetGenerator(channels, channels, base_channels=self.config.base_channels, blocks=self.config.blocks)
+        return self.config.new_generator(channels)
 
     def new_discriminator(self, channels: int) -> Any:
         """The discriminator of the settings."""
-        return self.config.patch_discriminator(channels)
+        return self.config.new_discriminator(channels)
 
     def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
         return self.generator(x_BCHW)
@@ -155,7 +163,8 @@ class CUT(Method):
         return False
 
     def forward_train(self, batch: ImageBatch) -> ContrastiveOutputs:
-        taps, with_identity = self.config.taps, self.config.identity_weight > 0
+        taps = self.config.taps
+        with_identity = self.config.identity_weight > 0 and batch.number % self.config.identity_interval == 0
         inputs = torch.cat([batch.source, batch.target]) if with_identity else batch.source
         copies = 2 if with_identity else 1
         seeds = torch.cat([derive_seeds(batch.seeds, term) for term in range(copies)])
@@ -189,14 +198,18 @@ class CUT(Method):
 
     def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
         """Eq. 3: adversarial term, L_X and L_Y."""
-        terms = {"adversarial": self.config.adversarial_term(self.discriminator(outputs.translated))}
+        terms = {"adversarial": self.adversarial_loss(outputs)}
         contrastive = self.contrastive_loss(outputs)
-        images = len(outputs.target)
-        share = 0.5 if len(contrastive) > images and self.config.contrastive_reduction == "mean" else 1.0
+        images, share = len(outputs.target), self.config.contrastive_share
         terms["contrastive"] = share * self.config.contrastive_weight * contrastive[:images].mean()
         if len(contrastive) > images:
             terms["identity"] = share * self.config.identity_weight * contrastive[images:].mean()
         return terms
+
+    def adversarial_loss(self, outputs: ContrastiveOutputs) -> Tensor:
+        """The generator's weighted adversarial term, a scalar."""
+        seeds = outputs.seeds[: len(outputs.target)]
+        return self.config.adversarial_term(judged(self.discriminator, outputs.translated, seeds))
 
     def pairs(self, outputs: ContrastiveOutputs) -> list[Pair]:
         """What the contrastive loss compares: one pair per tap, of K B images."""

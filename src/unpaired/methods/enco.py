@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
     PLAIN,
     AdamSettings,
@@ -23,7 +23,7 @@ from unpaired.methods.base import (
     check_at_least_one,
     derive_seeds,
 )
-from unpaired.networks import PredictingProjector, ResnetGenerator
+from unpaired.networks import PredictingProjector, ProjectedScores
 from unpaired.ops import location_draws, widen
 
 _DECODER_PLACES = {"stem": "doubled2", "halved1": "doubled1"}
@@ -142,9 +142,9 @@ class EnCo(Method):
     def __init__(self, config: EnCoConfig, channels: int = 3) -> None:
         super().__init__()
         self.config = config
-        self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
+        self.generator = config.new_generator(channels)
         self.generator.check_taps(config.taps)
-        self.discriminator = config.patch_discriminator(channels)
+        self.discriminator = config.new_discriminator(channels)
         self.projector = PredictingProjector(
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
@@ -185,11 +185,12 @@ class EnCo(Method):
     def generator_loss(self, outputs: EnCoOutputs) -> dict[str, Tensor]:
         """Adversarial term, agreement of encoder and decoder, L1 identity."""
         config = self.config
-        scores = self.discriminator(outputs.translated)
+        scores = judged(self.discriminator, outputs.translated, outputs.seeds)
+        doubt = scores.finest if isinstance(scores, ProjectedScores) else scores
         share = 1.0 if outputs.identical is None else 0.5
         terms = {
             "adversarial": config.adversarial_term(scores),
-            "content": share * config.content_weight * self.content_loss(outputs, scores.detach()).mean(),
+            "content": share * config.content_weight * self.content_loss(outputs, doubt.detach()).mean(),
         }
         if outputs.identical is not None:
             distance = (outputs.identical - outputs.target).abs().mean()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
-from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
     PLAIN,
     ImageBatch,
@@ -23,10 +23,8 @@ from unpaired.methods.base import (
     check_at_least_one,
     derive_seeds,
 )
-from unpaired.methods.frozen import Frozen
 from unpaired.methods.image_pool import ImagePool
 from unpaired.methods.recolouring import recoloured
-from unpaired.networks import ResnetGenerator
 from unpaired.networks.feature_maps import (
     DEFAULT_LAYERS,
     FeatureNetwork,
@@ -34,6 +32,7 @@ from unpaired.networks.feature_maps import (
     layer_channels,
     load_feature_maps,
 )
+from unpaired.networks.frozen import Frozen
 from unpaired.ops import location_draws
 
 
@@ -160,8 +159,8 @@ class FSeSim(Method):
         if channels not in (1, 3):
             raise ConfigError(f"channels: {self.title}'s frozen network sees images of 1 or 3 channels, not {channels}")
         self.config = config
-        self.generator = ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks)
-        self.discriminator = config.patch_discriminator(channels)
+        self.generator = config.new_generator(channels)
+        self.discriminator = config.new_discriminator(channels)
         self.pool = ImagePool(config.image_pool)
         if config.image_pool:
             self.host_decides = "image_pool is decided on the host, image by image; 0 turns it off"
@@ -174,6 +173,7 @@ class FSeSim(Method):
         self._frozen: Frozen | None = None
 
     def prepare(self) -> None:
+        super().prepare()
         config = self.config
         network = load_feature_maps(
             config.feature_network, config.layers, config.vgg16_weights, allow_download=config.download_weights
@@ -203,7 +203,7 @@ class FSeSim(Method):
 
     def _shared(self, batch: ImageBatch, source_features: list[Tensor]) -> dict[str, Any]:
         """What both methods compute of a batch: the fields of :class:`SelfSimilarityOutputs`."""
-        translated = self.generator(batch.source)
+        translated, _ = self.generator.translate_and_encode(batch.source, ())
         return {
             "target": batch.target,
             "translated": translated,
@@ -228,7 +228,7 @@ class FSeSim(Method):
             for source, translated in zip(source_maps, translated_maps, strict=True)
         ]
         return {
-            "adversarial": self.config.adversarial_term(self.discriminator(outputs.translated)),
+            "adversarial": self.config.adversarial_term(judged(self.discriminator, outputs.translated, outputs.seeds)),
             "structure": self.config.structure_weight * torch.stack(per_layer).mean(),
         }
 

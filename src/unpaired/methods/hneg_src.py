@@ -97,10 +97,10 @@ class HnegSRC(CUT):
         """Adversarial term, hard-negative contrast of both images, relation consistency of I_x."""
         assert isinstance(outputs, HnegSRCOutputs)
         config, images = self.config, len(outputs.target)
-        terms = {"adversarial": config.adversarial_term(self.discriminator(outputs.translated))}
+        terms = {"adversarial": self.adversarial_loss(outputs)}
         pairs = self.pairs(outputs)  # projected once, for both losses
         contrastive = self.contrast_of(pairs, outputs.relation_temperatures)
-        share = 0.5 if len(contrastive) > images and config.contrastive_reduction == "mean" else 1.0
+        share = config.contrastive_share
         terms["contrastive"] = share * config.contrastive_weight * contrastive[:images].mean()
         if len(contrastive) > images:
             terms["identity"] = share * config.identity_weight * contrastive[images:].mean()

@@ -25,6 +25,7 @@ class MultiDomainQSAttnConfig(QSAttnConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.own_networks("Multi-domain QS-Attn", "generator", "discriminator")
         if len(self.domains) == 1 or len(set(self.domains)) < len(self.domains):
             raise ConfigError(f"domains must name at least two, each once, not {', '.join(self.domains)}")
         if self.image_pool or self.flip_equivariance:
@@ -141,7 +142,7 @@ class MultiDomainQSAttn(Method):
     def discriminator_loss(self, outputs: MultiDomainOutputs) -> dict[str, Tensor]:
         """The loss of each domain's output of D on I_y and on the translation into it, without gradient to G."""
 
-        def of_the_domains(images_BCHW: Tensor) -> Tensor:
+        def of_the_domains(images_BCHW: Tensor, seeds_B: Tensor | None = None) -> Tensor:
             return self.discriminator(images_BCHW, outputs.domains.repeat(len(images_BCHW) // len(outputs.domains)))
 
         seeds = outputs.seeds[: len(outputs.target)]

@@ -59,6 +59,7 @@ class MUNITConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.own_networks("MUNIT", "generator", "discriminator")
         check_at_least_one(self, "style_channels", "perceptron_width", "discriminator_scales")
 
 

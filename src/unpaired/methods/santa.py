@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError
-from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, check_at_least_one, derive_seeds
 from unpaired.networks import PathGenerator
 from unpaired.ops import location_draws, normal_draws, widen
@@ -43,6 +43,7 @@ class SANTAConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.own_networks("SANTA", "generator")
         check_at_least_one(self, "code_channels")
         if self.blocks < 2:
             raise ConfigError(f"blocks must be at least 2, not {self.blocks}")
@@ -121,7 +122,7 @@ class SANTA(Method):
             blocks=config.blocks,
             code_channels=config.code_channels,
         )
-        self.discriminator = config.patch_discriminator(channels)
+        self.discriminator = config.new_discriminator(channels)
         self.smallest_image = self.discriminator.smallest_image
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
@@ -186,7 +187,7 @@ class SANTA(Method):
         reconstruction = (outputs.reconstructed - outputs.source).abs().mean()
         identity = (outputs.identical - outputs.target).abs().mean()
         terms = {
-            "adversarial": config.adversarial_term(self.discriminator(outputs.translated)),
+            "adversarial": config.adversarial_term(judged(self.discriminator, outputs.translated, outputs.seeds)),
             "reconstruction": config.reconstruction_weight * reconstruction,
             "identity": config.identity_weight * identity,
         }

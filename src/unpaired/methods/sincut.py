@@ -48,6 +48,10 @@ class SinCUTConfig(CUTConfig):
     )
     """Adam and its schedule."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.own_networks("SinCUT", "generator", "discriminator")
+
 
 class SinCUT(CUT):
     """Single-image translation (Park et al., 2020, section 4.4): one picture per domain, each crop an image.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unpaired.errors import ConfigError
 from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
     PLAIN,
     AdamSettings,
@@ -25,7 +25,7 @@ from unpaired.methods.base import (
 )
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, Projector, ResnetGenerator
+from unpaired.networks import DEFAULT_TAPS, Projector
 from unpaired.networks.layers import Initialisation, Resampling
 
 
@@ -144,11 +144,8 @@ class TwoWay(Method):
         self.config = config
         self.taps = taps
         shared: dict[str, Any] = {"resampling": resampling, "initialisation": initialisation}
-        self.generator_ab, self.generator_ba = (
-            ResnetGenerator(channels, channels, base_channels=config.base_channels, blocks=config.blocks, **shared)
-            for _ in range(2)
-        )
-        self.discriminator_a, self.discriminator_b = (config.patch_discriminator(channels, **shared) for _ in range(2))
+        self.generator_ab, self.generator_ba = (config.new_generator(channels, **shared) for _ in range(2))
+        self.discriminator_a, self.discriminator_b = (config.new_discriminator(channels, **shared) for _ in range(2))
         self.pool_a, self.pool_b = ImagePool(config.image_pool), ImagePool(config.image_pool)
         self.smallest_image = self.discriminator_a.smallest_image
         if config.image_pool:
@@ -182,9 +179,7 @@ class TwoWay(Method):
             seeds=batch.seeds,
         )
 
-    def _direction(
-        self, generator: ResnetGenerator, source: Tensor, target: Tensor, pool: ImagePool, seeds: Tensor
-    ) -> Direction:
+    def _direction(self, generator: Any, source: Tensor, target: Tensor, pool: ImagePool, seeds: Tensor) -> Direction:
         """Translate the source and, for the identity term, the target, in one batch."""
         images, with_identity = len(source), self.identity_factor() > 0
         inputs = torch.cat([source, target]) if with_identity else source
@@ -209,9 +204,12 @@ class TwoWay(Method):
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
         """The adversarial and identity terms of both directions."""
+        judges = ((self.discriminator_b, outputs.ab), (self.discriminator_a, outputs.ba))
         terms = {
-            "adversarial_ab": self.config.adversarial_term(self.discriminator_b(outputs.ab.translated)),
-            "adversarial_ba": self.config.adversarial_term(self.discriminator_a(outputs.ba.translated)),
+            f"adversarial_{name}": self.config.adversarial_term(
+                judged(discriminator, way.translated, derive_seeds(outputs.seeds, number))
+            )
+            for number, (name, (discriminator, way)) in enumerate(zip(("ab", "ba"), judges, strict=True))
         }
         for name, way in outputs.named():
             if way.identity is not None:

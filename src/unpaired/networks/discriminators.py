@@ -68,8 +68,8 @@ class PatchDiscriminator(nn.Module):
             side = 2 * side  # a halving rounds up: the odd side below would do, the convolution takes it off again
         return side  # strides round down, so that this is the smallest there, too
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded."""
+    def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded; nothing here is drawn."""
         hidden = self.blurs[0](F.leaky_relu(self.first(x_BCHW), 0.2, inplace=True))
         for convolution, blur in zip(self.middle, self.blurs[1:], strict=True):
             hidden = blur(F.leaky_relu(instance_norm(convolution(hidden)), 0.2, inplace=True))

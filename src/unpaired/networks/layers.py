@@ -29,6 +29,15 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     return F.group_norm(x_BCHW, x_BCHW.shape[1], eps=eps)
 
 
+def channel_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
+    """Layer norm over the channels of each pixel, without affine parameters (Ba et al., 2016).
+
+    It sees one pixel at a time, so an image and a part of it give the same values, and it suits maps that lie channels
+    last.
+    """
+    return F.layer_norm(x_BCHW.permute(0, 2, 3, 1), x_BCHW.shape[1:2], eps=eps).permute(0, 3, 1, 2)
+
+
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` of stride 1 that takes the faster algorithm on the CPU (:func:`unpaired.ops.winograd.conv2d`).
 

@@ -175,8 +175,8 @@ class LocalDiscriminator(nn.Module):
         if spectral_norm:
             normalise_spectrally(self)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded."""
+    def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded; nothing here is drawn."""
         hidden = _active(self.stem(x_BCHW))
         for block in self.blocks:
             hidden = block(hidden)

@@ -1,0 +1,152 @@
+"""A light generator that starts at the identity: all of its heavy work is done at a quarter of the image's side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpaired.networks.generators import check_taps
+from unpaired.networks.layers import Conv2d, blur_upsample, channel_norm
+
+_SLOPE = 0.1
+"""Of the leaky ReLUs."""
+_DETAIL_CHANNELS = 16
+"""Width at the image's own size."""
+
+
+class LightBlock(nn.Module):
+    """x + conv(act(conv(act(norm(x))))), 3 x 3 convolutions with reflected borders. (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(channels, channels, gain=1.4)
+        self.conv2 = _convolution(channels, channels, gain=0.3)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.conv2(_active(self.conv1(_normed(x_BCHW))))
+
+
+class LightGenerator(nn.Module):
+    """G(x) = x + d(x) with d = 0 at the start: what it need not change it need not learn to draw either.
+
+    Two space-to-depth halvings, residual blocks at a quarter of the side, a depth-to-space doubling, a bilinear one,
+    and two last convolutions that see the input beside what the decoder made; the last one begins at zero. Each norm is
+    a layer norm over the channels of one pixel, so that a pixel of the translation depends on the pixels around it
+    alone, wherever the image is cut. No checkerboards: what doubles to the image's size is a bilinear interpolation.
+
+    At the defaults it has 2.1 million parameters and 4.7 GFLOP (multiply and add) at 128 x 128. Its taps bear the names
+    of those of :class:`unpaired.networks.ResnetGenerator` at the like places: ``padded_input`` (the input, its sides
+    reflected up to multiples of 4), ``down1`` and ``down2`` (the first convolution at a half and at a quarter of the
+    side, before their norm), ``stem`` (what is halved the second time) and ``block1`` ... ``blockN``; those of the
+    decoder are ``up1`` and, of the size of ``stem``, ``doubled2``.
+
+    Args:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output image; as many.
+        base_channels: Width at half the side; the blocks have four times as many channels.
+        blocks: Number of residual blocks.
+
+    Raises:
+        ValueError: The output has other channels than the input.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, out_channels: int = 3, *, base_channels: int = 32, blocks: int = 6
+    ) -> None:
+        super().__init__()
+        if in_channels != out_channels:
+            raise ValueError(f"x + d(x) needs as many channels out as in, not {in_channels} in and {out_channels} out")
+        width = base_channels
+        self.down1 = _convolution(4 * in_channels, width)
+        self.conv1 = _convolution(width, width, gain=1.4)
+        self.down2 = _convolution(4 * width, 4 * width)
+        self.blocks = nn.ModuleList(LightBlock(4 * width) for _ in range(blocks))
+        self.up1 = _convolution(4 * width, 4 * width, gain=1.4)
+        self.up2 = _convolution(width, width, gain=1.4)
+        self.last_block = LightBlock(width)
+        self.narrow = nn.Conv2d(width, _DETAIL_CHANNELS, 1)
+        self.detail = _convolution(_DETAIL_CHANNELS + in_channels, _DETAIL_CHANNELS, gain=1.4)
+        self.head = _convolution(_DETAIL_CHANNELS, out_channels, gain=0.0)
+        _initialise(self.narrow, 1.0)
+        self.tap_channels: dict[str, int] = {
+            "padded_input": in_channels,
+            "down1": width,
+            "stem": width,
+            "down2": 4 * width,
+            **{f"block{number}": 4 * width for number in range(1, blocks + 1)},
+        }
+
+    def check_taps(self, taps: Sequence[str]) -> None:
+        """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
+        check_taps(self.tap_channels, taps)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Translate images: (B, C, H, W) in [-1, 1] -> (B, C, 4 ceil(H / 4), 4 ceil(W / 4)), clamped to [-1, 1]."""
+        return self.translate_and_encode(x_BCHW, ())[0].clamp(-1, 1)
+
+    def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """One full pass that also returns the features at ``taps``, in their order, at no extra cost.
+
+        The translation is not clamped, so that its gradient never ends. The taps may be places of the encoder and of
+        the decoder. Raises ``KeyError`` on a typo.
+        """
+        features = self._encode(x_BCHW, None)
+        features["up1"] = self.up1(_normed(features["last"]))
+        features["doubled2"] = _active(F.pixel_shuffle(features["up1"], 2))
+        hidden = self.last_block(self.up2(features["doubled2"]) + features["down1"])
+        delta = self.narrow(_normed(hidden))
+        beside = torch.cat([blur_upsample(delta), features["padded_input"].to(delta.dtype)], dim=1)
+        delta = self.head(_active(self.detail(beside)))
+        return features["padded_input"] + delta, [features[tap] for tap in taps]
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """E: the features at ``taps``, in their order; no residual block behind the last tap is computed."""
+        features = self._encode(x_BCHW, max((list(self.tap_channels).index(tap) for tap in taps), default=0))
+        return [features[tap] for tap in taps]
+
+    def _encode(self, x_BCHW: Tensor, last: int | None) -> dict[str, Tensor]:
+        """Outputs by name, up to that of number ``last`` (all without it); ``last`` is also the name of the last."""
+        height, width = x_BCHW.shape[2:]
+        below, right = -height % 4, -width % 4
+        x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="reflect") if below or right else x_BCHW
+        features = {"padded_input": x_BCHW}
+        names = list(self.tap_channels)[: None if last is None else last + 1]
+        hidden = x_BCHW
+        for name in names[1:]:
+            if name == "down1":
+                hidden = self.down1(F.pixel_unshuffle(hidden, 2))
+            elif name == "stem":
+                hidden = _active(self.conv1(_normed(hidden)))
+            elif name == "down2":
+                hidden = self.down2(F.pixel_unshuffle(hidden, 2))
+            else:
+                hidden = self.blocks[int(name.removeprefix("block")) - 1](hidden)
+            features[name] = hidden
+        features["last"] = hidden
+        return features
+
+
+def _active(x_BCHW: Tensor) -> Tensor:
+    return F.leaky_relu(x_BCHW, _SLOPE)
+
+
+def _normed(x_BCHW: Tensor) -> Tensor:
+    return _active(channel_norm(x_BCHW))
+
+
+def _convolution(in_channels: int, out_channels: int, gain: float = 1.0) -> Conv2d:
+    layer = Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
+    _initialise(layer, gain)
+    return layer
+
+
+def _initialise(layer: nn.Conv2d, gain: float) -> None:
+    """Weights of deviation gain / sqrt(fan-in), biases zero."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+        layer.bias.zero_()

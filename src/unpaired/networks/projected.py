@@ -1,0 +1,179 @@
+"""A discriminator that looks through a frozen network (Sauer et al., Projected GANs Converge Faster, NeurIPS 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpaired.errors import BackendError, ConfigError
+from unpaired.networks.backbones import backbone_channels, load_backbone
+from unpaired.networks.discriminators import PatchDiscriminator
+from unpaired.networks.frozen import Frozen
+from unpaired.networks.layers import normalise_spectrally
+from unpaired.ops import location_draws, normal_draws, splitmix64
+
+_SMALLEST_SEEN = 128
+"""Images whose shorter side is below this are doubled before the frozen network sees them."""
+_MIXED_CHANNELS = 64
+
+
+class ProjectedScores(NamedTuple):
+    """Scores of images, unbounded.
+
+    Attributes:
+        projected: Per map of the frozen network, the finest first, (B, 1, h, w).
+        patch: Of the patch discriminator beside it, (B, 1, h, w), or None without one.
+    """
+
+    projected: tuple[Tensor, ...]
+    patch: Tensor | None
+
+    @property
+    def finest(self) -> Tensor:
+        """The scores of the smallest parts of the image."""
+        return self.projected[0] if self.patch is None else self.patch
+
+
+class ProjectedDiscriminator(nn.Module):
+    """D on the maps of a frozen network, mixed at random, judged by a small head per stride.
+
+    Maps are mixed across channels by fixed random 1 x 1 convolutions, each divided by the deviation that it has on
+    noise with the spectrum of photographs, and across scales by fixed random 3 x 3 convolutions from the coarsest down;
+    the heads are spectrally normalised. Before the frozen network sees an image it is shifted by up to a share of its
+    side, with reflected borders, and noise is added: without these a generator learns rasters that fool the network.
+
+    Args:
+        channels: Of the images, 1 or 3.
+        backbone: The frozen network (:func:`unpaired.networks.backbones.load_backbone`); :meth:`prepare` loads it.
+        weights: File of its weights.
+        head_channels: Width of the heads.
+        shift: Largest shift as a share of the side, 0 to 0.5.
+        noise: Standard deviation of the noise, in units of the images' range [-1, 1].
+        patch: A discriminator of the pixels beside it, which sees them as they are.
+
+    Raises:
+        ConfigError: The images have other channels, or there is no such network.
+        BackendError: A package that the network comes with is missing.
+    """
+
+    deviations: Tensor
+
+    def __init__(
+        self,
+        channels: int = 3,
+        *,
+        backbone: str = "lite0",
+        weights: Path | None = None,
+        head_channels: int = 64,
+        shift: float = 0.125,
+        noise: float = 0.08,
+        patch: PatchDiscriminator | None = None,
+    ) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise ConfigError(f"discriminator: the frozen network sees images of 1 or 3 channels, not {channels}")
+        self.backbone, self.weights, self.shift, self.noise = backbone, weights, shift, noise
+        widths = backbone_channels(backbone)
+        mixed = [_MIXED_CHANNELS * (2 if number >= 2 else 1) for number in range(len(widths))]
+        self.across_channels = nn.ModuleList(
+            _random_convolution(*sizes, 1) for sizes in zip(widths, mixed, strict=True)
+        )
+        self.across_scales = nn.ModuleList(_random_convolution(coarse, fine, 3) for fine, coarse in pairwise(mixed))
+        self.heads = nn.ModuleList(_head(width, head_channels) for width in mixed)
+        self.register_buffer("deviations", torch.ones(len(widths)))
+        normalise_spectrally(self.heads)
+        self.patch = patch
+        self.smallest_image = max(16, patch.smallest_image if patch is not None else 0)
+        self._frozen: Frozen | None = None
+
+    def prepare(self) -> None:
+        """Load the frozen network and measure its maps. Raises ``BackendError``."""
+        self._frozen = Frozen(load_backbone(self.backbone, self.weights).network)
+        with torch.no_grad():
+            maps = self._frozen(_pink_noise())
+            measured = [mix(each).std() for mix, each in zip(self.across_channels, maps, strict=True)]
+            self.deviations.copy_(torch.stack(measured))
+
+    def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> ProjectedScores:
+        """Score images.
+
+        Args:
+            x_BCHW: (B, C, H, W) in [-1, 1].
+            seeds_B: (B,) int64 on the CPU, which decide shift and noise of each image; None leaves both out.
+
+        Raises:
+            BackendError: The frozen network has not been loaded.
+        """
+        if self._frozen is None:
+            raise BackendError(f"discriminator: its frozen network '{self.backbone}' is not loaded; call prepare()")
+        seen = x_BCHW if seeds_B is None else self._augmented(x_BCHW, seeds_B)
+        seen = seen.expand(-1, 3, -1, -1)
+        if min(seen.shape[2:]) < _SMALLEST_SEEN:
+            seen = F.interpolate(seen, scale_factor=2, mode="bilinear", align_corners=False)
+        mixed = self._mixed(self._frozen(seen))
+        scores = tuple(head(each) for head, each in zip(self.heads, mixed, strict=True))
+        return ProjectedScores(scores, self.patch(x_BCHW) if self.patch is not None else None)
+
+    def _mixed(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Across channels, then across scales from the coarsest down: (a + enlarged b) / sqrt(2)."""
+        deviations = self.deviations.to(maps[0].dtype)
+        mixed = [
+            mix(each) / deviation for mix, each, deviation in zip(self.across_channels, maps, deviations, strict=True)
+        ]
+        for number in reversed(range(len(mixed) - 1)):
+            coarse = self.across_scales[number](mixed[number + 1])
+            enlarged = F.interpolate(coarse, size=mixed[number].shape[-2:], mode="bilinear", align_corners=False)
+            mixed[number] = (mixed[number] + enlarged) * math.sqrt(0.5)
+        return mixed
+
+    def _augmented(self, x_BCHW: Tensor, seeds_B: Tensor) -> Tensor:
+        height, width = x_BCHW.shape[2:]
+        rows, columns = int(height * self.shift), int(width * self.shift)
+        if rows or columns:
+            padded = F.pad(x_BCHW, (columns, columns, rows, rows), mode="reflect")
+            draws = location_draws(seeds_B, 2).tolist()
+            x_BCHW = torch.stack([
+                image[:, int(down * (2 * rows + 1)) :, int(right * (2 * columns + 1)) :][:, :height, :width]
+                for image, (down, right) in zip(padded, draws, strict=True)
+            ])  # fmt: skip
+        if self.noise:
+            seeds = splitmix64(seeds_B).to(x_BCHW.device, non_blocking=True)
+            drawn = normal_draws(seeds, x_BCHW[0].numel()).to(x_BCHW.dtype).view(x_BCHW.shape)
+            x_BCHW = x_BCHW + self.noise * drawn
+        return x_BCHW
+
+
+def _random_convolution(inputs: int, outputs: int, taps: int) -> nn.Conv2d:
+    """A convolution that keeps the deviation of white noise and is never trained."""
+    layer = nn.Conv2d(inputs, outputs, taps, padding=taps // 2, bias=False)
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
+    return layer.requires_grad_(False)
+
+
+def _head(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, width, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 1, 3, padding=1),
+    )
+
+
+def _pink_noise(side: int = 256, images: int = 4) -> Tensor:
+    """Noise whose amplitude falls as 1 / frequency, as that of photographs does, the same in all channels but for a
+    fifth: (images, 3, side, side) in [-1, 1], always the same."""
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(images, 4, side, side, generator=generator)
+    frequencies = torch.fft.fftfreq(side)
+    radius = (frequencies[:, None] ** 2 + frequencies[None, : side // 2 + 1] ** 2).sqrt().clamp(min=1 / side)
+    pink = torch.fft.irfft2(torch.fft.rfft2(white) / radius, s=(side, side))
+    pink = pink / pink.std(dim=(2, 3), keepdim=True)
+    return (0.45 * pink[:, :1] + 0.2 * pink[:, 1:]).clamp(-1, 1)
