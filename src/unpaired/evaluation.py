@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from unpaired.errors import DataError, TrainingError, UserError
 from unpaired.inference import Translator
 from unpaired.metrics import Score
 from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
+from unpaired.scoring.held_out import flattered
 from unpaired.scoring.images import evenly_spaced
 from unpaired.scoring.plain import score_values
 from unpaired.training import RunConfig
@@ -51,6 +52,8 @@ class Evaluation:
         left_out: Metrics that were not computed -> why.
         best: How the row ``best`` was chosen, if there is one.
         seed: For metrics that draw at random.
+        flattered: Scores by networks that training looked through, so that the generator may have learned to please
+            them.
     """
 
     scores: dict[str, dict[str, Score]]
@@ -63,6 +66,7 @@ class Evaluation:
     left_out: dict[str, str]
     best: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    flattered: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -111,7 +115,8 @@ def evaluate(
         translate = functools.partial(translator.translate, **(wish or {}))
         translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
-    return _evaluation(evaluator, scores, translations, best or {}, wish)
+    looks_through = frozenset[str]().union(*(each.method.looks_through for each in translators.values()))
+    return _evaluation(evaluator, scores, translations, best or {}, wish, looks_through)
 
 
 def evaluate_made(
@@ -184,7 +189,9 @@ def _evaluation(
     translations: dict[str, Sequence[Tensor]],
     best: dict[str, Any],
     wish: Mapping[str, Any] | None = None,
+    looks_through: Iterable[str] = (),
 ) -> Evaluation:
+    computed = dict.fromkeys(name for found in scores.values() for name in found)
     data = {
         "source_digest": evaluator.sources.digest,
         "target_digest": evaluator.targets.digest,
@@ -197,6 +204,7 @@ def _evaluation(
     return Evaluation(
         scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,
         evaluator.networks.used(), evaluator.left_out, best, evaluator.seed,
+        tuple(name for name in computed if flattered(name, looks_through)),
     )  # fmt: skip
 
 
@@ -216,6 +224,7 @@ def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, 
         "data": {"name": data, **evaluation.data},
         "networks": evaluation.networks,
         "rows": rows,
+        "flattered": list(evaluation.flattered),
         "scores": {row: score_values(scores) for row, scores in evaluation.scores.items()},
         "environment": facts,
     }

@@ -102,7 +102,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, quiet=quiet) if fabric.is_global_zero else None
+    scorer = _scorer(config, formats, method.looks_through, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,
@@ -166,7 +166,7 @@ def _wish(config: RunConfig, method: Method) -> Wish:
     return Wish(domain=method.domains.index(config.dataset.scored_pair()[1]))
 
 
-def _scorer(config: RunConfig, formats: Formats, *, quiet: bool) -> HeldOutScorer | None:
+def _scorer(config: RunConfig, formats: Formats, looks_through: Iterable[str], *, quiet: bool) -> HeldOutScorer | None:
     """What scores the held-out images during training; None where there are none or none were wanted."""
     training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
     if training.score_every == 0:
@@ -182,7 +182,9 @@ def _scorer(config: RunConfig, formats: Formats, *, quiet: bool) -> HeldOutScore
         return None
     files, words = found
     try:
-        scorer = HeldOutScorer(files, config.data, training.score_images, training.score_by, words, formats)
+        scorer = HeldOutScorer(
+            files, config.data, training.score_images, training.score_by, words, formats, looks_through
+        )
         if scorer.remark and not quiet:
             print(scorer.remark, file=sys.stderr)
         return scorer

@@ -278,6 +278,12 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"best: the {LABELS[best['weights']]} weights at image {best['images_seen']:,}, chosen by {best['score']} "
             f"on {best['chosen_on']}. If these are the images scored here, it is flattered."
         )
+    if evaluation.flattered:
+        labels = ", ".join(score.label for name, score in scores.items() if name in evaluation.flattered)
+        lines.append(
+            f"Flattered: {labels}. Training looked through the same network, so believe another one "
+            "(--weights mobilenet=PATH, inception=PATH), SWD and your eyes."
+        )
     networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
     if networks:
         lines.append(f"Left out: {', '.join(networks)}; --weights NAME=PATH brings them in.")

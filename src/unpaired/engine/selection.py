@@ -27,12 +27,14 @@ class Scorer(Protocol):
 
     Attributes:
         best_by: Full name of the score that decides which weights are best.
+        label: Its name for people.
         lower_is_better: Its direction.
         chosen_on: Which images were scored, in words.
         images: How many translations are scored.
     """
 
     best_by: str
+    label: str
     lower_is_better: bool
     chosen_on: str
     images: int
@@ -41,6 +43,10 @@ class Scorer(Protocol):
         self, translate: Callable[[Tensor], Tensor], progress: Callable[[str, int, int], None]
     ) -> dict[str, dict[str, Any]]:
         """Score what ``translate`` makes of held-out images: full name -> plain values, ``value`` among them."""
+        ...
+
+    def of_the_inputs(self) -> float | None:
+        """The score that decides, of the untranslated inputs; None where they cannot be scored."""
         ...
 
 
@@ -55,6 +61,29 @@ class Selection:
         self._path, self._folder = run / "scores.jsonl", run / "weights"
         self._scorer, self._ema, self._monitor, self._every = scorer, ema, monitor, every
         self._best: float | None = None
+        self._floor: float | None = None
+        self._averaged: float | None = None
+
+    def measure_inputs(self) -> None:
+        """Score the untranslated inputs, which the translations have to beat, and say so."""
+        self._floor = self._scorer.of_the_inputs()
+        if self._floor is not None:
+            words = f"{self._scorer.label} {self._floor:.4g}"
+            self._monitor.say(f"The untranslated held-out images score {words}: what translations have to beat.")
+
+    def judge(self) -> None:
+        """Say whether the averaged weights, as scored last, beat the untranslated inputs."""
+        if self._floor is None or self._averaged is None:
+            return
+        better = (self._averaged < self._floor) == self._scorer.lower_is_better
+        words = f"{self._scorer.label} {self._averaged:.4g}, the untranslated images {self._floor:.4g}"
+        self._monitor.say(
+            f"The translations of the held-out images score {words}: better than their inputs."
+            if better
+            else f"Warning: the translations of the held-out images score {words}: NO better than their inputs. Look "
+            "at the samples. Domains that are near each other need a stronger hold on the content "
+            "(--contrastive-weight 4), others more images."
+        )
 
     def restore(self, seen: int) -> None:
         """Forget what was scored after image ``seen``, from where training goes on."""
@@ -93,6 +122,8 @@ class Selection:
                 "scores": scores,
             }
             best = self._is_best(scores)
+            if weights == "ema":
+                self._averaged = float(scores[self._scorer.best_by]["value"])
             try:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry, allow_nan=False) + "\n")

@@ -207,6 +207,8 @@ def fit(
     selection = Selection(run, scorer, ema, monitor, score_every) if scorer is not None and score_every else None
     if selection is not None:
         on_rank_zero(fabric, functools.partial(selection.restore, seen))
+        if seen < stop_at:
+            on_rank_zero(fabric, selection.measure_inputs)
 
     def save() -> None:
         monitor.check(weights_are_finite=_finite(method))
@@ -250,6 +252,8 @@ def fit(
         if seen > saved or not (run / "weights" / "model.json").exists():
             save()
         monitor.close(seen, finished=seen >= total)
+        if selection is not None and seen >= total:
+            selection.judge()
     return FitResult(seen, finished=seen >= total, interrupted=stop.signalled, first_process=fabric.is_global_zero)
 
 

@@ -180,6 +180,10 @@ class FSeSim(Method):
         )
         self._frozen = Frozen(network)
 
+    @property
+    def looks_through(self) -> frozenset[str]:
+        return super().looks_through | {self.config.feature_network}
+
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
         """Maps of the frozen network, one per layer; gradients flow to the images.
 
