@@ -34,8 +34,9 @@ PAPER_LEVELS = 8
 """Levels of 255 that blank paper may lie below white."""
 PAPER_MARGIN_SHARE = 1 / 32
 """Margin around lines, as a share of the shorter side (2 px at 64): paint may cross a line by so much."""
-PAPER_SHARE = 0.2
-"""Sources are drawings on paper if their blank paper is at least this share of them in the mean."""
+PAPER_SHARE = 0.1
+"""Sources are drawings on paper if their blank paper is at least this share of them in the mean. Measured: drawings
+0.39, emoji 0.21, photos of horses, zebras and streets at most 0.004."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +102,13 @@ def _measured(source_CHW: Tensor, fake_CHW: Tensor, kept_HW: Tensor) -> list[flo
     def mean(values_HW: Tensor) -> float:
         return float((values_HW * kept_HW).sum() / kept_HW.sum())
 
-    def strength(values_CHW: Tensor) -> Tensor:
-        return low((values_CHW - low(values_CHW)).square().sum(0)).clamp(min=0.0).sqrt()
+    def strength(detail_CHW: Tensor) -> Tensor:
+        return low(detail_CHW.square().sum(0)).clamp(min=0.0).sqrt()
 
     difference = fake_CHW - source_CHW
     smooth = low(difference)
-    stronger = strength(fake_CHW) - strength(source_CHW)
+    detail = source_CHW - low(source_CHW)
+    stronger = strength(detail + difference - smooth) - strength(detail)
     return [
         mean(smooth.norm(dim=0)),
         mean((difference - smooth).norm(dim=0)),
@@ -118,7 +120,8 @@ def _measured(source_CHW: Tensor, fake_CHW: Tensor, kept_HW: Tensor) -> list[flo
 def _gaussian(size: int, sigma: float) -> Tensor:
     """Weights between any two of ``size`` pixels in a row: (size, size), symmetric, not normalised."""
     place = torch.arange(size, dtype=torch.float64)
-    return torch.exp(-(place[:, None] - place).square() / (2 * sigma**2))
+    exponents = (place[:, None] - place).square() / (2 * sigma**2)
+    return torch.where(exponents < 60.0, torch.exp(-exponents), 0.0)  # denormal numbers would take ten times as long
 
 
 def kept_outside(may_change_HW: Tensor, height: int, width: int) -> Tensor:

@@ -97,9 +97,10 @@ class Evaluator:
             height, width = shown.shape[2:]
             self.masks = KeptMasks(unchanged_masks, self.sources.paths, (height, width), files.source)
             if self.masks.without:
+                first = ", ".join(self.masks.without[:3]) + ", ..." * (len(self.masks.without) > 3)
                 report(
-                    f"Masks: {self.masks.masked} of {len(self.masks)} source images have one; the others "
-                    f"({', '.join(self.masks.without[:3])}, ...) do not count in the scores outside masks"
+                    f"Masks: {self.masks.masked} of {len(self.masks)} source images have one; the others ({first}) do "
+                    "not count in the scores outside masks"
                 )
         self._of_inputs: dict[str, Any] = {}
         self._known: dict[tuple[str, str], Tensor] = {}
