@@ -29,8 +29,8 @@ def sets() -> ImageSets:
     generator = torch.Generator().manual_seed(0)
     truth = list(torch.rand(35, 3, 32, 32, generator=generator) * 2 - 1)
     real = list(torch.rand(12, 3, 32, 32, generator=generator) * 2 - 1)
-    networks = {"lite0": colours, "lite0.maps": coarse, "lite0.last_maps": coarse, "inception": colours, "mobilenet": colours,
-                "st_lpips": lambda a, b: (a - b).abs().mean((1, 2, 3))}  # fmt: skip
+    networks = {"lite0": colours, "lite0.maps": coarse, "lite0.last_maps": coarse, "inception": colours,
+                "mobilenet": colours, "st_lpips": lambda a, b: (a - b).abs().mean((1, 2, 3))}  # fmt: skip
     kept = [torch.ones(32, 32)] * 35
     return ImageSets([0.8 * x for x in truth], real, truth, [-x for x in truth], networks=networks, kept=kept)
 

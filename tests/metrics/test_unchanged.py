@@ -84,7 +84,7 @@ def test_the_low_pass_lets_a_wave_through_as_its_constant_says() -> None:
     found = change_where_kept(source, fake, torch.ones(1, side, side))
     passed = math.exp(-2 * (math.pi * side * SIGMA_SHARE / period) ** 2)
     assert passed == pytest.approx(0.29, abs=0.005)
-    assert found.colour[0] / float(wave.abs().mean()) == pytest.approx(passed, rel=0.1)
+    assert found.colour[0] / float(wave.abs().mean()) == pytest.approx(passed, rel=0.2)  # less is averaged at borders
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -141,7 +141,7 @@ def test_boxes_touch_borders_overlap_and_take_parts_of_pixels_whole() -> None:
 @pytest.mark.parametrize("box", [[0, 0, 5, 3], [-1, 0, 2, 2], [2, 0, 2, 2], [0, 2, 2, 1], [0, 0, 1], "abcd", 7,
                                  [0, 0, 1, None], [0, 0, math.nan, 1], [0, 0, 1, 4]])  # fmt: skip
 def test_boxes_that_cannot_be(box: object) -> None:
-    with pytest.raises(DataError, match="no box .*4 pixels wide and 3 high"):
+    with pytest.raises(DataError, match=r"no box .*4 pixels wide and 3 high"):
         mask_of_boxes([box], 3, 4)  # type: ignore[list-item]
 
 
@@ -206,7 +206,7 @@ def test_rows_say_why_they_cannot_be() -> None:
     with pytest.raises(DataError, match="no source shows blank paper"):
         evaluate_images(sets(on_paper=True), ["unchanged_colour_paper_de"])
     many = sets(12, networks={"lite0.last_maps": coarse})
-    with pytest.raises(ConfigError, match="at least 10 real images .* there are 0"):
+    with pytest.raises(ConfigError, match=r"at least 10 real images .* there are 0"):
         evaluate_images(many, ["unchanged_colour_shared_de"])
 
 
@@ -349,7 +349,12 @@ def test_shared_rows_weigh_what_both_domains_share_and_probe_once() -> None:
     assert sum(calls) == 30
     for name in names:
         assert harmful[name].full_name == f"{name}_15v15"
-    assert harmful[names[0]].value > 3 * allowed[names[0]].value
+    whole = dataclasses.replace(base, kept=[torch.ones(32, 32)] * 15, _held={})
+    of_all = [
+        evaluate_images(dataclasses.replace(whole, fake=fake, _held={}), NAMES)[NAMES[0]].value
+        for fake in (background, animal)
+    ]
+    assert harmful[names[0]].value / of_all[0] > 2.5 * allowed[names[0]].value / of_all[1]
     assert evaluate_images(dataclasses.replace(base, fake=source, _held={}), names)[names[0]].value == 0
 
 

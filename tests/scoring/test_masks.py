@@ -110,7 +110,7 @@ def test_files_that_cannot_be(tmp_path: Path, sources: list[Path]) -> None:
     with pytest.raises(DataError, match=r"image0\.jpg: JPEG smears masks .* save masks as PNG"):
         KeptMasks(smeared, sources, (18, 20))
     strange = mask(tmp_path / "strange", "other.png", np.zeros((36, 40), dtype=np.uint8))
-    with pytest.raises(DataError, match="no source image 'other.png'"):
+    with pytest.raises(DataError, match=r"no source image 'other\.png'"):
         KeptMasks(strange, sources, (18, 20))
 
 
