@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,8 +55,10 @@ class Options:
     """Side of the photos in pixels."""
     drawing_size: int = 64
     """Side of the drawings in pixels."""
-    shared_photos: int = 20
-    """Photos on which the ladders of shared regions are climbed; the probe sees all."""
+    photos: int = 30
+    """Photos on which the ladders are climbed, evenly spaced; the probe of shared regions sees all of them."""
+    parts: tuple[Literal["boxes", "shared", "paper"], ...] = ("boxes", "shared", "paper")
+    """What to do; the other parts are taken from OUT.json as they are."""
     drawings: int = 60
     """Drawings used, evenly spaced."""
     threads: int = 1
@@ -136,28 +138,42 @@ def main() -> None:
     options = tyro.cli(Options)
     torch.set_num_threads(options.threads)
     load = os.getloadavg()
-    networks = ScoringNetworks()
-    maps = networks.callables(["unchanged_colour_shared_de"])
-    result: dict[str, Any] = {"load": load[:1], "environment": environment(), "ladders": {}}
+    result: dict[str, Any] = {"ladders": {}, "shared": {}, "paper": {}}
+    written = options.out.with_suffix(".json")
+    if written.exists():
+        result |= json.loads(written.read_text(encoding="utf-8"))
+    result |= {"load": load[:1], "environment": environment()}
+    if "paper" in options.parts:
+        validate_paper(options, result)
+    if {"boxes", "shared"} & set(options.parts):
+        validate_photos(options, result)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    options.out.with_suffix(".md").write_text(report(result, options), encoding="utf-8")
 
+
+def validate_photos(options: Options, result: dict[str, Any]) -> None:
+    """Ladders outside the boxes and in shared regions, and how far the two agree."""
     side = options.horse_size
     data = DataConfig(image_size=side, load_size=side)
     paths = list_images(options.horses / "testA")
     masks = KeptMasks(BOXES, paths, (side, side))
     every = [load_for_protocol(path, data) for path in paths]
-    real = [load_for_protocol(path, data) for path in list_images(options.horses / "testB")]
     boxed = [index for index in range(len(paths)) if masks[index] is not None]
-    kept = [masks[index] for index in boxed]
-    photos = [every[index] for index in boxed]
-    sets = ImageSets([], source=photos, kept=kept, intervals=False)
-    result["ladders"]["photos"] = ladders(sets, "masks", [1.0 - mask for mask in kept])
-    weights = shared_weights(every, real, maps["lite0.last_maps"])  # the probe sees all 120 photos
-    some = evenly_spaced(boxed, options.shared_photos)
-    sets = ImageSets([], real, source=[every[index] for index in some], networks=maps, intervals=False)
-    sets.of_inputs["shared"] = [weights[index] for index in some]
-    result["ladders"]["shared regions"] = ladders(sets, "shared", [1.0 - masks[index] for index in some])
+    some = evenly_spaced(boxed, options.photos)
+    kept = [masks[index] for index in some]
+    photos = [every[index] for index in some]
+    may_change = [1.0 - mask for mask in kept]
+    if "boxes" in options.parts:
+        sets = ImageSets([], source=photos, kept=kept, intervals=False)
+        result["ladders"]["photos"] = ladders(sets, "masks", may_change)
+    if "shared" not in options.parts:
+        return
+    maps = ScoringNetworks().callables(["unchanged_colour_shared_de"])
+    real = [load_for_protocol(path, data) for path in list_images(options.horses / "testB")]
+    weights = shared_weights(every, real, maps["lite0.last_maps"])
     at = torch.stack([at_pixels(weights[index], side, side) for index in boxed]).numpy()
-    outside = torch.stack(kept).numpy() > 0.5
+    outside = torch.stack([masks[index] for index in boxed]).numpy() > 0.5
     within = [area_under_curve(a.ravel(), o.ravel()) for a, o in zip(at, outside, strict=True)]
     result["shared"] = {
         "auc": area_under_curve(at.ravel(), outside.ravel()),
@@ -165,26 +181,29 @@ def main() -> None:
         "mean_weight_outside": float(at[outside].mean()),
         "mean_weight_inside": float(at[~outside].mean()),
     }
+    sets = ImageSets([], real, source=photos, networks=maps, intervals=False)
+    sets.of_inputs["shared"] = [weights[index] for index in some]
+    result["ladders"]["shared regions"] = ladders(sets, "shared", may_change)
 
+
+def validate_paper(options: Options, result: dict[str, Any]) -> None:
+    """Ladders on blank paper of the embedded drawings, their true partners, and what trained runs make of them."""
     found = embedded_dataset()
     drawings = load_drawings(found.test.source, options)
     on_paper = [mask.float() for mask in blank_paper(torch.stack(drawings))]
     sets = ImageSets([], source=drawings, on_paper=True, intervals=False)
-    result["ladders"]["drawings"] = ladders(sets, "paper", [1.0 - mask for mask in on_paper])
     pairs = dict(pair_by_name(found.test.source, found.test.target))
     names = ["unchanged_colour_paper_de", "unchanged_detail_paper_de"]
-    chosen = evenly_spaced(found.test.source, options.drawings)
-    truths = load_drawings([pairs[path] for path in chosen], options)
-    result["paper"] = {"true partners": values(evaluate_images(dataclasses.replace(sets, fake=truths), names))}
+    truths = load_drawings([pairs[path] for path in evenly_spaced(found.test.source, options.drawings)], options)
     result["paper share"] = float(torch.stack(on_paper).mean())
+    result["paper"] = {"true partners": values(evaluate_images(dataclasses.replace(sets, fake=truths), names))}
     for run in options.runs:
         files = UnpairedFiles(found.test.source, found.test.target)
+        networks = ScoringNetworks()
         scores = evaluate_run(run, files, device="cpu", networks=networks, names=names, intervals=False).scores
         for row in ("ema", "last"):
             result["paper"][f"{run.name}, {LABELS[row]}"] = values(scores[row])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(report(result, options), encoding="utf-8")
+    result["ladders"]["drawings"] = ladders(sets, "paper", [1.0 - mask for mask in on_paper])
 
 
 def load_drawings(paths: Sequence[Path], options: Options) -> list[Tensor]:
@@ -198,14 +217,19 @@ def report(result: dict[str, Any], options: Options) -> str:
     lines = [
         "# What must not change: does the score see it?",
         "",
-        f"`benchmarks/validate_unchanged.py`: 60 photos of horses ({options.horse_size} px) with boxes,",
+        f"`benchmarks/validate_unchanged.py`: {options.photos} photos of horses ({options.horse_size} px) with boxes,",
         f"{options.drawings} drawings ({options.drawing_size} px). Values in delta E, colour / detail (detail",
         "added / lost). Degraded is what lies outside the boxes, or the blank paper. *inside only*: the last step, on",
         "what may change alone.",
     ]
-    titles = {"photos": "Outside the boxes", "drawings": "Blank paper",
-              "shared regions": f"Shared regions, degraded outside the boxes ({options.shared_photos} photos)"}  # fmt: skip
+    titles = {
+        "photos": "Outside the boxes",
+        "drawings": "Blank paper",
+        "shared regions": "Shared regions, degraded outside the boxes",
+    }
     for key, title in titles.items():
+        if key not in result["ladders"]:
+            continue
         lines += ["", f"## {title}", "", "| | | | | | inside only |", "|---|---|---|---|---|---|"]
         for ladder, found in result["ladders"][key].items():
             cells = [f"{step}: {cell(v)}" for step, v in found["outside"].items()]
