@@ -241,26 +241,28 @@ def report(result: dict[str, Any], options: Options) -> str:
                 if all(a < b for a, b in pairwise([v[part] for v in found["outside"].values()]))
             ]
             lines += ["", f"{part} rises with every step: {', '.join(rising) or 'none'}."]
-    shared = result["shared"]
-    lines += [
-        "",
-        "## Shared regions against the boxes",
-        "",
-        f"Area under the curve, pixels outside against inside the boxes: {shared['auc']:.3f} over all pixels, "
-        f"{shared['auc_in_photo']:.3f} within a photo (mean of 60). Mean weight outside "
-        f"{shared['mean_weight_outside']:.3f}, inside {shared['mean_weight_inside']:.3f}.",
-        "",
-        "## Blank paper of the drawings",
-        "",
-        f"Paper is {result['paper share']:.0%} of the drawings.",
-        "",
-        "| | colour | detail | added | lost |",
-        "|---|---|---|---|---|",
-    ]
+    if shared := result["shared"]:
+        lines += [
+            "",
+            "## Shared regions against the boxes",
+            "",
+            f"Area under the curve, pixels outside against inside the boxes: {shared['auc']:.3f} over all pixels, "
+            f"{shared['auc_in_photo']:.3f} within a photo (mean of 60). Mean weight outside "
+            f"{shared['mean_weight_outside']:.3f}, inside {shared['mean_weight_inside']:.3f}.",
+        ]
+    if result["paper"]:
+        lines += [
+            "",
+            "## Blank paper of the drawings",
+            "",
+            f"Paper is {result['paper share']:.0%} of the drawings.",
+            "",
+            "| | colour | detail | added | lost |",
+            "|---|---|---|---|---|",
+        ]
     for name, found in result["paper"].items():
-        lines.append(
-            f"| {name} | " + " | ".join(f"{found[k]:.2f}" for k in ("colour", "detail", "added", "lost")) + " |"
-        )
+        cells = " | ".join(f"{found[key]:.2f}" for key in ("colour", "detail", "added", "lost"))
+        lines.append(f"| {name} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
