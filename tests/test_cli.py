@@ -584,6 +584,38 @@ def test_evaluate_computes_what_is_asked_for(unpaired: Unpaired, refused: Any, r
     refused("evaluate", run, home / "data", *gone, words=["gone.pth"])
 
 
+def test_evaluate_scores_what_must_not_change(
+    unpaired: Unpaired, refused: Any, run: Path, home: Path, tmp_path: Path
+) -> None:
+    names = ("unchanged_colour_masks_de", "unchanged_detail_masks_de")
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"boxes": {"image0.png": [[0, 0, 20, 36]], "image1.png": []}}))
+    words = ("evaluate", run, home / "data", "--metrics", *names, "--unchanged-masks")
+    answer = unpaired(*words, boxes)
+    assert answer.code == 0, answer
+    assert "Masks: 2 of 3 source images have one; the others (image2.png)" in answer.err
+    for part in ("colour changed outside masks (dE)", "detail changed outside masks (dE)", f"{names[0]}_2v2"):
+        assert part in answer.out
+    (record,) = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    for name in names:
+        assert record["scores"]["input"][f"{name}_2v2"]["value"] == 0
+        assert record["scores"]["ema"][f"{name}_2v2"]["value"] > 0
+        assert record["scores"]["ema"][f"{name}_2v2"]["protocol"] == METRICS[name].protocol
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(3):
+        Image.new("L", (40, 36), 255 if number else 0).save(masks / f"image{number}.png")
+    assert f"{names[0]}_1v1" in unpaired(*words, masks).out  # two masks cover everything
+    Image.new("L", (40, 36), 1).save(masks / "image0.png")
+    refused(*words, masks, words=["masks of what may change cover every image"])
+    Image.new("L", (40, 35)).save(masks / "image0.png")
+    refused(*words, masks, words=["image0.png: the mask is 40 x 35 pixels, its source image 40 x 36"])
+    boxes.write_text(json.dumps({"boxes": {"image7.png": []}}))
+    refused(*words, boxes, words=["boxes.json: there is no source image 'image7.png'"])
+    refused(*words, tmp_path / "gone.json", words=["gone.json: there is no such file"])
+    refused(*words[:-1], words=["metric 'unchanged_colour_masks_de' cannot be computed: there are no masks"])
+
+
 def test_evaluate_takes_a_folder_of_made_images(
     unpaired: Unpaired, refused: Any, run: Path, home: Path, tmp_path: Path
 ) -> None:

@@ -63,6 +63,10 @@ class Evaluate:
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     metrics: tuple[str, ...] = ()
     """Scores to compute, by name; unset means all that the files and the networks at hand allow."""
+    unchanged_masks: Path | None = None
+    """What may change in the source images; the change of all else is scored. A folder of masks of the sources' names
+    and sizes, non-zero where something may change, or a JSON file {"boxes": {"file name": [[left, top, right, bottom],
+    ...]}} in pixels of the source files. Sources without a mask do not count."""
     weights: tuple[str, ...] = ()
     """Files of pretrained networks as NAME=PATH, for example inception=PATH, drn_d_22=PATH or espnet=PATH."""
     download: bool = False
@@ -102,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
         "skip_bad": options.skip_bad,
         "seed": options.seed,
         "intervals": options.intervals,
+        "unchanged_masks": options.unchanged_masks,
     }
     warnings: list[str] = []
     with scoring_progress(warnings) as told:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 from unpaired.errors import ConfigError, DataError, nearest
-from unpaired.metrics.sets import ImageSets, Measured, Score
+from unpaired.metrics.sets import ImageSets, Score
 from unpaired.metrics.table import METRICS
 
 
@@ -22,6 +21,12 @@ def why_not(name: str, sets: ImageSets) -> str:
         return absent[row.against]
     if row.label_maps and not sets.label_maps:
         return "the sources are no label maps in the colours of Cityscapes"
+    if row.kept == "masks" and sets.kept is None:
+        return "there are no masks of what may change (--unchanged-masks)"
+    if row.kept == "paper" and not sets.on_paper:
+        return "the sources are no drawings on white paper"
+    if row.kept == "shared" and len(sets.real) < row.minimum:
+        return f"it needs at least {row.minimum} real images of the target domain, and there are {len(sets.real)}"
     missing = [network for network in row.networks if network not in sets.networks]
     if missing:
         return f"the network '{missing[0].partition('.')[0]}' is not at hand"
@@ -88,9 +93,9 @@ def evaluate_images(sets: ImageSets, names: Sequence[str] | None = None, seed: i
             unit=row.unit,
             better=row.better,
             protocol=row.protocol,
-            images=len(sets.fake),
-            reference_images=len(sets.images(row.against)),
-            **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
+            images=len(sets.fake) if measured.counted is None else measured.counted,
+            reference_images=len(sets.images(row.against)) if measured.counted is None else measured.counted,
+            **{name: value for name, value in vars(measured).items() if name != "counted"},
         )
     return scores
 

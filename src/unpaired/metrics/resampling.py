@@ -65,6 +65,24 @@ def bootstrap_mean(values: Sequence[float], resamples: int = 1000, seed: int = 0
     return percentile_interval(np.array(means))
 
 
+def bootstrap_weighted_mean(
+    values: Sequence[float], weights: Sequence[float], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the weighted mean of one value per image; an image is drawn with its weight.
+
+    >>> bootstrap_weighted_mean([2.0, 2.0], [0.5, 1.0])
+    (2.0, 2.0)
+
+    Raises:
+        DataError: Fewer than two values, one is not finite, or a weight is not positive.
+    """
+    numbers, parts = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if len(numbers) < 2 or not np.isfinite(numbers).all() or not (parts > 0).all():
+        raise DataError("a weighted interval over images needs at least 2 finite values and positive weights")
+    counts = drawn_counts(len(numbers), resamples, np.random.default_rng(seed)).astype(np.float64)
+    return percentile_interval((counts @ (numbers * parts)) / (counts @ parts))
+
+
 @dataclasses.dataclass(frozen=True)
 class ResampledSet:
     """Resamples of a set of descriptors that is normalised per channel: what they change in a projection of it.

@@ -29,9 +29,13 @@ class ImageSets:
         truth: True partner of each made image, in order; ``None`` where there is none.
         source: What each made image was made from, in order; ``None`` where it is not known.
         label_maps: Whether the sources are label maps in the colours of Cityscapes.
+        on_paper: Whether the sources are drawings on white paper.
+        kept: Per source, in order, weights (H, W) from 0 (may change) to 1 (must stay), ``None`` for one that has none.
         networks: Name -> callable on batches (B, 3, H, W) in [-1, 1]: what the networks of a row's ``networks`` do.
         known: Features that somebody has already, (network, set) -> (N, D).
         intervals: Whether to spend time on confidence intervals.
+        of_inputs: What rows found out about ``source`` and ``real``; whoever scores several made sets against the same
+            ones passes the same dictionary on.
     """
 
     fake: Sequence[Tensor]
@@ -42,6 +46,9 @@ class ImageSets:
     networks: Mapping[str, Network] = dataclasses.field(default_factory=dict)
     known: Mapping[tuple[str, str], Tensor] = dataclasses.field(default_factory=dict)
     intervals: bool = True
+    on_paper: bool = False
+    kept: Sequence[Tensor | None] | None = None
+    of_inputs: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     _held: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def images(self, which: Which) -> Sequence[Tensor]:
@@ -122,6 +129,8 @@ class Measured:
     """95 % confidence interval: what other images of the same kind could have given."""
     per_level: dict[str, float] = dataclasses.field(default_factory=dict)
     per_image: list[float] = dataclasses.field(default_factory=list)
+    counted: int | None = None
+    """Images that the value comes from, where some have nothing to measure; those are NaN in ``per_image``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +153,8 @@ class Metric:
     """Networks that it asks for."""
     label_maps: bool = False
     """It needs sources that are label maps."""
+    kept: Literal["", "masks", "paper", "shared"] = ""
+    """It measures what must not change: outside the person's masks, on blank paper, where the domains are alike."""
     minimum: int = 1
     """Fewest images, of both sets, with which it means anything."""
     of_colours: bool = False
@@ -166,7 +177,7 @@ class Score:
     better: Literal["lower", "higher"]
     protocol: str
     images: int
-    """Made images that were scored."""
+    """Made images that were scored, without those that had nothing to measure."""
     reference_images: int
     """Images that they were compared with."""
     spread: float | None = None
@@ -176,7 +187,7 @@ class Score:
     per_level: dict[str, float] = dataclasses.field(default_factory=dict)
     """Value per pyramid level or class, where the metric has them."""
     per_image: list[float] = dataclasses.field(default_factory=list)
-    """Value per image, in the order given, where the metric is a mean over images."""
+    """Value per image, in the order given, where the metric is a mean over images; NaN: nothing to measure."""
 
     @property
     def full_name(self) -> str:

@@ -21,6 +21,7 @@ from unpaired.metrics.resampling import bootstrap_mean
 from unpaired.metrics.segmentation import segmentation_scores
 from unpaired.metrics.sets import ImageSets, Measured, Metric, Which
 from unpaired.metrics.swd import swd_progan_interval
+from unpaired.metrics.unchanged_rows import unchanged_rows
 
 _PER_IMAGE = "mean over images, interval by bootstrap over images"
 _OWN_KID = (
@@ -178,6 +179,7 @@ METRICS: dict[str, Metric] = {
         f"EfficientNet-Lite0 at a sixteenth of 224 x 224, {_PER_IMAGE}",
         against="source", networks=("lite0.maps",),
     ),
+    **unchanged_rows(),
     "identity_percent": Metric(
         _identity_rate, "input returned", "%", "lower",
         f"share of images that differ from their input by less than {IDENTITY_LEVELS:g} of 255 levels on average",

@@ -85,6 +85,11 @@ class EfficientNetLite0(nn.Module):
         """(B, 3, H, W) -> the output of the last 112-channel block at stride 16, (B, 112, 14, 14)."""
         return torch.cat([self._blocks(part, _MAP_BLOCK).contiguous() for part in self._parts(images_BCHW)])
 
+    def last_maps(self, images_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the output of the last block at stride 32, (B, 320, 7, 7)."""
+        last = len(self.blocks) - 1
+        return torch.cat([self._blocks(part, last).contiguous() for part in self._parts(images_BCHW)])
+
     def pyramid(self, images_BCHW: Tensor, names: Sequence[str]) -> list[Tensor]:
         """Maps at several strides of images that keep their size, for losses: gradients flow to the images.
 

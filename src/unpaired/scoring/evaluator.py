@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, pair_
 from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import METRICS, ImageSets, Score, evaluate_images, known_metrics, possible_metrics, why_not
 from unpaired.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
+from unpaired.metrics.unchanged import PAPER_SHARE, blank_paper
 from unpaired.scoring.images import ColourImages, ImageFiles, StoredImages, evenly_spaced, read_files
+from unpaired.scoring.masks import KeptMasks
 from unpaired.scoring.networks import ScoringNetworks
 
 _LOOKED_AT = 32
@@ -42,6 +44,8 @@ class Evaluator:
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
         formats: What source and target images are made of; unset: 8-bit images.
+        unchanged_masks: What may change in the source images, see :class:`unpaired.scoring.masks.KeptMasks`; all else
+            is scored as what must not change.
         report: Told what a person should know, one sentence at a time.
         progress: Told how far it is.
 
@@ -63,6 +67,7 @@ class Evaluator:
         seed: int = 0,
         intervals: bool = True,
         formats: Formats | None = None,
+        unchanged_masks: Path | None = None,
         report: Callable[[str], None] = lambda words: None,
         progress: Progress = lambda stage, done, total: None,
     ) -> None:
@@ -86,6 +91,18 @@ class Evaluator:
         """Whether sources have as many channels as targets, gray counting as colour, so that they can be compared."""
         shown = torch.stack(evenly_spaced(self.inputs, _LOOKED_AT))
         self.label_maps = shown.shape[1] == 3 and fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
+        self.on_paper = float(blank_paper(shown).double().mean()) >= PAPER_SHARE
+        self.masks = None
+        if unchanged_masks is not None:
+            height, width = shown.shape[2:]
+            self.masks = KeptMasks(unchanged_masks, self.sources.paths, (height, width), files.source)
+            if self.masks.without:
+                first = ", ".join(self.masks.without[:3]) + ", ..." * (len(self.masks.without) > 3)
+                report(
+                    f"Masks: {self.masks.masked} of {len(self.masks)} source images have one; the others ({first}) do "
+                    "not count in the scores outside masks"
+                )
+        self._of_inputs: dict[str, Any] = {}
         self._known: dict[tuple[str, str], Tensor] = {}
         # Translations have the channels of the targets; all else that decides what can be computed is the inputs'.
         blank = torch.zeros(len(self.reals[0]), *self.inputs[0].shape[1:])
@@ -182,8 +199,9 @@ class Evaluator:
     def _sets(self, made: Sequence[Tensor]) -> ImageSets:
         """``made`` in the place of the translations, beside everything that it can be compared with."""
         return ImageSets(
-            made, self.reals, self.truths, self.inputs, self.label_maps, self._calls, intervals=self.intervals
-        )
+            made, self.reals, self.truths, self.inputs, self.label_maps, self._calls, intervals=self.intervals,
+            on_paper=self.on_paper, kept=self.masks, of_inputs=self._of_inputs,
+        )  # fmt: skip
 
     def _chosen(self, sets: ImageSets) -> list[str]:
         possible = possible_metrics(sets)
