@@ -35,6 +35,7 @@ from unpaired.inference.loading import (
 )
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
+from unpaired.inference.packaged import folder_of
 from unpaired.methods import PLAIN, Method, Wish
 from unpaired.networks.padding import pad
 
@@ -85,13 +86,14 @@ class Translator:
         revision: str | None = None,
         offline: bool = False,
     ) -> Translator:
-        """Load a run folder, the ``weights`` folder of one, or a model from the Hub.
+        """Load a run folder, the ``weights`` folder of one, a model of the package, or one from the Hub.
 
         Only safetensors are read; nothing that is loaded can run code.
 
         Args:
             path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
-                no such folder exists, ``"owner/name"`` or ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
+                no such folder exists, the name of a model in the package (``"drawings"``) or ``"owner/name"`` or
+                ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
             weights: Averaged (of imported models, which have none: the last), last, or best scored in training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
@@ -102,7 +104,7 @@ class Translator:
             BackendError: The device is not on this machine, or the Hub's client is not installed.
         """
         snapshot = fetch(str(path), weights, revision=revision, offline=offline) if is_repo_id(path) else None
-        folder = Path(path) if snapshot is None else snapshot.folder
+        folder = folder_of(path) if snapshot is None else snapshot.folder
         if (folder / "weights" / "model.json").exists():
             folder = folder / "weights"
         description = read_description(folder)
