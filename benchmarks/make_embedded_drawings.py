@@ -5,7 +5,7 @@
     python benchmarks/make_embedded_drawings.py --colour iconify-json-fluent-emoji-flat-1.2.6.tgz \\
         --contrast iconify-json-fluent-emoji-high-contrast-1.2.6.tgz --before ../shared/data/fluent --out /tmp/fluent
 
-``--before`` is the set as it was up to unpaired 0.16: trainA, trainB and 200 test pairs, whose split into names is
+``--before`` is the set as it was until November 29, 2026: trainA, trainB and 200 test pairs, whose split into names is
 random and written down nowhere else. Every file of it is first compared with its rendering: all pixels have to be
 equal. The 200 pairs, on which settings were chosen, become valA and valB. The test split is new:
 
@@ -61,7 +61,7 @@ class Options:
     contrast: Path
     """The package fluent-emoji-high-contrast as npm packs it (.tgz)."""
     before: Path
-    """The set up to unpaired 0.16: trainA, trainB, testA, testB."""
+    """The set until November 29, 2026: trainA, trainB, testA, testB."""
     out: Path
     """Folder for trainA, trainB, valA, valB, testA, testB; it must not hold any of them."""
     pairs: int = 120

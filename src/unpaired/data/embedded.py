@@ -27,10 +27,10 @@ class EmbeddedDataset:
     """619 colour and 614 black files; the two domains show different emoji."""
     validation: UnpairedFiles
     """200 + 200 files, for choosing settings and weights; equal positions show the same emoji. None equals or nearly
-    equals a file of ``train``. (Up to version 0.16 these were the test files.)"""
+    equals a file of ``train``. (Until November 29, 2026, these were the test files.)"""
     test: UnpairedFiles
     """120 + 120 files, for the final score; equal positions show the same emoji. Each is unlike every file of ``train``
-    and ``validation``, by its name and by its look in both domains; so none is a face or one of a family of signs."""
+    and ``validation``, by its name and by its look in both domains; so none is a smiley or one of a family of signs."""
 
     @property
     def test_pairs(self) -> list[tuple[Path, Path]]:
