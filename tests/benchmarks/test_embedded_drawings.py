@@ -1,4 +1,4 @@
-"""How the embedded drawings are made, from made-up icon sets: who is held out, what leaves training, what is refused."""
+"""The embedded drawings, made from made-up icon sets: who is held out, what leaves training, what is refused."""
 
 from __future__ import annotations
 

@@ -268,7 +268,8 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, obj
 def test_embedded_drawings_stay_what_they_were() -> None:
     """The first samples of the embedded set by the plain stream.
 
-    On the set as it was until November 29, 2026, it gave 97ae304fd17b84d1, before the streams were taken apart and ever since.
+    On the set as it was until November 29, 2026, it gave 97ae304fd17b84d1, before the
+    streams were taken apart and ever since.
     """
     plain = UnpairedStream(embedded_dataset().train, DataConfig(image_size=64), seed=0)
     (batch,) = batches(plain, 5, 9, 4)
