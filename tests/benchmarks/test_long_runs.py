@@ -20,7 +20,7 @@ TINY = (
     "--image-size 32 --load-size 36 --base-channels 4 --blocks 5 --num-queries 16 --projector-width 8 "
     "--discriminator-channels 4 --precision 32 --score-every 0 --sample-every 100000 --log-every 2 --checkpoint-every 2"
 )
-WAIT = 180.0
+WAIT = 500.0
 """Seconds that a machine with other work may take to start Python and train a few steps."""
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,7 +49,7 @@ def script(tmp_path: Path, out: Path) -> Iterator[Script]:
     def call(*words: str, images: int = 100_000, **changes: str) -> subprocess.CompletedProcess[str]:
         changes = {"LONG_RUNS_OPTIONS": f"{TINY} --images {images}", **changes}
         command = ["bash", str(ROOT / "benchmarks" / "long_runs.sh"), *words]
-        return subprocess.run(command, env=environment | changes, capture_output=True, text=True, timeout=400)
+        return subprocess.run(command, env=environment | changes, capture_output=True, text=True, timeout=600)
 
     yield call
     call("stop")
