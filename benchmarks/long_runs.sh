@@ -6,8 +6,8 @@
 # start    starts each run, or resumes it from its newest checkpoint; one that is running or finished is left alone
 # status   what runs, and how far it is
 # stop     asks each to write a checkpoint and end, and waits for that
-# records  copies scores.jsonl, log.jsonl and run.yaml of each to benchmarks/results/long_runs (never pictures or weights:
-#          horse2zebra is for research only)
+# records  copies scores.jsonl, log.jsonl and run.yaml of each to benchmarks/results/long_runs (never pictures or
+#          weights: horse2zebra is for research only)
 #
 # The runs:
 #   cut      CUT, the paper's recipe with full networks (64 channels, 9 blocks, N = 256), bf16-mixed, seed 0
@@ -15,9 +15,10 @@
 #   quick    `--recipe quick` at 256 px. SWITCHED OFF until that recipe exists: LONG_RUNS_QUICK=1 adds it to the others
 #
 # 128 px (load 143, the paper's 286 / 256) and 100,000 images each: half at the full learning rate, half in linear decay,
-# as in the paper. Its own 400 epochs (533,600 images) at 256 px would be a month of one core; 100,000 are 75 epochs of
-# trainB, or one to two days of one core at 1 to 2 s a step, and the schedule ends. Scores every 5,000 images
-# on the test images, of averaged and last weights: a record over time that chooses nothing (report the end, not the best).
+# as in the paper. Its own 400 epochs (533,600 images) at 256 px would take weeks of one core; 100,000 are 75 epochs of
+# trainB, or one to two days of one core at 1 to 2 s a step, and the schedule ends. Scores every 5,000 images are
+# on the test images, of averaged and last weights: a record over time that chooses nothing (report the end, not the
+# best).
 # Checkpoints every 500 images, some 15 minutes apart, two are kept: a session that dies loses no more than that,
 # and what is resumed equals what was never interrupted.
 #
@@ -70,7 +71,10 @@ start() {
   local settings
   if running "$1"; then echo "$1: is running already (process $(cat "$out/$1.pid"))" && return; fi
   if finished "$1"; then echo "$1: is finished" && return; fi
-  [ -d "$data/trainA" ] || { echo "long_runs.sh: $data/trainA is missing; set LONG_RUNS_DATA to horse2zebra" >&2 && return 2; }
+  if [ ! -d "$data/trainA" ]; then
+    echo "long_runs.sh: $data/trainA is missing; set LONG_RUNS_DATA to horse2zebra" >&2
+    return 2
+  fi
   settings=$(options "$1")
   mapfile -t settings <<<"$settings"
   # The lock is taken here and inherited by the training process, the only one that keeps it open.

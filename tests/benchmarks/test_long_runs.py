@@ -1,4 +1,4 @@
-"""``benchmarks/long_runs.sh`` on tiny images: nothing starts twice, a killed run goes on, records come without pictures."""
+"""``benchmarks/long_runs.sh`` on tiny images: nothing starts twice, a killed run goes on, no picture is recorded."""
 
 from __future__ import annotations
 
