@@ -14,7 +14,7 @@
 #   qs_attn  QS-Attn Global with the paper's dot product, the same otherwise
 #   quick    `--recipe quick` at 256 px. SWITCHED OFF until that recipe exists: LONG_RUNS_QUICK=1 adds it to the others
 #
-# trainB, or one to two days of one core at 1 to 2 s a step, and the schedule ends. Scores every 5,000 images, taken
+# 128 px (load 143, the paper's 286 / 256) and 100,000 images each: half at full learning rate, half in linear decay,
 # as in the paper. Its own 400 epochs (533,600 images) at 256 px would take weeks of one core; 100,000 are 75 epochs of
 # trainB, or one to two days of one core at 1 to 2 s a step, and the schedule ends. Scores every 5,000 images are
 # on the test images, of averaged and last weights: a record over time that chooses nothing (report the end, not the
