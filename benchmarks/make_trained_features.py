@@ -42,7 +42,7 @@ def main(run: Path, out: Path = Path("tests/ops/trained_features.safetensors"), 
     torch.manual_seed(0)
     initial = METHODS["qs_attn"](trained.config).eval()
     encoders = {"trained": trained, "initial": initial}
-    drawings = {path.stem: path for path in embedded_dataset("fluent").test.source}
+    drawings = {path.stem: path for path in embedded_dataset("fluent").validation.source}
     features = {}
     for whose, tap, drawing in MAPS:
         picture = to_mode(Image.open(drawings[drawing]), "RGB", (255, 255, 255))

@@ -2,8 +2,9 @@
 
     python benchmarks/significance_scores.py --runs runs/similarities --out benchmarks/results/significance_scores
 
-The 200 held-out pairs of the embedded drawings are split by alternating name order: positions 0, 2, 4, ... CHOOSE,
-positions 1, 3, 5, ... REPORT; all 200 are printed beside them. Writes OUT.json and OUT.md.
+The 200 validation pairs of the embedded drawings (when this ran, their test pairs) are split by alternating name order:
+positions 0, 2, 4, ... CHOOSE, positions 1, 3, 5, ... REPORT; all 200 are printed beside them. Writes OUT.json and
+OUT.md.
 
 The rule (25 November 2026, before any of these runs was scored). The contenders for the default are scaled, cosine_0.1
 and cosine_0.03; random is CUT and stands beside them. Differences are contender minus dot, seed by seed, averaged
@@ -134,7 +135,7 @@ def score(runs: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
         for seed in seeds
     }
     scores: dict[str, Any] = {}
-    for part, files in halves(embedded_dataset("fluent").test).items():
+    for part, files in halves(embedded_dataset("fluent").validation).items():
         found = {
             row: {m: scores[m].value for m in METRICS}
             for row, scores in evaluate(translators, files, names=list(METRICS), intervals=False).scores.items()

@@ -29,7 +29,7 @@ from tiny import write_images
 from unpaired import __version__
 from unpaired.cli import COMMANDS, main
 from unpaired.commands import evaluate as evaluate_command
-from unpaired.data import EmbeddedDataset, UnpairedFiles
+from unpaired.data import EmbeddedDataset, UnpairedFiles, embedded_dataset
 from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
 from unpaired.methods import METHODS
@@ -910,17 +910,24 @@ def small_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         UnpairedFiles(*(tuple(sorted((root / f"{split}{domain}").iterdir())) for domain in "BA"))
         for split in ("train", "test")
     )
-    small = EmbeddedDataset("fluent", "drawing_to_colour", root, train, test)
+    small = EmbeddedDataset("fluent", "drawing_to_colour", root, train, embedded_dataset().validation, test)
     monkeypatch.setattr("unpaired.commands.demo.demo", tiny)
     monkeypatch.setattr("unpaired.commands.demo.embedded_dataset", lambda *_: small)
 
 
-def test_demo_makes_a_report_that_needs_nothing_else(unpaired: Unpaired, small_demo: None, tmp_path: Path) -> None:
+def test_demo_makes_a_report_that_needs_nothing_else(
+    unpaired: Unpaired, small_demo: None, home: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "demo"
     answer = unpaired("demo", "--images", "6", "--out", out)
     assert answer.code == 0, answer
     assert len(re.findall(r"Translations are \d+ % (closer to|FARTHER from) the ", answer.out)) == 2
     assert f"Open {out / 'report.html'}" in answer.out
+    assert "3 test drawings against their true colours" in answer.out
+    (record,) = map(json.loads, (out / "evaluations.jsonl").read_text().splitlines())
+    assert f"_{len(list((home / 'data' / 'testA').iterdir()))}v" in json.dumps(record)
+    scored = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert {line["chosen_on"] for line in scored} == {f"valA and valB of {embedded_dataset().root}"}
     with Image.open(out / "grid.png") as grid:
         grid.load()
         assert min(grid.size) > 100

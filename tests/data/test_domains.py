@@ -266,11 +266,15 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, obj
 
 
 def test_embedded_drawings_stay_what_they_were() -> None:
-    """The first samples of the embedded set by the plain stream, hashed before the streams were taken apart."""
+    """The first samples of the embedded set by the plain stream.
+
+    On the set as it was until November 29, 2026, it gave 97ae304fd17b84d1, before the
+    streams were taken apart and ever since.
+    """
     plain = UnpairedStream(embedded_dataset().train, DataConfig(image_size=64), seed=0)
     (batch,) = batches(plain, 5, 9, 4)
     digest = hashlib.sha256(torch.cat([batch.source, batch.target]).numpy().tobytes()).hexdigest()
     assert digest[:16] == EMBEDDED_GOLDEN
 
 
-EMBEDDED_GOLDEN = "97ae304fd17b84d1"
+EMBEDDED_GOLDEN = "1b6fdc0d3fc5165b"

@@ -142,9 +142,7 @@ class DatasetConfig:
 
     def example_files(self, count: int) -> Sequence[Path]:
         """Source images to look at: held out if there are any, evenly spread over the sorted names."""
-        places = self._places("test")
-        paths: Sequence[Path] = ()
-        if places and places[0].is_dir():
-            paths = list_images(places[0])
-        paths = paths or self.training_files(least=1).source
+        places = (self._places(split) for split in ("val", "test"))
+        folder = next((place[0] for place in places if place and place[0].is_dir()), None)
+        paths = list_images(folder) if folder else self.training_files(least=1).source
         return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]

@@ -12,7 +12,7 @@ from unpaired.errors import DataError, nearest
 Direction = Literal["drawing_to_colour", "colour_to_drawing"]
 
 EMBEDDED = {"fluent": Path(__file__).parent / "fluent"}
-"""Name -> folder in the field's layout (trainA, trainB, testA, testB)."""
+"""Name -> folder in the field's layout (trainA, trainB, valA, valB, testA, testB)."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,13 @@ class EmbeddedDataset:
     root: Path
     """The folder; beside the images it holds LICENSE and NOTICE."""
     train: UnpairedFiles
-    """695 + 695 files; the two domains show different emoji."""
+    """619 colour and 614 black files; the two domains show different emoji."""
+    validation: UnpairedFiles
+    """200 + 200 files, for choosing settings and weights; equal positions show the same emoji. None equals or nearly
+    equals a file of ``train``. (Until November 29, 2026, these were the test files.)"""
     test: UnpairedFiles
-    """200 + 200 files; ``test.source[i]`` and ``test.target[i]`` show the same emoji. No test emoji is in ``train``."""
+    """120 + 120 files, for the final score; equal positions show the same emoji. Each is unlike every file of ``train``
+    and ``validation``, by its name and by its look in both domains; so none is a smiley or one of a family of signs."""
 
     @property
     def test_pairs(self) -> list[tuple[Path, Path]]:
@@ -57,8 +61,9 @@ def embedded_dataset(name: str = "fluent", direction: Direction = "drawing_to_co
     if not root.is_dir():
         raise DataError(f"{root}: the embedded images are missing from this installation; install the package again")
     train, test = find_training_images(root), find_test_images(root)
-    if test is None:
+    validation = find_test_images(None, root / "valA", root / "valB")
+    if test is None or validation is None:
         raise DataError(f"{root}: testA and testB are missing from this installation; install the package again")
     if direction == "drawing_to_colour":
-        train, test = train.swapped(), test.swapped()
-    return EmbeddedDataset(name, direction, root, train, test)
+        train, validation, test = train.swapped(), validation.swapped(), test.swapped()
+    return EmbeddedDataset(name, direction, root, train, validation, test)

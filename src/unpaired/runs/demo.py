@@ -16,10 +16,10 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
     """QS-Attn Global on the embedded drawings: black line drawings -> colour, 64 px, a generator for two CPU cores.
 
     Where it departs from the paper's recipe, and why: at 64 px the attention maps have 16 x 16 locations, so N is 64, a
-    quarter of them; products are divided by sqrt(C), which did better on these drawings (docs/significance.md); the
-    34 x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of it,
-    and scored best of eight settings on the test set; the files are used at their own size. About 5 minutes on two
-    cores; docs/results.md has the figures of three seeds and of the recipes tried.
+    quarter of them; products are divided by sqrt(C), which did better on these drawings (docs/significance.md); the 34
+    x 34 discriminator judges parts of the picture where the 70 x 70 one would see all of it, and scored best of eight
+    settings on the validation drawings (the test drawings were used for no choice); the files are used at their own
+    size. About 5 minutes on two cores; docs/results.md has the figures of three seeds and of the recipes tried.
     """
     data = embedded_dataset("fluent", "drawing_to_colour")
     return RunConfig(
@@ -42,8 +42,8 @@ def demo(images: int = 2400, seed: int = 0) -> RunConfig:
 def small_images(folder: Path, seed: int = 0) -> RunConfig:
     """The demo's recipe on a folder of your own: QS-Attn Global at 64 px, a small generator, 10,000 images.
 
-    About 20 minutes on two CPU cores. On the embedded drawings (two seeds, with plain products) it reached SWD 55 and
-    72, from 106, and a paired L1 of 0.35 and 0.36, from 0.55 (docs/results.md). No published score.
+    About 20 minutes on two CPU cores. On the 200 validation drawings of the package (two seeds, with plain products) it
+    reached SWD 55 and 72, from 106, and a paired L1 of 0.35 and 0.36, from 0.55 (docs/results.md). No published score.
     """
     recipe = demo(10_000, seed)
     return dataclasses.replace(
