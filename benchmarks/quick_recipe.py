@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ import torch
 import tyro
 from PIL import Image
 
-from unpaired.data import DatasetConfig, UnpairedFiles, list_images
+from unpaired.data import DatasetConfig, UnpairedFiles, embedded_dataset, list_images
 from unpaired.engine.step import make_optimizers, random_batch, training_step
 from unpaired.evaluation import evaluate_run
 from unpaired.inference import Translator
@@ -32,7 +33,7 @@ from unpaired.recipes import recipe
 from unpaired.run_config import RunConfig
 from unpaired.training import train
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 SETS: dict[str, tuple[str, str, int]] = {
     "horses": ("horse2zebra", "AtoB", 128),
     "drawings": ("fluent", "BtoA", 64),
@@ -122,8 +123,11 @@ def cpu_seconds_per_image(config: RunConfig, steps: int = 8) -> float:
 def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Path, UnpairedFiles]:
     """The folder to train on, and held-out files (source, target)."""
     name, direction, _ = SETS[data]
+    if data == "drawings":  # the set in the package, which has a split of its own for choosing
+        drawings = embedded_dataset("fluent", "drawing_to_colour")
+        return drawings.root, drawings.test if split == "test" else drawings.validation
     root = SHARED / name
-    if split == "test" or data == "drawings":
+    if split == "test":
         folder = root
         held = {side: list_images(root / f"test{side}") for side in "AB"}
     else:
