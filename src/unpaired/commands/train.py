@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from unpaired.errors import ConfigError, nearest
 from unpaired.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.recipes import recipe
+from unpaired.recipes.near import held_back
 from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
 
@@ -47,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
         _initial(arguments, base),
         base.extensions,
     )
+    if arguments.recipe is not None:
+        config, line = held_back(arguments.recipe, config, arguments.out)
+        if line and not arguments.quiet:
+            print(line, file=sys.stderr)
     result = train(config, arguments.out, extend_to=arguments.extend_to, quiet=arguments.quiet)
     if result.interrupted and not result.finished:
         return 130

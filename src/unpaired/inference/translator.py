@@ -33,9 +33,9 @@ from unpaired.inference.loading import (
     origin_of,
     read_description,
 )
+from unpaired.inference.packaged import folder_of
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
-from unpaired.inference.packaged import folder_of
 from unpaired.methods import PLAIN, Method, Wish
 from unpaired.networks.padding import pad
 

@@ -46,15 +46,15 @@ def recipe(name: str, method: str = "qs_attn", dataset: DatasetConfig | None = N
         method,
         dataset or DatasetConfig(),
         from_dict(DataConfig, {**METHODS[method].data_defaults, **found.get("data", {})}, f"{where}: data"),
-        from_dict(settings, _merged(usual, {**shared, **own}), f"{where}: {method}"),
+        from_dict(settings, merged(usual, {**shared, **own}), f"{where}: {method}"),
         from_dict(TrainingConfig, found.get("training", {}), f"{where}: training"),
     )
 
 
-def _merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``usual`` with changes; of nested settings, only those named change."""
     merged = dict(usual)
     for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(usual.get(key), Mapping)
-        merged[key] = _merged(usual[key], value) if nested else value
+        merged[key] = merged(usual[key], value) if nested else value
     return merged

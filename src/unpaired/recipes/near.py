@@ -1,0 +1,75 @@
+"""Domains that are near each other: what a recipe changes there, lest translations be worse than their inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unpaired.config import from_dict, load_yaml, to_dict
+from unpaired.data import UnpairedFiles
+from unpaired.errors import DataError
+from unpaired.methods import METHODS
+from unpaired.recipes import RECIPES, merged, recipe
+from unpaired.run_config import RunConfig
+from unpaired.scoring import Evaluator, ScoringNetworks
+from unpaired.scoring.images import evenly_spaced
+
+_DISTANCE = "kid_lite0_x1e3"
+_MOST = 200
+
+
+def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
+    """The run with a stronger hold on the content if its domains are near each other, and a line that says so.
+
+    The distance is the KID (EfficientNet-Lite0) between untranslated images of both domains, held-out ones where there
+    are any, else training images. A setting that is not the recipe's own was chosen by the person and stays.
+
+    Args:
+        name: The recipe.
+        config: The run as it would be trained.
+        out: Its folder; if it holds a run already, that run's settings decide and nothing is measured.
+
+    Raises:
+        DataError: The images cannot be read.
+    """
+    near: dict[str, Any] = load_yaml(RECIPES[name]).get("near") or {}
+    usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
+    changes = {
+        key: value for key, value in near.get("model", {}).items() if settings.get(key) == usual.get(key, ...)
+    }
+    if not changes:
+        return config, ""
+    if (out / "run.yaml").exists():
+        before = to_dict(RunConfig.load(out / "run.yaml").model)
+        return _changed(config, {key: before[key] for key in changes if key in before}), ""
+    distance = domain_distance(config)
+    if distance is None or distance >= near["below"]:
+        return config, ""
+    words = ", ".join(f"{key} {value}" for key, value in changes.items())
+    return _changed(config, changes), (
+        f"The domains are near each other (KID (Lite0) of the untranslated images {distance:.0f}, below "
+        f"{near['below']}): this run holds on to the content more strongly ({words})."
+    )
+
+
+def domain_distance(config: RunConfig) -> float | None:
+    """KID (Lite0), x 1e-3, between untranslated images of both domains; None where they cannot be compared."""
+    found = config.dataset.held_out_files()
+    files = found[0] if found is not None else config.dataset.training_files()
+    few = UnpairedFiles(evenly_spaced(files.source, _MOST), evenly_spaced(files.target, _MOST))
+    try:
+        evaluator = Evaluator(
+            few, config.data, ScoringNetworks(), intervals=False, formats=config.dataset.formats(config.data)
+        )
+    except DataError:  # the same images twice, say; training itself will speak of it
+        return None
+    if _DISTANCE in evaluator.left_out or not evaluator.comparable:
+        return None
+    evaluator.names = [_DISTANCE]
+    return evaluator.score_inputs()[_DISTANCE].value
+
+
+def _changed(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    settings = METHODS[config.method].Config
+    return replace(config, model=from_dict(settings, merged(to_dict(config.model), changes), "recipe"))
