@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -101,6 +101,10 @@ class AdversarialConfig:
         for name in names:
             if getattr(self, name) != (usual := getattr(AdversarialConfig, name)):
                 raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
+
+    def for_translation(self) -> Self:
+        """The settings for translating alone, which needs no package that a frozen network comes with."""
+        return replace(self, discriminator="patch")
 
     def new_generator(self, channels: int, **of_resnet: Any) -> Any:
         """The generator of these settings for images of ``channels`` channels.

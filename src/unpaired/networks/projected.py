@@ -134,15 +134,17 @@ class ProjectedDiscriminator(nn.Module):
         return mixed
 
     def _augmented(self, x_BCHW: Tensor, seeds_B: Tensor) -> Tensor:
-        height, width = x_BCHW.shape[2:]
-        rows, columns = int(height * self.shift), int(width * self.shift)
-        if rows or columns:
-            padded = F.pad(x_BCHW, (columns, columns, rows, rows), mode="reflect")
-            draws = location_draws(seeds_B, 2).tolist()
-            x_BCHW = torch.stack([
-                image[:, int(down * (2 * rows + 1)) :, int(right * (2 * columns + 1)) :][:, :height, :width]
-                for image, (down, right) in zip(padded, draws, strict=True)
-            ])  # fmt: skip
+        """Shift each image, reflected at its borders, and add noise; the host waits for neither."""
+        draws_B2 = location_draws(seeds_B, 2)
+        for axis, draws_B in zip((2, 3), draws_B2.unbind(dim=1), strict=True):
+            side = x_BCHW.shape[axis]
+            largest = int(side * self.shift)
+            if not largest:
+                continue
+            shifts_B = (draws_B * (2 * largest + 1)).long().to(x_BCHW.device, non_blocking=True) - largest
+            places = torch.arange(side, device=x_BCHW.device) + shifts_B[:, None]
+            places = side - 1 - (side - 1 - places.abs()).abs()
+            x_BCHW = x_BCHW.take_along_dim(places[:, None, :, None] if axis == 2 else places[:, None, None], axis)
         if self.noise:
             seeds = splitmix64(seeds_B).to(x_BCHW.device, non_blocking=True)
             drawn = normal_draws(seeds, x_BCHW[0].numel()).to(x_BCHW.dtype).view(x_BCHW.shape)
