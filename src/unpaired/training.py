@@ -274,7 +274,7 @@ def _extended(
         optimiser.learning_rate * optimiser.factor(progress)
         for progress in (at / length.total, longer.progress(at), 1.0)
     )
-    constant = int(optimiser.constant_fraction * extend_to) if optimiser.schedule != "halving" else 0
+    constant = optimiser.constant_images(extend_to) if optimiser.schedule != "halving" else 0
     return longer.extensions, (
         f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
         f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
