@@ -84,6 +84,8 @@ def test_every_method_trains_resumes_to_the_bit_and_translates(method: str, data
         ("qs_attn", {"attention": "local", "num_workers": 1, "batch_size": 2}),
         ("cyclegan", {"image_pool": 2, "batch_size": 2, "images": 9}),
         ("dclgan_qs_attn", {"image_pool": 2, "precision": "bf16-mixed"}),
+        ("cyclegan", {"generator": "light", "discriminator": "projected_patch", "head_channels": 4, "batch_size": 2}),
+        ("dclgan", {"discriminator": "projected", "head_channels": 4, "precision": "bf16-mixed"}),
     ],
 )
 def test_resume_is_exact_in_other_configurations(
@@ -233,10 +235,15 @@ def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"discriminator": "projected_patch", "head_channels": 4, "identity_interval": 2}]
+)
+def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count(
+    changes: dict[str, Any], dataset: Path, tmp_path: Path
+) -> None:
     # The last batch leaves one process without an image. Three steps: sums are taken in another order, and training
     # multiplies that rounding by about ten in each, until it even chooses other locations.
-    config = tiny_run(dataset, batch_size=2, images=5)
+    config = tiny_run(dataset, batch_size=2, images=5, **changes)
     single, double, mixed = tmp_path / "single", tmp_path / "double", tmp_path / "mixed"
     train(config, single, quiet=True)
     answer = run_command(command(config, double, "--devices", "2"))

@@ -199,7 +199,9 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch: pytest.MonkeyP
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(BackendError, match=r"weights of 'torchvision:mobilenet_v3_small' cannot be loaded .*--backbone-"):
+    with pytest.raises(
+        BackendError, match=r"weights of 'torchvision:mobilenet_v3_small' cannot be loaded .*--backbone-"
+    ):
         load_backbone("torchvision:mobilenet_v3_small")
 
 

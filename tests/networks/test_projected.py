@@ -49,7 +49,10 @@ def test_the_frozen_network_is_in_no_checkpoint_no_average_and_no_optimizer() ->
     assert len(frozen) > 50
     assert set(method.state_dict()) == before
     assert not frozen & {id(p) for p in method.parameters()}
-    assert all(key.startswith("generator.") for key in EMA(method.served_networks(), half_life_images=1).state_dict()["averages"])
+    assert all(
+        key.startswith("generator.")
+        for key in EMA(method.served_networks(), half_life_images=1).state_dict()["averages"]
+    )
     optimizers = make_optimizers(method, method.config.optimiser)
     held = {id(p) for group in optimizers["discriminator"].param_groups for p in group["params"]}
     named = dict(method.discriminator.named_parameters())
@@ -155,7 +158,9 @@ def test_the_gradient_at_the_images_is_right(size: tuple[int, int]) -> None:
 
     def total(x: Tensor) -> Tensor:
         scores = discriminator(x, seeds())
-        return sum((k + 1) * each.mean() for k, each in enumerate((*scores.projected, scores.patch)) if each is not None)
+        return sum(
+            (k + 1) * each.mean() for k, each in enumerate((*scores.projected, scores.patch)) if each is not None
+        )
 
     x = pictures(2, size).requires_grad_()
     (single,) = torch.autograd.grad(total(x), x)
