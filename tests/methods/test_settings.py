@@ -29,8 +29,8 @@ CONTRAST: dict[str, Any] = {
     "projector_width": 256, "contrastive_weight": 1.0, "negatives": "image",
 }  # fmt: skip
 CUT: dict[str, Any] = {
-    **GAME, **CONTRAST, "identity_weight": 1.0, "identity_interval": 1, "contrastive_reduction": "mean", "image_pool": 0,
-    "flip_equivariance": False,
+    **GAME, **CONTRAST, "identity_weight": 1.0, "identity_interval": 1, "contrastive_reduction": "mean",
+    "image_pool": 0, "flip_equivariance": False,
 }  # fmt: skip
 SELECTION: dict[str, Any] = {
     "attention": "global", "attention_taps": ("block1", "block5"), "significance": "entropy", "routing": "cross",
@@ -193,7 +193,8 @@ def test_the_published_formulation_knows_what_its_code_has(changes: dict[str, An
 
 OWN_NETWORKS = {
     "sincut": ("SinCUT", ("generator", "discriminator")), "munit": ("MUNIT", ("generator", "discriminator")),
-    "multi_domain_qs_attn": ("Multi-domain QS-Attn", ("generator", "discriminator")), "santa": ("SANTA", ("generator",)),
+    "multi_domain_qs_attn": ("Multi-domain QS-Attn", ("generator", "discriminator")),
+    "santa": ("SANTA", ("generator",)),
 }  # fmt: skip
 NETWORKS = {"generator": ("resnet", "light"), "discriminator": ("patch", "projected", "projected_patch")}
 

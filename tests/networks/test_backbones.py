@@ -1,4 +1,4 @@
-"""Frozen networks by name: their maps, files of their weights, and one line where something is missing or does not fit."""
+"""Frozen networks by name: their maps, files of their weights, and one line where something does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The light generator: the identity at its start, any size and channels, taps of one pass, and local to a known reach."""
+"""The light generator: the identity at its start, any size and channels, taps of one pass, a known reach."""
 
 from __future__ import annotations
 

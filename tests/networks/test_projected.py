@@ -89,9 +89,9 @@ def test_maps_are_divided_by_what_they_are_on_noise_like_photographs() -> None:
 
 def test_scales_are_mixed_from_the_coarsest_down() -> None:
     discriminator = made()
-    maps = [m / d for m, d in zip(
-        (mix(each) for mix, each in zip(discriminator.across_channels, frozen_of(discriminator)(pictures(1, (128, 128))),
-                                        strict=True)), discriminator.deviations, strict=True)]  # fmt: skip
+    seen = frozen_of(discriminator)(pictures(1, (128, 128)))
+    mixed = [mix(each) for mix, each in zip(discriminator.across_channels, seen, strict=True)]
+    maps = [each / deviation for each, deviation in zip(mixed, discriminator.deviations, strict=True)]
     middle = (maps[1] + _enlarged(discriminator.across_scales[1](maps[2]))) / 2**0.5
     finest = (maps[0] + _enlarged(discriminator.across_scales[0](middle))) / 2**0.5
     scores = discriminator(pictures(1, (128, 128)))
