@@ -50,7 +50,7 @@ def small(config: RunConfig, **training: Any) -> RunConfig:
                              "accelerator": "cpu", "score_every": 0, "log_every": 2}  # fmt: skip
     return replace(
         config,
-        data=replace(config.data, image_size=32, num_workers=0),
+        data=replace(config.data, image_size=32, load_size=36, num_workers=0),
         model=replace(config.model, **{key: value for key, value in sizes.items() if key in known}),
         training=replace(config.training, **steps, **training),
     )
@@ -189,7 +189,6 @@ def test_runs_lists_recipes_and_shows_one_in_full(name: str, capsys: Capture, mo
     (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
     found = read_recipe(name)
     assert found["title"] in line
-    assert ", ".join(found["methods"]) in line
 
     assert unpaired("runs", name) == 0
     out = capsys.readouterr().out

@@ -150,7 +150,7 @@ def test_an_unfinished_run_is_extended_from_where_it_stands(
     [
         ("linear", "is 0.0002, stays there until image 4 and falls to 0 at the end."),
         ("cosine", "is 0.0002, stays there until image 4 and falls to 0 at the end."),
-        ("halving", "goes from 5e-05 to 0.0001 and falls to 1.95e-07 at the end."),
+        ("halving", "goes from 2.5e-05 to 5e-05 and falls to 1.95e-07 at the end."),
     ],
 )
 def test_the_words_fit_the_schedule(

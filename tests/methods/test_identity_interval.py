@@ -49,7 +49,7 @@ def test_steps_with_and_without_the_identity_pass(name: str) -> None:
     without = losses(make(name, **extra, identity_interval=3), numbered(4))
     assert without.keys() == usual.keys() - identity
     for term, value in without.items():
-        torch.testing.assert_close(value, usual[term], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(value, usual[term], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cut", "qs_attn", "monce", "hneg_src", "multi_domain_qs_attn"])
@@ -57,7 +57,7 @@ def test_the_contrast_keeps_its_share_at_steps_without(name: str) -> None:
     alone = losses(make(name, identity_weight=0.0), numbered(1))["contrastive"]
     for reduction, share in (("mean", 0.5), ("sum", 1.0)):
         found = losses(make(name, identity_interval=2, contrastive_reduction=reduction), numbered(1))["contrastive"]
-        torch.testing.assert_close(found, share * alone, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, share * alone, rtol=1e-4, atol=1e-5)
 
 
 def test_without_an_identity_term_there_is_no_cycle() -> None:

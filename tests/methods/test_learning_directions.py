@@ -19,7 +19,7 @@ from unpaired.engine.step import make_optimizers, set_learning_rate, training_st
 from unpaired.losses import GanMode
 from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.methods.base import OptimiserConfig, Phase, coin_flips, derive_seeds
-from unpaired.networks import ProjectedScores
+from unpaired.networks import ProjectedDiscriminator, ProjectedScores
 from unpaired.networks.frozen import Frozen
 
 SEEDS = (1, 2)
@@ -44,6 +44,8 @@ def make(name: str, seed: int = 0, **changes: Any) -> Method:
     for owner in (method, *method.children()):
         if isinstance(frozen := getattr(owner, "_frozen", None), Frozen):
             frozen.module.double()
+        if isinstance(owner, ProjectedDiscriminator):
+            owner.eval()  # no power iteration between two looks
     return method
 
 
@@ -139,7 +141,7 @@ GAMES = (
         ("cut", {"generator": "light"}),
         ("cyclegan", {"generator": "light", **PROJECTED}),
         ("fsesim", PROJECTED),
-        ("enco", {**PROJECTED, "generator": "light"}),
+        ("enco", {**PROJECTED, "generator": "light", "taps": ("stem", "block1", "block2")}),
         ("santa", PROJECTED),
     ]
     + [

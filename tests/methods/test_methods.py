@@ -20,7 +20,7 @@ from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.methods.base import OptimiserConfig, coin_flips, derive_seeds
 from unpaired.methods.cut import CUT, CUTConfig, FastCUT, FastCUTConfig
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
-from unpaired.networks import DEFAULT_TAPS
+from unpaired.networks import DEFAULT_TAPS, LightGenerator
 from unpaired.ops.winograd import direct_convolutions
 
 LIGHT_TAPS = ("padded_input", "down1", "down2", "block1", "block3")
@@ -60,7 +60,8 @@ VARIANTS = [
     ("dclgan_qs_attn", {"generator": "light", **PROJECTED}),
     ("cyclegan_qs_attn", {"discriminator": "projected", "head_channels": 4, "augment_shift": 0.0}),
     ("fsesim", {"generator": "light"}), ("lsesim", {"generator": "light", **PROJECTED}), ("monce", PROJECTED),
-    ("hneg_src", {"generator": "light", **PROJECTED}), ("enco", {"generator": "light", **PROJECTED}),
+    ("hneg_src", {"generator": "light", **PROJECTED}),
+    ("enco", {"generator": "light", "taps": ("stem", "block1", "block2"), **PROJECTED}),
     ("enco", {"discriminator": "projected", "head_channels": 4}), ("santa", PROJECTED),
     ("cut", {"identity_interval": 4}), ("multi_domain_qs_attn", {"identity_interval": 2}),
     ("santa", {}), ("santa", {"noise": 0.0, "blocks": 2}), ("santa", {"path_weight": 0.0, "latent_weight": 0.0}),
@@ -70,6 +71,9 @@ VARIANTS = [
 def make(name: str, **changes: Any) -> Method:
     torch.manual_seed(0)
     method = METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **changes}))
+    for network in method.children():
+        if isinstance(network, LightGenerator):  # as after some training: it starts at the identity
+            torch.nn.init.normal_(network.head.weight, std=0.05)
     method.prepare()
     return method
 

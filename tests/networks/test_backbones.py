@@ -90,7 +90,7 @@ def test_lite0_is_the_one_of_the_package() -> None:
     assert [each.shape[1:] for each in found.network(pictures(32, 64))] == [(24, 8, 16), (40, 4, 8), (112, 2, 4)]
 
 
-@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", pytest.param("timm:resnet10t", marks=TIMM)])
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", pytest.param("timm:resnet18", marks=TIMM)])
 def test_images_are_scaled_as_imagenets(name: str) -> None:
     network: Any = untrained(name).network.eval()
     seen: list[Tensor] = []
@@ -123,15 +123,16 @@ def test_a_file_of_weights_is_taken_over(name: str, suffix: str, tmp_path: Path)
         torch.save(state, path)
     else:
         save_file({key: value.contiguous() for key, value in state.items()}, path)
-    torch.manual_seed(6)  # whatever it would have begun with
-    first, second = (load_backbone(name, path).network.eval() for _ in range(2))
+    networks = []
+    for seed in (6, 7):  # with what it would have begun
+        torch.manual_seed(seed)
+        networks.append(load_backbone(name, path).network.eval())
     x = pictures(32, 48)
-    for one, other in zip(first(x), second(x), strict=True):
+    for one, other in zip(*(network(x) for network in networks), strict=True):
         assert torch.equal(one, other)
-    loaded = {key.rpartition("network.")[2]: value for key, value in first.state_dict().items()}
-    found = {value.data_ptr(): value for value in loaded.values()}.values()
+    loaded = [value for value in networks[0].state_dict().values() if value.ndim == 4]
     originals = [value for value in state.values() if value.ndim == 4]
-    shared = sum(any(a.shape == b.shape and torch.equal(a, b) for b in found) for a in originals)
+    shared = sum(any(a.shape == b.shape and torch.equal(a, b) for b in loaded) for a in originals)
     assert shared >= 0.6 * len(originals)  # layers behind the last map are left out
 
 

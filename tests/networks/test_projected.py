@@ -63,7 +63,8 @@ def test_the_frozen_network_is_in_no_checkpoint_no_average_and_no_optimizer() ->
     fixed = {key: value.clone() for key, value in method.discriminator.state_dict().items() if key.startswith("across")}
     fixed["deviations"] = method.discriminator.deviations.clone()
     outside = [p.clone() for p in frozen_of(method.discriminator).parameters()]
-    trained = {key: named[key].detach().clone() for key in learned}
+    # The last bias of a head is moved by real and translated images alike, so by neither at the start.
+    trained = {key: named[key].detach().clone() for key in learned if not key.endswith("bias")}
     for number in range(2):
         images = ImageBatch(pictures(), pictures().flip(0), seeds())
         training_step(method, optimizers, images, number=number)
@@ -82,9 +83,11 @@ def test_maps_are_divided_by_what_they_are_on_noise_like_photographs() -> None:
     assert noise.abs().max() <= 1
     for mix, each, deviation in zip(one.across_channels, frozen_of(one)(noise), one.deviations, strict=True):
         assert mix(each).std().item() == pytest.approx(deviation.item(), rel=1e-5)
-    spectrum = torch.fft.rfft2(noise.double()).abs().mean(dim=(0, 1))
-    slope = (spectrum[0, 32] / spectrum[0, 4]).item()
-    assert slope == pytest.approx(4 / 32, rel=0.25)  # amplitude falls as 1 / frequency
+    spectrum = torch.fft.fft2(noise.double()).abs().mean(dim=(0, 1))
+    frequencies = torch.fft.fftfreq(256, 1 / 256)
+    radius = torch.hypot(frequencies[:, None], frequencies[None])
+    near, far = (spectrum[(radius - each).abs() < 1].mean().item() for each in (6, 48))
+    assert far / near == pytest.approx(6 / 48, rel=0.2)  # amplitude falls as 1 / frequency
 
 
 def test_scales_are_mixed_from_the_coarsest_down() -> None:

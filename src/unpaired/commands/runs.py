@@ -45,13 +45,12 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Runs, args=list(argv), prog="unpaired runs")
     if options.name is None:
         runs = [(name, function(_DATA).method, summary(name)) for name, function in RUNS.items()]
-        recipes = [(name, ", ".join(read_recipe(name)["methods"]), read_recipe(name)["title"]) for name in RECIPES]
+        recipes = [(name, read_recipe(name)["title"]) for name in RECIPES]
         console = Console(width=None if sys.stdout.isatty() else _LINES, highlight=False)
-        for heads, rows in ((("run", "method"), runs), (("recipe", "methods"), recipes)):
+        for heads, rows in ((("run", "method", "what it is"), runs), (("recipe", "what it is"), recipes)):
             table = Table(box=None, pad_edge=False)
-            table.add_column(heads[0], no_wrap=True)
-            table.add_column(heads[1], no_wrap=heads[1] == "method")
-            table.add_column("what it is")
+            for head in heads:
+                table.add_column(head, no_wrap=head != "what it is")
             for row in rows:
                 table.add_row(*row)
             console.print(table)
