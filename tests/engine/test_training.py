@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from tiny import tiny_run, write_images
 from unpaired.config import save_yaml
@@ -96,6 +97,33 @@ def test_resume_is_exact_in_other_configurations(
     assert not train(tiny_run(dataset, method, **changes, stop_after=3), parts, quiet=True).finished
     train(tiny_run(dataset, method, **changes), parts, quiet=True)
     assert_same(final_state(whole), final_state(parts))
+
+
+@pytest.mark.parametrize("backbone", ["torchvision:mobilenet_v3_small", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+def test_a_backbone_from_a_file_that_may_move_is_needed_for_training_alone(
+    backbone: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _, model = backbone.partition(":")
+    if kind == "timm":
+        timm = pytest.importorskip("timm", reason="needs timm: pip install 'unpaired[backbones]'")
+        state = timm.create_model(model).state_dict()
+    else:
+        state = torchvision.models.get_model(model, weights=None).state_dict()
+    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    torch.save(state, first)
+    changes: dict[str, Any] = {"discriminator": "projected", "backbone": backbone, "head_channels": 4, "images": 4}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_run(dataset, "cut", backbone_weights=first, **changes), whole, quiet=True)
+    train(tiny_run(dataset, "cut", backbone_weights=first, stop_after=2, **changes), parts, quiet=True)
+    first.rename(second)
+    with pytest.raises(BackendError, match=r"first\.pth does not exist"):
+        train(tiny_run(dataset, "cut", backbone_weights=first, **changes), parts, quiet=True)
+    train(tiny_run(dataset, "cut", backbone_weights=second, **changes), parts, quiet=True)
+    assert_same(final_state(whole), final_state(parts))
+    second.unlink()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    x = torch.rand(3, 40, 36) * 2 - 1
+    assert Translator.from_pretrained(whole).translate(x).shape == x.shape
 
 
 def test_a_pool_refuses_several_processes(dataset: Path, tmp_path: Path) -> None:
