@@ -140,7 +140,7 @@ def test_a_row_trains_in_half_precision(dataset: Path, tmp_path: Path) -> None:
 
 def test_the_option_gives_the_defaults_and_options_beside_it_win(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", "--recipe", "quick", dataset, *TINY, "--patch-weight", "0.5", "--optimiser.beta1", "0.25")
+    words = ("train", "--recipe", "quick", dataset, *TINY, "--patch-weight", "0.5", "--beta1", "0.25")
     assert unpaired(*words, "--out", run) == 0
     kept, plain = RunConfig.load(run / "run.yaml"), recipe("quick")
     assert kept.method == "qs_attn"

@@ -98,7 +98,9 @@ class ProjectedDiscriminator(nn.Module):
         self._frozen = Frozen(load_backbone(self.backbone, self.weights).network)
         with torch.no_grad():
             maps = self._frozen(_pink_noise())
-            measured = [mix(each).std() for mix, each in zip(self.across_channels, maps, strict=True)]
+            measured = [
+                mix(each.to(self.deviations.dtype)).std() for mix, each in zip(self.across_channels, maps, strict=True)
+            ]
             self.deviations.copy_(torch.stack(measured))
 
     def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> ProjectedScores:
