@@ -15,6 +15,7 @@ from unpaired.commands.runs import changes, summary
 from unpaired.config import load_yaml
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods import METHODS
+from unpaired.recipes import RECIPES
 from unpaired.run_config import loading
 from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, RunConfig
@@ -50,7 +51,7 @@ def test_all_runs_are_listed_in_a_line_each(capsys: Capture, monkeypatch: pytest
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         assert line.split()[1] == function(Path("DATA")).method
         assert (function.__doc__ or "").strip().splitlines()[0] in line
-    assert len(lines) == len(RUNS) + 3
+    assert len(lines) == len(RUNS) + len(RECIPES) + 6
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -44,7 +44,7 @@ MAY_CHANGE = {
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
     "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
     "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
-    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights",
+    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
@@ -276,7 +276,7 @@ def _extended(
         optimiser.learning_rate * optimiser.factor(progress)
         for progress in (at / length.total, longer.progress(at), 1.0)
     )
-    constant = int(optimiser.constant_fraction * extend_to) if optimiser.schedule == "linear" else 0
+    constant = optimiser.constant_images(extend_to) if optimiser.schedule != "halving" else 0
     return longer.extensions, (
         f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
         f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "

@@ -71,7 +71,8 @@ def test_recorded_steps_learn_each_batch_once(name: str) -> None:
         torch.testing.assert_close(parameter, expected, rtol=1e-2, atol=2e-5)
 
 
-def test_a_recorded_step_copies_nothing_from_the_host() -> None:
+@pytest.mark.parametrize("changes", [{}, {"discriminator": "projected_patch", "head_channels": 4}])
+def test_a_recorded_step_copies_nothing_from_the_host(changes: dict[str, Any]) -> None:
     """Random locations are drawn from seeds on the device: the same on every device, and no copy inside a recording."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -80,7 +81,8 @@ def test_a_recorded_step_copies_nothing_from_the_host() -> None:
             assert "_local_scalar_dense" not in str(function), "the host waits for a value"
             return function(*args, **(kwargs or {}))
 
-    method = make("cut")
+    method = make("cut", **changes)
+    method.prepare()
     optimizers = make_optimizers(method, method.config.optimiser)
     settle_optimizers(optimizers, recorded=True)
     training_step(method, optimizers, batch(0))  # what is set up on first use

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -142,6 +143,35 @@ def test_an_unfinished_run_is_extended_from_where_it_stands(
     assert "The learning rate is 0.0002, stays there until image 4 and falls to 0" in capsys.readouterr().err
     assert load_yaml(out / "run.yaml")["extensions"] == [{"at": 2, "to": 8}]
     assert rates(out) == pytest.approx([2e-4 * min(1.0, (8 - seen) / 4) for seen in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("linear", "is 0.0002, stays there until image 4 and falls to 0 at the end."),
+        ("cosine", "is 0.0002, stays there until image 4 and falls to 0 at the end."),
+        ("halving", "goes from 2.5e-05 to 5e-05 and falls to 1.95e-07 at the end."),
+    ],
+)
+def test_the_words_fit_the_schedule(
+    schedule: str, words: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_of(dataset, stop_after=2)
+    config = replace(config, model=replace(config.model, optimiser=replace(config.model.optimiser, schedule=schedule)))
+    train(config, tmp_path / "run", quiet=True)
+    train(replace(config, training=replace(config.training, stop_after=3)), tmp_path / "run", extend_to=8)
+    assert f"The learning rate {words}" in capsys.readouterr().err
+
+
+def test_a_cosine_schedule_is_followed_over_an_extension(dataset: Path, tmp_path: Path) -> None:
+    config = run_of(dataset, images=4)
+    optimiser = replace(config.model.optimiser, schedule="cosine")
+    config = replace(config, model=replace(config.model, optimiser=optimiser))
+    train(config, tmp_path / "run", quiet=True)
+    train(config, tmp_path / "run", extend_to=8, quiet=True)
+    progress = [*(seen / 4 for seen in range(4)), *(seen / 8 for seen in range(4, 8))]
+    falls = [max(0.0, 2 * done - 1) for done in progress]
+    assert rates(tmp_path / "run") == pytest.approx([2e-4 * (1 + math.cos(math.pi * each)) / 2 for each in falls])
 
 
 def test_the_first_command_goes_on_with_an_extended_run_and_says_so(

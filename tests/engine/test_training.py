@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from tiny import tiny_run, write_images
 from unpaired.config import save_yaml
@@ -84,6 +85,8 @@ def test_every_method_trains_resumes_to_the_bit_and_translates(method: str, data
         ("qs_attn", {"attention": "local", "num_workers": 1, "batch_size": 2}),
         ("cyclegan", {"image_pool": 2, "batch_size": 2, "images": 9}),
         ("dclgan_qs_attn", {"image_pool": 2, "precision": "bf16-mixed"}),
+        ("cyclegan", {"generator": "light", "discriminator": "projected_patch", "head_channels": 4, "batch_size": 2}),
+        ("dclgan", {"discriminator": "projected", "head_channels": 4, "precision": "bf16-mixed"}),
     ],
 )
 def test_resume_is_exact_in_other_configurations(
@@ -94,6 +97,33 @@ def test_resume_is_exact_in_other_configurations(
     assert not train(tiny_run(dataset, method, **changes, stop_after=3), parts, quiet=True).finished
     train(tiny_run(dataset, method, **changes), parts, quiet=True)
     assert_same(final_state(whole), final_state(parts))
+
+
+@pytest.mark.parametrize("backbone", ["torchvision:mobilenet_v3_small", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+def test_a_backbone_from_a_file_that_may_move_is_needed_for_training_alone(
+    backbone: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _, model = backbone.partition(":")
+    if kind == "timm":
+        timm = pytest.importorskip("timm", reason="needs timm: pip install 'unpaired[backbones]'")
+        state = timm.create_model(model).state_dict()
+    else:
+        state = torchvision.models.get_model(model, weights=None).state_dict()
+    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    torch.save(state, first)
+    changes: dict[str, Any] = {"discriminator": "projected", "backbone": backbone, "head_channels": 4, "images": 4}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_run(dataset, "cut", backbone_weights=first, **changes), whole, quiet=True)
+    train(tiny_run(dataset, "cut", backbone_weights=first, stop_after=2, **changes), parts, quiet=True)
+    first.rename(second)
+    with pytest.raises(BackendError, match=r"first\.pth does not exist"):
+        train(tiny_run(dataset, "cut", backbone_weights=first, **changes), parts, quiet=True)
+    train(tiny_run(dataset, "cut", backbone_weights=second, **changes), parts, quiet=True)
+    assert_same(final_state(whole), final_state(parts))
+    second.unlink()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    x = torch.rand(3, 40, 36) * 2 - 1
+    assert Translator.from_pretrained(whole).translate(x).shape == x.shape
 
 
 def test_a_pool_refuses_several_processes(dataset: Path, tmp_path: Path) -> None:
@@ -233,10 +263,15 @@ def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"discriminator": "projected_patch", "head_channels": 4, "identity_interval": 2}]
+)
+def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count(
+    changes: dict[str, Any], dataset: Path, tmp_path: Path
+) -> None:
     # The last batch leaves one process without an image. Three steps: sums are taken in another order, and training
     # multiplies that rounding by about ten in each, until it even chooses other locations.
-    config = tiny_run(dataset, batch_size=2, images=5)
+    config = tiny_run(dataset, batch_size=2, images=5, **changes)
     single, double, mixed = tmp_path / "single", tmp_path / "double", tmp_path / "mixed"
     train(config, single, quiet=True)
     answer = run_command(command(config, double, "--devices", "2"))

@@ -19,6 +19,8 @@ from unpaired.engine.step import make_optimizers, set_learning_rate, training_st
 from unpaired.losses import GanMode
 from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.methods.base import OptimiserConfig, Phase, coin_flips, derive_seeds
+from unpaired.networks import ProjectedDiscriminator, ProjectedScores
+from unpaired.networks.frozen import Frozen
 
 SEEDS = (1, 2)
 """Of weights and images: everything here is deterministic."""
@@ -39,8 +41,11 @@ def make(name: str, seed: int = 0, **changes: Any) -> Method:
             for bias in (value for key, value in network.named_parameters() if key.endswith("bias")):
                 nn.init.normal_(bias, std=0.1)
     method.prepare()
-    if getattr(method, "_frozen", None) is not None:
-        method._frozen.module.double()
+    for owner in (method, *method.children()):
+        if isinstance(frozen := getattr(owner, "_frozen", None), Frozen):
+            frozen.module.double()
+        if isinstance(owner, ProjectedDiscriminator):
+            owner.eval()  # no power iteration between two looks
     return method
 
 
@@ -108,6 +113,8 @@ def mean_score(method: Method, name: str, pictures: Tensor, images: ImageBatch) 
     """Mean score that a discriminator gives, over scales where it has several."""
     several = [images.target_domains] if method.domains else []
     scores = getattr(method, name)(pictures, *several)
+    if isinstance(scores, ProjectedScores):
+        scores = [*scores.projected, *([] if scores.patch is None else [scores.patch])]
     return float(torch.stack([each.mean() for each in (scores if isinstance(scores, list) else [scores])]).mean())
 
 
@@ -124,12 +131,26 @@ def halfway(method: Any) -> None:
                 nn.init.constant_(bias, middle)
 
 
-GAMES = [(name, {}) for name in METHODS] + [
-    (name, {"gan_mode": mode})
-    for name in ("cut", "cyclegan", "munit", "multi_domain_qs_attn")
-    for mode in get_args(GanMode)
-    if mode != "lsgan"
-]
+PROJECTED = {"discriminator": "projected", "head_channels": 8, "augment_shift": 0.0, "augment_noise": 0.0}
+GAMES = (
+    [(name, {}) for name in METHODS]
+    + [
+        ("cut", PROJECTED),
+        ("cut", {**PROJECTED, "discriminator": "projected_patch"}),
+        ("cyclegan", PROJECTED),
+        ("cut", {"generator": "light"}),
+        ("cyclegan", {"generator": "light", **PROJECTED}),
+        ("fsesim", PROJECTED),
+        ("enco", {**PROJECTED, "generator": "light", "taps": ("stem", "block1", "block2")}),
+        ("santa", PROJECTED),
+    ]
+    + [
+        (name, {"gan_mode": mode})
+        for name in ("cut", "cyclegan", "munit", "multi_domain_qs_attn")
+        for mode in get_args(GanMode)
+        if mode != "lsgan"
+    ]
+)
 """Every method, and every adversarial loss with each kind of discriminator."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.methods.base import OptimiserConfig, coin_flips, derive_seeds
 from unpaired.methods.cut import CUT, CUTConfig, FastCUT, FastCUTConfig
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
-from unpaired.networks import DEFAULT_TAPS
+from unpaired.networks import DEFAULT_TAPS, LightGenerator
 from unpaired.ops.winograd import direct_convolutions
 
+LIGHT_TAPS = ("padded_input", "down1", "down2", "block1", "block3")
+PROJECTED: dict[str, Any] = {"discriminator": "projected_patch", "head_channels": 4}
 VARIANTS = [
     ("qs_attn", {}), ("qs_attn", {"attention": "local"}), ("qs_attn", {"attention": "local_global"}),
     ("qs_attn", {"routing": "self"}), ("qs_attn", {"routing": "none"}), ("qs_attn", {"significance": "max_mean"}),
@@ -50,6 +53,17 @@ VARIANTS = [
     ("hneg_src", {}), ("hneg_src", {"mining": "importance", "decoupled": False, "identity_weight": 0.0}),
     ("hneg_src", {"mining": "none", "relation_weight": 0.0}),
     ("enco", {}), ("enco", {"sampling": "random", "identity_weight": 0.0}), ("enco", {"taps": ("halved1", "block1")}),
+    ("qs_attn", {"generator": "light", "taps": LIGHT_TAPS, "attention_taps": ("block1", "block3"), **PROJECTED}),
+    ("fastcut", {"generator": "light", "taps": LIGHT_TAPS}), ("cut", {**PROJECTED, "gan_mode": "hinge"}),
+    ("cut", {"discriminator": "projected", "head_channels": 4, "augment_noise": 0.0}),
+    ("cyclegan", {"generator": "light"}), ("cyclegan", PROJECTED),
+    ("dclgan_qs_attn", {"generator": "light", **PROJECTED}),
+    ("cyclegan_qs_attn", {"discriminator": "projected", "head_channels": 4, "augment_shift": 0.0}),
+    ("fsesim", {"generator": "light"}), ("lsesim", {"generator": "light", **PROJECTED}), ("monce", PROJECTED),
+    ("hneg_src", {"generator": "light", **PROJECTED}),
+    ("enco", {"generator": "light", "taps": ("stem", "block1", "block2"), **PROJECTED}),
+    ("enco", {"discriminator": "projected", "head_channels": 4}), ("santa", PROJECTED),
+    ("cut", {"identity_interval": 4}), ("multi_domain_qs_attn", {"identity_interval": 2}),
     ("santa", {}), ("santa", {"noise": 0.0, "blocks": 2}), ("santa", {"path_weight": 0.0, "latent_weight": 0.0}),
 ]  # fmt: skip
 
@@ -57,6 +71,9 @@ VARIANTS = [
 def make(name: str, **changes: Any) -> Method:
     torch.manual_seed(0)
     method = METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **changes}))
+    for network in method.children():
+        if isinstance(network, LightGenerator):  # as after some training: it starts at the identity
+            torch.nn.init.normal_(network.head.weight, std=0.05)
     method.prepare()
     return method
 
@@ -81,6 +98,8 @@ def test_a_batch_gives_the_mean_of_its_images(name: str, changes: dict[str, Any]
     # Negatives of the whole batch depend on it, and a power iteration on the passes before.
     alone = {key: value for key, value in (("negatives", "image"), ("spectral_norm", False)) if key in known}
     method = make(name, **{**changes, **alone})
+    for key, network in method.named_children():
+        network.train(not key.startswith("discriminator"))  # heads of a projected one have a power iteration, too
     together = losses(method, batch(3))
     apart = [losses(method, batch(1, first=i)) for i in range(3)]
     for term, value in together.items():
@@ -100,6 +119,10 @@ def test_every_network_gets_a_gradient_in_its_own_phase(name: str, changes: dict
         loss.backward()
         for network in phase.networks:
             for key, parameter in getattr(method, network).named_parameters():
+                if ".across_" in f".{key}":  # drawn once, never trained
+                    assert not parameter.requires_grad
+                    assert parameter.grad is None
+                    continue
                 assert parameter.grad is not None, f"{network}.{key}"
                 assert parameter.grad.isfinite().all()
 
@@ -320,6 +343,18 @@ def test_schedule_is_constant_then_linear_to_zero() -> None:
     optimiser = OptimiserConfig()
     assert [optimiser.factor(p) for p in (0.0, 0.5, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.0]
     assert OptimiserConfig(constant_fraction=1.0).factor(1.0) == 1.0
+
+
+def test_a_cosine_schedule_is_constant_then_half_a_cosine_to_zero() -> None:
+    for constant in (0.0, 0.5):
+        optimiser = OptimiserConfig(schedule="cosine", constant_fraction=constant)
+        for progress in (0.1, 0.5, 0.6, 0.75, 0.9, 1.0):
+            done = max(0.0, (progress - constant) / (1 - constant))  # of the falling part
+            assert optimiser.factor(progress) == pytest.approx((1 + math.cos(math.pi * done)) / 2, abs=1e-12)
+        assert optimiser.factor(0.0) == 1.0
+        assert optimiser.factor(1.5) == 0.0
+        assert optimiser.constant_images(100) == 100 * constant
+    assert OptimiserConfig(schedule="cosine", constant_fraction=1.0).factor(1.0) == 1.0
 
 
 def test_fastcut_has_its_own_published_settings() -> None:

@@ -21,14 +21,16 @@ ADAM: dict[str, Any] = {
 GAME: dict[str, Any] = {
     "base_channels": 64, "discriminator_channels": None, "blocks": 9, "discriminator_layers": 3, "spectral_norm": False,
     "gan_mode": "lsgan", "gradient_penalty_weight": 10.0, "adversarial_weight": 1.0, "optimiser": ADAM,
+    "generator": "resnet", "discriminator": "patch", "backbone": "lite0", "backbone_weights": None, "head_channels": 64,
+    "augment_shift": 0.125, "augment_noise": 0.08, "patch_weight": 1.0,
 }  # fmt: skip
 CONTRAST: dict[str, Any] = {
     "taps": ("padded_input", "down1", "down2", "block1", "block5"), "num_queries": 256, "temperature": 0.07,
     "projector_width": 256, "contrastive_weight": 1.0, "negatives": "image",
 }  # fmt: skip
 CUT: dict[str, Any] = {
-    **GAME, **CONTRAST, "identity_weight": 1.0, "contrastive_reduction": "mean", "image_pool": 0,
-    "flip_equivariance": False,
+    **GAME, **CONTRAST, "identity_weight": 1.0, "identity_interval": 1, "contrastive_reduction": "mean",
+    "image_pool": 0, "flip_equivariance": False,
 }  # fmt: skip
 SELECTION: dict[str, Any] = {
     "attention": "global", "attention_taps": ("block1", "block5"), "significance": "entropy", "routing": "cross",
@@ -101,11 +103,13 @@ def test_defaults_are_the_published_settings(name: str) -> None:
 COUNTS = (
     "base_channels", "discriminator_channels", "discriminator_layers", "num_queries", "patch_size", "oversampling",
     "style_channels", "perceptron_width", "discriminator_scales", "code_channels", "transport_iterations",
+    "head_channels", "identity_interval",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "adversarial_weight", "gradient_penalty_weight", "contrastive_weight", "identity_weight", "cycle_weight",
     "reconstruction_weight", "content_weight", "style_weight", "structure_weight", "relation_weight", "latent_weight",
     "path_weight", "r1_weight", "pixel_identity_weight", "noise",
+    "patch_weight", "augment_noise",
 )  # fmt: skip
 ABOVE_ZERO = (
     "temperature", "relation_temperature", "final_relation_temperature", "negative_weight", "projector_learning_rate",
@@ -119,6 +123,7 @@ LIMITS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "random_share": ((0.0, 1.0), (-0.01, 1.01, NAN)),
     "transport_temperature": ((0.05, 2.0), (0.049, INF, NAN)),
     "image_pool": ((0, 1), (-1,)),
+    "augment_shift": ((0.0, 0.5), (-0.01, 0.51, NAN)),
     "projector_betas": (((0.0, 0.0), (0.9, 0.9999)), ((0.9, 1.0), (1.0, 0.9), (-0.1, 0.9), (0.9, -0.1))),
     "window": ((1, 3), (0, -1, 2, 4)),
     "pool_attention_to": ((2, None), (1, 0)),
@@ -184,6 +189,45 @@ def test_the_published_formulation_knows_what_its_code_has(changes: dict[str, An
     assert config(**changes).formulation == "equations"
     with pytest.raises(ConfigError, match=words):
         config(formulation="published", **changes)
+
+
+OWN_NETWORKS = {
+    "sincut": ("SinCUT", ("generator", "discriminator")), "munit": ("MUNIT", ("generator", "discriminator")),
+    "multi_domain_qs_attn": ("Multi-domain QS-Attn", ("generator", "discriminator")),
+    "santa": ("SANTA", ("generator",)),
+}  # fmt: skip
+NETWORKS = {"generator": ("resnet", "light"), "discriminator": ("patch", "projected", "projected_patch")}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_are_chosen_by_name_where_the_method_has_none_of_its_own(name: str, kind: str) -> None:
+    title, own = OWN_NETWORKS.get(name, ("", ()))
+    usual, *others = NETWORKS[kind]
+    assert getattr(METHODS[name].Config(**{kind: usual}), kind) == usual
+    for value in others:
+        if kind in own:
+            with pytest.raises(
+                ConfigError, match=f"{kind}: {title} has a {kind} of its own; leave the setting at {usual}"
+            ):
+                METHODS[name].Config(**{kind: value})
+        else:
+            assert getattr(METHODS[name].Config(**{kind: value}), kind) == value
+    with pytest.raises(ConfigError, match=f"{kind}: there is no 'unet'; known: {', '.join(NETWORKS[kind])}"):
+        METHODS[name].Config(**{kind: "unet"})
+
+
+@pytest.mark.parametrize("kind", ["projected", "projected_patch"])
+def test_the_wasserstein_penalty_is_for_the_patch_discriminator_alone(kind: str) -> None:
+    for mode in ("hinge", "nonsaturating", "lsgan"):
+        assert METHODS["cut"].Config(discriminator=kind, gan_mode=mode).discriminator == kind
+    with pytest.raises(ConfigError, match=f"gan_mode: 'wgangp' penalises .*'{kind}' needs another"):
+        METHODS["cut"].Config(discriminator=kind, gan_mode="wgangp")
+
+
+def test_a_config_for_translation_needs_no_frozen_network() -> None:
+    config = METHODS["cut"].Config(discriminator="projected", backbone="dino", base_channels=8)
+    assert config.for_translation() == dataclasses.replace(config, discriminator="patch")
 
 
 def test_a_file_of_weights_is_for_the_network_that_reads_it() -> None:

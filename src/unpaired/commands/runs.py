@@ -1,4 +1,4 @@
-"""``unpaired runs``: the named runs, one line each, or one of them in full."""
+"""``unpaired runs``: the named runs and the recipes, one line each, or one of them in full."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from unpaired.errors import ConfigError, nearest
 from unpaired.methods import METHODS
+from unpaired.recipes import RECIPES, read_recipe, recipe
 from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, RunConfig
 
@@ -29,36 +30,49 @@ _LEFT_OUT = ("folder", "source", "target", "domains", "seed")
 
 @dataclass(frozen=True)
 class Runs:
-    """List the named runs: published results and demonstrations, each with its settings and what to expect.
+    """List the named runs: published results and demonstrations, each with its settings and what to expect; and the
+    recipes, sets of settings that go with several methods.
 
-    'unpaired runs NAME' shows one in full; 'unpaired train --run NAME DATA --out OUT' trains it.
+    'unpaired runs NAME' shows one in full; 'unpaired train --run NAME DATA --out OUT' trains a run, 'unpaired train
+    --recipe NAME --method METHOD DATA --out OUT' one by a recipe.
     """
 
-    name: Positional[Annotated[str | None, arg(metavar="[NAME]", help="The run to show in full.")]] = None
+    name: Positional[Annotated[str | None, arg(metavar="[NAME]", help="The run or recipe to show in full.")]] = None
 
 
 def main(argv: Sequence[str]) -> int:
     """Print."""
     options = tyro.cli(Runs, args=list(argv), prog="unpaired runs")
     if options.name is None:
+        runs = [(name, function(_DATA).method, summary(name)) for name, function in RUNS.items()]
+        recipes = [(name, read_recipe(name)["title"]) for name in RECIPES]
         console = Console(width=None if sys.stdout.isatty() else _LINES, highlight=False)
-        table = Table(box=None, pad_edge=False)
-        for head in ("run", "method", "what it is"):
-            table.add_column(head, no_wrap=head != "what it is")
-        for name, function in RUNS.items():
-            table.add_row(name, function(_DATA).method, summary(name))
-        console.print(table)
-        console.print("\nunpaired runs NAME shows one in full; unpaired train --run NAME DATA --out OUT trains it.")
+        for heads, rows in ((("run", "method", "what it is"), runs), (("recipe", "what it is"), recipes)):
+            table = Table(box=None, pad_edge=False)
+            for head in heads:
+                table.add_column(head, no_wrap=head != "what it is")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+            console.print()
+        console.print("unpaired runs NAME shows one in full; unpaired train --run NAME DATA --out OUT trains a run,")
+        console.print("unpaired train --recipe NAME --method METHOD DATA --out OUT one by a recipe.")
         return 0
-    if options.name not in RUNS:
+    known = [*RUNS, *RECIPES]
+    if options.name not in known:
         raise ConfigError(
-            f"there is no run '{options.name}'{nearest(options.name, RUNS)}; 'unpaired runs' lists those there are"
+            f"there is no run '{options.name}'{nearest(options.name, known)}; 'unpaired runs' lists those there are"
         )
-    config = RUNS[options.name](_DATA)
-    print(description(options.name))
+    if options.name in RUNS:
+        kind, config = "run", RUNS[options.name](_DATA)
+        print(description(options.name))
+    else:
+        found = read_recipe(options.name)
+        kind, config = "recipe", recipe(options.name, next(iter(found["methods"])))
+        print(f"{found['title']}.\n\nIt goes with the methods {', '.join(found['methods'])} (--method).")
     print(f"\nSettings that are not the defaults of the method '{config.method}' ({METHODS[config.method].title}):\n")
     print(yaml.safe_dump(changes(config), sort_keys=False, allow_unicode=True, width=120), end="")
-    print(f"\nunpaired train --run {options.name} DATA --out OUT")
+    print(f"\nunpaired train --{kind} {options.name} DATA --out OUT")
     return 0
 
 

@@ -167,7 +167,7 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
         ("run", Annotated[str | None, arg(help="A named run with the defaults; 'unpaired runs' lists them.")], None),
         ("recipe", Annotated[str | None, arg(help="A recipe for the method with the defaults: quick, a picture within "
-                                             "minutes.")], None),
+                                             "minutes; 'unpaired runs' lists them.")], None),
         ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
         ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],

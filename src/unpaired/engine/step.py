@@ -14,13 +14,16 @@ from unpaired.methods.base import AdamSettings, ImageBatch, Method, OptimiserCon
 
 
 def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, torch.optim.Optimizer]:
-    """One Adam per phase over all networks that it updates; networks with settings of their own are groups of it."""
+    """One Adam per phase over the networks that it updates; networks with settings of their own are groups of it.
+
+    Parameters that want no gradient stay as they are.
+    """
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for phase in method.phases:
         groups: dict[AdamSettings, list[nn.Parameter]] = {}
         for network in phase.networks:
             own = phase.adam.get(network, AdamSettings())
-            groups.setdefault(own, []).extend(getattr(method, network).parameters())
+            groups.setdefault(own, []).extend(p for p in getattr(method, network).parameters() if p.requires_grad)
         optimizers[phase.name] = torch.optim.Adam(
             [
                 {

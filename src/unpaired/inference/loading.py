@@ -93,6 +93,8 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
             f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"
         )
     config: Any = from_dict(METHODS[name].Config, description["model"], f"{where}: model")
+    if hasattr(config, "for_translation"):
+        config = config.for_translation()
     method = METHODS[name](config, channels=description["channels"])
     if not set(method.served) <= set(networks_of(description, method)):
         method.offers = method.offers - {"reverse"}  # imported, of one direction

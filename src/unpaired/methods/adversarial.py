@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from unpaired.networks import (
     ProjectedScores,
     ResnetGenerator,
 )
-from unpaired.networks.backbones import DEFAULT_STRIDES, KNOWN_STRIDES
 from unpaired.ops import location_draws
 
 GENERATORS: dict[str, type[Any]] = {"resnet": ResnetGenerator, "light": LightGenerator}
@@ -63,8 +62,6 @@ class AdversarialConfig:
     torchvision:<model>."""
     backbone_weights: Path | None = None
     """File of its weights; unset takes those of its library."""
-    backbone_strides: tuple[int, ...] = DEFAULT_STRIDES
-    """Strides of its maps that are looked at, of 4, 8, 16 and 32."""
     head_channels: int = 64
     """Width of the projected discriminator's heads."""
     augment_shift: float = 0.125
@@ -84,11 +81,6 @@ class AdversarialConfig:
         for name, known in (("generator", GeneratorName), ("discriminator", DiscriminatorName)):
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(f"{name}: there is no '{getattr(self, name)}'; known: {', '.join(get_args(known))}")
-        if not self.backbone_strides or list(self.backbone_strides) != sorted(
-            set(self.backbone_strides) & set(KNOWN_STRIDES)
-        ):
-            choices = ", ".join(map(str, KNOWN_STRIDES))
-            raise ConfigError(f"backbone_strides must be some of {choices}, in this order, not {self.backbone_strides}")
         if not 0 <= self.augment_shift <= 0.5:
             raise ConfigError(f"augment_shift is a share of the side, 0 to 0.5, not {self.augment_shift}")
         if not 0 <= self.augment_noise < float("inf"):
@@ -109,6 +101,10 @@ class AdversarialConfig:
         for name in names:
             if getattr(self, name) != (usual := getattr(AdversarialConfig, name)):
                 raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
+
+    def for_translation(self) -> Self:
+        """The settings for translating alone, which needs no package that a frozen network comes with."""
+        return replace(self, discriminator="patch")
 
     def new_generator(self, channels: int, **of_resnet: Any) -> Any:
         """The generator of these settings for images of ``channels`` channels.
@@ -134,7 +130,6 @@ class AdversarialConfig:
             channels,
             backbone=self.backbone,
             weights=self.backbone_weights,
-            strides=self.backbone_strides,
             head_channels=self.head_channels,
             shift=self.augment_shift,
             noise=self.augment_noise,

@@ -106,6 +106,7 @@ class MultiDomainQSAttn(Method):
             {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
         )
         self.smallest_image = self.discriminator.smallest_image
+        self.cycle = config.identity_interval if config.identity_weight > 0 else 1
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss),
             Phase("generator", ("generator", "projector"), self.generator_loss),
@@ -124,7 +125,7 @@ class MultiDomainQSAttn(Method):
     def forward_train(self, batch: ImageBatch) -> MultiDomainOutputs:
         domains = batch.target_domains
         assert domains is not None, "a batch of several domains says which"
-        copies = 2 if self.config.identity_weight > 0 else 1
+        copies = 2 if self.config.identity_weight > 0 and batch.number % self.config.identity_interval == 0 else 1
         inputs = torch.cat([batch.source, batch.target][:copies])
         # Both I_x and, for the identity term, I_y are translated into the domain of I_y.
         translated, source_features = self.generator.translate_and_encode(
@@ -153,7 +154,7 @@ class MultiDomainQSAttn(Method):
         config, images = self.config, len(outputs.target)
         scores = self.discriminator(outputs.translated, outputs.domains)
         of_source, of_target = self.contrastive_loss(outputs).tensor_split([images])
-        share = 0.5 if len(of_target) and config.contrastive_reduction == "mean" else 1.0
+        share = config.contrastive_share
         terms = {
             "adversarial": config.adversarial_term(scores),
             "contrastive": share * config.contrastive_weight * of_source.mean(),

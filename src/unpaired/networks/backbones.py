@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from unpaired.errors import BackendError, ConfigError, nearest
 from unpaired.networks import efficientnet_lite
+from unpaired.networks.weights import WeightsFile
 
-DEFAULT_STRIDES = (4, 8, 16)
+STRIDES = (4, 8, 16)
 """Strides of the maps that are looked at."""
-KNOWN_STRIDES = (4, 8, 16, 32)
 SHORT_NAMES = {
     "dino": "timm:vit_small_patch16_224.dino",
     "clip": "timm:vit_base_patch16_clip_224.openai",
@@ -36,30 +36,25 @@ class Backbone(NamedTuple):
     channels: tuple[int, ...]
 
 
-def backbone_channels(name: str, strides: Sequence[int] = DEFAULT_STRIDES) -> tuple[int, ...]:
+def backbone_channels(name: str) -> tuple[int, ...]:
     """Channels of each map of a backbone, the finest first; no weights are needed to know them.
-
-    Args:
-        name: As of :func:`load_backbone`.
-        strides: As of :func:`load_backbone`.
 
     Raises:
         ConfigError: There is no such network.
         BackendError: Its package is missing.
     """
     if name == "lite0":
-        return tuple(efficientnet_lite.PYRAMID_CHANNELS[f"stride{stride}"] for stride in strides)
-    return _build(name, None, strides, pretrained=False).channels
+        return tuple(efficientnet_lite.PYRAMID_CHANNELS.values())
+    return _build(name, None, pretrained=False).channels
 
 
-def load_backbone(name: str, path: Path | None = None, strides: Sequence[int] = DEFAULT_STRIDES) -> Backbone:
+def load_backbone(name: str, path: Path | None = None) -> Backbone:
     """Load a frozen network.
 
     Args:
         name: ``lite0`` (EfficientNet-Lite0, whose weights come with a package), ``torchvision:<model>``,
             ``timm:<model>``, or a short name of one of timm's, ``dino`` or ``clip``.
         path: A file with its weights; ``None`` takes those of the library, which fetches them if they are missing.
-        strides: Of the maps that are wanted, in ascending order; those of a vision transformer all have one.
 
     Raises:
         ConfigError: There is no such network.
@@ -67,17 +62,17 @@ def load_backbone(name: str, path: Path | None = None, strides: Sequence[int] = 
     """
     if name == "lite0":
         network = efficientnet_lite.load(path)
-        return Backbone(_Pyramid(network, strides), backbone_channels(name, strides))
-    return _build(name, path, strides, pretrained=True)
+        return Backbone(_Pyramid(network), backbone_channels(name))
+    return _build(name, path, pretrained=True)
 
 
 class _Pyramid(nn.Module):
-    def __init__(self, network: efficientnet_lite.EfficientNetLite0, strides: Sequence[int]) -> None:
+    def __init__(self, network: efficientnet_lite.EfficientNetLite0) -> None:
         super().__init__()
-        self.network, self.names = network, [f"stride{stride}" for stride in strides]
+        self.network = network
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        return self.network.pyramid(x_BCHW, self.names)
+        return self.network.pyramid(x_BCHW, list(efficientnet_lite.PYRAMID_CHANNELS))
 
 
 class _Scaled(nn.Module):
@@ -99,58 +94,118 @@ class _Scaled(nn.Module):
         return [maps[name] for name in self.names]
 
 
-def _build(name: str, path: Path | None, strides: Sequence[int], *, pretrained: bool) -> Backbone:
+def _build(name: str, path: Path | None, *, pretrained: bool) -> Backbone:
     kind, _, model = SHORT_NAMES.get(name, name).partition(":")
     if kind not in ("timm", "torchvision") or not model:
         raise ConfigError(f"backbone: there is no '{name}'{nearest(name, _KINDS)}; known: {', '.join(_KINDS)}")
     try:
-        made = (_timm if kind == "timm" else _torchvision)(model, path, strides, pretrained=pretrained)
+        with torch.random.fork_rng(devices=[]):  # what else is initialised does not depend on this network
+            return (_timm if kind == "timm" else _torchvision)(name, model, path, pretrained)
     except (OSError, RuntimeError, KeyError) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackendError(
-            f"backbone: the weights of '{name}' cannot be loaded ({words}); give their file with --backbone-weights"
+            f"backbone: the weights of '{name}' cannot be loaded ({_first_line(error)}); give their file with "
+            "--backbone-weights"
         ) from error
-    return made
 
 
-def _timm(model: str, path: Path | None, strides: Sequence[int], *, pretrained: bool) -> Backbone:
+def _file_of(name: str, kind: str) -> WeightsFile:
+    return WeightsFile(
+        f"backbone '{name}'", f"Give {kind}'s own file for this network with --backbone-weights, or leave that out."
+    )
+
+
+def _timm(name: str, model: str, path: Path | None, pretrained: bool) -> Backbone:
     try:
         import timm
     except ImportError as error:
-        raise BackendError("backbone: networks of timm need the package timm: pip install timm") from error
-    if model.split(".")[0] not in timm.list_models():
-        raise ConfigError(f"backbone: timm has no '{model}'{nearest(model, timm.list_models(pretrained=True))}")
-    options: dict[str, Any] = {"pretrained": pretrained and path is None, "features_only": True}
+        raise BackendError(
+            "backbone: networks of timm need the package timm: pip install 'unpaired[backbones]'"
+        ) from error
+    known = timm.list_models(pretrained=True) if "." in model else timm.list_models()
+    if model not in known:
+        raise ConfigError(f"backbone: timm has no '{model}'{nearest(model, known)}")
+    options: dict[str, Any] = {"pretrained": pretrained and path is None}
     if path is not None:
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
-    if "vit" in model:  # all maps of a ViT have one stride; images keep their size
-        options |= {"dynamic_img_size": True, "out_indices": 3}
-    network: Any = timm.create_model(model, **options)
+        weights = _file_of(name, "timm")
+        state = weights.read(weights.locate(path))
+        plain: Any = timm.create_model(model)
+        heads = plain.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+        state = {key: value for key, value in state.items() if not key.startswith(heads)}
+        shapes = {key: value.shape for key, value in plain.state_dict().items() if not key.startswith(heads)}
+        weights.check(path, state, shapes)  # timm takes over what fits and says nothing of the rest
+        options = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    network = _timm_maps(model, options)
     info = network.feature_info
-    chosen = [k for k, stride in enumerate(info.reduction()) if stride in strides]
-    data = timm.data.resolve_data_config({}, model=network)
-    scaled = _Scaled(network, chosen, data["mean"], data["std"])
-    return Backbone(scaled, tuple(info.channels()[k] for k in chosen))
+    chosen = [number for number, stride in enumerate(info.reduction()) if stride in STRIDES]
+    scaling = timm.data.resolve_data_config({}, model=network)
+    scaled = _Scaled(network, chosen, scaling["mean"], scaling["std"])
+    return _seen_to_work(name, scaled, [info.channels()[number] for number in chosen])
 
 
-def _torchvision(model: str, path: Path | None, strides: Sequence[int], *, pretrained: bool) -> Backbone:
+def _timm_maps(model: str, options: dict[str, Any]) -> Any:
+    """The network with its maps as outputs: of a ViT those of its last blocks, which all have one stride."""
+    import timm
+
+    try:
+        return timm.create_model(
+            model, features_only=True, out_indices=3, dynamic_img_size=True, dynamic_img_pad=True, **options
+        )
+    except TypeError:  # no such options: not a ViT
+        return timm.create_model(model, features_only=True, **options)
+
+
+def _torchvision(name: str, model: str, path: Path | None, pretrained: bool) -> Backbone:
     from torchvision import models
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    if model not in models.list_models(models):
-        raise ConfigError(f"backbone: torchvision has no '{model}'{nearest(model, models.list_models(models))}")
-    network: Any = models.get_model(model, weights="DEFAULT" if pretrained and path is None else None).eval()
+    known = models.list_models(models)
+    if model not in known:
+        raise ConfigError(f"backbone: torchvision has no '{model}'{nearest(model, known)}")
+    network = models.get_model(model, weights="DEFAULT" if pretrained and path is None else None).eval()
     if path is not None:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    every = create_feature_extractor(network, get_graph_node_names(network)[1])
-    side = 8 * max(KNOWN_STRIDES)
-    with torch.no_grad():
-        maps = every(torch.zeros(1, 3, side, side))
-    last = {side // each.shape[-1]: name for name, each in maps.items() if each.ndim == 4 and each.shape[-1] > 1}
-    names = [last[stride] for stride in strides if stride in last]
-    if not names:
-        raise ConfigError(
-            f"backbone: torchvision's '{model}' has no maps at strides {tuple(strides)}; take a convolutional one"
-        )
-    extractor = create_feature_extractor(network, {name: name for name in names})
-    return Backbone(_Scaled(extractor, names, *_IMAGENET), tuple(maps[name].shape[1] for name in names))
+        weights = _file_of(name, "torchvision")
+        weights.load_into(network, weights.locate(path))
+    side = 8 * max(STRIDES)
+    try:
+        every = create_feature_extractor(network, get_graph_node_names(network)[1])
+        with torch.no_grad():
+            maps = every(torch.zeros(1, 3, side, side))
+    except _UNFIT as error:
+        raise _unfit(name, error) from error
+    square = {key: each for key, each in maps.items() if each.ndim == 4 and each.shape[2] == each.shape[3] > 1}
+    last = {side // each.shape[3]: key for key, each in square.items()}
+    names = [last[stride] for stride in STRIDES if stride in last]
+    extractor = create_feature_extractor(network, {key: key for key in names}) if names else network
+    return _seen_to_work(name, _Scaled(extractor, names, *_IMAGENET), [maps[key].shape[1] for key in names])
+
+
+def _seen_to_work(name: str, network: nn.Module, channels: Sequence[int]) -> Backbone:
+    """The network, if it gives maps of these channels for an image of a size of our own. Raises ``ConfigError``."""
+    if not channels:
+        raise _unfit(name, f"no maps at strides {', '.join(map(str, STRIDES))}")
+    try:
+        with torch.no_grad():
+            maps = network.eval()(torch.zeros(1, 3, 6 * max(STRIDES), 8 * max(STRIDES)))
+    except _UNFIT as error:
+        raise _unfit(name, error) from error
+    found = [tuple(each.shape) for each in maps]
+    if any(len(shape) != 4 or shape[1] != width for shape, width in zip(found, channels, strict=True)):
+        raise _unfit(name, f"its outputs are {', '.join(map(str, found))}")
+    return Backbone(network, tuple(channels))
+
+
+_UNFIT = (AssertionError, RuntimeError, TypeError, ValueError)
+"""What networks raise at images of a size that is not theirs."""
+
+
+def _unfit(name: str, reason: Exception | str) -> ConfigError:
+    words = _first_line(reason) if isinstance(reason, Exception) else reason
+    return ConfigError(
+        f"backbone: '{name}' has no maps of images of any size ({words}); take a convolutional network, or a ViT of "
+        "timm (vit_...)"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,8 +7,10 @@ import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unpaired.errors import BackendError
@@ -73,7 +75,7 @@ class WeightsFile:
         return BackendError(f"{path}: not the weights of {self.title}: {reason}. {self.how_to_get}")
 
     def read(self, path: Path) -> dict[str, Tensor]:
-        """The state dict of a ``torch.save`` file: names -> tensors. No code of the file is run.
+        """The state dict of a ``torch.save`` or ``.safetensors`` file: names -> tensors. No code of the file is run.
 
         A checkpoint that holds one as ``state_dict`` is unwrapped, the prefix ``module.`` of parallel training cut off.
 
@@ -81,8 +83,9 @@ class WeightsFile:
             BackendError: It is not such a file, or holds values that are not finite.
         """
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many kinds, depending on where a file is damaged
+            safe = path.suffix == ".safetensors"
+            state: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # many kinds are raised, depending on where a file is damaged
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise self.wrong(path, f"it cannot be read as plain tensors ({first.split('. ')[0][:160]})") from error
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):

@@ -30,9 +30,7 @@ def recipe(name: str, method: str = "qs_attn", dataset: DatasetConfig | None = N
     Raises:
         ConfigError: There is no such recipe, or it is not made for this method.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"recipe: there is no '{name}'{nearest(name, RECIPES)}; known: {', '.join(RECIPES)}")
-    found = load_yaml(RECIPES[name])
+    found = read_recipe(name)
     if method not in found["methods"]:
         raise ConfigError(
             f"recipe: '{name}' is not made for the method '{method}'; it goes with {', '.join(found['methods'])}"
@@ -51,10 +49,21 @@ def recipe(name: str, method: str = "qs_attn", dataset: DatasetConfig | None = N
     )
 
 
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe's file: ``title``, ``methods`` (name -> its own settings or nothing), ``data``, ``training``, ``model``.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe: there is no '{name}'{nearest(name, RECIPES)}; known: {', '.join(RECIPES)}")
+    return load_yaml(RECIPES[name])
+
+
 def merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``usual`` with changes; of nested settings, only those named change."""
-    merged = dict(usual)
+    together = dict(usual)
     for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(usual.get(key), Mapping)
-        merged[key] = merged(usual[key], value) if nested else value
-    return merged
+        together[key] = merged(usual[key], value) if nested else value
+    return together

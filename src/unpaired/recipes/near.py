@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.config import from_dict, load_yaml, to_dict
+from unpaired.config import from_dict, to_dict
 from unpaired.data import UnpairedFiles
 from unpaired.errors import DataError
 from unpaired.methods import METHODS
-from unpaired.recipes import RECIPES, merged, recipe
+from unpaired.recipes import merged, read_recipe, recipe
 from unpaired.run_config import RunConfig
 from unpaired.scoring import Evaluator, ScoringNetworks
 from unpaired.scoring.images import evenly_spaced
@@ -33,11 +33,9 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
     Raises:
         DataError: The images cannot be read.
     """
-    near: dict[str, Any] = load_yaml(RECIPES[name]).get("near") or {}
+    near: dict[str, Any] = read_recipe(name).get("near") or {}
     usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
-    changes = {
-        key: value for key, value in near.get("model", {}).items() if settings.get(key) == usual.get(key, ...)
-    }
+    changes = {key: value for key, value in near.get("model", {}).items() if settings.get(key) == usual.get(key, ...)}
     if not changes:
         return config, ""
     if (out / "run.yaml").exists():
