@@ -54,33 +54,24 @@ class Conv2d(nn.Conv2d):
         return conv2d(x_BCHW, self.weight, self.bias, int(self.padding[0]), mode)
 
 
-class Blur(nn.Module):
-    """The binomial filter [1, 2, 1] x [1, 2, 1] / 16, reflected borders: a checkerboard of one pixel becomes zero.
+class BlurDownsample(nn.Module):
+    """Halve height and width with the binomial filter [1, 2, 1] x [1, 2, 1] / 16 (Zhang, 2019), reflected borders.
 
-    (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)). It has no parameters; its filter is a buffer that is not
-    saved.
+    (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)). It has no parameters; its filter is a buffer that is not saved.
     """
 
     kernel: Tensor
 
-    def __init__(self, channels: int, stride: Literal[1, 2] = 1) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.stride = stride
         row = torch.tensor([0.25, 0.5, 0.25])
         self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         padded = F.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
         if torch.compiler.is_exporting():  # one operation of a graph instead of two, and one that every runtime has
-            return F.conv2d(padded, self.kernel.to(padded.dtype), stride=self.stride, groups=padded.shape[1])
-        return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=self.stride)  # [1, 1] twice is [1, 2, 1]
-
-
-class BlurDownsample(Blur):
-    """Halve height and width with the binomial filter (Zhang, 2019). (B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, stride=2)
+            return F.conv2d(padded, self.kernel.to(padded.dtype), stride=2, groups=padded.shape[1])
+        return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2)  # [1, 1] twice is [1, 2, 1]
 
 
 def blur_upsample(x_BCHW: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.networks.generators import check_taps
-from unpaired.networks.layers import Blur, Conv2d, blur_upsample, channel_norm
+from unpaired.networks.layers import Conv2d, blur_upsample, channel_norm
 
 _SLOPE = 0.1
 """Of the leaky ReLUs."""
@@ -32,10 +32,11 @@ class LightBlock(nn.Module):
 class LightGenerator(nn.Module):
     """G(x) = x + d(x) with d = 0 at the start: what it need not change it need not learn to draw either.
 
-    Two space-to-depth halvings, residual blocks at a quarter of the side, a depth-to-space doubling whose checkerboard
-    a binomial filter takes away, a bilinear one, and two last convolutions that see the input beside what the decoder
-    made; the last one begins at zero. Each norm is a layer norm over the channels of one pixel, so that a pixel of the
-    translation depends on the pixels around it alone, wherever the image is cut.
+    Two space-to-depth halvings, residual blocks at a quarter of the side, a depth-to-space doubling, a bilinear one,
+    and two last convolutions that see the input beside what the decoder made; the last one begins at zero. Each norm is
+    a layer norm over the channels of one pixel, so that a pixel of the translation depends on the pixels around it
+    alone, wherever the image is cut. The last doubling is an interpolation, so it leaves no checkerboard; a bilinear
+    first one, or a blurred one, never learned stripes in the time of the quick recipe (docs/quick.md).
 
     At the defaults it has 2.1 million parameters and 4.7 GFLOP (multiply and add) at 128 x 128. Its taps bear the names
     of those of :class:`unpaired.networks.ResnetGenerator` at the like places: ``padded_input`` (the input, its sides
@@ -65,7 +66,6 @@ class LightGenerator(nn.Module):
         self.down2 = _convolution(4 * width, 4 * width)
         self.blocks = nn.ModuleList(LightBlock(4 * width) for _ in range(blocks))
         self.up1 = _convolution(4 * width, 4 * width, gain=1.4)
-        self.blur = Blur(width)
         self.up2 = _convolution(width, width, gain=1.4)
         self.last_block = LightBlock(width)
         self.narrow = nn.Conv2d(width, _DETAIL_CHANNELS, 1)
@@ -96,8 +96,8 @@ class LightGenerator(nn.Module):
         """
         features = self._encode(x_BCHW, None)
         features["up1"] = self.up1(_normed(features["last"]))
-        features["doubled2"] = self.up2(_active(self.blur(F.pixel_shuffle(features["up1"], 2))))
-        hidden = self.last_block(features["doubled2"] + features["down1"])
+        features["doubled2"] = _active(F.pixel_shuffle(features["up1"], 2))
+        hidden = self.last_block(self.up2(features["doubled2"]) + features["down1"])
         delta = self.narrow(_normed(hidden))
         beside = torch.cat([blur_upsample(delta), features["padded_input"].to(delta.dtype)], dim=1)
         delta = self.head(_active(self.detail(beside)))
