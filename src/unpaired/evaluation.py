@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError
-from unpaired.inference import Translator
+from unpaired.inference import InferencePrecision, Translator
 from unpaired.metrics import Score
 from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
 from unpaired.scoring.images import evenly_spaced
@@ -51,6 +51,7 @@ class Evaluation:
         left_out: Metrics that were not computed -> why.
         best: How the row ``best`` was chosen, if there is one.
         seed: For metrics that draw at random.
+        precision: Arithmetic in which the translations were made.
     """
 
     scores: dict[str, dict[str, Score]]
@@ -63,6 +64,7 @@ class Evaluation:
     left_out: dict[str, str]
     best: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    precision: str = "32"
 
 
 def evaluate(
@@ -111,7 +113,8 @@ def evaluate(
         translate = functools.partial(translator.translate, **(wish or {}))
         translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
-    return _evaluation(evaluator, scores, translations, best or {}, wish)
+    evaluation = _evaluation(evaluator, scores, translations, best or {}, wish)
+    return replace(evaluation, precision=first.arithmetic.name)
 
 
 def evaluate_made(
@@ -140,14 +143,19 @@ def evaluate_made(
     return _evaluation(evaluator, scores, {"made": found.images}, {})
 
 
-def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **options: Any) -> Evaluation:
+def evaluate_run(
+    run: Path, files: UnpairedFiles, *, device: str = "auto", precision: InferencePrecision = "32", **options: Any
+) -> Evaluation:
     """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
     first = Translator.from_pretrained(run, device=device)
     names = ["ema", "last"] if first.origin is not None and first.origin.weights == "ema" else ["last"]
     best = best_record(run)
     if best and (run / "weights" / "best.safetensors").exists():
         names.append("best")
-    translators = {name: Translator.from_pretrained(run, weights=name, device=device) for name in names}  # type: ignore[arg-type]
+    translators = {
+        name: Translator.from_pretrained(run, weights=name, device=device, precision=precision)  # type: ignore[arg-type]
+        for name in names
+    }
     wish = options.get("wish") or {}
     if "real" not in options:
         options["real"] = _training_images(run, wish)
@@ -213,6 +221,7 @@ def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, 
         "time": facts["time"],
         "images_seen": images_seen,
         "seed": evaluation.seed,
+        "precision": evaluation.precision,
         "data": {"name": data, **evaluation.data},
         "networks": evaluation.networks,
         "rows": rows,
