@@ -41,7 +41,7 @@ def translate_within(
     memory_bytes: int,
     wish: Wish = PLAIN,
     *,
-    half: bool = False,
+    half: Method | None = None,
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -55,7 +55,8 @@ def translate_within(
         x_BCHW: (B, C, H, W) float32 in [-1, 1], sides multiples of 4.
         memory_bytes: What this process may take in all (on a GPU: its tensors there).
         wish: As for ``method.translate``.
-        half: Compute in bf16; statistics of norms, maps between two passes and the result are float32.
+        half: The same method with bf16 weights, to compute in bf16; unset computes in float32. Statistics of norms, maps
+            between two passes and the result are float32 in any case.
         scratch: Folder for maps that do not fit; unset takes the system's for temporary files (``TMPDIR``).
         progress: Told the share of an image's work that is done, when it is translated by stripes.
 
@@ -69,7 +70,7 @@ def translate_within(
     with torch.no_grad():
         free = memory_bytes - taken_memory(x_BCHW.device)
         if _loose_bound(method, x_BCHW) <= free:
-            return run_whole(method, x_BCHW, wish, half)
+            return run_whole(half or method, x_BCHW, wish, half=half is not None)
         batch, channels, height, width = x_BCHW.shape
         try:
             program = trace(method, channels, of_image(wish, 0))
@@ -79,7 +80,7 @@ def translate_within(
                 f"{method.title} cannot be translated in stripes: {error}; allow more memory, or use a smaller size"
             ) from error
         if memory_needed(program, batch, height, width) <= free:
-            return run_whole(method, x_BCHW, wish, half)
+            return run_whole(half or method, x_BCHW, wish, half=half is not None)
         if batch == 1:
             program = program.in_half() if half else program
             return translate_in_stripes(program, x_BCHW, memory_bytes, scratch=scratch, progress=progress)
@@ -203,7 +204,7 @@ def of_image(wish: Wish, number: int) -> Wish:
     return replace(wish, **own) if own else wish
 
 
-def run_whole(method: Method, x_BCHW: Tensor, wish: Wish, half: bool = False) -> Tensor:
+def run_whole(method: Method, x_BCHW: Tensor, wish: Wish, *, half: bool = False) -> Tensor:
     """``method.translate(x_BCHW, wish)``, in bf16 if ``half``; the result is float32 in any case."""
     if not half:
         return method.translate(x_BCHW) if wish is PLAIN else method.translate(x_BCHW, wish)
