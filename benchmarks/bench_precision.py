@@ -3,8 +3,8 @@
     python benchmarks/bench_precision.py --out benchmarks/results/precision_cpu_202611
     ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python benchmarks/bench_precision.py --out ...   # as without AMX
 
-QS-Attn Global at its published size, batch 1, equal weights and images, all kinds in turns. Times are CPU seconds of the
-process (one thread: what other work takes is not in them, what it costs the caches is); a ratio is the median over
+QS-Attn Global at its published size, batch 1, equal weights and images, all kinds in turns. Times are CPU seconds of
+the process (one thread: what other work takes is not in them, what it costs the caches is); a ratio is the median over
 neighbours in time. The processor's features say what bf16 can be here (AMX, AVX512-BF16, neither).
 """
 
@@ -68,7 +68,11 @@ def main(
         "environment": environment(),
     }
     out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-    shown = {key: value["bf16_ratio_to"] for key, value in result.items() if isinstance(value, dict) and "cpu_seconds" in value}
+    shown = {
+        key: value["bf16_ratio_to"]
+        for key, value in result.items()
+        if isinstance(value, dict) and "cpu_seconds" in value
+    }
     print(json.dumps(shown | {"load_average": result["load_average"]}))
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/precision_curves.py --runs RUNS --out benchmarks/results/precision_curves_202611
 
-The demo's settings, shortened to ``images``, the same seeds in both precisions. Per pair and loss term: the difference of
-the means over the last half of training, beside the spread of float32's own means over the seeds; the same for scores of
-the averaged weights on held-out drawings. RUNS keeps the runs: the same command goes on where it was stopped.
+The demo's settings, shortened to ``images``, the same seeds in both precisions. Per pair and loss term: the difference
+of the means over the last half of training, beside the spread of float32's own means over the seeds; the same for
+scores of the averaged weights on held-out drawings. RUNS keeps the runs: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 import tyro
 
+from unpaired.data import embedded_dataset
 from unpaired.environment import environment
 from unpaired.evaluation import evaluate_run
-from unpaired.data import embedded_dataset
 from unpaired.runs import demo
 from unpaired.training import train
 

@@ -166,14 +166,13 @@ def test_the_studio_takes_it(home: Path, tmp_path: Path) -> None:
         assert run.translator.arithmetic.name == "bf16"
         made = np.asarray(read_image(results.pictures[0].made[run.name])).astype(int)
         plain = Translator.from_pretrained(run.path, device="cpu")
-        expected = np.asarray(plain.translate(read_image(root / "image0.png").convert("L" if plain.channels == 1 else "RGB")))
+        picture = read_image(root / "image0.png").convert("L" if plain.channels == 1 else "RGB")
+        expected = np.asarray(plain.translate(picture))
         assert np.abs(made - expected.astype(int)).max() <= 8
 
 
 @pytest.mark.parametrize(("ratio", "chosen"), [(0.3, "bf16"), (1.5, "32")])
-def test_auto_is_decided_once_by_time(
-    home: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str
-) -> None:
+def test_auto_is_decided_once_by_time(home: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str) -> None:
     clock, ran = [0.0], list[bool]()
 
     def run_whole(method: Any, x: torch.Tensor, wish: Any, *, half: bool) -> None:

@@ -126,8 +126,8 @@ def as_begun(config: RunConfig, out: Path) -> RunConfig:
     """The settings with which the run in ``out`` goes on, where the folder decides.
 
     A precision left to the machine (``auto``) is the one that the run began with. If it began with a version that had
-    other defaults, settings of ``data`` that are the method's defaults of today become those that the run began with; what was
-    set otherwise stays, and is refused later if it differs. Without such a run: ``config`` itself.
+    other defaults, settings of ``data`` that are the method's defaults of today become those that the run began with;
+    what was set otherwise stays, and is refused later if it differs. Without such a run: ``config`` itself.
 
     Raises:
         ConfigError: The folder's ``run.yaml`` is no run file.

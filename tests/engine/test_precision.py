@@ -78,7 +78,7 @@ def test_a_gpu_takes_bf16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, suppo
 
 
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in (*model.named_parameters(), *model.named_buffers())}
+    return dict((*model.named_parameters(), *model.named_buffers()))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -126,7 +126,11 @@ def test_crops_grow_only_as_far_as_the_time_allows(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_choice_is_made_once_recorded_and_changes_nothing_else(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16_machine: None, capsys: pytest.CaptureFixture[str]
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bf16_machine: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     explicit, whole, parts = tmp_path / "explicit", tmp_path / "whole", tmp_path / "parts"
     train(tiny_run(dataset, precision="bf16-mixed"), explicit, quiet=True)
@@ -157,7 +161,7 @@ def test_a_run_whose_choice_was_float32_stays_there(
     train(tiny_run(dataset), plain, quiet=True)
     assert RunConfig.load(run / "run.yaml").training.precision == "32"
     assert equal(trained(run), trained(plain))
-    with pytest.raises(ConfigError, match="training.precision was '32', now 'bf16-mixed'"):
+    with pytest.raises(ConfigError, match=r"training\.precision was '32', now 'bf16-mixed'"):
         train(tiny_run(dataset, precision="bf16-mixed"), run, quiet=True)
 
 
@@ -173,6 +177,8 @@ def test_the_first_process_decides_for_all(
     calls, taken = says(monkeypatch, 9.0), list[str]()
     monkeypatch.setattr(training, "on_rank_zero", lambda fabric, action: None)  # as in the second process
     monkeypatch.setattr(training, "as_begun", lambda config, out: config)  # which starts before the file is there
-    monkeypatch.setattr(training, "fit", lambda method, stream, config, *args, **options: taken.append(config.precision))
+    monkeypatch.setattr(
+        training, "fit", lambda method, stream, config, *args, **options: taken.append(config.precision)
+    )
     train(tiny_run(dataset, precision="auto", images=2), run, quiet=True)
     assert (calls, taken) == ([], ["bf16-mixed"])

@@ -38,7 +38,9 @@ class Arithmetic:
 
     def __init__(self, precision: InferencePrecision) -> None:
         if precision not in get_args(InferencePrecision):
-            raise ConfigError(f"precision is '{precision}': it must be one of {', '.join(get_args(InferencePrecision))}")
+            raise ConfigError(
+                f"precision is '{precision}': it must be one of {', '.join(get_args(InferencePrecision))}"
+            )
         self.name = precision
         self._half: Method | None = None
 
@@ -54,7 +56,7 @@ class Arithmetic:
 
 
 def with_half_weights(method: Method) -> Method:
-    """A copy whose convolutions and linear layers hold bf16 weights, channels last: autocast casts them once for all."""
+    """A copy whose convolutions and linear layers hold bf16 weights, channels last, so that no call casts them."""
     half = copy.deepcopy(method)
     for layer in half.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -387,7 +387,9 @@ class Translator:
         if isinstance(self.method, OnnxGenerator):
             return self.method.translate_within(x_BCHW, bound, wish)
         half = self.arithmetic.half(self.method, x_BCHW, wish)
-        return translate_within(self.method, x_BCHW, bound, wish, half=half, scratch=self.scratch, progress=self.progress)
+        return translate_within(
+            self.method, x_BCHW, bound, wish, half=half, scratch=self.scratch, progress=self.progress
+        )
 
     def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:
         """Images of one domain in float32 on the device, in the networks' channels, if they fit this model."""

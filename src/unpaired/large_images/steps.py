@@ -4,8 +4,8 @@ A step maps whole-width rows of its inputs to rows of its output. Rows are count
 borders are treated as on the whole image: real neighbours inside, the network's own padding at the edges. Padding is a
 step of its own (:class:`Pad`), so that no other step has borders.
 
-Legend: all maps are (1, C, rows, W) float32, or bf16 behind a convolution whose weights are. ``start`` and ``stop`` count rows of an output, ``height`` is that of the
-whole input.
+Legend: all maps are (1, C, rows, W) float32, or bf16 behind a convolution whose weights are. ``start`` and ``stop``
+count rows of an output, ``height`` is that of the whole input.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def translate_within(
         x_BCHW: (B, C, H, W) float32 in [-1, 1], sides multiples of 4.
         memory_bytes: What this process may take in all (on a GPU: its tensors there).
         wish: As for ``method.translate``.
-        half: The same method with bf16 weights, to compute in bf16; unset computes in float32. Statistics of norms, maps
-            between two passes and the result are float32 in any case.
+        half: The same method with bf16 weights, to compute in bf16; unset computes in float32. Statistics of norms,
+            maps between two passes and the result are float32 in any case.
         scratch: Folder for maps that do not fit; unset takes the system's for temporary files (``TMPDIR``).
         progress: Told the share of an image's work that is done, when it is translated by stripes.
 
