@@ -82,8 +82,9 @@ def test_other_networks_too(name: str) -> None:
     domain = {"domain": "b"} if method.domains else {}
     x = torch.rand(1, 3, 20, 37) * 2 - 1
     found = [Translator(method, description, precision=each).translate(x, **domain) for each in ("32", "bf16")]
-    assert (found[0] - found[1]).abs().max() < NEAR
-    assert not torch.equal(*found)
+    apart = (found[0] - found[1]).abs()
+    assert 0 < apart.mean() < 2 * LEVEL
+    assert apart.max() < 2 * NEAR
 
 
 def test_files_and_folders(home: Path, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_studio_takes_it(home: Path, tmp_path: Path) -> None:
         made = np.asarray(read_image(results.pictures[0].made[run.name])).astype(int)
         plain = Translator.from_pretrained(run.path, device="cpu")
         picture = read_image(root / "image0.png").convert("L" if plain.channels == 1 else "RGB")
-        expected = np.asarray(plain.translate(picture))
+        expected = np.asarray(plain.translate(picture).convert("RGB"))
         assert np.abs(made - expected.astype(int)).max() <= 8
 
 

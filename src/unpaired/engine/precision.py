@@ -78,8 +78,8 @@ def step_time_ratio(
     """Time of a bf16 training step on the CPU as a share of a float32 step's.
 
     Copies of the method take both steps in turns, on crops that grow by doubling up to the run's own as long as the
-    next pair fits into the budget; the median over the pairs of the largest ones counts. The method and the states of the
-    generators are left as they are.
+    next pair fits into the budget; the median over the pairs of the largest ones counts. The method and the states of
+    the generators are left as they are.
 
     Args:
         method: Prepared, on the CPU.
