@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unpaired.networks.generators import ResidualBlock
 from unpaired.networks.layers import Conv2d, blur_upsample, instance_norm
+from unpaired.ops import query_selected_attention
 from unpaired.ops.half_precision import own_type, reflect
 
 OPERATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -69,3 +70,22 @@ def test_outside_autocast_nothing_is_changed() -> None:
             assert not torch.is_autocast_enabled("cpu")
         assert torch.is_autocast_enabled("cpu")
     assert torch.equal(reflect(x, 2), F.pad(x, (2, 2, 2, 2), mode="reflect"))
+
+
+@pytest.mark.parametrize("routing", ["cross", "none"])
+def test_gradients_of_selected_features_lie_as_the_maps_do(routing: str) -> None:
+    """And they are those of the same map in the plain layout."""
+    x = torch.randn(2, 8, 6, 5).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = torch.randn(2, 8, 6, 5).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for source, target in (
+        (x, y),
+        (x.detach().contiguous().requires_grad_(), y.detach().contiguous().requires_grad_()),
+    ):
+        selected = query_selected_attention(source, [target], 7, routing=routing)  # type: ignore[arg-type]
+        loss = selected.source.float().square().sum() + selected.targets[0].float().sin().sum()
+        found.append(torch.autograd.grad(loss, (source, target)))
+    for last, plain in zip(*found, strict=True):
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        assert plain.is_contiguous()
+        torch.testing.assert_close(last, plain.contiguous(memory_format=torch.channels_last), rtol=0.02, atol=0.02)
