@@ -31,6 +31,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers in hardware: AMX or AVX512-BF16."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # earlier versions of torch
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from unpaired.config import from_dict
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError
-from unpaired.inference import Translator
+from unpaired.inference import InferencePrecision, Translator
+from unpaired.methods import METHODS
 from unpaired.metrics import Score
 from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
 from unpaired.scoring.held_out import flattered
@@ -54,6 +56,7 @@ class Evaluation:
         seed: For metrics that draw at random.
         flattered: Scores by networks that training looked through, so that the generator may have learned to please
             them.
+        precision: Arithmetic in which the translations were made.
     """
 
     scores: dict[str, dict[str, Score]]
@@ -67,6 +70,7 @@ class Evaluation:
     best: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     flattered: tuple[str, ...] = ()
+    precision: str = "32"
 
 
 def evaluate(
@@ -115,8 +119,15 @@ def evaluate(
         translate = functools.partial(translator.translate, **(wish or {}))
         translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
-    looks_through = frozenset[str]().union(*(each.method.looks_through for each in translators.values()))
-    return _evaluation(evaluator, scores, translations, best or {}, wish, looks_through)
+    looked_through = frozenset[str]().union(*(_looked_through(each.description) for each in translators.values()))
+    evaluation = _evaluation(evaluator, scores, translations, best or {}, wish, looked_through)
+    return replace(evaluation, precision=first.arithmetic.name)
+
+
+def _looked_through(description: Mapping[str, Any]) -> frozenset[str]:
+    """Frozen networks that the training of a model looked through."""
+    config: Any = from_dict(METHODS[description["method"]].Config, description["model"], "model.json: model")
+    return config.looks_through
 
 
 def evaluate_made(
@@ -145,14 +156,19 @@ def evaluate_made(
     return _evaluation(evaluator, scores, {"made": found.images}, {})
 
 
-def evaluate_run(run: Path, files: UnpairedFiles, *, device: str = "auto", **options: Any) -> Evaluation:
+def evaluate_run(
+    run: Path, files: UnpairedFiles, *, device: str = "auto", precision: InferencePrecision = "32", **options: Any
+) -> Evaluation:
     """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
     first = Translator.from_pretrained(run, device=device)
     names = ["ema", "last"] if first.origin is not None and first.origin.weights == "ema" else ["last"]
     best = best_record(run)
     if best and (run / "weights" / "best.safetensors").exists():
         names.append("best")
-    translators = {name: Translator.from_pretrained(run, weights=name, device=device) for name in names}  # type: ignore[arg-type]
+    translators = {
+        name: Translator.from_pretrained(run, weights=name, device=device, precision=precision)  # type: ignore[arg-type]
+        for name in names
+    }
     wish = options.get("wish") or {}
     if "real" not in options:
         options["real"] = _training_images(run, wish)
@@ -221,6 +237,7 @@ def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, 
         "time": facts["time"],
         "images_seen": images_seen,
         "seed": evaluation.seed,
+        "precision": evaluation.precision,
         "data": {"name": data, **evaluation.data},
         "networks": evaluation.networks,
         "rows": rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
 from unpaired.data import DataConfig, DatasetConfig, in_todays_words, of_an_earlier_version
@@ -69,6 +69,10 @@ class RunConfig:
             mapping["extensions"] = [to_dict(extension) for extension in self.extensions]
         return mapping
 
+    def in_precision(self, precision: Literal["32", "bf16-mixed", "auto"]) -> RunConfig:
+        """The same run in another precision."""
+        return replace(self, training=replace(self.training, precision=precision))
+
     @staticmethod
     def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
         """Build from plain values; missing settings take their defaults, those of ``data`` the method's.
@@ -119,19 +123,22 @@ def loading(method: str, **changes: Any) -> DataConfig:
 
 
 def as_begun(config: RunConfig, out: Path) -> RunConfig:
-    """The settings with which the run in ``out`` goes on, if it began with a version that had other defaults.
+    """The settings with which the run in ``out`` goes on, where the folder decides.
 
-    Settings of ``data`` that are the method's defaults of today become those that the run began with; what was
-    set otherwise stays, and is refused later if it differs. Without such a run: ``config`` itself.
+    A precision left to the machine (``auto``) is the one that the run began with. If it began with a version that had
+    other defaults, settings of ``data`` that are the method's defaults of today become those that the run began with;
+    what was set otherwise stays, and is refused later if it differs. Without such a run: ``config`` itself.
 
     Raises:
         ConfigError: The folder's ``run.yaml`` is no run file.
     """
     file = out / "run.yaml"
-    if not file.exists() or not of_an_earlier_version(_stored_data(file)):
+    if not file.exists() or not (config.training.precision == "auto" or of_an_earlier_version(_stored_data(file))):
         return config
     before, today = RunConfig.load(file), loading(config.method)
-    if before.method != config.method:
+    if config.training.precision == "auto":
+        config = config.in_precision(before.training.precision)
+    if before.method != config.method or not of_an_earlier_version(_stored_data(file)):
         return config
     changed = {
         name: getattr(before.data, name)

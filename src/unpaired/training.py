@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,7 @@ from unpaired.data import (
     size_words,
 )
 from unpaired.engine.checkpoint import CheckpointFolder
+from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, make_fabric
 from unpaired.environment import environment
@@ -88,10 +90,15 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     fabric.launch()
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
+    precision = functools.partial(_choose_precision, config, method, channels, fabric.device)
     on_rank_zero(
-        fabric, lambda: _prepare_folder(out, config, stream, method, TrainingLength(planned), extend_to, quiet=quiet)
+        fabric,
+        lambda: _prepare_folder(
+            out, config, stream, method, TrainingLength(planned), extend_to, precision, quiet=quiet
+        ),
     )
     recorded = RunConfig.load(out / "run.yaml")
+    config = config.in_precision(recorded.training.precision)
     if recorded.init is not None:
         load_initial(method, recorded.init, out)
     if config.data != given.data and fabric.is_global_zero and not quiet:
@@ -102,7 +109,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, method.looks_through, quiet=quiet) if fabric.is_global_zero else None
+    scorer = _scorer(config, formats, config.model.looks_through, quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,
@@ -224,10 +231,14 @@ def _prepare_folder(
     method: Method,
     length: TrainingLength,
     extend_to: int | None,
+    choose: Callable[[], Choice],
     *,
     quiet: bool,
 ) -> None:
-    """Make the run folder, or check that it holds this very run; fix there what the run begins with and its length."""
+    """Make the run folder, or check that it holds this very run; fix there what the run begins with and its length.
+
+    A precision that is left to the machine is fixed there as well: ``choose`` says which, where the folder does not.
+    """
     digest = names_digest(stream.paths)
     lines: list[str] = []
     try:
@@ -245,6 +256,10 @@ def _prepare_folder(
                 taken, line = take_initial(config.init, method, config.model, channels, out)
                 config = replace(config, init=taken)
                 lines.append(line)
+            if config.training.precision == "auto":
+                choice = choose()
+                config = config.in_precision(choice.precision)
+                lines.append(choice.line)
             _store_formats(out, config)
         if config.extensions or extend_to is not None:
             length = replace(length, extensions=config.extensions)
@@ -259,6 +274,14 @@ def _prepare_folder(
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
     for line in lines if not quiet else ():
         print(line, file=sys.stderr)
+
+
+def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
+    """What ``precision: auto`` means for a new run on this machine."""
+    images, fast = -(-config.training.batch_size // config.training.devices), config.training.fast_convolutions
+    optimiser, size = config.model.optimiser, config.data.crop_size
+    ratio = functools.partial(step_time_ratio, batch_size=images, fast_convolutions=fast)
+    return choose_precision(device, lambda: ratio(method, optimiser, channels, size))
 
 
 def _extended(

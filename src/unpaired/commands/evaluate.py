@@ -20,7 +20,7 @@ from tyro.conf import Positional, arg
 from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
-from unpaired.inference import Translator, choose_device
+from unpaired.inference import InferencePrecision, Translator, choose_device
 from unpaired.metrics import METRICS, Score
 from unpaired.scoring import FeatureCache, ScoringNetworks
 from unpaired.training import RunConfig
@@ -82,6 +82,8 @@ class Evaluate:
     and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: InferencePrecision = "32"
+    """Arithmetic in which a run translates; auto takes bf16 where it is faster here. Scores are computed in float32."""
     batch_size: int = 8
     """Images translated at a time."""
     seed: int = 0
@@ -111,9 +113,8 @@ def main(argv: Sequence[str]) -> int:
     warnings: list[str] = []
     with scoring_progress(warnings) as told:
         if is_run:
-            evaluation = evaluate_run(
-                options.run, files, device=options.device, batch_size=options.batch_size, wish=wish, **common, **told
-            )
+            common |= {"batch_size": options.batch_size, "precision": options.precision, "wish": wish}
+            evaluation = evaluate_run(options.run, files, device=options.device, **common, **told)
         else:
             data = DataConfig(image_size=_size(options), load_size="image_size")
             evaluation = evaluate_made(options.run, files, data, **common, **told)
@@ -289,6 +290,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"Flattered: {labels}. Training looked through the same network, so believe another one "
             "(--weights mobilenet=PATH, inception=PATH), SWD and your eyes."
         )
+    if evaluation.precision != "32":
+        lines.append(f"Translated in {evaluation.precision}.")
     networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
     if networks:
         lines.append(f"Left out: {', '.join(networks)}; --weights NAME=PATH brings them in.")

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from unpaired.errors import ConfigError
+from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits
 from unpaired.studio.serving import require_gradio, serve
 
@@ -37,6 +38,8 @@ class Studio:
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: InferencePrecision = "32"
+    """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
     host: str = "127.0.0.1"
     """Address to serve at; the default is reached from this machine alone. There is no password and no encryption."""
     port: int = 7860
@@ -65,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     paths, note = options.run, ""
     if not paths and (DEMO / "weights" / "model.json").is_file():
         paths, note = (DEMO,), f"No run was named, so this is {DEMO}, the run of 'unpaired demo'."
-    runs = open_runs(paths, options.weights, options.device)
+    runs = open_runs(paths, options.weights, options.device, options.precision)
     print(", ".join(f"{run.name}: {run.title}" for run in runs) or "no run: the embedded drawings are shown")
     serve(
         runs,

@@ -34,7 +34,7 @@ from unpaired.data import (
 )
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
-from unpaired.inference import Translator
+from unpaired.inference import InferencePrecision, Translator
 from unpaired.large_images import memory_bound
 from unpaired.reports import image_grid, png_bytes
 
@@ -67,6 +67,9 @@ class Translate:
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: InferencePrecision = "32"
+    """bf16 is several times as fast on a processor with AMX and on most GPUs; results are up to a few grey levels from
+    those of float32 (docs/results.md). auto takes it where it is faster here."""
     runtime: Literal["torch", "onnx"] = "torch"
     """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (up to a minute; use
     'unpaired export' once and give its file instead of the run). An .onnx file always runs there."""
@@ -113,12 +116,19 @@ def main(argv: Sequence[str]) -> int:
     if options.styles > 1 and options.style_reference is not None:
         raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
     if options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX):
+        if options.precision != "32":
+            raise ConfigError(
+                f"precision: ONNX Runtime computes in float32, not in {options.precision}; leave --precision or "
+                "--runtime onnx out, and give a run folder"
+            )
         translator = onnx_translator(
             options.run, options.weights, options.device, reverse=options.reverse, domain=options.domain
         )
         options = replace(options, reverse=False, domain=None)  # the file translates so by itself
     else:
-        translator = Translator.from_pretrained(options.run, weights=options.weights, device=options.device)
+        translator = Translator.from_pretrained(
+            options.run, weights=options.weights, device=options.device, precision=options.precision
+        )
     memory_bound(options.memory_gib)  # refused before anything is read
     translator.memory_gib = options.memory_gib
     translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())

@@ -7,8 +7,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,10 +98,12 @@ class Monitor:
         examples: Tensor,
         formats: Formats,
         *,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         wish: Wish = PLAIN,
         quiet: bool = False,
     ) -> None:
         self.run = run
+        self._autocast = autocast
         self.fabric = fabric
         # A method that offers no wish need not take one.
         self._made = method.translate if wish is PLAIN else functools.partial(method.translate, wish=wish)
@@ -190,7 +192,7 @@ class Monitor:
 
         They have the channels of their own domain, and what comes out those of the other one.
         """
-        with self.fabric.autocast():
+        with self._autocast():
             return self._translate(x_BCHW.to(self.fabric.device)).float().clamp(-1, 1).cpu()
 
     def scoring(self, what: str, done: int, total: int) -> None:
@@ -237,7 +239,7 @@ class Monitor:
         device = self.fabric.device
 
         def run() -> list[Tensor]:
-            with self.fabric.autocast():
+            with self._autocast():
                 return [self._translate(x[None].to(device))[0].float().cpu() for x in self.examples]
 
         if not averaged:

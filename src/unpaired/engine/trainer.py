@@ -20,6 +20,7 @@ from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor, StopSignal
+from unpaired.engine.precision import autocast_for, half_layout
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
@@ -39,8 +40,10 @@ class TrainingConfig:
     """Images per step over all processes."""
     seed: int = 0
     """Seed of initial weights, sample order, augmentation and every random draw."""
-    precision: Literal["32", "bf16-mixed"] = "32"
-    """Arithmetic of the networks; selection and losses stay in float32."""
+    precision: Literal["32", "bf16-mixed", "auto"] = "32"
+    """Arithmetic of the networks; selection and losses stay in float32. auto: bf16-mixed on a GPU that has bf16, and on
+    a processor with AMX or AVX512-BF16 where a measurement of ten seconds says that it pays; run.yaml keeps the choice,
+    so that the run goes on with it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: int = 1
@@ -113,7 +116,7 @@ class FitResult:
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
-    """Fabric for the devices, precision and processes that ``config`` asks for.
+    """Fabric for the devices and processes that ``config`` asks for; precision is the loop's own affair.
 
     Raises:
         BackendError: The accelerator is not on this machine.
@@ -132,9 +135,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    precision: Any = {"32": "32-true"}.get(config.precision, config.precision)
     strategy = "ddp" if config.devices > 1 else "auto"
-    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=precision)
+    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
 
 
 def fit(
@@ -158,7 +160,7 @@ def fit(
     Args:
         method: What to train, on any device.
         stream: The training images.
-        config: Length, intervals, seeds.
+        config: Length, intervals, seeds, the precision in which it trains (resolved, not ``auto``).
         optimiser: Adam and its schedule.
         fabric: Devices and processes, already launched.
         run: The run folder.
@@ -175,8 +177,8 @@ def fit(
         CheckpointError: The run's checkpoints do not fit.
     """
     total = length.total
-    half_on_cpu = config.precision != "32" and fabric.device.type == "cpu"
-    layout = torch.channels_last if config.channels_last or half_on_cpu else torch.contiguous_format
+    autocast = autocast_for(config.precision, fabric.device)
+    layout = torch.channels_last if config.channels_last else half_layout(config.precision, fabric.device)
     method.to(fabric.device).to(memory_format=layout)
     if config.compile:
         compile_networks(method)
@@ -189,13 +191,15 @@ def fit(
     }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
-    monitor = Monitor(run, fabric, method, ema, config.log_every, examples, stream.formats, wish=wish, quiet=quiet)
+    monitor = Monitor(
+        run, fabric, method, ema, config.log_every, examples, stream.formats, autocast=autocast, wish=wish, quiet=quiet
+    )
     seen = saved = checkpoints.restore(stateful, monitor.say)
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
-        RecordedSteps(method, optimizers, fabric.autocast)
+        RecordedSteps(method, optimizers, autocast)
         if config.cuda_graph
-        else functools.partial(training_step, method, optimizers, autocast=fabric.autocast, average=average)
+        else functools.partial(training_step, method, optimizers, autocast=autocast, average=average)
     )
     # Whole steps only, so that a resumed run takes the very steps of an uninterrupted one.
     ranges = length.ranges(seen, config.stop_after or total, config.batch_size)

@@ -12,6 +12,8 @@ from torch import Tensor
 from unpaired.data import PixelFormat, array_values, picture_values, tensor_of
 from unpaired.errors import DataError
 
+_LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
+
 
 def floats_of_picture(image: Image.Image, pixels: PixelFormat) -> Tensor:
     """A PIL image as (1, C, H, W) in [-1, 1]. Raises ``DataError`` if it does not fit the format."""
@@ -65,3 +67,24 @@ def as_picture(image_CHW: Tensor, pixels: PixelFormat) -> Image.Image:
     if pixels.dtype == "uint8" and pixels.channels in (3, 4):
         return Image.fromarray(values)
     raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")
+
+
+def checked(x_BCHW: Tensor, pixels: PixelFormat, device: torch.device) -> Tensor:
+    """Images of one domain in float32 on a device.
+
+    Raises:
+        DataError: Channels, shape or range do not fit.
+    """
+    channels = x_BCHW.shape[1]
+    if channels != pixels.channels:
+        raise DataError(
+            f"this model takes images with {pixels.channels} channel(s), but the input has {channels}: "
+            f"{tuple(x_BCHW.shape)}"
+        )
+    if 0 in x_BCHW.shape:
+        raise DataError(f"there is nothing to translate in a tensor of shape {tuple(x_BCHW.shape)}")
+    x_BCHW = x_BCHW.to(device).float()
+    largest = max(float(-x_BCHW.amin()), float(x_BCHW.amax()))  # without a copy: images may be large
+    if not largest <= _LARGEST:  # NaN as well
+        raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
+    return x_BCHW

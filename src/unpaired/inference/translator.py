@@ -19,7 +19,7 @@ from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
 from unpaired.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.hub.bundle import check_digests
-from unpaired.inference.kinds import as_picture, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.inference.kinds import as_picture, checked, floats_of_array, floats_of_one, floats_of_picture
 from unpaired.inference.loading import (
     Origin,
     build_method,
@@ -34,14 +34,13 @@ from unpaired.inference.loading import (
     read_description,
 )
 from unpaired.inference.packaged import folder_of
+from unpaired.inference.precision import Arithmetic, InferencePrecision
 from unpaired.inference.significance import Significance, significance_of
 from unpaired.large_images import memory_bound, translate_within
 from unpaired.methods import PLAIN, Method, Wish
 from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
-
-_LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
 
 
 class Translator:
@@ -52,12 +51,16 @@ class Translator:
         description: What ``model.json`` holds: method, settings, channels and formats, training image size.
         device: Where to run.
         origin: Where its weights came from.
+        precision: ``32``: float32. ``bf16``: the networks compute in bf16, results are float32; how far they lie from
+            float32's is in docs/results.md. ``auto``: bf16 where it is faster here, which the first translation finds
+            out.
 
     Attributes:
         memory_gib: Most memory that the process may take, in GiB; unset means half of what is free. What does not fit
             whole is translated in stripes, with the same result (docs/large_images.md).
         scratch: Folder for maps that do not fit into that; unset takes the system's for temporary files.
         progress: Told the share of an image that is done, from 0 to 1, while it is translated in stripes.
+        arithmetic: The precision, and what the machine made of ``auto``.
     """
 
     memory_gib: float | None = None
@@ -70,12 +73,14 @@ class Translator:
         description: dict[str, Any],
         device: torch.device | str = "cpu",
         origin: Origin | None = None,
+        precision: InferencePrecision = "32",
     ) -> None:
         self.device = torch.device(device)
         self.method = method.to(self.device).eval().requires_grad_(False)
         self.description = description
         self.source, self.target = formats_of(description)
         self.origin = origin
+        self.arithmetic = Arithmetic(precision)
 
     @staticmethod
     def from_pretrained(
@@ -85,6 +90,7 @@ class Translator:
         device: str | torch.device = "auto",
         revision: str | None = None,
         offline: bool = False,
+        precision: InferencePrecision = "32",
     ) -> Translator:
         """Load a run folder, the ``weights`` folder of one, a model of the package, or one from the Hub.
 
@@ -98,6 +104,7 @@ class Translator:
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
             offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
+            precision: As of :class:`Translator`.
 
         Raises:
             CheckpointError: Nothing usable lies there.
@@ -114,7 +121,8 @@ class Translator:
         digest = check_digests(folder, kind)
         file = folder / f"{kind}.safetensors"
         load_into(method, load_weights(file), file, networks_of(description, method))
-        return Translator(method, description, choose_device(device), origin_of(folder, kind, digest, snapshot))
+        origin = origin_of(folder, kind, digest, snapshot)
+        return Translator(method, description, choose_device(device), origin, precision)
 
     @staticmethod
     def from_onnx(path: str | Path) -> Translator:
@@ -380,20 +388,11 @@ class Translator:
         bound = memory_bound(self.memory_gib, self.device)
         if isinstance(self.method, OnnxGenerator):
             return self.method.translate_within(x_BCHW, bound, wish)
-        return translate_within(self.method, x_BCHW, bound, wish, scratch=self.scratch, progress=self.progress)
+        half = self.arithmetic.half(self.method, x_BCHW, wish)
+        return translate_within(
+            self.method, x_BCHW, bound, wish, half=half, scratch=self.scratch, progress=self.progress
+        )
 
     def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:
         """Images of one domain in float32 on the device, in the networks' channels, if they fit this model."""
-        channels = x_BCHW.shape[1]
-        if channels != pixels.channels:
-            raise DataError(
-                f"this model takes images with {pixels.channels} channel(s), but the input has {channels}: "
-                f"{tuple(x_BCHW.shape)}"
-            )
-        if 0 in x_BCHW.shape:
-            raise DataError(f"there is nothing to translate in a tensor of shape {tuple(x_BCHW.shape)}")
-        x_BCHW = x_BCHW.to(self.device).float()
-        largest = max(float(-x_BCHW.amin()), float(x_BCHW.amax()))  # without a copy: images may be large
-        if not largest <= _LARGEST:  # NaN as well
-            raise DataError(f"a tensor must lie in [-1, 1], but this one holds {largest:g}; scale it, or pass uint8")
-        return repeat_channels(x_BCHW, self.description["channels"])
+        return repeat_channels(checked(x_BCHW, pixels, self.device), self.description["channels"])

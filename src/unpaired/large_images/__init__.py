@@ -2,7 +2,13 @@
 
 from unpaired.large_images.memory import free_memory, memory_bound, taken_memory
 from unpaired.large_images.program import Program, UnsuitableNetworkError, trace
-from unpaired.large_images.translate import memory_needed, translate_in_stripes, translate_within
+from unpaired.large_images.translate import (
+    memory_needed,
+    of_image,
+    run_whole,
+    translate_in_stripes,
+    translate_within,
+)
 
 __all__ = [
     "Program",
@@ -10,6 +16,8 @@ __all__ = [
     "free_memory",
     "memory_bound",
     "memory_needed",
+    "of_image",
+    "run_whole",
     "taken_memory",
     "trace",
     "translate_in_stripes",

@@ -67,6 +67,10 @@ class Program:
         """The steps that take the output of step ``number``."""
         return [later for later, step in enumerate(self.steps) if number in step.inputs]
 
+    def in_half(self) -> Program:
+        """The same steps with convolutions in bf16; what lies between them has the type that they give it."""
+        return Program(tuple(step.in_half() for step in self.steps))
+
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Height and width of every step's output, for an image of this size."""
         found: list[tuple[int, int]] = []

@@ -24,7 +24,7 @@ class Statistics:
 
     def add(self, rows_1CHW: Tensor) -> None:
         """Take in some rows of the map, (1, C, rows, W)."""
-        rows_CHW = rows_1CHW[0]
+        rows_CHW = rows_1CHW[0].float()
         count = rows_CHW[0].numel()
         shift_C11 = rows_CHW[:, :1].mean((1, 2), keepdim=True)
         sums, squares = [], []

@@ -4,8 +4,8 @@ A step maps whole-width rows of its inputs to rows of its output. Rows are count
 borders are treated as on the whole image: real neighbours inside, the network's own padding at the edges. Padding is a
 step of its own (:class:`Pad`), so that no other step has borders.
 
-Legend: all maps are (1, C, rows, W) float32. ``start`` and ``stop`` count rows of an output, ``height`` is that of the
-whole input.
+Legend: all maps are (1, C, rows, W) float32, or bf16 behind a convolution whose weights are. ``start`` and ``stop``
+count rows of an output, ``height`` is that of the whole input.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,10 @@ class Step(ABC):
     @abstractmethod
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
         """Output rows from the input rows that :meth:`reach` names, which begin at ``first``."""
+
+    def in_half(self) -> Step:
+        """The same step with bf16 weights, if it is a convolution."""
+        return self
 
     def work(self, rows: int, width: int) -> float:
         """Cost of so many output rows, in floating point operations of a direct convolution."""
@@ -191,15 +195,19 @@ class Convolution(Step):
     def reach(self, start: int, stop: int, height: int) -> Rows:
         return start * self.stride[0], (stop - 1) * self.stride[0] + self._span[0]
 
+    def in_half(self) -> Step:
+        return _with_half_weights(self)
+
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
+        map_1CHW = parts[0].to(self.weight.dtype)
         if self.minimal:
-            return conv2d(parts[0], self.weight, self.bias)
-        return F.conv2d(parts[0], self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            return conv2d(map_1CHW, self.weight, self.bias)
+        return F.conv2d(map_1CHW, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _by_tiles(self) -> bool:
         outputs, inputs = self.weight.shape[:2]
         fits = self.weight.shape[2] in (3, 4) and inputs * outputs >= _WINOGRAD_CHANNELS * (inputs + outputs)
-        return self.minimal and fits and self.weight.device.type == "cpu"
+        return self.minimal and fits and self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
 
     def work(self, rows: int, width: int) -> float:
         share = _WINOGRAD_SHARE if self._by_tiles() else 1.0
@@ -240,9 +248,13 @@ class TransposedConvolution(Step):
         first = min(max(0, -((taps - 1 - start - padding) // stride)), height - 1)
         return first, max(first + 1, min(height, (stop - 1 + padding) // stride + 1))
 
+    def in_half(self) -> Step:
+        return _with_half_weights(self)
+
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
+        map_1CHW = parts[0].to(self.weight.dtype)
         whole = F.conv_transpose2d(
-            parts[0], self.weight, self.bias, self.stride, (0, self.padding[1]), self.output_padding, self.groups
+            map_1CHW, self.weight, self.bias, self.stride, (0, self.padding[1]), self.output_padding, self.groups
         )
         top = start - (self.stride[0] * first - self.padding[0])
         return whole[:, :, top : top + stop - start]
@@ -339,6 +351,12 @@ class Pointwise(_RowByRow):
 
 MAP = object()
 """Stands for a map among the arguments of :class:`Pointwise`."""
+
+
+def _with_half_weights(step: Convolution | TransposedConvolution) -> Step:
+    """Weights are rounded once, and lie channels last, as their products in bf16 want them."""
+    weight = step.weight.to(torch.bfloat16, memory_format=torch.channels_last)
+    return replace(step, weight=weight, bias=None if step.bias is None else step.bias.to(torch.bfloat16))
 
 
 def row_bytes(channels: int, width: int) -> int:

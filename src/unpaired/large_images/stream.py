@@ -90,6 +90,8 @@ class _Stream:
         over = step.inputs[0] in self._spent
         if isinstance(step, Norm):
             scale, shift = self._norms[job.step]
+            if parts[0].dtype != scale.dtype:  # bf16 is rounded to once
+                return torch.addcmul(shift, parts[0], scale).to(parts[0].dtype)
             return parts[0].mul_(scale).add_(shift) if over else torch.addcmul(shift, parts[0], scale)
         if isinstance(step, Pointwise) and step.in_place and over:
             return step.in_place(parts[0])

@@ -41,6 +41,7 @@ def translate_within(
     memory_bytes: int,
     wish: Wish = PLAIN,
     *,
+    half: Method | None = None,
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -54,6 +55,8 @@ def translate_within(
         x_BCHW: (B, C, H, W) float32 in [-1, 1], sides multiples of 4.
         memory_bytes: What this process may take in all (on a GPU: its tensors there).
         wish: As for ``method.translate``.
+        half: The same method with bf16 weights, to compute in bf16; unset computes in float32. Statistics of norms,
+            maps between two passes and the result are float32 in any case.
         scratch: Folder for maps that do not fit; unset takes the system's for temporary files (``TMPDIR``).
         progress: Told the share of an image's work that is done, when it is translated by stripes.
 
@@ -67,22 +70,23 @@ def translate_within(
     with torch.no_grad():
         free = memory_bytes - taken_memory(x_BCHW.device)
         if _loose_bound(method, x_BCHW) <= free:
-            return _whole(method, x_BCHW, wish)
+            return run_whole(half or method, x_BCHW, wish, half=half is not None)
         batch, channels, height, width = x_BCHW.shape
         try:
-            program = trace(method, channels, _of_image(wish, 0))
+            program = trace(method, channels, of_image(wish, 0))
         except UnsuitableNetworkError as error:
             raise ConfigError(
                 f"memory_gib: {height} x {width} pixels may not fit into {memory_bytes / 2**30:.1f} GiB whole, and "
                 f"{method.title} cannot be translated in stripes: {error}; allow more memory, or use a smaller size"
             ) from error
         if memory_needed(program, batch, height, width) <= free:
-            return _whole(method, x_BCHW, wish)
+            return run_whole(half or method, x_BCHW, wish, half=half is not None)
         if batch == 1:
+            program = program.in_half() if half else program
             return translate_in_stripes(program, x_BCHW, memory_bytes, scratch=scratch, progress=progress)
-        options: dict[str, Any] = {"scratch": scratch, "progress": progress}
+        options: dict[str, Any] = {"half": half, "scratch": scratch, "progress": progress}
         images = enumerate(x_BCHW.split(1))
-        return torch.cat([translate_within(method, x, memory_bytes, _of_image(wish, n), **options) for n, x in images])
+        return torch.cat([translate_within(method, x, memory_bytes, of_image(wish, n), **options) for n, x in images])
 
 
 def translate_in_stripes(
@@ -193,12 +197,17 @@ def _loose_bound(method: Method, x_BCHW: Tensor) -> int:
     return 6 * row_bytes(widest, x_BCHW.shape[0] * x_BCHW.shape[2] * x_BCHW.shape[3])
 
 
-def _of_image(wish: Wish, number: int) -> Wish:
+def of_image(wish: Wish, number: int) -> Wish:
     """The wish for one image of a batch."""
     of_each = {name: getattr(wish, name) for name in ("style_seeds", "style_reference", "style")}
     own = {name: value[number : number + 1] for name, value in of_each.items() if value is not None and len(value) > 1}
     return replace(wish, **own) if own else wish
 
 
-def _whole(method: Method, x_BCHW: Tensor, wish: Wish) -> Tensor:
-    return method.translate(x_BCHW) if wish is PLAIN else method.translate(x_BCHW, wish)
+def run_whole(method: Method, x_BCHW: Tensor, wish: Wish, *, half: bool = False) -> Tensor:
+    """``method.translate(x_BCHW, wish)``, in bf16 if ``half``; the result is float32 in any case."""
+    if not half:
+        return method.translate(x_BCHW) if wish is PLAIN else method.translate(x_BCHW, wish)
+    maps = x_BCHW.contiguous(memory_format=torch.channels_last) if x_BCHW.device.type == "cpu" else x_BCHW
+    with torch.no_grad(), torch.autocast(x_BCHW.device.type, torch.bfloat16):
+        return run_whole(method, maps, wish).float().contiguous()

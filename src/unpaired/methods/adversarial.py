@@ -102,6 +102,11 @@ class AdversarialConfig:
             if getattr(self, name) != (usual := getattr(AdversarialConfig, name)):
                 raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
 
+    @property
+    def looks_through(self) -> frozenset[str]:
+        """Names of the frozen networks that training looks through: scores by them are flattered."""
+        return frozenset() if self.discriminator == "patch" else frozenset({self.backbone})
+
     def for_translation(self) -> Self:
         """The settings for translating alone, which needs no package that a frozen network comes with."""
         return replace(self, discriminator="patch")

@@ -220,11 +220,6 @@ class Method(nn.Module, ABC):
         """
         return {"significance": "random", "routing": "none"}
 
-    @property
-    def looks_through(self) -> frozenset[str]:
-        """Names of the frozen networks that its losses look through: scores by one of them are flattered."""
-        return frozenset(str(network.backbone) for network in self.children() if hasattr(network, "backbone"))
-
     def served_networks(self) -> dict[str, nn.Module]:
         """The networks that ``translate`` needs, by name."""
         return {name: getattr(self, name) for name in self.served}

@@ -73,6 +73,10 @@ class FSeSimConfig(AdversarialConfig):
         layer_channels(self.feature_network, self.layers)
 
     @property
+    def looks_through(self) -> frozenset[str]:
+        return super().looks_through | {self.feature_network}
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The layers of the frozen network, in order."""
         return self.feature_layers or DEFAULT_LAYERS[self.feature_network]
@@ -179,10 +183,6 @@ class FSeSim(Method):
             config.feature_network, config.layers, config.vgg16_weights, allow_download=config.download_weights
         )
         self._frozen = Frozen(network)
-
-    @property
-    def looks_through(self) -> frozenset[str]:
-        return super().looks_through | {self.config.feature_network}
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
         """Maps of the frozen network, one per layer; gradients flow to the images.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.generators import DEFAULT_TAPS, ResidualBlock, ResnetGenerator, Stage, run_stages
 from unpaired.networks.layers import instance_norm
+from unpaired.ops.half_precision import reflect
 
 
 class DomainNorm(nn.Module):
@@ -124,7 +125,7 @@ class ConditionedGenerator(nn.Module):
             ("doubled1", lambda x: F.relu(self.norm1(x, condition), inplace=True)),
             ("up2", lambda x: resnet.up2(resnet.enlarge(x))),
             ("doubled2", lambda x: F.relu(self.norm2(x, condition), inplace=True)),
-            ("head", lambda x: resnet.head(F.pad(x, (3, 3, 3, 3), mode="reflect"))),
+            ("head", lambda x: resnet.head(reflect(x, 3))),
             ("image", torch.tanh),
         ]
 

@@ -18,6 +18,7 @@ from unpaired.networks.layers import (
     initialise,
     instance_norm,
 )
+from unpaired.ops.half_precision import reflect
 
 Stage = tuple[str, Callable[[Tensor], Tensor]]
 """A named part of a network; the name is that of its output."""
@@ -123,7 +124,7 @@ class ResnetGenerator(nn.Module):
     def _encoder_stages(self) -> list[Stage]:
         """What the encoder does, in order, with the names of the outputs that can be tapped."""
         return [
-            ("padded_input", lambda x: F.pad(x, (3, 3, 3, 3), mode="reflect")),
+            ("padded_input", lambda x: reflect(x, 3)),
             ("stem", lambda x: F.relu(instance_norm(self.stem(x)), inplace=True)),
             ("down1", self.down1),
             ("halved1", lambda x: self.blur1(F.relu(instance_norm(x), inplace=True))),
@@ -139,7 +140,7 @@ class ResnetGenerator(nn.Module):
             ("doubled1", lambda x: F.relu(instance_norm(x), inplace=True)),
             ("up2", lambda x: self.up2(self.enlarge(x))),
             ("doubled2", lambda x: F.relu(instance_norm(x), inplace=True)),
-            ("head", lambda x: self.head(F.pad(x, (3, 3, 3, 3), mode="reflect"))),
+            ("head", lambda x: self.head(reflect(x, 3))),
             ("image", torch.tanh),
         ]
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from unpaired.ops.blur import blur_halve
+from unpaired.ops.half_precision import own_type, reflect
 from unpaired.ops.winograd import Padding, conv2d
 
 
@@ -68,7 +70,9 @@ class BlurDownsample(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        padded = F.pad(x_BCHW, (1, 1, 1, 1), mode="reflect")
+        if x_BCHW.device.type == "cpu" and not torch.compiler.is_compiling():
+            return blur_halve(x_BCHW)
+        padded = reflect(x_BCHW, 1)
         if torch.compiler.is_exporting():  # one operation of a graph instead of two, and one that every runtime has
             return F.conv2d(padded, self.kernel.to(padded.dtype), stride=2, groups=padded.shape[1])
         return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2)  # [1, 1] twice is [1, 2, 1]
@@ -82,7 +86,8 @@ def blur_upsample(x_BCHW: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, C, 2 H, 2 W).
     """
-    return F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=False)
+    with own_type(x_BCHW):
+        return F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 Initialisation = Literal["xavier", "normal"]

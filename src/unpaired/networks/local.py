@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unpaired.networks.generators import Stage, check_taps, run_stages
 from unpaired.networks.layers import BlurDownsample, blur_upsample, normalise_spectrally
+from unpaired.ops.half_precision import reflect
 
 
 class EqualisedConv2d(nn.Conv2d):
@@ -45,7 +46,7 @@ class EqualisedConv2d(nn.Conv2d):
         else:
             weight = weight * weight[0].numel() ** -0.5
         if self.border:
-            x_BCHW = F.pad(x_BCHW, (self.border,) * 4, mode="reflect")
+            x_BCHW = reflect(x_BCHW, self.border)
         return F.conv2d(x_BCHW, weight, self.bias)
 
 

@@ -97,8 +97,29 @@ class _ContiguousGradient(torch.autograd.Function):
         return gradients[0].contiguous()
 
 
+class _ChannelsLastGradient(torch.autograd.Function):
+    """Identity of a map whose gradient lies channels last.
+
+    Handed on through a network whose maps lie so, a gradient in another layout makes every norm's backward pass many
+    times as slow (batch norm of 256 x 64 x 64 in bf16 on the CPU: 12 ms where it takes 1.6).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous(memory_format=torch.channels_last)
+
+
 def as_positions(features_BCHW: Tensor) -> Tensor:
-    """Read a map as positions: ``(B, C, H, W)`` -> contiguous ``(B, C, n)`` whose gradient is contiguous as well."""
+    """Read a map as positions: ``(B, C, H, W)`` -> contiguous ``(B, C, n)`` whose gradient is contiguous as well.
+
+    The gradient of the map is contiguous, too, but for a map in half precision that lies channels last: as that does.
+    """
+    if features_BCHW.itemsize == 2 and not features_BCHW.is_contiguous() and features_BCHW.requires_grad:
+        features_BCHW = _ChannelsLastGradient.apply(features_BCHW)
     features_BCn = features_BCHW.flatten(2)
     if torch.is_grad_enabled() and features_BCn.requires_grad:
         features_BCn = _ContiguousGradient.apply(features_BCn)

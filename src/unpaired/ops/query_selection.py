@@ -131,7 +131,8 @@ def query_selected_attention(
 
     The paper's QS-Attn (section 3.2): F_x is ``source``, F_y a target, A_g or A_l the attention, A_QS its
     N selected rows. Attention of half-precision features is computed in float32, also under
-    autocast. The gradients of source and targets are contiguous in (B, C, H, W).
+    autocast. The gradients of source and targets are contiguous in (B, C, H, W); those of half-precision maps that lie
+    channels last lie so, too.
 
     Args:
         source: (B, C, H, W) floating features of the source image; they decide the selection.

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unpaired.ops.half_precision import reflect
 from unpaired.ops.winograd_graph import conv2d_by_products
 from unpaired.ops.winograd_transforms import SIDE, Padding, transforms
 
@@ -78,7 +79,7 @@ def conv2d(
     if _how == "products" and padding == 1 and weight_OIrr.shape[2:] == (3, 3) and _wide(weight_OIrr, trains=False):
         return conv2d_by_products(x_BIHW, weight_OIrr, bias_O, padding_mode)
     if padding and padding_mode == "reflect":
-        return F.conv2d(F.pad(x_BIHW, (padding,) * 4, mode="reflect"), weight_OIrr, bias_O)
+        return F.conv2d(reflect(x_BIHW, padding), weight_OIrr, bias_O)
     return F.conv2d(x_BIHW, weight_OIrr, bias_O, padding=padding)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from unpaired.errors import ConfigError
-from unpaired.inference import Translator
+from unpaired.inference import InferencePrecision, Translator
 
 Weights = Literal["ema", "last", "best"]
 _USUAL_TAPS = ("block1", "block5")
@@ -51,13 +51,15 @@ class StudioRun:
         return tuple(self.translator.description["model"].get("attention_taps", ()))[-3:] or _USUAL_TAPS
 
 
-def open_runs(paths: Sequence[Path], weights: Weights = "ema", device: str = "auto") -> tuple[StudioRun, ...]:
+def open_runs(
+    paths: Sequence[Path], weights: Weights = "ema", device: str = "auto", precision: InferencePrecision = "32"
+) -> tuple[StudioRun, ...]:
     """Load the weights of all runs.
 
     Args:
         paths: Run folders, or folders with weights alone.
         weights: The averaged weights, those of the last step, or those that scored best.
-        device: As of ``Translator.from_pretrained``.
+        device, precision: As of ``Translator.from_pretrained``.
 
     Raises:
         ConfigError: A run is named twice, or is not one of 8-bit pictures.
@@ -70,14 +72,14 @@ def open_runs(paths: Sequence[Path], weights: Weights = "ema", device: str = "au
             raise ConfigError(f"{path} is named twice; name each run once")
         seen.add(path.resolve())
     names = run_names(paths)
-    return tuple(_open(path, name, weights, device) for path, name in zip(paths, names, strict=True))
+    return tuple(_open(path, name, weights, device, precision) for path, name in zip(paths, names, strict=True))
 
 
-def _open(path: Path, name: str, weights: Weights, device: str) -> StudioRun:
+def _open(path: Path, name: str, weights: Weights, device: str, precision: InferencePrecision) -> StudioRun:
     live = (path / "run.yaml").is_file()
     if live and not (path / "weights" / "model.json").exists():
         return StudioRun(name, path, None, live)
-    translator = Translator.from_pretrained(path, weights=weights, device=device)
+    translator = Translator.from_pretrained(path, weights=weights, device=device, precision=precision)
     if translator.channels not in (1, 3):
         raise ConfigError(
             f"{path} takes images with {translator.channels} channels, but the studio shows 8-bit pictures only "
