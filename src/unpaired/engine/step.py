@@ -136,19 +136,27 @@ def seconds_per_step(
     *,
     batch_size: int = 1,
     steps: int = 12,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> float:
-    """Median time of a training step on the CPU, in seconds; ``method`` is used up by it. Crops are (height, width)."""
+    """Mean time of a training step on the CPU, in seconds; ``method`` is used up by it. Crops are (height, width).
+
+    The mean goes over whole cycles of the method, so that what it does at some steps only counts as often as it comes.
+    """
     method.prepare()
+    method.to(memory_format=layout)
     optimizers = make_optimizers(method, optimiser)
     generator = torch.Generator().manual_seed(0)
     times = []
-    for number in range(steps + 2):
+    measured = -(-steps // method.cycle) * method.cycle
+    for number in range(measured + 2):
         source, target = torch.rand(2, batch_size, channels, *crop_size, generator=generator) * 2 - 1
-        images = replace(random_batch(method, source, target), number=number)
+        maps = (images.contiguous(memory_format=layout) for images in (source, target))
+        images = replace(random_batch(method, *maps), number=number)
         started = time.perf_counter()
-        training_step(method, optimizers, images, number=number)
+        training_step(method, optimizers, images, number=number, autocast=autocast)
         times.append(time.perf_counter() - started)
-    return sorted(times[2:])[steps // 2]  # the first two warm up
+    return sum(times[2:]) / measured  # the first two warm up
 
 
 def random_batch(method: Method, source: Tensor, target: Tensor) -> ImageBatch:
