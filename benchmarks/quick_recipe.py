@@ -60,6 +60,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "contrast_half": {"contrastive_weight": 0.5},
     "contrast_2": {"contrastive_weight": 2.0},
     "contrast_4": {"contrastive_weight": 4.0},
+    "stride_32": {"backbone_strides": (4, 8, 16, 32)},
+    "coarse": {"backbone_strides": (8, 16, 32)},
     "wide": {"base_channels": 48},
     "dot": {"similarity": "dot"},
     "paper": PAPER,

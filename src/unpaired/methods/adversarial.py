@@ -20,6 +20,7 @@ from unpaired.networks import (
     ProjectedScores,
     ResnetGenerator,
 )
+from unpaired.networks.backbones import DEFAULT_STRIDES, KNOWN_STRIDES
 from unpaired.ops import location_draws
 
 GENERATORS: dict[str, type[Any]] = {"resnet": ResnetGenerator, "light": LightGenerator}
@@ -62,6 +63,8 @@ class AdversarialConfig:
     torchvision:<model>."""
     backbone_weights: Path | None = None
     """File of its weights; unset takes those of its library."""
+    backbone_strides: tuple[int, ...] = DEFAULT_STRIDES
+    """Strides of its maps that are looked at, of 4, 8, 16 and 32."""
     head_channels: int = 64
     """Width of the projected discriminator's heads."""
     augment_shift: float = 0.125
@@ -81,6 +84,11 @@ class AdversarialConfig:
         for name, known in (("generator", GeneratorName), ("discriminator", DiscriminatorName)):
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(f"{name}: there is no '{getattr(self, name)}'; known: {', '.join(get_args(known))}")
+        if not self.backbone_strides or list(self.backbone_strides) != sorted(
+            set(self.backbone_strides) & set(KNOWN_STRIDES)
+        ):
+            choices = ", ".join(map(str, KNOWN_STRIDES))
+            raise ConfigError(f"backbone_strides must be some of {choices}, in this order, not {self.backbone_strides}")
         if not 0 <= self.augment_shift <= 0.5:
             raise ConfigError(f"augment_shift is a share of the side, 0 to 0.5, not {self.augment_shift}")
         if not 0 <= self.augment_noise < float("inf"):
@@ -126,6 +134,7 @@ class AdversarialConfig:
             channels,
             backbone=self.backbone,
             weights=self.backbone_weights,
+            strides=self.backbone_strides,
             head_channels=self.head_channels,
             shift=self.augment_shift,
             noise=self.augment_noise,

@@ -25,9 +25,9 @@ _STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3
 """Taps of the depthwise convolution, stride of the first block, expansion, channels, blocks."""
 _MAP_BLOCK = 10
 """Last of the three 112-channel blocks (counted from 0): stride 16."""
-_PYRAMID = {"stride4": 2, "stride8": 4, "stride16": _MAP_BLOCK}
+_PYRAMID = {"stride4": 2, "stride8": 4, "stride16": _MAP_BLOCK, "stride32": 15}
 """Last block at each stride (counted from 0)."""
-PYRAMID_CHANNELS = {"stride4": 24, "stride8": 40, "stride16": 112}
+PYRAMID_CHANNELS = {"stride4": 24, "stride8": 40, "stride16": 112, "stride32": 320}
 """Channels of the maps that :meth:`EfficientNetLite0.pyramid` gives, by name, in order."""
 _SLICE = 4
 """Images at a time on the CPU, so that their maps stay in the cache (measured: 17 ms an image, 24 ms at 32 images)."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.errors import BackendError, ConfigError
-from unpaired.networks.backbones import backbone_channels, load_backbone
+from unpaired.networks.backbones import DEFAULT_STRIDES, backbone_channels, load_backbone
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.frozen import Frozen
 from unpaired.networks.layers import normalise_spectrally
@@ -53,6 +53,7 @@ class ProjectedDiscriminator(nn.Module):
         channels: Of the images, 1 or 3.
         backbone: The frozen network (:func:`unpaired.networks.backbones.load_backbone`); :meth:`prepare` loads it.
         weights: File of its weights.
+        strides: Of its maps that are looked at.
         head_channels: Width of the heads.
         shift: Largest shift as a share of the side, 0 to 0.5.
         noise: Standard deviation of the noise, in units of the images' range [-1, 1].
@@ -71,6 +72,7 @@ class ProjectedDiscriminator(nn.Module):
         *,
         backbone: str = "lite0",
         weights: Path | None = None,
+        strides: Sequence[int] = DEFAULT_STRIDES,
         head_channels: int = 64,
         shift: float = 0.125,
         noise: float = 0.08,
@@ -79,14 +81,16 @@ class ProjectedDiscriminator(nn.Module):
         super().__init__()
         if channels not in (1, 3):
             raise ConfigError(f"discriminator: the frozen network sees images of 1 or 3 channels, not {channels}")
-        self.backbone, self.weights, self.shift, self.noise = backbone, weights, shift, noise
-        widths = backbone_channels(backbone)
+        self.backbone, self.weights, self.strides, self.shift, self.noise = backbone, weights, strides, shift, noise
+        widths = backbone_channels(backbone, strides)
         mixed = [_MIXED_CHANNELS * (2 if number >= 2 else 1) for number in range(len(widths))]
         self.across_channels = nn.ModuleList(
             _random_convolution(*sizes, 1) for sizes in zip(widths, mixed, strict=True)
         )
         self.across_scales = nn.ModuleList(_random_convolution(coarse, fine, 3) for fine, coarse in pairwise(mixed))
-        self.heads = nn.ModuleList(_head(width, head_channels) for width in mixed)
+        self.heads = nn.ModuleList(
+            _head(width, head_channels, stride < 32) for width, stride in zip(mixed, strides, strict=False)
+        )
         self.register_buffer("deviations", torch.ones(len(widths)))
         normalise_spectrally(self.heads)
         self.patch = patch
@@ -95,7 +99,7 @@ class ProjectedDiscriminator(nn.Module):
 
     def prepare(self) -> None:
         """Load the frozen network and measure its maps. Raises ``BackendError``."""
-        self._frozen = Frozen(load_backbone(self.backbone, self.weights).network)
+        self._frozen = Frozen(load_backbone(self.backbone, self.weights, self.strides).network)
         with torch.no_grad():
             maps = self._frozen(_pink_noise())
             measured = [mix(each).std() for mix, each in zip(self.across_channels, maps, strict=True)]
@@ -157,11 +161,11 @@ def _random_convolution(inputs: int, outputs: int, taps: int) -> nn.Conv2d:
     return layer.requires_grad_(False)
 
 
-def _head(inputs: int, width: int) -> nn.Sequential:
+def _head(inputs: int, width: int, halve: bool) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, width, 3, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(width, width, 4, stride=2, padding=1),
+        nn.Conv2d(width, width, 4, stride=2, padding=1) if halve else nn.Conv2d(width, width, 3, padding=1),
         nn.LeakyReLU(0.2),
         nn.Conv2d(width, 1, 3, padding=1),
     )

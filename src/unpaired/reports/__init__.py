@@ -1,5 +1,6 @@
 """Pictures and words for people: image grids, query overlays, loss curves and self-contained HTML reports."""
 
+from unpaired.reports.before_after import before_after
 from unpaired.reports.blocks import (
     LOSSLESS,
     Block,
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreRow",
     "Sheet",
     "View",
+    "before_after",
     "charts",
     "command",
     "curve_svg",

@@ -1,4 +1,4 @@
-"""The inline scripts of a report: tables that sort, a viewer of heat maps. A page carries only those that it uses.
+"""The inline scripts of a report: tables that sort, heat maps, sliders. A page carries only those that it uses.
 
 A block asks for one with ``data-script="NAME"`` on an element of its own; ``html.html_page`` allows exactly that text
 by its SHA-256, so that nothing else on the page can run. Without a script every block still shows all that it has.
@@ -58,7 +58,29 @@ for (const viewer of document.querySelectorAll('[data-script="viewer"]')) {
 }
 """
 
-SCRIPTS = {"sort": _SORT, "viewer": _VIEWER}
+_SLIDER = """
+for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
+  pairs.classList.add('sliding');
+  for (const figure of pairs.querySelectorAll('figure')) {
+    const pair = figure.querySelector('.pair'), slider = figure.querySelector('input');
+    const show = () => pair.style.setProperty('--cut', slider.value + '%');
+    const follow = (event) => {
+      const box = pair.getBoundingClientRect();
+      slider.value = 100 * (event.clientX - box.left) / box.width;
+      show();
+    };
+    pair.addEventListener('pointermove', (event) => {
+      if (event.pointerType === 'mouse' || event.buttons) follow(event);
+    });
+    pair.addEventListener('pointerdown', follow);
+    slider.addEventListener('input', show);
+    slider.hidden = false;
+    show();
+  }
+}
+"""
+
+SCRIPTS = {"sort": _SORT, "viewer": _VIEWER, "slider": _SLIDER}
 """Value of ``data-script`` -> the script that serves all elements that carry it."""
 
 

@@ -75,6 +75,22 @@ h3 { font-size: 0.98rem; font-weight: 600; margin: 0 0 0.6rem; overflow-wrap: an
 .strip .gallery td:first-child { padding-right: 0.5rem; }
 section:has(.many) > .card { width: min(96rem, 100vw - 3rem); margin-left: calc(50% - min(48rem, 50vw - 1.5rem)); }
 
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1.1rem; }
+.pairs figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  padding: 0.7rem; }
+.pair { display: flex; gap: 0.4rem; }
+.pair img { display: block; width: 100%; min-width: 0; height: auto; border-radius: 6px; background: #ffffff; }
+.sliding .pair { display: grid; cursor: ew-resize; touch-action: pan-y; position: relative; --cut: 50%; }
+.sliding .pair img { grid-area: 1 / 1; user-select: none; pointer-events: none; }
+.sliding .pair img + img { clip-path: inset(0 0 0 var(--cut)); }
+.sliding .pair::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px;
+  background: var(--accent); }
+.pairs input { display: block; width: 100%; margin: 0.5rem 0 0; accent-color: var(--accent); }
+.pairs input[hidden] { display: none; }
+.pairs figcaption { color: var(--soft); font-size: 0.85rem; margin-top: 0.3rem; overflow-wrap: anywhere; }
+@media print { .pairs input, .sliding .pair::after { display: none; }
+  .sliding .pair { display: flex; } .sliding .pair img + img { clip-path: none; } }
+
 .viewer fieldset { border: 0; padding: 0; margin: 0 0 0.9rem; display: flex; flex-wrap: wrap; gap: 0.4rem; }
 .viewer legend { padding: 0 0 0.3rem; font-size: 0.85rem; color: var(--soft); }
 .viewer label { position: relative; cursor: pointer; border-radius: 6px; display: block; }
