@@ -23,10 +23,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 RGB, GRAY = PixelFormat(3), PixelFormat(1)
 
 
-def method_of(name: str) -> Method:
+def method_of(name: str, *, channels: int = 3, **settings: Any) -> Method:
     """Tiny networks whose outputs use their range: initial ones hardly change an image."""
     torch.manual_seed(0)
-    method = METHODS[name](METHODS[name].Config(**tiny_settings(name)), channels=3).eval()
+    method = METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **settings}), channels=channels).eval()
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -80,6 +80,36 @@ def test_sizes_that_nobody_checked(shape: tuple[int, int, int], tmp_path_factory
     assert made.shape == image.shape
     torch.testing.assert_close(made, wanted, rtol=0, atol=TOLERANCE)
     assert float(wanted.detach().std()) > 0.1, "a network that says nothing would agree with anything"
+
+
+@pytest.mark.parametrize(("channels", "target"), [(3, "cpu"), (1, "any"), (4, "any")])
+def test_the_light_generator_at_sizes_that_nobody_checked(channels: int, target: Any, tmp_path: Path) -> None:
+    """Wide enough for products of matrices in its blocks; no side is the one that it was recorded with."""
+    onnx = pytest.importorskip("onnx")
+    method, path, pixels = light_method(channels), tmp_path / "model.onnx", PixelFormat(channels)
+    about = description_of("cut", channels=channels)
+    done = write_generator(light_method(channels), about, (pixels, pixels), path, target=target)
+    assert done.difference <= TOLERANCE
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("MatMul" in kinds) == (target == "cpu")
+    for batch, height, width in ((1, 16, 16), (3, 29, 70), (1, 130, 17), (2, 64, 64), (1, 63, 85)):
+        image = torch.rand(batch, channels, height, width) * 2 - 1
+        wanted = on_any_sides(method.translate, image).detach()
+        assert float((wanted - image).std()) > 0.1, "at its start it is the identity"
+        torch.testing.assert_close(session_run(path, image=image), wanted, rtol=0, atol=TOLERANCE)
+
+
+def light_method(channels: int) -> Method:
+    return method_of("cut", channels=channels, generator="light", base_channels=32, blocks=1, taps=("down1", "block1"))
+
+
+def test_a_program_of_torch_of_the_light_generator(tmp_path: Path) -> None:
+    method, path = light_method(3), tmp_path / "model.pt2"
+    assert write_generator(method, description_of("cut"), (RGB, RGB), path, format="torch").difference <= TOLERANCE
+    program = torch.export.load(path).module()
+    for shape in ((3, 3, 28, 40), (1, 3, 16, 132)):
+        image = torch.rand(shape) * 2 - 1
+        torch.testing.assert_close(program(image), method.translate(image), rtol=0, atol=TOLERANCE)
 
 
 def test_channels_of_both_domains_are_those_of_the_file(tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from unpaired.large_images.passes import rounds, stripe_rows, whole, working_set
 from unpaired.large_images.plan import make_plan
 from unpaired.large_images.program import Program
 from unpaired.large_images.statistics import Statistics
-from unpaired.large_images.steps import Convolution, Enlargement, Norm, Pad, Pointwise, Step, TransposedConvolution
+from unpaired.large_images.steps import (
+    ChannelNorm,
+    Concatenation,
+    Convolution,
+    Enlargement,
+    Norm,
+    Pad,
+    Pointwise,
+    SpaceToDepth,
+    Step,
+    TransposedConvolution,
+)
 
 HEIGHT, WIDTH = 11, 9
 MAP = torch.randn(1, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -55,6 +66,11 @@ STEPS: dict[str, tuple[Step, Tensor]] = {
         Enlargement((0,), 4, "bilinear", (3, 3)), F.interpolate(MAP, scale_factor=3, mode="bilinear"),
     ),
     "nearest": (Enlargement((0,), 4, "nearest", (2, 2)), F.interpolate(MAP, scale_factor=2)),
+    "norm of pixels": (
+        ChannelNorm((0,), 4, weight(4), weight(4), 1e-5),
+        (MAP - MAP.mean(1, keepdim=True)) / (MAP.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+        * weight(4).view(1, 4, 1, 1) + weight(4).view(1, 4, 1, 1),
+    ),
 }  # fmt: skip
 
 
@@ -69,6 +85,25 @@ def test_any_rows_are_those_of_the_whole_map(name: str) -> None:
             assert 0 <= first < last <= HEIGHT
             found = step.run([MAP[:, :, first:last]], first, start, stop, HEIGHT)
             torch.testing.assert_close(found, expected[:, :, start:stop], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_any_rows_of_blocks_laid_into_channels_are_those_of_the_whole_map(factor: int) -> None:
+    whole_map = MAP[:, :, : HEIGHT // factor * factor, : WIDTH // factor * factor]
+    step, expected = SpaceToDepth((0,), 4 * factor**2, factor), F.pixel_unshuffle(whole_map, factor)
+    assert step.size(*whole_map.shape[2:]) == tuple(expected.shape[2:])
+    for start in range(expected.shape[2]):
+        for stop in range(start + 1, expected.shape[2] + 1):
+            first, last = step.reach(start, stop, whole_map.shape[2])
+            found = step.run([whole_map[:, :, first:last]], first, start, stop, whole_map.shape[2])
+            assert torch.equal(found, expected[:, :, start:stop])
+
+
+def test_maps_are_joined_in_their_order() -> None:
+    step = Concatenation((0, 1), 6)
+    assert step.reach(3, 5, HEIGHT) == (3, 5)
+    found = step.run([MAP[:, :, 3:5], MAP[:, 2:, 3:5]], 3, 3, 5, HEIGHT)
+    assert torch.equal(found, torch.cat([MAP, MAP[:, 2:]], 1)[:, :, 3:5])
 
 
 def test_padding_joins_what_was_padded_before() -> None:
@@ -95,9 +130,18 @@ def test_statistics_of_pieces_are_those_of_the_whole(mean: float, groups: int) -
     assert (found - expected).abs().max() < 2e-6 * (1 + mean)  # float32 scale and shift of numbers that large
 
 
-@pytest.fixture(scope="module", params=["qs_attn", "cyclegan", "munit"])
+NORMED = ["qs_attn", "cyclegan", "munit"]
+
+
+@pytest.fixture(scope="module", params=[*NORMED, "light"])
 def program(request: pytest.FixtureRequest) -> Program:
+    if request.param == "light":
+        return trace(lively("cut", generator="light"), 3)
     return trace(lively(request.param), 3)
+
+
+of_whole_maps = pytest.mark.parametrize("program", NORMED, indirect=True)
+"""Programs whose norms need the statistics of whole maps, so that there is something to plan."""
 
 
 @pytest.mark.parametrize("rows", [4, 12, 100])
@@ -137,6 +181,7 @@ def test_stripes_grow_with_the_budget_and_give_convolutions_whole_tiles(program:
         assert working_set(program, sizes, work, rows) <= budget
 
 
+@of_whole_maps
 def test_plans_keep_within_their_space_and_cost_more_the_less_there_is(program: Program) -> None:
     sizes = program.sizes(256, 256)
     plans = [make_plan(program, sizes, memory, 0) for memory in (10**9, 2 * 10**6, 500_000)]
@@ -150,6 +195,7 @@ def test_plans_keep_within_their_space_and_cost_more_the_less_there_is(program: 
     assert make_plan(program, sizes, 1000, 0) is None
 
 
+@of_whole_maps
 def test_a_plan_gathers_every_norm_once_and_only_reads_what_is_kept(program: Program) -> None:
     plan = make_plan(program, program.sizes(64, 64), 10**6, 10**9)
     assert plan is not None

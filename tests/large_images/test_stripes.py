@@ -15,6 +15,7 @@ from unpaired.large_images import UnsuitableNetworkError, trace, translate, tran
 from unpaired.large_images.plan import make_plan
 from unpaired.large_images.program import Program
 from unpaired.methods import METHODS, Wish
+from unpaired.networks.padding import pad
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,39 @@ def test_every_method_by_stripes_is_the_method_on_the_whole_image(name: str, tmp
     assert expected[:, :, :66].sub(expected[:, :, 66:]).abs().max() > 0.1
     found = in_stripes(trace(method, 3), x, tmp_path, memory=100_000)
     assert (found - expected).abs().max() < TOLERANCE
+
+
+SIZES = [(16, 16), (20, 16), (16, 68), (64, 52), (132, 60), (1000, 36)]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_light_generator_needs_one_pass(channels: int, tmp_path: Path) -> None:
+    """Its norms see a pixel each, so nothing is gathered, kept or computed twice: no byte is asked for maps."""
+    method = lively("cut", channels=channels, generator="light", base_channels=16, blocks=2, taps=("down1",))
+    light = trace(method, channels)
+    for size in SIZES:
+        x = picture(*size, channels=channels)
+        expected = method.translate(x)
+        assert (expected - x).std() > 0.04, "at its start it is the identity, which any cut would leave alone"
+        plan = make_plan(light, light.sizes(*size), 0, 0)
+        assert plan is not None
+        assert (len(plan.stages), plan.stored_bytes) == (1, 0)
+        for rows in (4, 12, 1000):
+            found = in_stripes(light, x, tmp_path, memory=0, rows=rows)
+            assert (found - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 67), (101, 37), (17, 130), (63, 16)])
+def test_sides_that_are_no_multiples_of_four_by_the_light_generator(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the Translator does it: mirrored up, translated within a bound that asks for stripes, cut again."""
+    method, x = lively("cut", generator="light", base_channels=16, blocks=2, taps=("down1",)), pad(picture(*size))
+    monkeypatch.setattr(translate, "taken_memory", lambda device: 0)
+    told: list[float] = []
+    found = translate_within(method, x, 2 * 2**20, progress=told.append)
+    assert told[-1] == 1.0, "it was not translated whole"
+    assert (found - method.translate(x)).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,15 @@ from torch.fx import Node
 
 from unpaired.large_images.steps import (
     MAP,
+    ChannelNorm,
+    Concatenation,
     Convolution,
     Enlargement,
     Norm,
     Pad,
     Pointwise,
     Source,
+    SpaceToDepth,
     Step,
     TransposedConvolution,
 )
@@ -47,6 +50,8 @@ _SAME = {
     _ATEN._to_copy.default, _ATEN.to.dtype, _ATEN.lift_fresh_copy.default,
 }  # fmt: skip
 _SILENT = {_ATEN._assert_tensor_metadata.default}
+_CHANNELS_LAST, _CHANNELS_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
+"""Orders of axes by which a map is turned for a layer norm, and back."""
 
 
 class UnsuitableNetworkError(Exception):
@@ -118,6 +123,7 @@ class _Reader:
         self._graph = exported.graph
         self._steps: list[Step] = [Source(channels)]
         self._number: dict[Node, int] = {}
+        self._turned: dict[Node, int] = {}  # maps as (1, H, W, C)
         self._value: dict[Node, Any] = {}
         signature = exported.graph_signature
         named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -142,17 +148,31 @@ class _Reader:
         if node.target in _SILENT:
             return
         maps = [each for each in node.all_input_nodes if each in self._number]
-        if not maps:
+        if any(each in self._turned for each in node.all_input_nodes):
+            self._read_turned(node)
+        elif not maps:
             arguments, options = self._values(node.args), self._values(node.kwargs)
             self._value[node] = node.target(*arguments, **options)  # type: ignore[operator]
         elif node.target in _SAME or (node.target is operator.getitem and node.args[1] == 0):
             self._number[node] = self._number[maps[0]]
+        elif node.target is _ATEN.permute.default and node.args[1] == _CHANNELS_LAST:
+            self._turned[node] = self._number[maps[0]]
         elif node.target in _POINTWISE or node.target in _PURE:
             self._number[node] = self._pointwise(node)
         elif node.target in _READERS:
             self._number[node] = _READERS[node.target](self, *node.args, **node.kwargs)
         else:
             raise UnsuitableNetworkError(f"'{node.target}' is not known to be computable on some rows of a map")
+
+    def _read_turned(self, node: Node) -> None:
+        """What is done to a map whose channels come last: a layer norm over them, and the turn back."""
+        x: Any = node.args[0]
+        if x in self._turned and node.target is _ATEN.layer_norm.default:
+            self._turned[node] = self._channel_norm(self._turned[x], *node.args[1:])
+        elif x in self._turned and node.target is _ATEN.permute.default and node.args[1] == _CHANNELS_SECOND:
+            self._number[node] = self._turned[x]
+        else:
+            raise UnsuitableNetworkError(f"'{node.target}' of a map whose channels come last is not known here")
 
     def _values(self, arguments: Any) -> Any:
         def value(node: Node) -> Any:
@@ -261,6 +281,24 @@ class _Reader:
         number, channels = self._map(x)
         return self._add(Norm((number,), channels, groups, self._values(weight), self._values(bias), eps))
 
+    def _channel_norm(
+        self, number: int, shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5, *_: Any
+    ) -> int:
+        channels = self._steps[number].channels
+        if shape != [channels]:
+            raise UnsuitableNetworkError(f"a layer norm over {shape} sees more than the channels of a pixel")
+        return self._add(ChannelNorm((number,), channels, self._values(weight), self._values(bias), eps))
+
+    def _concatenation(self, maps: list[Node], dim: int = 0) -> int:
+        if dim not in (1, -3):
+            raise UnsuitableNetworkError(f"joining maps along axis {dim} is not known here")
+        numbers = [self._map(each) for each in maps]
+        return self._add(Concatenation(tuple(number for number, _ in numbers), sum(each for _, each in numbers)))
+
+    def _space_to_depth(self, x: Node, factor: int) -> int:
+        number, channels = self._map(x)
+        return self._add(SpaceToDepth((number,), channels * factor**2, factor))
+
     def _nearest(self, x: Node, output_size: Any, scale_factors: Any = None) -> int:
         return self._enlarge("nearest", x, output_size, scale_factors)
 
@@ -288,6 +326,8 @@ _READERS: dict[Any, Callable[..., int]] = {
     _ATEN.conv2d.default: _Reader._convolution,
     _ATEN.conv_transpose2d.input: _Reader._transposed,
     _ATEN.group_norm.default: _Reader._norm,
+    _ATEN.cat.default: _Reader._concatenation,
+    _ATEN.pixel_unshuffle.default: _Reader._space_to_depth,
     _ATEN.upsample_nearest2d.vec: _Reader._nearest,
     _ATEN.upsample_bilinear2d.vec: _Reader._bilinear,
 }

@@ -297,6 +297,24 @@ class Enlargement(Step):
         return 4 * self.channels * 4 * width  # rows that are computed and cut off
 
 
+@dataclass(frozen=True)
+class SpaceToDepth(Step):
+    """Blocks of ``factor`` x ``factor`` pixels become channels of one."""
+
+    inputs: tuple[int, ...]
+    channels: int
+    factor: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.factor, width // self.factor
+
+    def reach(self, start: int, stop: int, height: int) -> Rows:
+        return start * self.factor, stop * self.factor
+
+    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
+        return F.pixel_unshuffle(parts[0], self.factor)
+
+
 class _RowByRow(Step):
     """A step whose output row depends on the same row of its inputs only."""
 
@@ -323,6 +341,35 @@ class Norm(_RowByRow):
 
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
         raise AssertionError("a norm needs the statistics of the whole map")
+
+
+@dataclass(frozen=True)
+class ChannelNorm(_RowByRow):
+    """Layer normalisation over the channels of each pixel, which needs no other pixel."""
+
+    inputs: tuple[int, ...]
+    channels: int
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
+        rows_1HWC = parts[0].permute(0, 2, 3, 1)
+        return F.layer_norm(rows_1HWC, (self.channels,), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+    def workspace(self, rows: int, width: int) -> int:
+        return 4 * self.channels * rows * width  # the library lays the channels of a pixel side by side
+
+
+@dataclass(frozen=True)
+class Concatenation(_RowByRow):
+    """The channels of several maps of one size, one map after the other."""
+
+    inputs: tuple[int, ...]
+    channels: int
+
+    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
+        return torch.cat(list(parts), 1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""The light generator draws no grid: on flat pictures, and by the finest level of the sliced Wasserstein distance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpaired.metrics.swd import swd_progan
+from unpaired.networks import LightGenerator
+
+BORDER = 16  # of which reflected borders change what is drawn
+
+
+class ShuffledGenerator(LightGenerator):
+    """What draws checkerboards: the same blocks, and each of their pixels becomes 4 x 4 of the image."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, base_channels: int, blocks: int) -> None:
+        super().__init__(in_channels, out_channels, base_channels=base_channels, blocks=blocks)
+        self.shuffled = nn.Conv2d(4 * base_channels, 16 * out_channels, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        (blocks,) = self.encode(x_BCHW, (list(self.tap_channels)[-1],))
+        return x_BCHW + F.pixel_shuffle(self.shuffled(blocks), 4)
+
+
+def change(network: type[LightGenerator], x_BCHW: Tensor, seed: int) -> Tensor:
+    """What a network of random weights adds to images."""
+    torch.manual_seed(seed)
+    channels = x_BCHW.shape[1]
+    generator = network(channels, channels, base_channels=8, blocks=2)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (0.01 if parameter is generator.head.weight else 0.1))
+        return generator(x_BCHW) - x_BCHW
+
+
+def grid(images_BCHW: Tensor, period: int) -> float:
+    """Root mean square of what repeats with a period in both directions, away from the borders."""
+    inside = images_BCHW[:, :, BORDER:-BORDER, BORDER:-BORDER].double()
+    inside = inside - inside.mean((2, 3), keepdim=True)
+    height, width = (side // period for side in inside.shape[2:])
+    repeated = inside.unflatten(2, (height, period)).unflatten(4, (width, period)).mean((2, 4))
+    return float(repeated.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_flat_picture_stays_flat(channels: int, seed: int) -> None:
+    """All that it does commutes with a shift by one pixel there; a pixel shuffle repeats itself every few pixels."""
+    flat = (torch.rand(6, channels, 1, 1) * 2 - 1).expand(-1, -1, 64, 64).contiguous()
+    light, shuffled = (change(network, flat, seed) for network in (LightGenerator, ShuffledGenerator))
+    assert light.abs().mean() > 0.005, "colours are changed"
+    for period in (2, 4):
+        assert grid(light, period) < 1e-6
+    assert grid(shuffled, 2) > 0.01
+    assert grid(shuffled, 4) > 0.05
+
+
+def test_the_finest_level_of_the_distance_sees_no_grid() -> None:
+    """As much change to each picture by both networks: what a pixel shuffle adds is texture that nothing real has."""
+    real, pictures = (0.8 * smooth_pictures(24, seed) for seed in (0, 1))
+    levels = {}
+    for network in (LightGenerator, ShuffledGenerator):
+        added = change(network, pictures, seed=0)
+        levels[network] = swd_progan([pictures + 0.1 * added / added.std()], [real])["level_64"]
+    untouched = swd_progan([pictures], [real])["level_64"]
+    assert levels[LightGenerator] < 2 * untouched
+    assert levels[ShuffledGenerator] > 5 * untouched
+
+
+def smooth_pictures(count: int, seed: int) -> Tensor:
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return F.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
