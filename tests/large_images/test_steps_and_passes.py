@@ -17,6 +17,7 @@ from unpaired.large_images.steps import (
     ChannelNorm,
     Concatenation,
     Convolution,
+    DepthToSpace,
     Enlargement,
     Norm,
     Pad,
@@ -66,6 +67,7 @@ STEPS: dict[str, tuple[Step, Tensor]] = {
         Enlargement((0,), 4, "bilinear", (3, 3)), F.interpolate(MAP, scale_factor=3, mode="bilinear"),
     ),
     "nearest": (Enlargement((0,), 4, "nearest", (2, 2)), F.interpolate(MAP, scale_factor=2)),
+    "depth to space": (DepthToSpace((0,), 1, 2), F.pixel_shuffle(MAP, 2)),
     "norm of pixels": (
         ChannelNorm((0,), 4, weight(4), weight(4), 1e-5),
         (MAP - MAP.mean(1, keepdim=True)) / (MAP.var(1, keepdim=True, correction=0) + 1e-5).sqrt()

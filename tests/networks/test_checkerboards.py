@@ -1,4 +1,7 @@
-"""The light generator draws no grid: on flat pictures, and by the finest level of the sliced Wasserstein distance."""
+"""The light generator's last doubling draws no grid of two pixels; its first one can draw one of four.
+
+That one is what the stripes of the quick recipe are made of: without it none were learned in its time (docs/quick.md).
+"""
 
 from __future__ import annotations
 
@@ -47,15 +50,13 @@ def grid(images_BCHW: Tensor, period: int) -> float:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_flat_picture_stays_flat(channels: int, seed: int) -> None:
-    """All that it does commutes with a shift by one pixel there; a pixel shuffle repeats itself every few pixels."""
+def test_a_flat_picture_gets_hardly_any_grid_of_two_pixels(channels: int, seed: int) -> None:
     flat = (torch.rand(6, channels, 1, 1) * 2 - 1).expand(-1, -1, 64, 64).contiguous()
     light, shuffled = (change(network, flat, seed) for network in (LightGenerator, ShuffledGenerator))
     assert light.abs().mean() > 0.005, "colours are changed"
-    for period in (2, 4):
-        assert grid(light, period) < 1e-6
-    assert grid(shuffled, 2) > 0.01
-    assert grid(shuffled, 4) > 0.05
+    spread = {which: float(made.std()) for which, made in (("light", light), ("shuffled", shuffled))}
+    assert grid(light, 2) / spread["light"] < 0.2 * grid(shuffled, 2) / spread["shuffled"]
+    assert grid(light, 4) < grid(shuffled, 4)
 
 
 def test_the_finest_level_of_the_distance_sees_no_grid() -> None:

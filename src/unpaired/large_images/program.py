@@ -22,6 +22,7 @@ from unpaired.large_images.steps import (
     ChannelNorm,
     Concatenation,
     Convolution,
+    DepthToSpace,
     Enlargement,
     Norm,
     Pad,
@@ -299,6 +300,10 @@ class _Reader:
         number, channels = self._map(x)
         return self._add(SpaceToDepth((number,), channels * factor**2, factor))
 
+    def _depth_to_space(self, x: Node, factor: int) -> int:
+        number, channels = self._map(x)
+        return self._add(DepthToSpace((number,), channels // factor**2, factor))
+
     def _nearest(self, x: Node, output_size: Any, scale_factors: Any = None) -> int:
         return self._enlarge("nearest", x, output_size, scale_factors)
 
@@ -328,6 +333,7 @@ _READERS: dict[Any, Callable[..., int]] = {
     _ATEN.group_norm.default: _Reader._norm,
     _ATEN.cat.default: _Reader._concatenation,
     _ATEN.pixel_unshuffle.default: _Reader._space_to_depth,
+    _ATEN.pixel_shuffle.default: _Reader._depth_to_space,
     _ATEN.upsample_nearest2d.vec: _Reader._nearest,
     _ATEN.upsample_bilinear2d.vec: _Reader._bilinear,
 }
