@@ -55,7 +55,7 @@ def test_a_flat_picture_gets_hardly_any_grid_of_two_pixels(channels: int, seed: 
     light, shuffled = (change(network, flat, seed) for network in (LightGenerator, ShuffledGenerator))
     assert light.abs().mean() > 0.005, "colours are changed"
     spread = {which: float(made.std()) for which, made in (("light", light), ("shuffled", shuffled))}
-    assert grid(light, 2) / spread["light"] < 0.2 * grid(shuffled, 2) / spread["shuffled"]
+    assert grid(light, 2) / spread["light"] < 0.5 * grid(shuffled, 2) / spread["shuffled"]
     assert grid(light, 4) < grid(shuffled, 4)
 
 
