@@ -12,7 +12,9 @@
 # The runs:
 #   cut      CUT, the paper's recipe with full networks (64 channels, 9 blocks, N = 256), bf16-mixed, seed 0
 #   qs_attn  QS-Attn Global with the paper's dot product, the same otherwise
-#   quick    `--recipe quick` at 256 px. SWITCHED OFF until that recipe exists: LONG_RUNS_QUICK=1 adds it to the others
+#   quick    the quick recipe at 256 px (286 loaded); by name only: long_runs.sh start quick
+#   drawings the quick recipe on the drawings of the package, 64 px, for the model that the package brings along; by
+#            name only
 #
 # 128 px (load 143, the paper's 286 / 256) and 100,000 images each: half at full learning rate, half in linear decay,
 # as in the paper. Its own 400 epochs (533,600 images) at 256 px would take weeks of one core; 100,000 are 75 epochs of
@@ -38,7 +40,7 @@ read -r -a more <<<"${LONG_RUNS_OPTIONS:-}"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 names=(cut qs_attn)
-if [ "${LONG_RUNS_QUICK:-0}" = 1 ]; then names+=(quick); fi
+drawings=$repository/src/unpaired/data/fluent
 
 paper=(--image-size 128 --load-size 143 --base-channels 64 --blocks 9 --precision bf16-mixed)
 common=(--images 100000 --seed 0 --accelerator cpu --threads 1 --num-workers 0 --score-every 5000 --sample-every 5000
@@ -48,8 +50,10 @@ options() { # NAME: the options of its training, one a line
   case $1 in
     cut) printf '%s\n' --method cut "${paper[@]}" "${common[@]}" ;;
     qs_attn) printf '%s\n' --method qs_attn --attention global --similarity dot "${paper[@]}" "${common[@]}" ;;
-    quick) printf '%s\n' --recipe quick --image-size 256 "${common[@]}" ;;
-    *) echo "long_runs.sh: there is no run '$1'; known: ${names[*]}" >&2 && return 2 ;;
+    quick) printf '%s\n' --recipe quick --image-size 256 --precision bf16-mixed "${common[@]}" ;;
+    drawings) printf '%s\n' --recipe quick --direction BtoA --image-size 64 --load-size 64 --num-queries 64 \
+      --precision bf16-mixed --ema-half-life-images 3000 "${common[@]}" ;;
+    *) echo "long_runs.sh: there is no run '$1'; known: ${names[*]} quick drawings" >&2 && return 2 ;;
   esac
 }
 
@@ -68,11 +72,12 @@ finished() { # NAME
 }
 
 start() {
-  local settings
+  local settings images=$data
+  if [ "$1" = drawings ]; then images=$drawings; fi
   if running "$1"; then echo "$1: is running already (process $(cat "$out/$1.pid"))" && return; fi
   if finished "$1"; then echo "$1: is finished" && return; fi
-  if [ ! -d "$data/trainA" ]; then
-    echo "long_runs.sh: $data/trainA is missing; set LONG_RUNS_DATA to horse2zebra" >&2
+  if [ ! -d "$images/trainA" ]; then
+    echo "long_runs.sh: $images/trainA is missing; set LONG_RUNS_DATA to horse2zebra" >&2
     return 2
   fi
   settings=$(options "$1")
@@ -82,7 +87,7 @@ start() {
     exec 9>"$out/$1.lock"
     flock --nonblock 9 || { echo "$1: is being started by another call" && exit 0; }
     setsid bash -c '(echo 19 >/proc/self/autogroup) 2>/dev/null || true; exec nice -n 19 "$@"' "$0" \
-      "$python" -m unpaired train "$data" --out "$out/$1" "${settings[@]}" ${more[@]+"${more[@]}"} \
+      "$python" -m unpaired train "$images" --out "$out/$1" "${settings[@]}" ${more[@]+"${more[@]}"} \
       >>"$out/$1.log" 2>&1 </dev/null &
     echo $! >"$out/$1.pid" # setsid does not fork here, so this is the training itself
     echo "$1: started; $out/$1.log"

@@ -10,7 +10,7 @@ MODELS = Path(__file__).parents[1] / "models"
 
 def packaged() -> dict[str, Path]:
     """Name -> folder of each model in the package."""
-    return {folder.name: folder for folder in sorted(MODELS.iterdir()) if (folder / "model.json").is_file()}
+    return {file.parent.name: file.parent for file in sorted(MODELS.glob("*/model.json"))}
 
 
 def folder_of(path: str | Path) -> Path:
