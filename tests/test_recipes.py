@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 import yaml
 
 from engine.test_training import assert_same, final_state
+from tiny import write_images
 from unpaired.cli import main
 from unpaired.config import to_dict
 from unpaired.data import DataConfig, DatasetConfig
@@ -19,8 +22,8 @@ from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
-from unpaired.recipes import RECIPES, read_recipe, recipe
-from unpaired.run_config import RunConfig
+from unpaired.recipes import RECIPES, near, read_recipe, recipe
+from unpaired.run_config import RunConfig, store
 from unpaired.training import train
 
 ROWS = [(name, method) for name in RECIPES for method in read_recipe(name)["methods"]]
@@ -75,11 +78,11 @@ def test_every_row_builds_and_says_the_same_as_its_run_file(name: str, method: s
 def test_no_key_of_a_recipe_is_one_that_nobody_has(name: str) -> None:
     """A shared key that a method does not have is left out, so a typo would pass without a word."""
     found = read_recipe(name)
-    assert found.keys() <= {"title", "data", "training", "model", "methods"}
+    assert found.keys() <= {"title", "data", "training", "model", "methods", "near"}
     assert found["title"]
     assert not found["title"].endswith(".")
     methods = {method: to_dict(METHODS[method].Config()) for method in found["methods"]}
-    for key, value in found["model"].items():
+    for key, value in {**found["model"], **found.get("near", {}).get("model", {})}.items():
         having = [method for method, settings in methods.items() if key in settings]
         assert having, key
         if isinstance(value, dict):
@@ -205,3 +208,63 @@ def test_runs_lists_recipes_and_shows_one_in_full(name: str, capsys: Capture, mo
     assert (again.data, again.model, again.training) == (config.data, config.model, config.training)
     assert unpaired("runs", name + "k") == 2
     assert f"did you mean '{name}'?" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# domains that are near each other
+# ---------------------------------------------------------------------------------------------------------------------
+def near_run(folder: Path, method: str = "qs_attn", **settings: Any) -> RunConfig:
+    config = recipe("quick", method, DatasetConfig(folder=folder))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **settings))
+
+
+@pytest.mark.parametrize("method", ["qs_attn", "cut", "fastcut", "fsesim", "santa"])
+def test_near_domains_are_held_and_far_ones_are_not(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = read_recipe("quick")["near"]
+    config = near_run(tmp_path / "data", method)
+    for distance, held in ((rule["below"] - 1, True), (rule["below"], False), (1000.0, False), (None, False)):
+        monkeypatch.setattr(near, "domain_distance", lambda _, found=distance: found)
+        changed, line = near.held_back("quick", config, tmp_path / "new")
+        known = {key: value for key, value in rule["model"].items() if hasattr(config.model, key)}
+        assert known
+        if held:
+            assert {key: getattr(changed.model, key) for key in known} == known
+            assert dataclasses.replace(changed, model=config.model) == config
+            assert "near each other" in line
+            assert all(f"{key} {value}" in line for key, value in known.items())
+        else:
+            assert (changed, line) == (config, "")
+
+
+def test_what_a_person_chose_stays_near_or_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "domain_distance", lambda _: 1.0)
+    changed, line = near.held_back("quick", near_run(tmp_path, adversarial_weight=3.0), tmp_path / "new")
+    assert changed.model.adversarial_weight == 3.0
+    assert changed.model.identity_interval == read_recipe("quick")["near"]["model"]["identity_interval"]
+    assert "adversarial_weight" not in line
+
+
+def test_a_run_that_exists_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = near_run(tmp_path)
+    monkeypatch.setattr(near, "domain_distance", lambda _: 1.0)
+    first, _ = near.held_back("quick", config, tmp_path / "run")
+    store(tmp_path / "run" / "run.yaml", first.to_mapping())
+    monkeypatch.setattr(near, "domain_distance", lambda _: pytest.fail("measured again"))
+    assert near.held_back("quick", config, tmp_path / "run") == (first, "")
+
+
+def test_the_distance_is_that_of_the_held_out_images_else_of_the_training_images(tmp_path: Path) -> None:
+    for split in ("trainA", "trainB", "testA", "testB"):
+        write_images(tmp_path / "data" / split, 12, seed=sum(map(ord, split)))
+    config = near_run(tmp_path / "data")
+    held_out = near.domain_distance(config)
+    assert held_out is not None
+    for split in ("testA", "testB"):
+        shutil.rmtree(tmp_path / "data" / split)
+    trained = near.domain_distance(config)
+    assert trained is not None
+    assert trained != held_out
+    gray = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=1, target_channels=3))
+    assert near.domain_distance(gray) is None or isinstance(near.domain_distance(gray), float)

@@ -127,7 +127,7 @@ def test_which_runs_there_are(script: Script, tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in named.splitlines()] == ["quick", "drawings"]
     unknown = script("start", "cyclegan")
     assert unknown.returncode == 2
-    assert unknown.stderr == "long_runs.sh: there is no run 'cyclegan'; known: cut qs_attn\n"
+    assert unknown.stderr == "long_runs.sh: there is no run 'cyclegan'; known: cut qs_attn quick drawings\n"
     wrong = script("restart")
     assert wrong.returncode == 2
     assert "known: start, status, stop, records" in wrong.stderr

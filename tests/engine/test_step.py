@@ -76,6 +76,7 @@ ADAM = OptimiserConfig(learning_rate=0.1, beta1=0.3, beta2=0.7, weight_decay=0.2
 
 def test_every_group_has_its_own_adam() -> None:
     toy = Toy()
+    toy.kept.requires_grad_(True)
     toy.phases = (
         *toy.phases,
         Phase("rest", ("kept", "projector"), toy.generator_loss, adam={"kept": AdamSettings(0.5, (0.0, 0.9))}),

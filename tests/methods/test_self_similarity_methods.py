@@ -126,11 +126,11 @@ def test_losses_of_a_step_are_the_formulas_one_image_at_a_time(name: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_a_translation_that_is_its_input_has_the_same_structure_and_colours_matter_less(name: str) -> None:
     method, images = make(name, feature_network="lite0", image_pool=0), batch()
-    method.generator.forward = lambda x: x
+    method.generator.translate_and_encode = lambda x, taps: (x, [])
     assert losses(method, images)["structure"].item() == pytest.approx(0, abs=1e-5)
-    method.generator.forward = lambda x: recoloured(x, images.seeds)
+    method.generator.translate_and_encode = lambda x, taps: (recoloured(x, images.seeds), [])
     changed = losses(method, images)["structure"].item()
-    method.generator.forward = lambda x: x.flip(-1)
+    method.generator.translate_and_encode = lambda x, taps: (x.flip(-1), [])
     assert 0 < changed < losses(method, images)["structure"].item()
 
 
@@ -144,8 +144,8 @@ def test_each_image_passes_each_network_once(name: str, frozen: int) -> None:
     def watch(key: str, module: nn.Module) -> None:
         module.register_forward_hook(lambda m, i, o: seen.__setitem__(key, seen[key] + len(i[0])))
 
-    for key in ("generator", "discriminator"):
-        watch(key, getattr(method, key))
+    watch("generator", method.generator.stem)
+    watch("discriminator", method.discriminator)
     watch("frozen", method._frozen.module)
     method._frozen.module.register_forward_hook(lambda m, i, o: graded.append((len(i[0]), o[0].requires_grad)))
     losses(method, batch(1))

@@ -10,6 +10,7 @@ import torch
 from tiny import tiny_settings
 from unpaired.methods import METHODS, Method, adversarial, image_seeds
 from unpaired.methods.base import derive_seeds
+from unpaired.networks import PatchDiscriminator
 from unpaired.ops import location_draws
 
 
@@ -121,9 +122,9 @@ def test_the_penalty_is_taken_between_real_and_translated(monkeypatch: pytest.Mo
     given: list[Any] = []
     monkeypatch.setattr(adversarial, "gradient_penalty", lambda *each: given.append(each) or torch.tensor(2.0))
     config = METHODS["cut"].Config(gan_mode="wgangp", gradient_penalty_weight=3.0)
-    real, fake = torch.rand(2, 2, 3, 4, 4)
+    real, fake = torch.rand(2, 2, 3, 16, 16)
     seeds = image_seeds(0, range(2))
-    judge = torch.nn.Conv2d(3, 1, 1)
+    judge = PatchDiscriminator(base_channels=4, layers=1)
     terms = config.discriminator_terms(judge, real, fake, seeds, "_a")
     assert list(terms) == ["discriminator_a", "gradient_penalty_a"]
     assert terms["gradient_penalty_a"].item() == 6.0

@@ -33,6 +33,7 @@ def make_optimizers(method: Method, optimiser: OptimiserConfig) -> dict[str, tor
                     "learning_rate_factor": own.learning_rate_factor,
                 }
                 for own, parameters in groups.items()
+                if parameters
             ],
             weight_decay=optimiser.weight_decay,
         )

@@ -50,7 +50,8 @@ def recipe(name: str, method: str = "qs_attn", dataset: DatasetConfig | None = N
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe's file: ``title``, ``methods`` (name -> its own settings or nothing), ``data``, ``training``, ``model``.
+    """A recipe's file: ``title``, ``methods`` (name -> its own settings or nothing), ``data``, ``training``, ``model``,
+    and ``near``, what changes where domains are near each other (:mod:`unpaired.recipes.near`).
 
     Raises:
         ConfigError: There is no such recipe.
