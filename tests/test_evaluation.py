@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ class Identity:
     """Translates nothing: what comes in goes out."""
 
     channels, image_size, background, device = 3, 32, (255, 255, 255), torch.device("cpu")
+    description: ClassVar[dict[str, Any]] = {"method": "cut", "model": {}}
+    arithmetic = SimpleNamespace(name="32")
 
     def sides(self, reverse: bool = False) -> Formats:
         return (PixelFormat(self.channels, background=self.background),) * 2

@@ -281,7 +281,7 @@ def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count
     train(config, mixed, quiet=True)
     for other in (double, mixed):
         for one, two in zip(terms(single), terms(other), strict=True):
-            assert two == pytest.approx(one, rel=1e-5)
+            assert two == pytest.approx(one, rel=1e-4 if changes else 1e-5)  # other batches through a deep network
         # A bias before an instance norm has no true gradient, so Adam walks it by rounding noise: weights only.
         one, two = (
             {key: value for key, value in final_state(run)["state"]["method"].items() if key.endswith("weight")}
