@@ -17,6 +17,7 @@ from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
+from unpaired.methods.base import looked_through
 from unpaired.metrics import Score
 from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
 from unpaired.scoring.held_out import flattered
@@ -127,7 +128,7 @@ def evaluate(
 def _looked_through(description: Mapping[str, Any]) -> frozenset[str]:
     """Frozen networks that the training of a model looked through."""
     config: Any = from_dict(METHODS[description["method"]].Config, description["model"], "model.json: model")
-    return config.looks_through
+    return looked_through(config)
 
 
 def evaluate_made(

@@ -35,6 +35,7 @@ from unpaired.files import write_atomically
 from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, PLAIN, Method, Wish
+from unpaired.methods.base import looked_through
 from unpaired.run_config import RunConfig, as_begun, store
 from unpaired.scoring.held_out import HeldOutScorer
 
@@ -109,7 +110,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, config.model.looks_through, quiet=quiet) if fabric.is_global_zero else None
+    scorer = _scorer(config, formats, looked_through(config.model), quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,

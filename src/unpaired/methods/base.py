@@ -225,6 +225,11 @@ class Method(nn.Module, ABC):
         return {name: getattr(self, name) for name in self.served}
 
 
+def looked_through(config: Any) -> frozenset[str]:
+    """Names of the frozen networks that training with these settings looks through; scores by them are flattered."""
+    return getattr(config, "looks_through", frozenset())
+
+
 def check_at_least_one(config: Any, *names: str) -> None:
     """Raise ``ConfigError`` if one of these settings is below 1; settings that are unset (None) pass."""
     for name in names:
