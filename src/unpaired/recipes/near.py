@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
     distance = domain_distance(config)
     if distance is None or distance >= near["below"]:
         return config, ""
-    words = ", ".join(f"{key} {value}" for key, value in changes.items())
+    words = ", ".join(f"{key} {value:g}" for key, value in _named(changes))
     return _changed(config, changes), (
         f"The domains are near each other (KID (Lite0) of the untranslated images {distance:.0f}, below "
         f"{near['below']}): this run holds on to the content more strongly ({words})."
@@ -66,6 +67,15 @@ def domain_distance(config: RunConfig) -> float | None:
         return None
     evaluator.names = [_DISTANCE]
     return evaluator.score_inputs()[_DISTANCE].value
+
+
+def _named(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of settings, those of nested sections among them."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _named(value)
+        else:
+            yield key, value
 
 
 def _changed(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
