@@ -29,7 +29,7 @@ def lively(name: str, *, channels: int = 3, **settings: object) -> Method:
     method = METHODS[name](config, channels=channels).eval().requires_grad_(False)
     for network in method.served_networks().values():
         for key, weight in network.named_parameters():
-            if settings.get("generator") == "light":  # most of which norms take out again
+            if str(settings.get("generator")).startswith("light"):  # most of which norms take out again
                 weight.copy_(torch.randn(weight.shape) * (0.03 if "head" in key else 0.2))
             elif name != "munit":  # whose weights are large enough
                 weight.mul_(8.0 if "head" not in key else 3.0 if "cyclegan" in name else 30.0)

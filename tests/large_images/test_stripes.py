@@ -42,10 +42,10 @@ def test_every_method_by_stripes_is_the_method_on_the_whole_image(name: str, tmp
 SIZES = [(16, 16), (20, 16), (16, 68), (64, 52), (132, 60), (1000, 36)]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_light_generator_needs_one_pass(channels: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("generator", "channels"), [("light", 1), ("light", 3), ("light", 4), ("light_smooth", 3)])
+def test_the_light_generator_needs_one_pass(generator: str, channels: int, tmp_path: Path) -> None:
     """Its norms see a pixel each, so nothing is gathered, kept or computed twice: no byte is asked for maps."""
-    method = lively("cut", channels=channels, generator="light", base_channels=16, blocks=2, taps=("down1",))
+    method = lively("cut", channels=channels, generator=generator, base_channels=16, blocks=2, taps=("down1",))
     light = trace(method, channels)
     for size in SIZES:
         x = picture(*size, channels=channels)

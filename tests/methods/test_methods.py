@@ -56,7 +56,7 @@ VARIANTS = [
     ("qs_attn", {"generator": "light", "taps": LIGHT_TAPS, "attention_taps": ("block1", "block3"), **PROJECTED}),
     ("fastcut", {"generator": "light", "taps": LIGHT_TAPS}), ("cut", {**PROJECTED, "gan_mode": "hinge"}),
     ("cut", {"discriminator": "projected", "head_channels": 4, "augment_noise": 0.0}),
-    ("cyclegan", {"generator": "light"}), ("cyclegan", PROJECTED),
+    ("cyclegan", {"generator": "light_smooth"}), ("cyclegan", PROJECTED),
     ("dclgan_qs_attn", {"generator": "light", **PROJECTED}),
     ("cyclegan_qs_attn", {"discriminator": "projected", "head_channels": 4, "augment_shift": 0.0}),
     ("fsesim", {"generator": "light"}), ("lsesim", {"generator": "light", **PROJECTED}), ("monce", PROJECTED),

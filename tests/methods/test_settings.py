@@ -196,7 +196,10 @@ OWN_NETWORKS = {
     "multi_domain_qs_attn": ("Multi-domain QS-Attn", ("generator", "discriminator")),
     "santa": ("SANTA", ("generator",)),
 }  # fmt: skip
-NETWORKS = {"generator": ("resnet", "light"), "discriminator": ("patch", "projected", "projected_patch")}
+NETWORKS = {
+    "generator": ("resnet", "light", "light_smooth"),
+    "discriminator": ("patch", "projected", "projected_patch"),
+}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

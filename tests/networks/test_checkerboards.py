@@ -59,6 +59,23 @@ def test_a_flat_picture_gets_hardly_any_grid_of_two_pixels(channels: int, seed: 
     assert grid(light, 4) < grid(shuffled, 4)
 
 
+class SmoothGenerator(LightGenerator):
+    """The one for drawings."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, base_channels: int, blocks: int) -> None:
+        super().__init__(in_channels, out_channels, base_channels=base_channels, blocks=blocks, smooth=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_flat_picture_stays_flat_where_both_doublings_are_bilinear(channels: int, seed: int) -> None:
+    flat = (torch.rand(6, channels, 1, 1) * 2 - 1).expand(-1, -1, 64, 64).contiguous()
+    smooth = change(SmoothGenerator, flat, seed)
+    assert smooth.abs().mean() > 0.005, "colours are changed"
+    for period in (2, 4):
+        assert grid(smooth, period) < 1e-6
+
+
 def test_the_finest_level_of_the_distance_sees_no_grid() -> None:
     """As much change to each picture by both networks: what a pixel shuffle adds is texture that nothing real has."""
     real, pictures = (0.8 * smooth_pictures(24, seed) for seed in (0, 1))

@@ -206,7 +206,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
             f"{config.model.num_queries} most significant of {height * width} locations at {_TAP}.",
         ),
         score_block(evaluation),
-        reports.charts(_curves(out), title="Training", note="Means over 20 images; the thick line is smoothed."),
+        reports.charts(_curves(out), title="Training", note="Means over 50 images; the thick line is smoothed."),
         reports.facts(
             {
                 "method": "QS-Attn, global attention",

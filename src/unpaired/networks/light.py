@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -35,8 +36,9 @@ class LightGenerator(nn.Module):
     Two space-to-depth halvings, residual blocks at a quarter of the side, a depth-to-space doubling, a bilinear one,
     and two last convolutions that see the input beside what the decoder made; the last one begins at zero. Each norm is
     a layer norm over the channels of one pixel, so that a pixel of the translation depends on the pixels around it
-    alone, wherever the image is cut. The last doubling is an interpolation, so it leaves no checkerboard; a bilinear
-    first one, or a blurred one, never learned stripes in the time of the quick recipe (docs/quick.md).
+    alone, wherever the image is cut. The last doubling is an interpolation, so it leaves no grid of two pixels; the
+    first one can draw texture on a grid of four, stripes for example, which a ``smooth`` generator never learned in the
+    time of the quick recipe (docs/quick.md).
 
     At the defaults it has 2.1 million parameters and 4.7 GFLOP (multiply and add) at 128 x 128. Its taps bear the names
     of those of :class:`unpaired.networks.ResnetGenerator` at the like places: ``padded_input`` (the input, its sides
@@ -49,13 +51,20 @@ class LightGenerator(nn.Module):
         out_channels: Channels of the output image; as many.
         base_channels: Width at half the side; the blocks have four times as many channels.
         blocks: Number of residual blocks.
+        smooth: Make the first doubling bilinear, too: no grid and no texture out of nothing, for drawings.
 
     Raises:
         ValueError: The output has other channels than the input.
     """
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, *, base_channels: int = 32, blocks: int = 6
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        base_channels: int = 32,
+        blocks: int = 6,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         if in_channels != out_channels:
@@ -65,7 +74,8 @@ class LightGenerator(nn.Module):
         self.conv1 = _convolution(width, width, gain=1.4)
         self.down2 = _convolution(4 * width, 4 * width)
         self.blocks = nn.ModuleList(LightBlock(4 * width) for _ in range(blocks))
-        self.up1 = _convolution(4 * width, 4 * width, gain=1.4)
+        self.smooth = smooth
+        self.up1 = _convolution(4 * width, width if smooth else 4 * width, gain=1.4)
         self.up2 = _convolution(width, width, gain=1.4)
         self.last_block = LightBlock(width)
         self.narrow = nn.Conv2d(width, _DETAIL_CHANNELS, 1)
@@ -96,7 +106,8 @@ class LightGenerator(nn.Module):
         """
         features = self._encode(x_BCHW, None)
         features["up1"] = self.up1(_normed(features["last"]))
-        features["doubled2"] = _active(F.pixel_shuffle(features["up1"], 2))
+        double = blur_upsample if self.smooth else functools.partial(F.pixel_shuffle, upscale_factor=2)
+        features["doubled2"] = _active(double(features["up1"]))
         hidden = self.last_block(self.up2(features["doubled2"]) + features["down1"])
         delta = self.narrow(_normed(hidden))
         beside = torch.cat([blur_upsample(delta), features["padded_input"].to(delta.dtype)], dim=1)
