@@ -102,7 +102,7 @@ def test_data_sets_are_found_beside_the_file_embedded_and_with_loading_of_their_
     assert near.held_out.files.source[0] == tmp_path / "photos" / "testB" / "image0.png"
     assert drawings.config.dataset.folder == EMBEDDED["fluent"]
     assert (near.config.data.image_size, drawings.config.data.image_size) == (32, 64)
-    assert len(drawings.held_out.files.source) == 200
+    assert len(drawings.held_out.files.source) == 120
     assert apart.held_out.files.source == near.held_out.files.source
     assert apart.held_out.digests == near.held_out.digests != near.held_out.digests[::-1]
 
