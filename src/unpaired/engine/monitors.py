@@ -28,6 +28,8 @@ from unpaired.files import write_atomically
 from unpaired.methods.base import PLAIN, Method, Wish
 from unpaired.reports import image_grid, png_bytes
 
+_UNCHANGED_AT_FIRST = 0.25
+"""Share of training before which nobody is warned that the input comes back: some generators begin there."""
 _SMALLEST_CHANGE = 1.0
 """Mean change, in levels of 255, below which translations count as their inputs; rounding alone makes 0.25."""
 
@@ -226,7 +228,7 @@ class Monitor:
         """Say so when translations are their inputs, which half precision has been seen to cause elsewhere."""
         change = sum(mean_difference(a, b) for a, b in zip(inputs, outputs, strict=True)) / len(outputs)
         self._change = round(change, 3)
-        if change < _SMALLEST_CHANGE:
+        if change < _SMALLEST_CHANGE and seen >= _UNCHANGED_AT_FIRST * self._total:
             self.say(
                 f"Warning: at image {seen:,} the translations differ from their inputs by {change:.2f} of 255 levels "
                 "on average: the generator returns its input. "

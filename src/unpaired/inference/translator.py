@@ -98,7 +98,7 @@ class Translator:
 
         Args:
             path: A run folder, a folder with ``model.json`` and ``ema.safetensors`` / ``last.safetensors``, or, where
-                no such folder exists, the name of a model in the package (``"drawings"``) or ``"owner/name"`` or
+                no such folder exists, the name of a model that comes with the package, ``"owner/name"`` or
                 ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
             weights: Averaged (of imported models, which have none: the last), last, or best scored in training.
             device: ``"auto"`` takes CUDA where there is one, else the CPU.
