@@ -248,6 +248,14 @@ def test_what_a_person_chose_stays_near_or_far(tmp_path: Path, monkeypatch: pyte
     assert changed.model.adversarial_weight == 3.0
     assert changed.model.identity_interval == read_recipe("quick")["near"]["model"]["identity_interval"]
     assert "adversarial_weight" not in line
+    usual = near_run(tmp_path)
+    linear = dataclasses.replace(usual.model.optimiser, schedule="linear")
+    changed, line = near.held_back("quick", near_run(tmp_path, optimiser=linear), tmp_path / "new")
+    assert (changed.model.optimiser.schedule, changed.model.optimiser.learning_rate) == ("linear", 2e-4)
+    quick = dataclasses.replace(usual.model.optimiser, learning_rate=1e-3)
+    changed, line = near.held_back("quick", near_run(tmp_path, optimiser=quick), tmp_path / "new")
+    assert changed.model.optimiser == quick
+    assert "learning_rate" not in line
 
 
 def test_a_run_that_exists_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,17 +12,16 @@ from unpaired.large_images import trace
 from unpaired.large_images.passes import rounds, stripe_rows, whole, working_set
 from unpaired.large_images.plan import make_plan
 from unpaired.large_images.program import Program
+from unpaired.large_images.rearrangements import DepthToSpace, SpaceToDepth
 from unpaired.large_images.statistics import Statistics
 from unpaired.large_images.steps import (
     ChannelNorm,
     Concatenation,
     Convolution,
-    DepthToSpace,
     Enlargement,
     Norm,
     Pad,
     Pointwise,
-    SpaceToDepth,
     Step,
     TransposedConvolution,
 )

@@ -44,8 +44,7 @@ _NO_GAIN = ("structure_lite0", "identity_percent", "diversity_lite0")
 class Demo:
     """Train QS-Attn from scratch by the quick recipe on the embedded drawings (black line drawings -> colour),
     translate the 120 test drawings, score them against their known truth, and write a report. Scores during training,
-    and the best weights, are by 100 of the 200 validation drawings; no setting and no weights were chosen on the test
-    drawings.
+    and the best weights, are by 100 of the 200 validation drawings; no weights were chosen on the test drawings.
 
     Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
     """
@@ -191,7 +190,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
         reports.heading(
             "Black drawings into colour, without pairs",
             f"QS-Attn by the quick recipe, trained from scratch on {config.training.images:,} unpaired images; "
-            f"scored on {len(evaluation.names)} drawings that neither it nor the choice of its settings ever saw.",
+            f"scored on {len(evaluation.names)} drawings that it never saw.",
         ),
         reports.before_after(
             [(name, columns["input"][k], columns["translation"][k]) for k, name in enumerate(names)],

@@ -82,7 +82,7 @@ class Selection:
             if better
             else f"Warning: the translations of the held-out images score {words}: NO better than their inputs. Look "
             "at the samples. Domains that are near each other need a stronger hold on the content "
-            "(--contrastive-weight 4), others more images."
+            "(--adversarial-weight 0.02), others more images."
         )
 
     def restore(self, seen: int) -> None:

@@ -17,18 +17,17 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from unpaired.large_images.rearrangements import DepthToSpace, SpaceToDepth
 from unpaired.large_images.steps import (
     MAP,
     ChannelNorm,
     Concatenation,
     Convolution,
-    DepthToSpace,
     Enlargement,
     Norm,
     Pad,
     Pointwise,
     Source,
-    SpaceToDepth,
     Step,
     TransposedConvolution,
 )

@@ -1,4 +1,4 @@
-"""Domains that are near each other: what a recipe changes there, lest translations be worse than their inputs."""
+"""Domains that are near each other: how a recipe keeps translations from being worse than inputs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
     """
     near: dict[str, Any] = read_recipe(name).get("near") or {}
     usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
-    changes = {key: value for key, value in near.get("model", {}).items() if settings.get(key) == usual.get(key, ...)}
+    changes = _left_alone(near.get("model", {}), settings, usual)
     if not changes:
         return config, ""
     if (out / "run.yaml").exists():
         before = to_dict(RunConfig.load(out / "run.yaml").model)
-        return _changed(config, {key: before[key] for key in changes if key in before}), ""
+        return _changed(config, _taken(before, changes)), ""
     distance = domain_distance(config)
     if distance is None or distance >= near["below"]:
         return config, ""
@@ -67,6 +67,27 @@ def domain_distance(config: RunConfig) -> float | None:
         return None
     evaluator.names = [_DISTANCE]
     return evaluator.score_inputs()[_DISTANCE].value
+
+
+def _left_alone(changes: Mapping[str, Any], settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the changes whose settings the method has and the person has left as they usually are."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key in usual and isinstance(value, Mapping):
+            if nested := _left_alone(value, settings[key], usual[key]):
+                found[key] = nested
+        elif key in usual and settings[key] == usual[key]:
+            found[key] = value
+    return found
+
+
+def _taken(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that ``settings`` have for the names in ``names``."""
+    return {
+        key: _taken(settings[key], value) if isinstance(value, Mapping) else settings[key]
+        for key, value in names.items()
+        if key in settings
+    }
 
 
 def _named(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
