@@ -3,9 +3,12 @@
 python benchmarks/quick_recipe.py run horses --variants full random --seeds 0 1 --seconds 240 --out ../long_runs/quick
 python benchmarks/quick_recipe.py table ../long_runs/quick
 
-One thread each. The length of a run in images follows from the CPU time of its own steps, measured first, so that all
-schedules end when the seconds do; loading images counts, scoring does not. Settings are chosen on ``--split choose``:
-every ninth training image is held out and scored. ``--split test`` trains on all of them and scores the test images.
+One thread each. The length of a run in images follows from the CPU time of its steps, so that all schedules end when
+the seconds do; loading images counts, scoring does not. The steps of all variants are timed in turns before the first
+run (least of three rounds), and OUT/costs.json keeps that, so that other work on the machine and further seeds change
+no lengths. Settings are chosen on ``--split choose``: every ninth training image is held out and scored. ``--split
+test`` trains on all of them and scores the test images. What must not change is scored outside boxes around the animals
+of 60 test photos, and on the blank paper of drawings.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ SETS: dict[str, tuple[str, str, int]] = {
 }
 """Name -> folder of shared/data, direction, side of the crops in pixels."""
 SCORES = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "structure_lite0")
+UNCHANGED = {kept: (f"unchanged_colour_{kept}_de", f"unchanged_detail_{kept}_de") for kept in ("paper", "masks")}
+BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
 PAPER: dict[str, Any] = {"recipe": None}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -64,6 +69,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "contrast_4": {"contrastive_weight": 4.0},
     "wide": {"base_channels": 48},
     "dot": {"similarity": "dot"},
+    "local": {"attention": "local"},
+    "local_global": {"attention": "local_global"},
     "paper": PAPER,
     "paper_cut": {"recipe": None, "method": "cut"},
 }  # fmt: skip
@@ -117,6 +124,18 @@ def cpu_seconds_per_image(config: RunConfig, steps: int = 8) -> float:
         images = random_batch(method, *(x.contiguous(memory_format=layout) for x in (source, target)))
         training_step(method, optimizers, replace(images, number=number), number=number, autocast=autocast)
     return (time.process_time() - started) / steps / config.training.batch_size
+
+
+def costs(configs: dict[str, RunConfig], kept: Path, rounds: int = 3) -> dict[str, float]:
+    """CPU seconds per image of each, timed in turns unless ``kept`` has them; the least of the rounds."""
+    known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    timed: dict[str, list[float]] = {name: [] for name in configs if name not in known}
+    for _ in range(rounds):
+        for name, found in timed.items():
+            found.append(cpu_seconds_per_image(configs[name]))
+    known |= {name: min(found) for name, found in timed.items()}
+    kept.write_text(json.dumps(known, indent=1))
+    return known
 
 
 def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Path, UnpairedFiles]:
@@ -182,46 +201,72 @@ class Run:
 
     def __call__(self) -> None:
         torch.set_num_threads(1)
+        self.out.mkdir(parents=True, exist_ok=True)
         folder, files = folders(self.data, self.split, self.out)
+        changes = json.loads(self.changes)
+        configs = {
+            f"{self.data}-{variant}{self.label}": settings(self.data, variant, changes, folder, 0)
+            for variant in self.variants
+        }
+        cost = costs(configs, self.out / "costs.json")
         for seed in self.seeds:
             for variant in self.variants:
-                name = f"{self.data}-{variant}{self.label}-seed{seed}-{self.seconds:g}s-{self.split}"
+                base = f"{self.data}-{variant}{self.label}"
+                name = f"{base}-seed{seed}-{self.seconds:g}s-{self.split}"
                 run, record = self.out / name, self.out / f"{name}.json"
                 if record.exists():
                     continue
-                config = settings(self.data, variant, json.loads(self.changes), folder, seed)
+                config = settings(self.data, variant, changes, folder, seed)
                 size = config.training.batch_size
                 if (run / "run.yaml").exists():
                     images = RunConfig.load(run / "run.yaml").training.images
                 else:
-                    images = max(2, round(self.seconds / cpu_seconds_per_image(config) / size)) * size
+                    images = max(2, round(self.seconds / cost[base] / size)) * size
                 config = replace(config, training=replace(config.training, images=images))
                 started = time.process_time()
                 train(config, run, quiet=True)
                 spent = time.process_time() - started
-                found = evaluate_run(run, files, device="cpu", real=(), names=_possible(files))
-                rows = {
-                    row: {key: (round(s.value, 3), getattr(s, "interval", None)) for key, s in scores.items()}
-                    for row, scores in found.scores.items()
-                }
+                scores = scored(self.data, run, files)
                 grid(run, files, SETS[self.data][2]).save(self.out / f"{name}.png")
                 record.write_text(
                     json.dumps({"name": name, "data": self.data, "variant": variant + self.label, "seed": seed,
                                 "split": self.split, "seconds": self.seconds, "cpu_seconds_spent": round(spent, 1),
-                                "images": images, "scores": rows}, default=str)
+                                "images": images, "scores": scores}, default=str)
                 )  # fmt: skip
                 print(
-                    name,
-                    images,
-                    round(spent, 1),
-                    {k: {n: v[0] for n, v in r.items()} for k, r in rows.items()},
-                    flush=True,
-                )
+                    name, images, round(spent, 1),
+                    {row: {key: value[0] for key, value in found.items()} for row, found in scores.items()}, flush=True,
+                )  # fmt: skip
 
 
-def _possible(files: UnpairedFiles) -> tuple[str, ...]:
+def scored(data: str, run: Path, files: UnpairedFiles) -> dict[str, dict[str, list[Any]]]:
+    """Row -> score -> value, its interval, and the values per image of what must not change."""
+    found = evaluate_run(run, files, device="cpu", real=(), names=_possible(files, data)).scores
+    if data == "horses":
+        tests = SHARED / "horse2zebra"
+        boxed = {Path(name).stem for name in json.loads(BOXES.read_text())["boxes"]}
+        photos = UnpairedFiles(
+            tuple(file for file in list_images(tests / "testA") if file.stem in boxed),
+            tuple(list_images(tests / "testB")),
+        )
+        outside = evaluate_run(
+            run, photos, device="cpu", real=(), names=UNCHANGED["masks"], unchanged_masks=BOXES
+        ).scores  # fmt: skip
+        found = {row: {**scores, **outside.get(row, {})} for row, scores in found.items()}
+    return {
+        row: {
+            key: [round(score.value, 3), score.interval]
+            + ([[round(value, 3) for value in score.per_image]] if key.startswith("unchanged") else [])
+            for key, score in scores.items()
+        }
+        for row, scores in found.items()
+    }
+
+
+def _possible(files: UnpairedFiles, data: str) -> tuple[str, ...]:
     paired = {path.stem for path in files.source} <= {path.stem for path in files.target}
-    return tuple(name for name in SCORES if paired or not name.startswith("paired"))
+    names = tuple(name for name in SCORES if paired or not name.startswith("paired"))
+    return (*names, *UNCHANGED["paper"]) if data == "drawings" else names
 
 
 @dataclasses.dataclass
