@@ -364,7 +364,7 @@ def test_positives_of_dclgan_get_no_gradient() -> None:
     ("name", "changes", "words"),
     [
         ("cyclegan_qs_attn", {"attention_taps": ("block2",)}, "not among the taps"),
-        ("dclgan", {"projector_betas": (0.9, 1.0)}, r"projector_betas must lie in \[0, 1\)"),
+        ("dclgan", {"projector_betas": (0.9, 1.0)}, "projector_betas.1 must be below 1"),
         ("dclgan", {"gan_mode": "wgangp", "gradient_penalty_weight": 0.0}, "gradient_penalty_weight"),
         ("dclgan_qs_attn", {"window": 4}, "window must be odd"),
         ("dclgan_qs_attn", {"blocks": 3}, r"no 'block5'.*'blocks'"),
