@@ -191,6 +191,14 @@ def test_settings_made_or_replaced_in_python_are_checked_too(wrong: dict[str, An
         assert str(caught.value) == message
 
 
+def test_settings_given_by_position_are_named_in_the_message() -> None:
+    assert Adam(1.0, (0.0, 0.9)) == Adam(rate=1.0, betas=(0.0, 0.9))
+    with pytest.raises(ConfigError, match=r"^betas\.0 must be at most 1, not 3\.0$"):
+        Adam(1.0, (3.0, 0.9))
+    with pytest.raises(ConfigError):
+        Adam(1.0, (0.0, 0.9), 3)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -64,11 +64,11 @@ def settings(cls: type[T]) -> type[T]:
 
     @functools.wraps(checked)
     def init(self: Any, *values: Any, **named: Any) -> None:
+        given = {field.name: value for field, value in zip(dataclasses.fields(made), values, strict=False)} | named
         try:
-            checked(self, *values, **named)
+            checked(self, *values[len(dataclasses.fields(made)) :], **given)
         except ValidationError as error:
-            names = [field.name for field in dataclasses.fields(made)]
-            raise ConfigError(_sentence(error, made, {**dict(zip(names, values, strict=False)), **named})) from None
+            raise ConfigError(_sentence(error, made, given)) from None
 
     made.__init__ = init
     return made
