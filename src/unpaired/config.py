@@ -1,293 +1,172 @@
-"""Strict configurations: nested frozen dataclasses <-> plain dictionaries <-> YAML files.
+"""Settings: frozen dataclasses whose values pydantic checks <-> plain dictionaries <-> YAML files.
 
-A configuration is an ordinary dataclass whose annotations are the schema. Supported annotations: ``bool``, ``int``,
-``float``, ``str``, ``Path``, ``Literal[...]``, ``tuple[...]``, ``list[T]``, ``dict[str, T]``, ``None``, unions of
-these, and nested dataclasses. Nothing is guessed: an unknown key, a missing value or a value of another type is a
-:class:`~unpaired.errors.ConfigError` that names the file, the dotted key and what was expected.
+A class of settings is decorated with :func:`settings`; its annotations are the schema, bounds included
+(``PositiveInt``, ``Share``, ``Literal[...]``). Types are strict: ``true`` is no number, and an unknown key is an error.
+Every error is a :class:`~unpaired.errors.ConfigError` of one line that names the file, the dotted key, the value and
+what was expected.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
+import functools
+import json
 import re
-import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
+import pydantic.dataclasses
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unpaired.errors import ConfigError, nearest
 from unpaired.files import write_atomically
 
 T = TypeVar("T")
 
-TYPE_KEY = "type"  # names the class where an annotation allows several dataclasses
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A float in [0, 1]."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""An integer in [0, 2**63)."""
 
-# YAML 1.1 reads 2e-4 (no dot) as text; people and this program mean the number.
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a finite number": "a finite number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid tuple": "a list",
+    "a valid array": "a list",
+    "an object": "named settings (key: value)",
+    "a valid dictionary": "named settings (key: value)",
+    "an instance of Path": "a path (text)",
+    "None": "null",
+}
+"""What pydantic calls it -> what a person writes in YAML."""
+_BOUNDS = {"greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
+           "less than": "below"}  # fmt: skip
 
 
-class _MismatchError(Exception):
-    """The value does not have the annotated type; the caller knows the key and words the message."""
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass that checks types and bounds of its values, also in ``dataclasses.replace``.
+
+    ``__post_init__`` checks what concerns several values; it raises ``ConfigError`` without a prefix. ``RETIRED``, a
+    tuple of names, holds settings of earlier versions that files may still have and that are passed over.
+
+    Raises:
+        ConfigError: From the class it makes, where a value cannot work.
+    """
+    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, config=_STRICT)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, *values: Any, **named: Any) -> None:
+        given = {field.name: value for field, value in zip(dataclasses.fields(made), values, strict=False)} | named
+        try:
+            checked(self, *values[len(dataclasses.fields(made)) :], **given)
+        except ValidationError as error:
+            raise ConfigError(_sentence(error, made, given)) from None
+
+    made.__init__ = init
+    return made
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# dataclass -> plain dictionary
-# ---------------------------------------------------------------------------------------------------------------------
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as dictionaries, lists, strings, numbers, booleans and ``None`` only.
-
-    Args:
-        config: An instance of a dataclass. Fields with ``init=False`` are left out.
+    """Settings as dictionaries, lists, strings, numbers, booleans and ``None`` only.
 
     Returns:
         A new dictionary in field order; ``from_dict(type(config), to_dict(config)) == config``.
-
-    Raises:
-        TypeError: ``config`` is not a dataclass instance or holds a value that has no plain form.
     """
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise TypeError(f"to_dict expects a dataclass instance, got {config!r}")
-    hints = _hints(type(config))
-    return {f.name: _plain(getattr(config, f.name), hints[f.name]) for f in _init_fields(type(config))}
+    return _adapter(type(config)).dump_python(config, mode="json")
 
 
-def _plain(value: Any, hint: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        choices = _dataclass_members(hint)
-        named = {TYPE_KEY: type(value).__name__} if len(choices) > 1 else {}
-        if choices and type(value) not in choices:
-            raise TypeError(f"{type(value).__name__} does not fit the annotation {_describe(hint)}")
-        return named | to_dict(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item, _item_hint(hint, position)) for position, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, _item_hint(hint, -1)) for key, item in value.items()}
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no plain form")
-
-
-def _item_hint(hint: Any, position: int) -> Any:
-    """Return the annotation of one item inside a tuple, list or dict annotation (``Any`` when unclear)."""
-    for member in _members(hint):
-        arguments = get_args(member)
-        if get_origin(member) is tuple and arguments:
-            return arguments[0] if arguments[-1] is Ellipsis else arguments[min(position, len(arguments) - 1)]
-        if get_origin(member) in (list, dict) and arguments:
-            return arguments[-1]
-    return Any
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# plain dictionary -> dataclass
-# ---------------------------------------------------------------------------------------------------------------------
 def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml") -> T:
-    """Build a dataclass from plain values, strictly.
-
-    An ``int`` is taken where a ``float`` is expected, and so is text that spells a number (``2e-4`` in YAML 1.1);
-    a ``bool`` is never an ``int``. Absent keys take the field's default. Keys that the class names in ``RETIRED``,
-    settings that earlier versions wrote, are passed over. Where an annotation allows several
-    dataclasses, the key ``type`` names the class.
+    """Build settings from plain values, strictly; absent keys take their defaults.
 
     Args:
-        cls: The dataclass to build.
+        cls: A class that :func:`settings` made.
         mapping: What :func:`to_dict` or :func:`load_yaml` returned.
         where: The name of the file or source, for messages.
 
     Raises:
-        ConfigError: A key is unknown or missing, a value has the wrong type, or ``__post_init__`` refused a value.
-        TypeError: ``cls`` is not a dataclass or uses an annotation that this module does not support.
+        ConfigError: A key is unknown or missing, or a value has the wrong type or cannot work.
     """
-    if not dataclasses.is_dataclass(cls):
-        raise TypeError(f"from_dict expects a dataclass, got {cls!r}")
-    return _build(cls, mapping, where, ())
-
-
-def _build(cls: type[T], mapping: Any, where: str, path: tuple[str, ...]) -> T:
     if not isinstance(mapping, Mapping):
-        name = f"'{'.'.join(path)}'" if path else "the file"
-        raise ConfigError(f"{where}: {name} must hold named settings (key: value), but holds {_show(mapping)}")
-    fields = {f.name: f for f in _init_fields(cls)}
-    hints = _hints(cls)
-    retired = getattr(cls, "RETIRED", ())
-    for key in mapping:
-        if key not in fields and key not in retired:
-            dotted = ".".join((*path, str(key)))
-            choices = ", ".join(fields) or "none"
-            raise ConfigError(f"{where}: unknown setting '{dotted}'{nearest(str(key), fields)}; known here: {choices}")
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        field_path = (*path, name)
-        if name in mapping:
-            values[name] = _convert(hints[name], mapping[name], where, field_path)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{where}: '{'.'.join(field_path)}' is missing; give {_describe(hints[name])}")
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        place = f"in '{'.'.join(path)}': " if path else ""
-        raise ConfigError(f"{where}: {place}{error}") from error
+        raise ConfigError(f"{where}: must hold named settings (key: value), but holds {_show(mapping)}")
+    adapter = _adapter(cls)
+    given = {str(key): value for key, value in mapping.items() if key not in getattr(cls, "RETIRED", ())}
+    try:  # as JSON, where pydantic's strict types take a list for a tuple and text for a path
+        made: T = adapter.validate_json(json.dumps(given), strict=True)
+        return made
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error, cls, given)}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: holds values that no setting has: {error}") from error
 
 
-def _convert(hint: Any, value: Any, where: str, path: tuple[str, ...]) -> Any:
-    classes = _dataclass_members(hint)
-    if classes and isinstance(value, Mapping):
-        chosen, rest = _choose_class(classes, value, where, path)
-        return _build(chosen, rest, where, path)
-    try:
-        return _match(hint, value, where, path)
-    except _MismatchError:
-        expected = _describe(hint)
-        raise ConfigError(
-            f"{where}: '{'.'.join(path)}' is {_show(value)}, expected {expected}{_advice(hint, value)}"
-        ) from None
+def _adapter(cls: Any) -> Any:
+    if "__pydantic_validator__" not in vars(cls):
+        raise TypeError(f"{cls!r} is no class of settings; decorate it with unpaired.config.settings")
+    return TypeAdapter(cls)
 
 
-def _advice(hint: Any, value: Any) -> str:
-    texts = [x for x in _literals(hint) if isinstance(x, str)]
+def _sentence(error: ValidationError, cls: type, given: Any) -> str:
+    """The first thing that is wrong, in one line; a union complains once for each of its members."""
+    found = error.errors(include_url=False)
+    path, value = _place(found[0], given)
+    dotted, kind = ".".join(map(str, path)), found[0]["type"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _names(cls, path[:-1])
+        return f"unknown setting '{dotted}'{nearest(str(path[-1]), known)}; known here: {', '.join(known)}"
+    if kind == "missing":
+        return f"'{dotted}' is missing"
+    if kind == "value_error":
+        return (f"in '{dotted}': " if dotted else "") + str(found[0]["ctx"]["error"])
+    same = [each for each in found if _place(each, given)[0] == path]
+    expected = []
+    for words in (each["msg"].removeprefix("Input should be ") for each in same):
+        for theirs, ours in _BOUNDS.items():
+            words = words.replace(theirs, ours)
+        expected.append(_WORDS.get(words, words))
+    choices = re.findall(r"'([^']*)'", " ".join(expected))
+    advice = ""
     if isinstance(value, str):
-        return nearest(value, texts)
-    if (texts or str in _members(hint)) and not isinstance(value, Mapping | list | None):
-        return f" (YAML reads it as {type(value).__name__}: put it in quotes)"
-    return ""
+        advice = nearest(value, choices)
+    elif isinstance(value, bool | int | float) and (choices or "text" in expected):
+        advice = " (put text in quotes)"
+    return f"{dotted} must be {' or '.join(dict.fromkeys(expected))}, not {_show(value)}{advice}"
 
 
-def _choose_class(
-    classes: list[type], value: Mapping[str, Any], where: str, path: tuple[str, ...]
-) -> tuple[type, Mapping[str, Any]]:
-    if len(classes) == 1:
-        return classes[0], value
-    named = {cls.__name__: cls for cls in classes}
-    asked = value.get(TYPE_KEY)
-    if asked not in named:
-        raise ConfigError(
-            f"{where}: '{'.'.join((*path, TYPE_KEY))}' is {_show(asked)}, expected one of {', '.join(named)}"
-            + nearest(str(asked), named)
-        )
-    return named[asked], {key: item for key, item in value.items() if key != TYPE_KEY}
+def _place(problem: Any, given: Any) -> tuple[tuple[str | int, ...], Any]:
+    """Path to the value that a problem is about, without the names of union members, and the value."""
+    path: tuple[str | int, ...] = ()
+    for part in problem["loc"]:
+        if (isinstance(given, Mapping) and part in given) or (
+            isinstance(given, list | tuple) and isinstance(part, int) and part < len(given)
+        ):
+            given, path = given[part], (*path, part)
+    if problem["type"] == "missing":
+        path = (*path, problem["loc"][-1])
+    return path, given
 
 
-def _match(hint: Any, value: Any, where: str, path: tuple[str, ...]) -> Any:
-    """Return ``value`` as the annotated type; the members of a union are tried exactly first, then with conversion."""
-    inner: ConfigError | None = None
-    for exact in (True, False):
-        for member in _members(hint):
-            try:
-                return _match_one(member, value, exact, where, path)
-            except _MismatchError:
-                pass
-            except ConfigError as error:  # the right container with a wrong item: another member may still fit
-                inner = error
-    raise inner or _MismatchError
+def _names(cls: Any, path: tuple[str | int, ...]) -> list[str]:
+    """Names of the settings below a path."""
+    for part in path:
+        if isinstance(part, str):
+            cls = next(_classes(get_type_hints(cls)[part]))
+    return [field.name for field in dataclasses.fields(cls)]
 
 
-def _match_one(hint: Any, value: Any, exact: bool, where: str, path: tuple[str, ...]) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if hint is None or hint is type(None):
-        return _require(value is None, value)
-    if hint is bool or hint is str:
-        return _require(isinstance(value, hint), value)
-    if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value)
-    if hint is float:
-        return _match_float(value, exact)
-    if hint is Path:
-        return Path(_require((isinstance(value, str) and not exact) or isinstance(value, Path), value))
-    if origin is Literal:
-        # 1 == True == 1.0 in Python: the type must agree as well.
-        return _require(any(value == x and type(value) is type(x) for x in arguments), value)
-    if origin in (tuple, list):
-        _require(isinstance(value, list | tuple), value)
-        item_hints = _item_hints(origin, arguments, len(value))
-        items = [
-            _convert(item_hint, item, where, (*path, str(position)))
-            for position, (item_hint, item) in enumerate(zip(item_hints, value, strict=True))
-        ]
-        return tuple(items) if origin is tuple else items
-    if origin is dict:
-        _require(isinstance(value, Mapping) and all(isinstance(key, str) for key in value), value)
-        return {key: _convert(arguments[1], item, where, (*path, key)) for key, item in value.items()}
+def _classes(hint: Any) -> Iterator[Any]:
+    """Classes of settings that an annotation names."""
     if dataclasses.is_dataclass(hint):
-        return _require(type(value) is hint, value)
-    raise TypeError(f"'{'.'.join(path)}' has an annotation that configurations do not support: {hint!r}")
-
-
-def _require(condition: bool, value: Any) -> Any:
-    if not condition:
-        raise _MismatchError
-    return value
-
-
-def _match_float(value: Any, exact: bool) -> float:
-    if isinstance(value, float):
-        return value
-    if exact or isinstance(value, bool):
-        raise _MismatchError
-    if isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
-        with contextlib.suppress(OverflowError):
-            number = float(value)
-            return _require(math.isfinite(number), number)
-    raise _MismatchError
-
-
-def _item_hints(origin: Any, arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    if origin is list or arguments[-1] is Ellipsis:
-        return (arguments[0],) * count
-    if len(arguments) != count:
-        raise _MismatchError
-    return arguments
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# annotations
-# ---------------------------------------------------------------------------------------------------------------------
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _init_fields(cls: Any) -> list[dataclasses.Field[Any]]:
-    return [f for f in dataclasses.fields(cls) if f.init]
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _dataclass_members(hint: Any) -> list[type]:
-    return [member for member in _members(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)]
-
-
-def _literals(hint: Any) -> list[Any]:
-    return [x for member in _members(hint) if get_origin(member) is Literal for x in get_args(member)]
-
-
-def _describe(hint: Any) -> str:
-    """Say in words what an annotation accepts."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path (text)"}
-    described = []
-    for member in _members(hint):
-        origin, arguments = get_origin(member), get_args(member)
-        if member is type(None):
-            described.append("null")
-        elif member in words:
-            described.append(words[member])
-        elif origin is Literal:
-            described.append("one of " + ", ".join(map(repr, arguments)))
-        elif origin is tuple and arguments[-1] is not Ellipsis:
-            described.append(f"a list of {len(arguments)} ({', '.join(map(_describe, arguments))})")
-        elif origin in (tuple, list):
-            described.append(f"a list (each {_describe(arguments[0])})")
-        else:
-            described.append("named settings (key: value)")
-    return " or ".join(dict.fromkeys(described))
+        yield hint
+    for inner in get_args(hint):
+        yield from _classes(inner)
 
 
 def _show(value: Any) -> str:
@@ -295,11 +174,13 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# YAML files
-# ---------------------------------------------------------------------------------------------------------------------
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; here that is an error."""
+    """PyYAML keeps the last of two equal keys in silence; here that is an error. Dates are text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -322,6 +203,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+for _class in (_StrictLoader, _Dumper):  # YAML 1.1 reads 2e-4 (no dot) as text; people and this program mean a number
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@settings
 class Extension:
     """One ``--extend-to``.
 

@@ -74,7 +74,7 @@ def test_each_channel_has_its_own_ends_and_what_lies_beyond_is_clipped() -> None
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0), (0.0, float("inf"))])
 def test_ranges_that_are_none(ends: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match="from a smaller to a larger number"):
+    with pytest.raises(ConfigError, match=r"from a smaller to a larger number|must be a finite number"):
         ValueMapping("range", ends[:1], ends[1:])
 
 
@@ -85,7 +85,7 @@ def test_formats_that_cannot_work() -> None:
         PixelFormat(1, "uint16", ValueMapping("range", (0.0,), (1e9,)))
     with pytest.raises(ConfigError, match="2 ranges, but the images 3 channels"):
         PixelFormat(3, "float32", ValueMapping("percentiles", (0.0, 0.0), (1.0, 1.0)))
-    with pytest.raises(ConfigError, match="channels is 17"):
+    with pytest.raises(ConfigError, match="channels must be at most 16, not 17"):
         PixelFormat(17)
 
 

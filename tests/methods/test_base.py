@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from unpaired.errors import ConfigError
 from unpaired.methods import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
-from unpaired.methods.base import AdamSettings, check_at_least_one, check_weights, coin_flips, derive_seeds
+from unpaired.methods.base import AdamSettings, coin_flips, derive_seeds
 
 
 @pytest.mark.parametrize(
@@ -117,23 +116,3 @@ def test_a_phase_runs_at_every_step_with_the_adam_of_the_run() -> None:
     phase = Phase("discriminator", ("discriminator",), lambda outputs: {})
     assert (phase.interval, dict(phase.adam)) == (1, {})
     assert AdamSettings() == AdamSettings(learning_rate_factor=1.0, betas=None)
-
-
-@dataclasses.dataclass
-class Numbers:
-    count: int | None = 1
-    other: int = 1
-    first_weight: float = 0.0
-    weight: float = -1.0
-    weight_of_nothing: float = -1.0
-
-
-def test_checks_of_counts_and_weights_name_the_setting() -> None:
-    check_at_least_one(Numbers(None, 1), "count", "other")
-    with pytest.raises(ConfigError, match="other must be at least 1, not 0"):
-        check_at_least_one(Numbers(None, 0), "count", "other")
-    check_at_least_one(Numbers(1, 0), "count")
-    check_weights(Numbers())
-    for value in (-1e-9, float("inf"), float("nan")):
-        with pytest.raises(ConfigError, match=f"first_weight must be finite and not negative, but is {value}"):
-            check_weights(Numbers(first_weight=value))

@@ -369,10 +369,7 @@ def test_fastcut_has_its_own_published_settings() -> None:
     [
         ({"window": 4}, "window must be odd"),
         ({"attention_taps": ("block2",)}, "not among the taps"),
-        ({"num_queries": 0}, "num_queries must be at least 1"),
         ({"backend": "blockd"}, "there is no 'blockd'.*did you mean 'blocked'"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"identity_weight": -1.0}, "identity_weight must be finite and not negative"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes: dict[str, Any], words: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unpaired.config import settings
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
 from unpaired.data.formats import find_formats
@@ -16,7 +16,7 @@ from unpaired.data.stream import UnpairedStream
 from unpaired.errors import ConfigError, nearest
 
 
-@dataclass(frozen=True)
+@settings
 class DatasetConfig:
     """Where the images lie: one folder in the field's layout, or one folder per domain."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 
 PixelType = Literal["uint8", "uint16", "float32"]
@@ -20,7 +20,7 @@ _WIDEST_INTEGERS = 2.0**24
 """Range of integers beyond which float32 in [-1, 1] would lose more than one level."""
 
 
-@dataclass(frozen=True)
+@settings
 class ValueMapping:
     """A line through (low, -1) and (high, 1) for each channel; values beyond the two ends are taken for the ends.
 
@@ -39,7 +39,7 @@ class ValueMapping:
         if len(self.low) != len(self.high) or not self.low:
             raise ConfigError(f"a mapping needs as many low ends as high ones, not {self.low} and {self.high}")
         for low, high in zip(self.low, self.high, strict=True):
-            if not low < high or not abs(low) < float("inf") or not abs(high) < float("inf"):  # NaN as well
+            if low >= high:
                 raise ConfigError(f"a range of values goes from a smaller to a larger number, not from {low} to {high}")
 
     @property

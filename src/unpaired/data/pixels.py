@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.data.arrays import read_stored
 from unpaired.data.images import read_image, to_mode
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
-from unpaired.data.stored import MAX_CHANNELS, Pages, StoredArray, from_picture
-from unpaired.errors import ConfigError, DataError
+from unpaired.data.stored import Byte, Channels, Pages, StoredArray, from_picture
+from unpaired.errors import DataError
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow weighs colours
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
-@dataclass(frozen=True)
+@settings
 class PixelFormat:
     """What the images of one domain are made of; stored with a run, so that translations are written in it."""
 
-    channels: int = 3
+    channels: Channels = 3
     """1 to 16."""
     dtype: PixelType = "uint8"
     """Type of a value."""
@@ -33,14 +33,12 @@ class PixelFormat:
     """Values to [-1, 1] and back."""
     pages: Pages = "first"
     """Whether the first page of a file is the image, or its pages are the channels."""
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) behind transparent pixels."""
     fill_value: float | None = None
     """Stands in for values that are not finite; None refuses files that hold any."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.channels <= MAX_CHANNELS:
-            raise ConfigError(f"channels is {self.channels}: it must be from 1 to {MAX_CHANNELS}")
         self.mapping.check(self.dtype, self.channels)
 
     @property

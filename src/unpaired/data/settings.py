@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from unpaired.config import settings
 from unpaired.data.pixels import PixelFormat
 from unpaired.data.resizing import Resample
 from unpaired.data.sizes import as_size, height_width, shorter_side, size_words
-from unpaired.data.stored import MAX_CHANNELS
+from unpaired.data.stored import Byte, Channels
 from unpaired.errors import ConfigError
 
 Resize = Literal["resize_and_crop", "scale_shorter_side", "resize", "crop_only", "none", "zoom_and_crop"]
@@ -27,7 +28,7 @@ _ALWAYS_STORED = ("image_size", "load_size", "resize", "flip", "channels", "back
 """What every version wrote into the run file of a run folder; a person's own file names what it changes."""
 
 
-@dataclass(frozen=True)
+@settings
 class DataConfig:
     """How training images are read, resized, cropped and kept."""
 
@@ -44,18 +45,18 @@ class DataConfig:
     load_size_until: Literal["end", "decay"] = "end"
     """end: images are loaded at load_size to the end. decay: once the learning rate falls they are loaded at
     image_size, so that resize_and_crop shows the whole image. A function of the images seen."""
-    smallest_zoom: float = 1 / 3
+    smallest_zoom: Annotated[float, Field(gt=0, le=1)] = 1 / 3
     """With zoom_and_crop: each crop's image is scaled by two factors, for height and width, drawn evenly between this
     and 1; no side falls below the crop's."""
-    images_per_epoch: int | None = None
+    images_per_epoch: PositiveInt | None = None
     """Images that count as one epoch; unset: every image of the larger domain once."""
     resample: Resample = "bicubic"
     """Filter for resizing training images; antialiased, except nearest. Test images are always resized by bicubic."""
     flip: Flip = "horizontal"
     """Mirror half of the images left to right (horizontal), top to bottom (vertical), each independently, or none."""
-    channels: int = 3
+    channels: Channels = 3
     """Channels of the images, 1 to 16: 3 is colour, 1 gray; of the source domain, where target_channels differs."""
-    target_channels: int | None = None
+    target_channels: Channels | None = None
     """Channels of the target images; unset: as many as the source images have."""
     pages: Literal["first", "channels"] = "first"
     """first: the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
@@ -68,21 +69,15 @@ class DataConfig:
     """Which percentiles, 0 to 100, where a range is 'percentiles'; 0 100 clips nothing of the training images."""
     fill_value: float | None = None
     """Put in the place of NaN and infinities in floating-point files; unset: such files are refused."""
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) put behind transparent pixels."""
-    cache_gib: float = 1.0
+    cache_gib: NonNegativeFloat = 1.0
     """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
-    num_workers: int = 1
+    num_workers: NonNegativeInt = 1
     """Processes that prepare images beside the training process; 0: the training process does it itself."""
 
     def __post_init__(self) -> None:
         self._check_sizes()
-        for name, choices in (("resize", Resize), ("flip", Flip), ("resample", Resample)):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise ConfigError(f"{name} is '{getattr(self, name)}': it must be one of {known}")
-        if self.load_size_until not in ("end", "decay"):
-            raise ConfigError(f"load_size_until is '{self.load_size_until}': it must be end or decay")
         if self.enlarges and any(
             crop > loaded for crop, loaded in zip(self.crop_size, self.resized_size, strict=True)
         ):  # fmt: skip
@@ -96,28 +91,12 @@ class DataConfig:
                 f"load_size is {size_words(self.load_size)}: with resize = zoom_and_crop it is one number, the longer "
                 "side of the image"
             )
-        if not 0 < self.smallest_zoom <= 1:
-            raise ConfigError(f"smallest_zoom is {self.smallest_zoom}: it must be above 0 and at most 1")
-        if self.images_per_epoch is not None and self.images_per_epoch < 1:
-            raise ConfigError(f"images_per_epoch is {self.images_per_epoch}: it must be 1 or greater")
-        for name in ("channels", "target_channels"):
-            count = getattr(self, name)
-            if count is not None and not 1 <= count <= MAX_CHANNELS:
-                raise ConfigError(f"{name} is {count}: it must be from 1 (gray; 3 is colour) to {MAX_CHANNELS}")
         for name in ("value_range", "target_value_range"):
             ends = getattr(self, name)
-            if isinstance(ends, tuple) and not -math.inf < ends[0] < ends[1] < math.inf:  # NaN as well
+            if isinstance(ends, tuple) and ends[0] >= ends[1]:
                 raise ConfigError(f"{name} is {ends[0]} {ends[1]}: it must go from a smaller to a larger number")
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ConfigError(f"percentiles is {self.percentiles}: two numbers from 0 to 100, the smaller one first")
-        if self.fill_value is not None and not math.isfinite(self.fill_value):
-            raise ConfigError(f"fill_value is {self.fill_value}: it must be a finite number")
-        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise ConfigError(f"background is {self.background}: it must be red, green, blue, each from 0 to 255")
-        if not 0 <= self.cache_gib < float("inf"):
-            raise ConfigError(f"cache_gib is {self.cache_gib}: it must be 0 or a positive number of GiB")
-        if self.num_workers < 0:
-            raise ConfigError(f"num_workers is {self.num_workers}: it must be 0 or more")
 
     def _check_sizes(self) -> None:
         """Refuse sizes that cannot work; write pairs of equal sides as one side, so that equal sizes compare equal."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from unpaired.errors import DataError
 
 Pages = Literal["first", "channels"]
 """What pages of a file are: the first one is the image, or all of them are its channels."""
 MAX_CHANNELS = 16
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 _ORIENTATION = 0x0112
 

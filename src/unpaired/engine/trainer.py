@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from unpaired.config import Seed, settings
 from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
@@ -30,15 +32,15 @@ from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Wi
 from unpaired.ops.winograd import direct_convolutions
 
 
-@dataclass(frozen=True)
+@settings
 class TrainingConfig:
     """Length, seeds, precision, processes and bookkeeping of a training run. Intervals count images."""
 
-    images: int | None = None
+    images: PositiveInt | None = None
     """Length of training in images; unset means the method's published number of epochs."""
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     """Images per step over all processes."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initial weights, sample order, augmentation and every random draw."""
     precision: Literal["32", "bf16-mixed", "auto"] = "32"
     """Arithmetic of the networks; selection and losses stay in float32. auto: bf16-mixed on a GPU that has bf16, and on
@@ -46,9 +48,9 @@ class TrainingConfig:
     so that the run goes on with it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
-    devices: int = 1
+    devices: PositiveInt = 1
     """Number of processes on this machine, one device each (on the CPU: gloo)."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """CPU threads of each process; unset leaves torch's choice."""
     fast_convolutions: bool = True
     """On the CPU in float32, take Winograd's algorithm where it is faster; it rounds about five times as coarsely."""
@@ -59,43 +61,29 @@ class TrainingConfig:
     CPU half precision always does."""
     cuda_graph: bool = False
     """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
-    ema_half_life_images: float = 1000.0
+    ema_half_life_images: PositiveFloat = 1000.0
     """Half-life, in images, of the averaged weights that are served."""
-    log_every: int = 100
+    log_every: PositiveInt = 100
     """Images between two lines of the log."""
-    sample_every: int | None = None
+    sample_every: PositiveInt | None = None
     """Images between two sample grids; unset means a twentieth of training."""
-    checkpoint_every: int | None = None
+    checkpoint_every: PositiveInt | None = None
     """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: PositiveInt = 3
     """How many checkpoints stay on disk."""
-    score_every: int | None = None
+    score_every: NonNegativeInt | None = None
     """Images between two scorings of held-out images, if there are any; unset means a tenth of training, 0 never."""
-    score_images: int = 200
+    score_images: Annotated[int, Field(ge=2)] = 200
     """Most held-out images of each domain that are scored during training, evenly spaced by name."""
     score_by: str = "auto"
     """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
     (Lite0), and SWD where there are too few images for that."""
-    stop_after: int | None = None
+    stop_after: PositiveInt | None = None
     """End this session once so many images are seen (the schedule still spans all of them); resume later."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "devices", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("images", "threads", "sample_every", "checkpoint_every", "stop_after"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.score_every is not None and self.score_every < 0:
-            raise ConfigError(f"score_every must be 0 (never) or more, not {self.score_every}")
-        if self.score_images < 2:
-            raise ConfigError(f"score_images must be at least 2, not {self.score_images}")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed is {self.seed}: it must be from 0 to 2**63 - 1")
         if self.cuda_graph and self.devices > 1:
             raise ConfigError("cuda_graph records the step of one process: use --devices 1 or --no-cuda-graph")
-        if not self.ema_half_life_images > 0:
-            raise ConfigError(f"ema_half_life_images must be above 0, not {self.ema_half_life_images}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from unpaired.config import from_dict, to_dict
+from unpaired.config import from_dict, settings, to_dict
 from unpaired.engine.checkpoint import CheckpointFolder, load_weights
 from unpaired.errors import CheckpointError, UserError
 from unpaired.files import write_atomically
@@ -25,7 +25,7 @@ INITIAL = "initial.safetensors"
 """File of a run folder: the weights that the run began with, so that their source is not needed again."""
 
 
-@dataclass(frozen=True)
+@settings
 class InitialWeights:
     """What a run begins with. All but the first two are filled in when it does.
 

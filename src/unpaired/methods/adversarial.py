@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 from unpaired.losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
-from unpaired.methods.base import OptimiserConfig, check_at_least_one, check_weights, derive_seeds
+from unpaired.methods.base import OptimiserConfig, derive_seeds
 from unpaired.networks import (
     LightGenerator,
     PatchDiscriminator,
@@ -29,73 +31,60 @@ GENERATORS: dict[str, Callable[..., Any]] = {
     "light_smooth": functools.partial(LightGenerator, smooth=True),
 }
 """Generators by name: those with taps under the names of the paper's places."""
-GeneratorName = Literal["resnet", "light", "light_smooth"]
-DiscriminatorName = Literal["patch", "projected", "projected_patch"]
 Scores = Tensor | ProjectedScores
 """What a discriminator gives: scores (B, ...), or those of several heads."""
 
 
-@dataclass(frozen=True)
+@settings
 class AdversarialConfig:
     """Kinds and sizes of generator and discriminator, and the adversarial loss; a method's Config inherits them."""
 
-    generator: GeneratorName = "resnet"
+    generator: Literal["resnet", "light", "light_smooth"] = "resnet"
     """resnet: that of the paper. light: starts at the identity and does its work at a quarter of the side, five
     times as fast on a CPU. light_smooth: the same without texture of its own, for drawings."""
-    discriminator: DiscriminatorName = "patch"
+    discriminator: Literal["patch", "projected", "projected_patch"] = "patch"
     """patch: the PatchGAN of the paper. projected: small heads on a frozen network's maps, which knows images already.
     projected_patch: both."""
-    base_channels: int = 64
+    base_channels: PositiveInt = 64
     """Width of the generator's first convolution."""
-    discriminator_channels: int | None = None
+    discriminator_channels: PositiveInt | None = None
     """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: int = 9
+    blocks: PositiveInt = 9
     """Residual blocks of the generator."""
-    discriminator_layers: int = 3
+    discriminator_layers: PositiveInt = 3
     """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one (40),
     which suits crops of 64 to 128 pixels."""
     spectral_norm: bool = False
     """Divide each weight of the discriminator by its largest singular value (Miyato et al., 2018)."""
     gan_mode: GanMode = "lsgan"
     """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
-    gradient_penalty_weight: float = 10.0
+    gradient_penalty_weight: NonNegativeFloat = 10.0
     """Weight of the penalty on the discriminator's gradient; gan_mode wgangp alone has one."""
-    adversarial_weight: float = 1.0
+    adversarial_weight: NonNegativeFloat = 1.0
     """Weight of the generator's adversarial term."""
     backbone: str = "lite0"
     """The projected discriminator's frozen network: lite0 (EfficientNet-Lite0), dino, clip, timm:<model> or
     torchvision:<model>."""
     backbone_weights: Path | None = None
     """File of its weights; unset takes those of its library."""
-    head_channels: int = 64
+    head_channels: PositiveInt = 64
     """Width of the projected discriminator's heads."""
-    augment_shift: float = 0.125
+    augment_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
     """Largest shift of the images before the frozen network sees them, as a share of the side."""
-    augment_noise: float = 0.08
+    augment_noise: NonNegativeFloat = 0.08
     """Standard deviation of the noise added to them, in units of the range [-1, 1]; without it generators learn rasters
     that fool the frozen network."""
-    patch_weight: float = 1.0
+    patch_weight: NonNegativeFloat = 1.0
     """Weight of the patch discriminator's part of the generator's adversarial term, beside a projected one."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        check_at_least_one(
-            self, "base_channels", "blocks", "discriminator_layers", "discriminator_channels", "head_channels"
-        )
-        for name, known in (("generator", GeneratorName), ("discriminator", DiscriminatorName)):
-            if getattr(self, name) not in get_args(known):
-                raise ConfigError(f"{name}: there is no '{getattr(self, name)}'; known: {', '.join(get_args(known))}")
-        if not 0 <= self.augment_shift <= 0.5:
-            raise ConfigError(f"augment_shift is a share of the side, 0 to 0.5, not {self.augment_shift}")
-        if not 0 <= self.augment_noise < float("inf"):
-            raise ConfigError(f"augment_noise must be finite and not negative, but is {self.augment_noise}")
         if self.gan_mode == "wgangp" and self.discriminator != "patch":
             raise ConfigError(
                 f"gan_mode: 'wgangp' penalises the gradient at images; discriminator '{self.discriminator}' needs "
                 "another"
             )
-        check_weights(self)
         if self.gan_mode == "wgangp" and self.gradient_penalty_weight == 0:
             raise ConfigError(
                 "gradient_penalty_weight: gan_mode 'wgangp' has no bound without a penalty; set it above 0 (usual: 10)"

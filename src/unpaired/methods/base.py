@@ -6,48 +6,40 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from unpaired.errors import ConfigError
+from unpaired.config import Share, settings
 from unpaired.ops import splitmix64
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""A decay of Adam's running means, in [0, 1)."""
 
-@dataclass(frozen=True)
+
+@settings
 class OptimiserConfig:
     """Adam and its schedule, counted in images; the values of the CUT family (method.md, section 1)."""
 
-    learning_rate: float = 2e-4
+    learning_rate: PositiveFloat = 2e-4
     """Learning rate of Adam for every network."""
-    beta1: float = 0.5
+    beta1: Decay = 0.5
     """Adam's decay of the gradient's running mean."""
-    beta2: float = 0.999
+    beta2: Decay = 0.999
     """Adam's decay of the squared gradient's running mean."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """L2 penalty of Adam on every parameter."""
-    epochs: int = 400
+    epochs: PositiveInt = 400
     """Length of training when the number of images is not given: passes over the larger of the two sets."""
     schedule: Literal["linear", "cosine", "halving"] = "linear"
     """How the learning rate falls: to zero after constant_fraction, linearly or along half a cosine, or by halves, each
     after a tenth."""
-    constant_fraction: float = 0.5
+    constant_fraction: Share = 0.5
     """Share of training at the full learning rate; over the rest it falls to zero."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate must be above 0 and finite, not {self.learning_rate}")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigError(f"beta1 and beta2 must lie in [0, 1), not {self.beta1} and {self.beta2}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay must be finite and not negative, but is {self.weight_decay}")
-        if self.epochs < 1:
-            raise ConfigError(f"epochs must be at least 1, not {self.epochs}")
-        if not 0 <= self.constant_fraction <= 1:
-            raise ConfigError(f"constant_fraction must lie in [0, 1], not {self.constant_fraction}")
 
     def factor(self, progress: float) -> float:
         """Multiplier of the learning rate after ``progress`` (0 at the start, 1 at the end) of training."""
@@ -228,21 +220,6 @@ class Method(nn.Module, ABC):
 def looked_through(config: Any) -> frozenset[str]:
     """Names of the frozen networks that training with these settings looks through; scores by them are flattered."""
     return getattr(config, "looks_through", frozenset())
-
-
-def check_at_least_one(config: Any, *names: str) -> None:
-    """Raise ``ConfigError`` if one of these settings is below 1; settings that are unset (None) pass."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
-
-
-def check_weights(config: Any) -> None:
-    """Raise ``ConfigError`` if a setting whose name ends in ``_weight`` is negative, infinite or not a number."""
-    for name in (each.name for each in fields(config) if each.name.endswith("_weight")):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise ConfigError(f"{name} must be finite and not negative, but is {getattr(config, name)}")
 
 
 def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.errors import ConfigError
+from unpaired.config import settings
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
@@ -19,7 +20,6 @@ from unpaired.methods.base import (
     OptimiserConfig,
     Phase,
     Wish,
-    check_at_least_one,
     coin_flips,
     derive_seeds,
 )
@@ -28,40 +28,32 @@ from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import DEFAULT_TAPS, Projector
 
 
-@dataclass(frozen=True)
+@settings
 class CUTConfig(AdversarialConfig):
     """Settings of CUT; the defaults are the paper's."""
 
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Places of the encoder where the contrastive loss is taken."""
-    num_queries: int = 256
+    num_queries: PositiveInt = 256
     """N: anchors per tap and image (all locations where a map has fewer)."""
-    temperature: float = 0.07
+    temperature: PositiveFloat = 0.07
     """tau of Eq. 2, the contrastive loss."""
-    projector_width: int = 256
+    projector_width: PositiveInt = 256
     """Dimension of the projected features."""
     negatives: Negatives = "image"
     """Where an anchor's negatives come from: its own image, or all images of the batch."""
-    contrastive_weight: float = 1.0
+    contrastive_weight: NonNegativeFloat = 1.0
     """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
-    identity_weight: float = 1.0
+    identity_weight: NonNegativeFloat = 1.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves the identity pass out."""
-    identity_interval: int = 1
+    identity_interval: PositiveInt = 1
     """The identity pass is made at every so many steps: at 4, at one step in four."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
     """How L_X and L_Y join: their mean (the published code) or their sum (Eq. 3)."""
-    image_pool: int = 0
+    image_pool: NonNegativeInt = 0
     """Earlier translations kept for the discriminator (CycleGAN keeps 50, CUT none)."""
     flip_equivariance: bool = False
     """Translate a mirrored input half of the time and compare it with the features of the plain one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least_one(self, "num_queries", "projector_width", "identity_interval")
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
-        if self.image_pool < 0:
-            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
 
     @property
     def contrastive_share(self) -> float:
@@ -69,13 +61,13 @@ class CUTConfig(AdversarialConfig):
         return 0.5 if self.identity_weight > 0 and self.contrastive_reduction == "mean" else 1.0
 
 
-@dataclass(frozen=True)
+@settings
 class FastCUTConfig(CUTConfig):
     """Settings of FastCUT: CUT without the identity pass, a stronger contrastive loss and mirrored inputs."""
 
-    contrastive_weight: float = 10.0
+    contrastive_weight: NonNegativeFloat = 10.0
     """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
-    identity_weight: float = 0.0
+    identity_weight: NonNegativeFloat = 0.0
     """Weight of L_Y; 0 leaves the identity pass out."""
     flip_equivariance: bool = True
     """Translate a mirrored input half of the time and compare it with the features of the plain one."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs, mean_distance
 
 
-@dataclass(frozen=True)
+@settings
 class CycleGANConfig(TwoWayConfig):
     """Settings of CycleGAN; the defaults are the paper's."""
 
-    cycle_weight: float = 10.0
+    cycle_weight: NonNegativeFloat = 10.0
     """lambda of the paper's Eq. 3: weight of the L1 distance between an image and its translation brought back; 0
     leaves these passes out."""
-    identity_weight: float = 0.5
+    identity_weight: NonNegativeFloat = 0.5
     """Weight of the L1 distance between G(I_y) and I_y (section 5.2) as a share of cycle_weight; 0 leaves it out."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=200))
     """Adam and its schedule."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.methods.base import ImageBatch, derive_seeds
 from unpaired.methods.cyclegan import CycleGAN, CycleGANConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
@@ -14,14 +15,9 @@ from unpaired.methods.two_way import TwoWayContrastConfig, TwoWayOutputs, direct
 from unpaired.networks import Projector
 
 
-@dataclass(frozen=True)
+@settings
 class CycleGANQSAttnConfig(QuerySelectionConfig, TwoWayContrastConfig, CycleGANConfig):
     """Settings of CycleGAN + QS-Attn: those of both; cycle_weight and identity_weight may be lowered or 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_contrast()
-        self.check_selection(self.taps)
 
 
 class CycleGANQSAttn(CycleGAN):

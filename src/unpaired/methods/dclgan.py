@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from unpaired.errors import ConfigError
+from unpaired.config import settings
 from unpaired.losses import GanMode
 from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.base import AdamSettings, ImageBatch, derive_seeds
+from unpaired.methods.base import AdamSettings, Decay, ImageBatch, derive_seeds
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayContrastConfig, TwoWayOutputs, direction_contrast
 from unpaired.networks import Projector
 
 
-@dataclass(frozen=True)
+@settings
 class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
     """Settings of DCLGAN; the defaults are those of its authors' code."""
 
     gan_mode: GanMode = "hinge"
     """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
-    image_pool: int = 0
+    image_pool: NonNegativeInt = 0
     """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
     negatives: Negatives = "batch"
     """Where an anchor's negatives come from: its own image, or all images of the batch (of a process)."""
 
     taps: tuple[str, ...] = ("down1", "down2", "block1", "block5")
     """Places of the encoders where the contrastive loss is taken: two halvings and two residual blocks."""
-    contrastive_weight: float = 2.0
+    contrastive_weight: NonNegativeFloat = 2.0
     """Weight of each direction's contrastive loss."""
-    identity_weight: float = 1.0
+    identity_weight: NonNegativeFloat = 1.0
     """Weight of the L1 distance between G_ab(I_y) and I_y, and between G_ba(I_x) and I_x; 0 leaves them out."""
-    projector_learning_rate: float = 1e-3
+    projector_learning_rate: PositiveFloat = 1e-3
     """Learning rate of the projectors' own Adam, before the schedule."""
-    projector_betas: tuple[float, float] = (0.9, 0.999)
+    projector_betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decays of the running means of the gradient and of its square in the projectors' own Adam."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_contrast()
-        if not 0 < self.projector_learning_rate < float("inf"):
-            raise ConfigError(f"projector_learning_rate must be above 0 and finite, not {self.projector_learning_rate}")
-        if not all(0 <= beta < 1 for beta in self.projector_betas):
-            raise ConfigError(f"projector_betas must lie in [0, 1), not {self.projector_betas}")
 
 
 class DCLGAN(TwoWay):

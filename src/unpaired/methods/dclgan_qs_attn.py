@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from unpaired.config import settings
 from unpaired.methods.dclgan import DCLGAN, DCLGANConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
 
 
-@dataclass(frozen=True)
+@settings
 class DCLGANQSAttnConfig(QuerySelectionConfig, DCLGANConfig):
     """Settings of DCLGAN + QS-Attn: those of both."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_selection(self.taps)
 
 
 class DCLGANQSAttn(DCLGAN):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import Share, settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
@@ -20,7 +22,6 @@ from unpaired.methods.base import (
     OptimiserConfig,
     Phase,
     Wish,
-    check_at_least_one,
     derive_seeds,
 )
 from unpaired.networks import PredictingProjector, ProjectedScores
@@ -29,48 +30,36 @@ from unpaired.ops import location_draws, widen
 _DECODER_PLACES = {"stem": "doubled2", "halved1": "doubled1"}
 
 
-@dataclass(frozen=True)
+@settings
 class EnCoConfig(AdversarialConfig):
     """Settings of EnCo; the defaults are those of its published training script."""
 
     taps: tuple[str, ...] = ("stem", "halved1", "block2")
     """Stages of the encoder that the decoder is held to: stem, halved1 or a block of the first half; block k is
     compared with block (blocks - k)."""
-    num_queries: int = 256
+    num_queries: PositiveInt = 256
     """N: patches per tap and image (all locations where a map has fewer)."""
     sampling: Literal["discriminator", "random"] = "discriminator"
     """What chooses the patches: discriminator takes those that it takes least for real (DAG), random chance alone."""
-    oversampling: int = 4
+    oversampling: PositiveInt = 4
     """Of so many times N random locations, the least convincing ones are taken."""
-    random_share: float = 0.5
+    random_share: Share = 0.5
     """Share of the N patches that stay random."""
-    projector_width: int = 256
+    projector_width: Annotated[int, Field(ge=2, multiple_of=2)] = 256
     """Dimension of the projected features, even."""
-    content_weight: float = 2.0
+    content_weight: NonNegativeFloat = 2.0
     """Weight of the agreement of encoder and decoder; beside the identity term half of it counts, as published."""
-    identity_weight: float = 10.0
+    identity_weight: NonNegativeFloat = 10.0
     """Weight of the L1 distance between I_y and G(I_y), of which half counts; 0 leaves the identity pass out."""
-    identity_share: float | None = None
+    identity_share: Share | None = None
     """Share of training, 0 to 1, with the identity pass; unset ends it with the constant phase of the learning rate."""
-    discriminator_learning_rate_factor: float = 4.0
+    discriminator_learning_rate_factor: PositiveFloat = 4.0
     """The discriminator learns so many times as fast as the generator: 2e-4 against 5e-5."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=5e-5, epochs=200))
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_one(self, "num_queries", "oversampling")
-        if self.projector_width < 2 or self.projector_width % 2:
-            raise ConfigError(f"projector_width must be even and positive, not {self.projector_width}")
-        if not 0 <= self.random_share <= 1:
-            raise ConfigError(f"random_share must lie in [0, 1], not {self.random_share}")
-        if self.identity_share is not None and not 0 <= self.identity_share <= 1:
-            raise ConfigError(f"identity_share must lie in [0, 1], not {self.identity_share}")
-        if not 0 < self.discriminator_learning_rate_factor < float("inf"):
-            raise ConfigError(
-                f"discriminator_learning_rate_factor must be above 0 and finite, "
-                f"not {self.discriminator_learning_rate_factor}"
-            )
         self.decoder_taps()
 
     def has_identity(self, progress: float) -> bool:

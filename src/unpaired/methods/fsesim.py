@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.errors import BackendError, ConfigError
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
 from unpaired.methods.adversarial import AdversarialConfig, judged
@@ -20,7 +22,6 @@ from unpaired.methods.base import (
     OptimiserConfig,
     Phase,
     Wish,
-    check_at_least_one,
     derive_seeds,
 )
 from unpaired.methods.image_pool import ImagePool
@@ -36,13 +37,13 @@ from unpaired.networks.frozen import Frozen
 from unpaired.ops import location_draws
 
 
-@dataclass(frozen=True)
+@settings
 class FSeSimConfig(AdversarialConfig):
     """Settings of FSeSim; the defaults are those of its authors' current code."""
 
-    num_queries: int = 256
+    num_queries: PositiveInt = 256
     """N_s: locations per layer and image whose self-similarity is compared (all where a map has fewer)."""
-    patch_size: int = 64
+    patch_size: PositiveInt = 64
     """Side, in locations of the feature map, of the square that a location is compared with (all of a smaller map)."""
     similarity: Literal["cosine", "dot"] = "dot"
     """Of two locations' features: the dot product as Eq. 2 has it, through tanh, or the cosine."""
@@ -56,18 +57,15 @@ class FSeSimConfig(AdversarialConfig):
     """File of torchvision's VGG16 weights; unset looks where torchvision keeps it."""
     download_weights: bool = False
     """Fetch VGG16's weights (528 MB) where they are missing."""
-    image_pool: int = 50
+    image_pool: NonNegativeInt = 50
     """Earlier translations kept for the discriminator; 0 shows the newest only."""
-    structure_weight: float = 10.0
+    structure_weight: NonNegativeFloat = 10.0
     """lambda: weight of the spatially-correlative loss between I_x and G(I_x)."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-4))
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_one(self, "num_queries", "patch_size")
-        if self.image_pool < 0:
-            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
         if self.feature_network != "vgg16" and self.vgg16_weights is not None:
             raise ConfigError(f"vgg16_weights: feature_network '{self.feature_network}' reads no such file; leave it")
         layer_channels(self.feature_network, self.layers)
@@ -82,22 +80,16 @@ class FSeSimConfig(AdversarialConfig):
         return self.feature_layers or DEFAULT_LAYERS[self.feature_network]
 
 
-@dataclass(frozen=True)
+@settings
 class LSeSimConfig(FSeSimConfig):
     """Settings of LSeSim; the defaults are those of its authors' current code."""
 
-    temperature: float = 0.07
+    temperature: PositiveFloat = 0.07
     """tau of the contrastive loss that trains the projector."""
-    contrastive_weight: float = 1.0
+    contrastive_weight: NonNegativeFloat = 1.0
     """Weight of that loss; no gradient of it reaches the generator."""
-    projector_width: int | None = None
+    projector_width: PositiveInt | None = None
     """Channels of the projected maps; unset takes a quarter of a layer's, but at least 32."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
-        check_at_least_one(self, "projector_width")
 
 
 @dataclass(frozen=True)

@@ -5,42 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from unpaired.errors import ConfigError
+from unpaired.config import settings
 from unpaired.losses.semantic_relation import Mining, hard_negative_loss, relation_consistency_loss
 from unpaired.methods.base import ImageBatch
 from unpaired.methods.contrast import Pair, mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 
 
-@dataclass(frozen=True)
+@settings
 class HnegSRCConfig(CUTConfig):
     """Settings of Hneg-SRC; the defaults are those published for single-modal translation (horse to zebra)."""
 
     RETIRED: ClassVar[tuple[str, ...]] = ("curriculum_images",)
     """Settings of earlier versions that run files may still hold."""
-    contrastive_weight: float = 0.1
+    contrastive_weight: NonNegativeFloat = 0.1
     """Weight of the hard-negative contrast between I_x and G(I_x)."""
-    identity_weight: float = 0.1
+    identity_weight: NonNegativeFloat = 0.1
     """Weight of the same contrast between I_y and G(I_y); 0 leaves the identity pass out."""
-    relation_weight: float = 0.05
+    relation_weight: NonNegativeFloat = 0.05
     """Weight of the semantic relation consistency between I_x and G(I_x), a sum over the N locations."""
     mining: Mining = "similarity"
     """How relations weigh negatives: their similarities (the published code), their importance (the paper's
     expectation over von Mises-Fisher), or not at all."""
     decoupled: bool = True
     """Leave the positive out of the contrast's denominator."""
-    relation_temperature: float = 50.0
+    relation_temperature: PositiveFloat = 50.0
     """Temperature of the relation that mines negatives, at the start: nearly all alike."""
-    final_relation_temperature: float = 10.0
+    final_relation_temperature: PositiveFloat = 10.0
     """The same at the end of the curriculum: smaller means harder negatives."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("relation_temperature", "final_relation_temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
 
     def relation_temperature_at(self, progress: Tensor) -> Tensor:
         """The curriculum's temperature after a share ``progress`` of training, () float64.

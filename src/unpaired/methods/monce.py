@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.errors import ConfigError
+from unpaired.config import settings
 from unpaired.losses.modulated_nce import modulated_nce_loss
 from unpaired.methods.contrast import mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 
 
-@dataclass(frozen=True)
+@settings
 class MoNCEConfig(CUTConfig):
     """Settings of MoNCE; the defaults are those published for unpaired translation."""
 
-    transport_temperature: float = 1.0
+    transport_temperature: Annotated[float, Field(ge=0.05)] = 1.0
     """beta: the smaller, the more of the force goes to negatives that resemble the anchor; large values give CUT. The
     authors trained horse2zebra with 0.1."""
-    negative_weight: float = 1.0
+    negative_weight: PositiveFloat = 1.0
     """Q: mean weight of a negative."""
-    transport_iterations: int = 50
+    transport_iterations: PositiveInt = 50
     """Iterations of Sinkhorn's algorithm."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.05 <= self.transport_temperature < float("inf"):
-            raise ConfigError(
-                f"transport_temperature must be at least 0.05 and finite, not {self.transport_temperature}"
-            )
-        if not 0 < self.negative_weight < float("inf"):
-            raise ConfigError(f"negative_weight must be above 0 and finite, not {self.negative_weight}")
-        if self.transport_iterations < 1:
-            raise ConfigError(f"transport_iterations must be at least 1, not {self.transport_iterations}")
 
 
 class MoNCE(CUT):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
@@ -16,7 +17,7 @@ from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.networks import ConditionalGenerator, MultiTaskDiscriminator, Projector
 
 
-@dataclass(frozen=True)
+@settings
 class MultiDomainQSAttnConfig(QSAttnConfig):
     """Settings of QS-Attn between several domains: those of QS-Attn, without its pool and its mirrored inputs."""
 

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.losses import discriminator_loss
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import (
@@ -20,7 +22,6 @@ from unpaired.methods.base import (
     OptimiserConfig,
     Phase,
     Wish,
-    check_at_least_one,
     derive_seeds,
 )
 from unpaired.methods.two_way import mean_distance
@@ -28,27 +29,27 @@ from unpaired.networks.munit import ContentEncoder, Decoder, MultiScaleDiscrimin
 from unpaired.ops import normal_draws
 
 
-@dataclass(frozen=True)
+@settings
 class MUNITConfig(AdversarialConfig):
     """Settings of MUNIT; the defaults are the paper's. Sizes are those of each encoder, decoder and discriminator."""
 
-    blocks: int = 4
+    blocks: PositiveInt = 4
     """Residual blocks of each content encoder and of each decoder."""
-    style_channels: int = 8
+    style_channels: PositiveInt = 8
     """Dimension of the style."""
-    perceptron_width: int = 256
+    perceptron_width: PositiveInt = 256
     """Width of the perceptrons that make the decoders' normalisation parameters out of the style."""
-    discriminator_layers: int = 4
+    discriminator_layers: PositiveInt = 4
     """Halvings of each discriminator, at each of its scales; 2 suits crops of 64 pixels."""
-    discriminator_scales: int = 3
+    discriminator_scales: PositiveInt = 3
     """How many sizes of an image each discriminator looks at: the image, its half, its quarter, ..."""
-    reconstruction_weight: float = 10.0
+    reconstruction_weight: NonNegativeFloat = 10.0
     """lambda_x of Eq. 5: weight of the L1 distance between an image and what its own content and style decode to."""
-    content_weight: float = 1.0
+    content_weight: NonNegativeFloat = 1.0
     """lambda_c: weight of the L1 distance between a content and that of its translation."""
-    style_weight: float = 1.0
+    style_weight: NonNegativeFloat = 1.0
     """lambda_s: weight of the L1 distance between a drawn style and that of the translation made with it."""
-    cycle_weight: float = 0.0
+    cycle_weight: NonNegativeFloat = 0.0
     """Weight of the style-augmented cycle: the L1 distance between an image and its translation's content decoded with
     the image's own style; 0, as in Eq. 5, leaves these passes out."""
     optimiser: OptimiserConfig = field(
@@ -60,7 +61,6 @@ class MUNITConfig(AdversarialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.own_networks("MUNIT", "generator", "discriminator")
-        check_at_least_one(self, "style_channels", "perceptron_width", "discriminator_scales")
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from unpaired.config import settings
 from unpaired.methods.cut import CUT, CUTConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
 
 
-@dataclass(frozen=True)
+@settings
 class QSAttnConfig(QuerySelectionConfig, CUTConfig):
     """Settings of QS-Attn; the defaults are the paper's Global mode."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_selection(self.taps)
 
 
 class QSAttn(CUT):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, PositiveFloat
+
+from unpaired.config import settings
 from unpaired.errors import ConfigError, nearest
 from unpaired.ops import backend_report
 
@@ -12,7 +14,7 @@ RANDOM: dict[str, Any] = {"significance": "random", "routing": "none"}
 """Options of ``query_selected_attention`` of a tap that samples at random, as CUT does."""
 
 
-@dataclass(frozen=True)
+@settings
 class QuerySelectionConfig:
     """The options of QS-Attn; a method's Config inherits them beside its own settings, ``taps`` among them."""
 
@@ -26,11 +28,11 @@ class QuerySelectionConfig:
     """Which attention routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
     similarity: Literal["dot", "scaled", "cosine"] = "dot"
     """Logits of the attention: dot product as in the paper, divided by sqrt(C), or cosine over a temperature."""
-    similarity_temperature: float | None = None
+    similarity_temperature: PositiveFloat | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""
-    pool_attention_to: int | None = None
+    pool_attention_to: Annotated[int, Field(ge=2)] | None = None
     """Average-pool larger maps to this side before they attend (the paper's Table 4 takes 64 for all five taps)."""
-    window: int = 7
+    window: Annotated[int, Field(ge=1)] = 7
     """w: side of the local attention's window, odd."""
     detach_attention: bool = False
     """Stop the gradient through the source's attention rows (published behaviour: it flows)."""
@@ -39,17 +41,15 @@ class QuerySelectionConfig:
     formulation: Literal["equations", "published"] = "equations"
     """The paper's equations, or the published code with its scrambled windows and zero-key borders."""
 
-    def check_selection(self, taps: tuple[str, ...]) -> None:
-        """Raise ``ConfigError`` if these settings contradict each other or the method's ``taps``."""
-        unknown = [tap for tap in self.attention_taps if tap not in taps]
-        if unknown:
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the method's settings, which a Config inherits after these
+        taps: tuple[str, ...] = self.taps  # type: ignore[attr-defined]
+        if unknown := [tap for tap in self.attention_taps if tap not in taps]:
             raise ConfigError(
                 f"attention_taps: '{unknown[0]}' is not among the taps ({', '.join(taps)}); add it to 'taps'"
             )
-        if self.pool_attention_to is not None and self.pool_attention_to < 2:
-            raise ConfigError(f"pool_attention_to must be at least 2, not {self.pool_attention_to}")
-        if self.window < 1 or self.window % 2 == 0:
-            raise ConfigError(f"window must be odd and at least 1, not {self.window}")
+        if self.window % 2 == 0:
+            raise ConfigError(f"window must be odd, not {self.window}")
         known = [name for name, _, _ in backend_report()]
         if self.backend is not None and self.backend not in known:
             raise ConfigError(
@@ -59,8 +59,6 @@ class QuerySelectionConfig:
             raise ConfigError("formulation 'published' knows the plain dot product only; set similarity to 'dot'")
         if self.formulation == "published" and self.significance == "max_mean":
             raise ConfigError("formulation 'published' knows significance 'entropy' and 'random', not 'max_mean'")
-        if self.similarity_temperature is not None and not self.similarity_temperature > 0:
-            raise ConfigError(f"similarity_temperature must be above 0, not {self.similarity_temperature}")
 
     def selection(self, tap: str) -> dict[str, Any]:
         """Options of ``query_selected_attention`` at one tap, and ``pool_to``, the side to pool to before it."""

@@ -4,52 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, judged
-from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, check_at_least_one, derive_seeds
+from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
 from unpaired.networks import PathGenerator
 from unpaired.ops import location_draws, normal_draws, widen
 
 _SHORTEST_STEP = 0.1  # published: the difference quotient divides by no less
 
 
-@dataclass(frozen=True)
+@settings
 class SANTAConfig(AdversarialConfig):
     """Settings of SANTA; the defaults are the published ones."""
 
-    blocks: int = 9
+    blocks: Annotated[int, Field(ge=2)] = 9
     """Residual blocks of the generator, at least 2; the first half, rounded down, is the encoder's."""
-    code_channels: int = 8
+    code_channels: PositiveInt = 8
     """Dimension of the code of a place on the path."""
-    noise: float = 1.0
+    noise: NonNegativeFloat = 1.0
     """Standard deviation of the noise that training adds to the encoding; 0 adds none."""
-    shortest_interval: float = 0.05
+    shortest_interval: PositiveFloat = 0.05
     """Two places are compared that lie twice a random distance apart; its smallest value."""
-    longest_interval: float = 0.1
+    longest_interval: PositiveFloat = 0.1
     """Its largest value."""
-    reconstruction_weight: float = 5.0
+    reconstruction_weight: NonNegativeFloat = 5.0
     """Weight of the L1 distance between I_x and G(I_x, 0)."""
-    identity_weight: float = 5.0
+    identity_weight: NonNegativeFloat = 5.0
     """Weight of the L1 distance between I_y and G(I_y, 1)."""
-    latent_weight: float = 0.01
+    latent_weight: NonNegativeFloat = 0.01
     """Weight of the mean square of the encodings, which noise would otherwise make grow."""
-    path_weight: float = 0.01
+    path_weight: NonNegativeFloat = 0.01
     """Weight of the energy of the path (published: 0.01 by default, 0.1 for Cityscapes); 0 leaves it out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.own_networks("SANTA", "generator")
-        check_at_least_one(self, "code_channels")
-        if self.blocks < 2:
-            raise ConfigError(f"blocks must be at least 2, not {self.blocks}")
-        if not 0 <= self.noise < float("inf"):
-            raise ConfigError(f"noise must be finite and not negative, but is {self.noise}")
-        if not 0 < self.shortest_interval <= self.longest_interval <= 0.5:
+        if not self.shortest_interval <= self.longest_interval <= 0.5:
             raise ConfigError(
                 f"shortest_interval and longest_interval must be ordered and lie in (0, 0.5], "
                 f"not {self.shortest_interval} and {self.longest_interval}"

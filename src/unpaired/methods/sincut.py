@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from unpaired.config import settings
 from unpaired.losses import GanMode, r1_penalty
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import OptimiserConfig
@@ -15,33 +17,33 @@ from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 from unpaired.networks import LocalDiscriminator, LocalGenerator
 
 
-@dataclass(frozen=True)
+@settings
 class SinCUTConfig(CUTConfig):
     """Settings of SinCUT; the defaults are those of its authors' code."""
 
-    base_channels: int = 80
+    base_channels: PositiveInt = 80
     """Width of the generator at the image's size; its blocks have twice as many channels."""
-    discriminator_channels: int | None = 32
+    discriminator_channels: PositiveInt | None = 32
     """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: int = 6
+    blocks: PositiveInt = 6
     """Residual blocks of the generator; the first half of them belongs to the encoder."""
-    discriminator_layers: int = 4
+    discriminator_layers: PositiveInt = 4
     """Halvings of the discriminator."""
     gan_mode: GanMode = "nonsaturating"
     """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
-    r1_weight: float = 1.0
+    r1_weight: NonNegativeFloat = 1.0
     """Weight of R1, the penalty on the discriminator's gradient at real crops; 0 leaves it out."""
     taps: tuple[str, ...] = ("input", "down", "block2")
     """Places of the encoder where the contrastive loss is taken: input, stem, down or a block of the first half."""
-    num_queries: int = 1
+    num_queries: PositiveInt = 1
     """N: anchors per tap and crop."""
     negatives: Negatives = "batch"
     """Where an anchor's negatives come from: its own image, or all images of the batch."""
-    contrastive_weight: float = 4.0
+    contrastive_weight: NonNegativeFloat = 4.0
     """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
-    identity_weight: float = 4.0
+    identity_weight: NonNegativeFloat = 4.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves it out."""
-    pixel_identity_weight: float = 1.0
+    pixel_identity_weight: NonNegativeFloat = 1.0
     """Weight of the L1 distance between I_y and G(I_y); it needs the identity pass (identity_weight above 0)."""
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99, epochs=16)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.errors import ConfigError
+from unpaired.config import settings
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
@@ -20,7 +21,6 @@ from unpaired.methods.base import (
     Method,
     Phase,
     Wish,
-    check_at_least_one,
     derive_seeds,
 )
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
@@ -29,41 +29,30 @@ from unpaired.networks import DEFAULT_TAPS, Projector
 from unpaired.networks.layers import Initialisation, Resampling
 
 
-@dataclass(frozen=True)
+@settings
 class TwoWayConfig(AdversarialConfig):
     """Settings of a translator of both directions; sizes are those of each generator and discriminator."""
 
-    image_pool: int = 50
+    image_pool: NonNegativeInt = 50
     """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.image_pool < 0:
-            raise ConfigError(f"image_pool must not be negative, but is {self.image_pool}")
 
-
-@dataclass(frozen=True)
+@settings
 class TwoWayContrastConfig:
     """The settings of a contrastive loss in both directions; a method's Config inherits them beside its own."""
 
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Places of the encoders where the contrastive loss is taken."""
-    num_queries: int = 256
+    num_queries: PositiveInt = 256
     """N: anchors per tap, image and direction (all locations where a map has fewer)."""
-    temperature: float = 0.07
+    temperature: PositiveFloat = 0.07
     """tau of the contrastive loss."""
-    projector_width: int = 256
+    projector_width: PositiveInt = 256
     """Dimension of the projected features."""
-    contrastive_weight: float = 1.0
+    contrastive_weight: NonNegativeFloat = 1.0
     """Weight of each direction's contrastive loss."""
     negatives: Negatives = "image"
     """Where an anchor's negatives come from: its own image, or all images of the batch."""
-
-    def check_contrast(self) -> None:
-        """Raise ``ConfigError`` if a setting cannot be."""
-        check_at_least_one(self, "num_queries", "projector_width")
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature must be above 0 and finite, not {self.temperature}")
 
 
 @dataclass(frozen=True)
