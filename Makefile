@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unpaired demo $(DEMO)
@@ -13,7 +13,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
 	$(BIN)/pytest
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict --site-dir site
 
 # The stamps are younger than pyproject.toml once everything it names is installed.
 $(VENV)/.installed: pyproject.toml

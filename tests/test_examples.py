@@ -1,4 +1,4 @@
-"""The Python of the pages about images runs as it stands there (that of docs/api.md: tests/test_api.py)."""
+"""The Python of the pages runs as it stands there (that of docs/api.md: tests/test_api.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from doc_pages import DOCS, run_examples
+from doc_pages import DOCS, blocks, run_examples
 from tiny import microscopy, tiny_run, write_images
 from unpaired.large_images import translate
 from unpaired.training import train
@@ -47,3 +47,12 @@ def test_a_large_image_is_translated_within_the_memory_and_its_progress_told(
     told = capsys.readouterr().out.split("\r")
     assert told[-2:] == ["100 %", ""]
     assert len(told) > 3
+
+
+def test_the_page_for_researchers() -> None:
+    page = DOCS / "research.md"
+    space, printed = run_examples(page)
+    shown = [text.strip() for text in blocks(page, "text")]
+    assert [text for text in printed if text in shown] == shown
+    assert printed[3] == str(space["stream"].domain_sizes)
+    assert all(term.isfinite() for term in space["terms"].values())

@@ -153,7 +153,8 @@ class Translator:
             format: ``onnx``, or ``torch`` for a program of ``torch.export`` (.pt2).
             precision: ``float16`` stores the weights in half as many bytes and computes in float32; ONNX only.
             target: Where an ONNX file is to be fast: on the ``cpu``, or on ``any`` hardware with fast convolutions.
-            reverse, domain: As for :meth:`translate`.
+            reverse: As for :meth:`translate`.
+            domain: As for :meth:`translate`.
             data_licence: Of the training images; stored in the file.
 
         Raises:

@@ -1,6 +1,6 @@
-"""Write docs/cli.md from the help texts of the commands: ``python docs/generate_cli.py``.
+"""What mkdocs needs beside the pages: the page of the command line out of the help texts, README as the first page.
 
-``tests/test_docs.py`` calls ``page`` and compares, so that the page cannot fall behind the code.
+Links of pages to files outside ``docs/`` are names of files in the site, because these are not part of it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+ROOT = Path(__file__).parents[1]
 WIDTH = 100
 
 _HEAD = """# The command line
 
-What `unpaired --help` and `unpaired COMMAND --help` print at {width} columns. This page is generated: change the help
-texts in `src/unpaired/cli.py`, `src/unpaired/commands/` or the settings that they show, then run
-`python docs/generate_cli.py`.
+What `unpaired --help` and `unpaired COMMAND --help` print at {width} columns.
 
 `unpaired train` is shown once per method, because its model options are the settings of the method. Options that are
 written `--flag, --no-flag` take no value. `{{None}}|INT` means a whole number or the word `None`; `[STR [STR ...]]`
@@ -78,5 +79,22 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-if __name__ == "__main__":
-    Path(__file__).with_name("cli.md").write_text(page(), encoding="utf-8")
+def on_files(files: Any, config: Any) -> Any:
+    """mkdocs: add the pages that lie elsewhere or are made here."""
+    from mkdocs.structure.files import File
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {
+        "index.md": re.sub(r"(\]\(|src=\")docs/", r"\1", readme).replace("](CHANGELOG.md)", "](changelog.md)"),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
+        "cli.md": page(),
+    }
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """mkdocs: a link to a file of the repository that is no page becomes the file's name."""
+    outside = r"!?\[([^\]]*)\]\(((?:\.\./|src/|CONTRIBUTING|LICENSE)[^)]*)\)"
+    return re.sub(outside, lambda found: f"{found[1]} (`{found[2].removeprefix('../')}`)", markdown)
