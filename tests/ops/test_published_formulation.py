@@ -134,10 +134,3 @@ def test_gradients_reach_source_and_target(attention: str, routing: str) -> None
         return selected.source, selected.targets[0]
 
     assert torch.autograd.gradcheck(routed, (source.requires_grad_(), target.requires_grad_()), fast_mode=True)
-
-
-def test_random_sampling_is_the_same_in_both() -> None:
-    source, seeds = torch.randn(2, 3, 6, 6), torch.tensor([1, 2])
-    settings: dict[str, Any] = {"significance": "random", "routing": "none", "random_seeds": seeds}
-    published = query_selected_attention(source, [], 9, formulation="published", **settings)
-    assert torch.equal(published.indices, query_selected_attention(source, [], 9, **settings).indices)

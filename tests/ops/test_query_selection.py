@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from unpaired.errors import BackendError, ConfigError
-from unpaired.ops import backend_report, query_selected_attention, significance_map
-from unpaired.ops.query_selection import BACKENDS, Backend
+from unpaired.ops import backend_report, query_selected_attention
+from unpaired.ops.backends import BACKENDS, Backend
+from unpaired.ops.query_selection import _choose_backend
 
 MAP = torch.zeros(2, 3, 4, 5)
 
@@ -58,40 +58,40 @@ def test_errors_name_the_setting(settings: dict[str, Any], message: str) -> None
         query_selected_attention(**{"source": MAP, "targets": [], **settings})
 
 
-def test_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"'blockd' does not exist; there are .*'blocked', .*did you mean 'blocked'"):
         query_selected_attention(MAP, [], backend="blockd")
     with pytest.raises(BackendError, match="'blocked' cannot run: formulation='published' needs the whole"):
         query_selected_attention(MAP, [], backend="blocked", formulation="published")
-
-    def load(formulation: str) -> Any:
-        raise AssertionError("must not be loaded")
-
-    absent = Backend(load, lambda: ["the package is missing", "there is no GPU"], lambda source, formulation: [])
-    monkeypatch.setitem(BACKENDS, "absent", absent)
-    with pytest.raises(BackendError, match="'absent' cannot run: the package is missing; there is no GPU"):
-        query_selected_attention(MAP, [], backend="absent")
-    report = {name: (available, reasons) for name, available, reasons in backend_report()}
-    assert list(report) == list(BACKENDS)
-    assert report["blocked"] == report["reference"] == (True, [])
-    assert report["absent"] == (False, ["the package is missing", "there is no GPU"])
-    monkeypatch.setattr("unpaired.ops.query_selection.BACKENDS", {"absent": absent})
-    with pytest.raises(BackendError, match="'absent' cannot run"):
+    assert _choose_backend(None, MAP, "equations") == BACKENDS["blocked"].formulations["equations"]
+    assert _choose_backend(None, MAP, "published") == BACKENDS["reference"].formulations["published"]
+    functions = BACKENDS["reference"].formulations
+    rows = [
+        Backend("gone", 0, functions, missing=lambda: ["no device", "no driver"], refusals=lambda source: ["unread"]),
+        Backend("unfit", 1, functions, refusals=lambda source: [f"no {source.dtype}"]),
+        Backend("asked", 2, functions, only_by_name=lambda: ["slow"]),
+    ]
+    monkeypatch.setattr("unpaired.ops.query_selection.BACKENDS", {row.name: row for row in rows})
+    with pytest.raises(BackendError) as caught:
         query_selected_attention(MAP, [])
+    assert str(caught.value).splitlines() == [
+        "backend 'gone' cannot run: no device; no driver",
+        "backend 'unfit' cannot run: no torch.float32",
+        "backend 'asked' cannot run: slow",
+    ]
+    assert backend_report() == [
+        ("gone", False, ["no device", "no driver"]),
+        ("unfit", True, []),
+        ("asked", True, ["slow"]),
+    ]
+    with pytest.raises(BackendError, match="'gone' cannot run: no device; no driver"):
+        query_selected_attention(MAP, [], backend="gone")
+    query_selected_attention(MAP, [], backend="asked")
 
 
-def test_none_takes_the_fast_backend_and_published_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = []
-    for name, backend in list(BACKENDS.items()):
-
-        def load(formulation: Any, name: str = name, backend: Backend = backend) -> Any:
-            loaded.append(name)
-            return backend.load(formulation)
-
-        monkeypatch.setitem(BACKENDS, name, dataclasses.replace(backend, load=load))
-    query_selected_attention(MAP, [])
-    query_selected_attention(MAP, [], formulation="published")
-    assert loaded == ["blocked", "reference"]
+def test_a_new_file_is_a_new_backend() -> None:
+    assert list(BACKENDS) == ["triton", "blocked", "reference"]
+    assert set(BACKENDS) <= {name for name, _, _ in backend_report()}
 
 
 @pytest.mark.parametrize("attention", ["global", "local"])
@@ -226,13 +226,6 @@ def test_a_gradient_of_a_gradient_is_refused_not_wrong() -> None:
         gradient.sum().backward()
 
 
-def test_source_gets_gradient_through_the_targets_alone() -> None:
-    source, target = torch.randn(1, 4, 5, 5, requires_grad=True), torch.randn(1, 4, 5, 5)
-    selected = query_selected_attention(source, [target], 5, similarity="scaled")
-    (gradient,) = torch.autograd.grad(selected.targets[0].sum(), source)
-    assert gradient.abs().max() > 0
-
-
 @pytest.mark.parametrize("attention", ["global", "local", "local_global"])
 @pytest.mark.parametrize("routing", ["cross", "self", "none"])
 @pytest.mark.parametrize(
@@ -280,54 +273,6 @@ def test_reduced_float32_products_do_not_reach_the_logits() -> None:
         torch.set_float32_matmul_precision("highest")
     assert torch.equal(plain.significance, reduced.significance)
     assert torch.equal(plain.targets[0], reduced.targets[0])
-
-
-def naive_entropy(logits: Tensor) -> Tensor:
-    probabilities = logits.softmax(-1)
-    return -(probabilities * probabilities.log().nan_to_num(neginf=0.0)).sum(-1)
-
-
-def cancelling_entropy(logits: Tensor) -> Tensor:
-    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
-
-
-@pytest.mark.parametrize("attention", ["global", "local"])
-def test_saturated_rows_are_ranked_as_in_float64_where_shortcuts_fail(attention: Any) -> None:
-    source = random_features(1, 128, 36, 36, gain=3.0)  # self products near 1,150, others within about 400
-    expected = query_selected_attention(source, [], 256, attention=attention, backend="reference").indices[0].tolist()
-    got = query_selected_attention(source.float(), [], 256, attention=attention, backend="blocked").indices[0].tolist()
-    assert got == expected
-    if attention == "global":
-        tokens = source.float().flatten(2)[0].T
-        for shortcut in (naive_entropy, cancelling_entropy):
-            picks = shortcut(tokens @ tokens.T).sort(stable=True).indices[:256].tolist()
-            assert len(set(picks) & set(expected)) < 100, shortcut.__name__
-
-
-@pytest.mark.parametrize("attention", ["global", "local"])
-def test_significance_map_is_the_entropy(attention: Any) -> None:
-    features = random_features(2, 3, 6, 5, gain=0.5).requires_grad_()
-    entropy = significance_map(features, attention=attention, window=3)
-    assert entropy.shape == (2, 6, 5)
-    assert not entropy.requires_grad
-    tokens = features.detach().flatten(2).transpose(1, 2)
-    logits = tokens @ tokens.transpose(1, 2)
-    if attention == "local":
-        y, x = torch.arange(30) // 5, torch.arange(30) % 5
-        logits[:, ((y[:, None] - y).abs() > 1) | ((x[:, None] - x).abs() > 1)] = -torch.inf
-    assert_near(entropy.flatten(1), naive_entropy(logits), 1e-12, "entropy")
-    with pytest.raises(ConfigError, match="significance must be 'entropy' or 'max_mean' for a map"):
-        significance_map(features, significance="random")  # type: ignore[arg-type]
-
-
-def test_max_mean_is_equation_6() -> None:
-    features = random_features(1, 4, 3, 3)
-    tokens = features[0].flatten(1).T
-    scores = tokens @ tokens.T / 2  # sqrt(C) = 2
-    expected = scores.amax(1) - scores.mean(1)
-    selected = query_selected_attention(features, [], significance="max_mean")
-    assert_near(selected.significance[0], expected, 1e-12, "Eq. 6")
-    assert selected.indices[0].tolist() == expected.argsort(descending=True).tolist()
 
 
 def test_a_window_larger_than_the_map_is_global() -> None:

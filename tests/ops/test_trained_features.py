@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from ops_parity import CASES, KEY_TOLERANCE, USABLE_BACKENDS, assert_ranked, random_features, reference_key
+from ops_parity import CASES, KEY_TOLERANCE, USABLE_BACKENDS, assert_ranked, reference_key
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unpaired.ops import blocked, query_selected_attention
+from unpaired.ops import query_selected_attention
+from unpaired.ops.backends import blocked, routing
 
 FEATURES = {
     name: each.double() for name, each in load_file(Path(__file__).parent / "trained_features.safetensors").items()
@@ -53,7 +54,7 @@ def test_float32_and_bfloat16_select_as_float64_does(
     if path == "many tiles":
         monkeypatch.setattr(blocked, "_TILE_LOGITS_CPU", 128 * 128)
     if path == "windows":  # these maps are small enough to be taken as masked rows otherwise
-        monkeypatch.setattr(blocked, "_SMALL_MAP", 0)
+        monkeypatch.setattr(routing, "SMALL_MAP", 0)
     features = FEATURES[name]
     key = reference_key(
         features,
@@ -103,24 +104,6 @@ GLOBAL_DOT: dict[str, Any] = {"local": False, "window": 7, "similarity": "dot", 
 def test_shortcuts_pick_wrong_rows_of_real_features(name: str, shortcut: Any, count: int, at_least: int) -> None:
     theirs, ours = wrong_picks(FEATURES[name], shortcut, count)
     assert theirs >= at_least
-    assert ours == 0
-
-
-@pytest.mark.parametrize("shortcut", [naive_entropy, cancelling_entropy])
-@pytest.mark.parametrize(
-    "features",
-    [
-        pytest.param(random_features(1, 64, 24, 24, gain=3.0), id="noise"),
-        # Few large norms that win nearly every row, logits up to about 47,000.
-        pytest.param(
-            random_features(1, 64, 24, 24) * (1 + 26 * (torch.arange(576) % 97 == 0)).view(1, 1, 24, 24),
-            id="winners_of_27_times_the_norm",
-        ),
-    ],
-)
-def test_shortcuts_pick_wrong_rows_of_synthetic_features(features: Tensor, shortcut: Any) -> None:
-    theirs, ours = wrong_picks(features, shortcut, 64)
-    assert theirs >= 20
     assert ours == 0
 
 

@@ -75,12 +75,6 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def log_of_log1p(log_ratio: Tensor) -> Tensor:
-    """log(log(1 + R)) from log R, exact where R underflows (there log(1 + R) = R)."""
-    ratio = log_ratio.exp()
-    return torch.where(ratio < torch.finfo(ratio.dtype).eps, log_ratio, ratio.log1p().log())
-
-
 class _ContiguousGradient(torch.autograd.Function):
     """Identity whose gradient is laid out as (B, C, n) in memory.
 

@@ -3,8 +3,8 @@
 Selection needs no gradient, so significance is taken tile by tile under ``no_grad`` in reused buffers. The logits are
 symmetric: a tile above the diagonal measures its queries over its keys, and its keys, as queries, over its queries, so
 half of the products give all of the matrix. Local attention on large maps runs over the shifts of the window (no
-``unfold``: that would be S copies of the map). Routing needs N rows, so only those are recomputed with gradient:
-``blocked_routing.py``.
+``unfold``: that would be S copies of the map). Routing needs N rows, so only those are computed again, with gradient:
+``routing.py``.
 
 On the CPU equal features get equal keys, bit for bit, wherever they lie in the map: flat areas are ties, and the
 smaller position wins. Hence the fixed order of every sum.
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from unpaired.ops.attention import Attention, Measure, outside_window, prepare
-from unpaired.ops.blocked_routing import LEAST_LEAD, RouteByRows, route_by_windows
+from unpaired.ops.backends import Backend
+from unpaired.ops.backends.routing import LEAST_LEAD, as_masked_rows, route
 
 # Logits in one tile. On the CPU a tile and two buffers of its size should stay in the cache between the passes; on a
 # GPU launches cost more than memory traffic, so tiles are larger (256 MiB of float32).
@@ -30,9 +31,6 @@ _TILE_LOGITS_GPU = 1 << 26
 
 # Sides of tiles are multiples of this; the two largest logits of a row are looked for among so many maxima.
 _GROUP = 32
-
-# Maps of up to this many positions take masked rows of A_g for A_l: one matrix product is cheaper than 49 small steps.
-_SMALL_MAP = 1024
 
 # "No key". Finite, so that 0 * (s - max) is 0 where -inf would give NaN; far below every logit, far from overflow.
 _NO_KEY = {torch.float32: -1e37, torch.float64: -1e300}
@@ -44,11 +42,11 @@ Statistics = tuple[Tensor, ...]
 
 
 def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
-    """How significant each query is; arguments and results as :func:`unpaired.ops.reference.significance`."""
+    """How significant each query is; arguments and results as :func:`unpaired.ops.backends.reference.significance`."""
     measured, merged = (_entropy, _merged_entropy) if measure == "entropy" else (_max_mean, _merged_max_mean)
     with torch.no_grad():
         prepared_BCn = prepare(features_BCn, attention)
-        if attention.local and not _as_masked_rows(attention):
+        if attention.local and not as_masked_rows(attention):
             logits_BSn = _shifted_logits(prepared_BCn, attention)
             statistics = measured(logits_BSn, 1, [torch.empty_like(logits_BSn) for _ in range(2)])
         else:
@@ -60,24 +58,6 @@ def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -
         value_Bn = largest_Bn - total_Bn / _number_of_keys(attention, largest_Bn)
         value_Bn *= attention.max_mean_scale(features_BCn.shape[1])
         return -value_Bn, value_Bn
-
-
-def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention) -> list[Tensor]:
-    """Route features by the selected rows; arguments and results as :func:`unpaired.ops.reference.route`."""
-    if attention.local and not _as_masked_rows(attention):
-        return route_by_windows(queries_BCn, values, indices_BN, attention)
-    keys_BCn = prepare(queries_BCn, attention)
-    no_key_BNn = outside_window(indices_BN, attention) if attention.local else None
-    wide = [value_BCn.to(keys_BCn.dtype) for value_BCn in values]
-    scale = attention.logit_scale(queries_BCn.shape[1])
-    return list(RouteByRows.apply(scale, no_key_BNn, indices_BN, keys_BCn, *wide))
-
-
-def _as_masked_rows(attention: Attention) -> bool:
-    """Whether A_l is taken as masked rows of A_g: on small maps, and where the window covers much of the map."""
-    radius_y, radius_x = attention.radii
-    positions = attention.height * attention.width
-    return positions <= _SMALL_MAP or 4 * (2 * radius_y + 1) * (2 * radius_x + 1) > positions
 
 
 def _over_tiles(prepared_BCn: Tensor, attention: Attention, measured: Any, merged: Any) -> Statistics:
@@ -239,3 +219,6 @@ def _number_of_keys(attention: Attention, like: Tensor) -> Tensor:
         reach = attention.window // 2 if attention.local else length
         counts.append((at + reach).clamp_(max=length - 1) - (at - reach).clamp_(min=0) + 1)
     return torch.outer(*counts).flatten().to(like.dtype)
+
+
+BACKEND = Backend(name="blocked", preference=1, formulations={"equations": (significance, route)})

@@ -1,4 +1,8 @@
-"""Routing of the ``blocked`` backend: N rows of A_g with a gradient of their own, or N gathered windows for A_l."""
+"""Routing without the n x n matrix: the N selected rows of A_g, or the N selected windows of A_l, in plain torch.
+
+N rows are N x n numbers, 4 MiB for 256 queries on a 64 x 64 map. ``scaled_dot_product_attention`` computes the same,
+but its CPU kernel takes twice as long here, forward and backward (measured).
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,40 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from unpaired.ops.attention import Attention, prepare, take_positions
+from unpaired.ops.attention import Attention, outside_window, prepare, take_positions
 
 # Differences of logits below which exp counts as exp of this (entropies) or as 0 (rows). Further down the numbers are
 # subnormal; arithmetic with those runs in microcode and made the whole call 3.4 times slower (measured, CPU). What is
 # lost is below half a unit in the last place of anything it is added to.
 LEAST_LEAD = {torch.float32: -40.0, torch.float64: -300.0}
 
+# Maps of up to this many positions take masked rows of A_g for A_l: one matrix product is cheaper than 49 small steps.
+SMALL_MAP = 1024
 
-class RouteByRows(torch.autograd.Function):
-    """A[indices] V for several V, where every position is a key; what is n long is made as few times as can be.
 
-    A gradient of a gradient is refused. sum_j P_ij dP_ij is summed over j and not, as in flash attention, taken to be
+def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention) -> list[Tensor]:
+    """Route features by the selected rows; arguments and results as :func:`unpaired.ops.backends.reference.route`."""
+    keys_BCn = prepare(queries_BCn, attention)
+    wide = [value_BCn.to(keys_BCn.dtype) for value_BCn in values]
+    scale = attention.logit_scale(queries_BCn.shape[1])
+    if attention.local and not as_masked_rows(attention):
+        return _route_windows(keys_BCn, wide, indices_BN, attention, scale)
+    no_key_BNn = outside_window(indices_BN, attention) if attention.local else None
+    return list(_RouteByRows.apply(scale, no_key_BNn, indices_BN, keys_BCn, *wide))
+
+
+def as_masked_rows(attention: Attention) -> bool:
+    """Whether A_l is taken as masked rows of A_g: on small maps, and where the window covers much of the map."""
+    radius_y, radius_x = attention.radii
+    positions = attention.height * attention.width
+    return positions <= SMALL_MAP or 4 * (2 * radius_y + 1) * (2 * radius_x + 1) > positions
+
+
+class _RouteByRows(torch.autograd.Function):
+    """softmax(q kT) v for several v, sharing the attention; no gradient of a gradient.
+
+    Written out because autograd's own backward pass takes 22 MiB more on a 64 x 64 map (29 MiB) and a fifth more time.
+    sum_j P_ij dP_ij is summed over j and not, as in flash attention, taken to be
     sum_c z_ic dz_ic: where a row is one-hot the two differ by rounding, and P_ii dP_ii no longer cancels.
     """
 
@@ -67,32 +93,21 @@ class RouteByRows(torch.autograd.Function):
         return None, None, None, of_keys, *of_values
 
 
-def route_by_windows(
-    queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention
+def _route_windows(
+    keys_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention, scale: float
 ) -> list[Tensor]:
-    """Route by A_l with the N selected windows only, gathered by index arithmetic."""
+    """Route by the selected windows, gathered by index arithmetic."""
     neighbours_BNS, is_key_BNS = _neighbours(indices_BN, attention)
-    prepared_BCn = prepare(queries_BCn, attention)
-    keys_MSC = _gather_windows(prepared_BCn, neighbours_BNS)
-    selected_MC1 = take_positions(prepared_BCn, indices_BN).transpose(1, 2).flatten(0, 1).unsqueeze(2)
-    logits_MS = torch.bmm(keys_MSC, selected_MC1 * attention.logit_scale(queries_BCn.shape[1])).squeeze(2)
-    rows_M1S = _softmax(logits_MS, ~is_key_BNS.flatten(0, 1)).unsqueeze(1)
-    routed = []
-    for value_BCn in values:
-        shared = value_BCn is queries_BCn and attention.similarity != "cosine"  # then the keys are the values
-        values_MSC = keys_MSC if shared else _gather_windows(value_BCn.to(rows_M1S.dtype), neighbours_BNS)
-        routed.append(torch.bmm(rows_M1S, values_MSC).view(*indices_BN.shape, -1))
-    return routed
-
-
-def _softmax(logits: Tensor, no_key: Tensor | None) -> Tensor:
-    """Softmax of rows, with exact zeros for what is no key and for what is too small to count; ``logits`` is spent."""
+    keys_MSC = _gather_windows(keys_BCn, neighbours_BNS)  # M = B * N
+    selected_MC1 = take_positions(keys_BCn, indices_BN).transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    logits_MS = torch.bmm(keys_MSC, selected_MC1 * scale).squeeze(2)
     with torch.no_grad():  # autograd need not see it: the gradient of softmax is 0 wherever its result is
-        if no_key is not None:
-            logits.masked_fill_(no_key, -torch.inf)
-        floor = logits.amax(dim=-1, keepdim=True).add_(LEAST_LEAD[logits.dtype])
-        logits.masked_fill_(logits < floor, -torch.inf)
-    return logits.softmax(dim=-1)
+        logits_MS.masked_fill_(~is_key_BNS.flatten(0, 1), -torch.inf)
+        floor = logits_MS.amax(dim=-1, keepdim=True).add_(LEAST_LEAD[logits_MS.dtype])
+        logits_MS.masked_fill_(logits_MS < floor, -torch.inf)
+    rows_M1S = logits_MS.softmax(dim=-1).unsqueeze(1)
+    windows = [keys_MSC if each is keys_BCn else _gather_windows(each, neighbours_BNS) for each in values]
+    return [torch.bmm(rows_M1S, values_MSC).view(*indices_BN.shape, -1) for values_MSC in windows]
 
 
 def _neighbours(indices_BN: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
