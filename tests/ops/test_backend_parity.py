@@ -159,7 +159,7 @@ def test_any_shape(
 def test_gradcheck(
     backend: str, attention: str, routing: str, similarity: str, small_map: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "SMALL_MAP", small_map)
+    monkeypatch.setattr("unpaired.ops.backends.routing.SMALL_MAP", small_map)
     inputs = [random_features(2, 2, 7, 6, seed=i, gain=0.5).requires_grad_() for i in range(2)]
     indices = torch.tensor([[0, 23, 41], [7, 7, 40]])
 
