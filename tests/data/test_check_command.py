@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from official_archives import contents, horse2zebra, picture, write_folder, write_zip
+from official_archives import horse2zebra, write_folder, write_zip
 
 from unpaired.cli import main
 from unpaired.commands import data as command
@@ -40,17 +39,6 @@ def test_errors_and_with_strict_warnings_end_in_1(folder: Path, capsys: Capture)
     assert "error: 1 of 7 images of trainA cannot be used: trainA/bad.png: the file is empty" in capsys.readouterr().out
 
 
-def test_json_holds_everything(folder: Path, tmp_path: Path) -> None:
-    for number in range(9):
-        (folder / "trainA" / f"{number}.txt").write_text("x")
-    assert main(["data", "check", str(folder), "--json", str(tmp_path / "new" / "report.json")]) == 0
-    made = json.loads((tmp_path / "new" / "report.json").read_text())
-    assert made["images"] == 16
-    assert made["warnings"] == 1
-    assert len(made["findings"][0]["files"]) == 9
-    assert [part["images"] for part in made["folders"]] == [6, 5, 3, 2]
-
-
 def test_prepare_goes_from_archive_to_training_images(tmp_path: Path, capsys: Capture) -> None:
     archive = write_zip(tmp_path / "horse2zebra.zip", horse2zebra())
     out = tmp_path / "data"
@@ -68,20 +56,6 @@ def test_prepare_goes_from_archive_to_training_images(tmp_path: Path, capsys: Ca
     found = dataset.held_out_files()
     assert found is not None
     assert len(found[0].target) == 2
-
-
-def test_prepare_of_folders_says_what_a_and_b_are(tmp_path: Path, capsys: Capture) -> None:
-    members = {f"{d}/{d}{i}.png": picture(i + 70 * n) for n, d in enumerate(("day", "night", "dusk")) for i in range(6)}
-    folder = write_folder(tmp_path / "photos", members)
-    assert main(["data", "prepare", str(folder), "--out", str(tmp_path / "a")]) == 2
-    assert "name two with source_class and target_class, or take all with domains" in capsys.readouterr().err
-    arguments = ["--source-class", "night", "--target-class", "day", "--test-count", "1", "--size", "32"]
-    assert main(["data", "prepare", str(folder), "--out", str(tmp_path / "a"), *arguments]) == 0
-    said = capsys.readouterr().out
-    assert "A is night\nB is day\n" in said
-    assert "trainA (night)       5" in said
-    assert main(["data", "prepare", str(folder), "--out", str(tmp_path / "b"), "--domains", "--link"]) == 0
-    assert len(contents(tmp_path / "b")) == 18
 
 
 def test_images_that_were_left_out_end_in_1(tmp_path: Path, capsys: Capture) -> None:
@@ -128,11 +102,3 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(command, "prepare", interrupted)
     assert main(["data", "prepare", "horse2zebra", "a.zip", "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "the same command goes on\nerror: interrupted\n"
-
-
-@pytest.mark.parametrize("words", [["--help"], ["prepare", "--help"], ["check", "--help"]])
-def test_help_is_there(words: list[str], capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["data", *words])
-    assert ended.value.code == 0
-    assert "unpaired data" in capsys.readouterr().out

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from official_archives import picture, pixels
 from PIL import Image
 
-from unpaired.preparation.duplicates import equal_pictures, similar_pictures
-from unpaired.preparation.facts import ImageFacts, in_threads, inspect
+from unpaired.data.inspection import ImageInfo, equal_pictures, inspect, similar_pictures
 
 
-def facts(look: int, content: int = 0, colour: int = 0) -> ImageFacts:
+def info(look: int, content: int = 0, colour: int = 0) -> ImageInfo:
     digest = b"%d" % content
-    return ImageFacts(8, 8, "RGB", "PNG", 1, False, digest, look.to_bytes(8, "big"), bytes([colour]) * 192)
+    return ImageInfo(8, 8, "RGB", "PNG", 1, False, digest, look.to_bytes(8, "big"), bytes([colour]) * 192)
 
 
 @settings(max_examples=80, deadline=None)
@@ -31,7 +30,7 @@ def facts(look: int, content: int = 0, colour: int = 0) -> ImageFacts:
     threshold=st.integers(0, 16),
 )
 def test_the_search_is_exact(looks: list[int], threshold: int) -> None:
-    found = {f"{i:02d}": facts(look, content=i) for i, look in enumerate(looks)}
+    found = {f"{i:02d}": info(look, content=i) for i, look in enumerate(looks)}
     expected = [
         (f"{i:02d}", f"{j:02d}")
         for i in range(len(looks))
@@ -42,7 +41,7 @@ def test_the_search_is_exact(looks: list[int], threshold: int) -> None:
 
 
 def test_equal_pictures_are_not_similar_and_other_colours_neither() -> None:
-    found = {"a": facts(7, 1), "b": facts(7, 1), "c": facts(7, 2, colour=12), "d": facts(7, 3, colour=200)}
+    found = {"a": info(7, 1), "b": info(7, 1), "c": info(7, 2, colour=12), "d": info(7, 3, colour=200)}
     assert equal_pictures(found) == [["a", "b"]]
     assert similar_pictures(found, 4) == [("a", "c"), ("b", "c")]
     assert similar_pictures(found, -1) == []
@@ -91,14 +90,3 @@ def test_a_picture_is_the_same_however_it_is_stored() -> None:
     assert inspect(png(Image.fromarray(hidden)), "").digest == inspect(png(Image.fromarray(other)), "").digest
     flat = [png(Image.new("RGB", size, "white")) for size in ((8, 4), (4, 8), (16, 2))]
     assert len({inspect(content, "").digest for content in flat}) == 3
-
-
-def test_threads_keep_the_order_and_pass_errors_on() -> None:
-    assert list(in_threads(lambda x: x * x, range(100), threads=3)) == [x * x for x in range(100)]
-    with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda x: 1 // x, [1, 0, 1]))
-    seen: list[int] = []
-    results = in_threads(lambda x: seen.append(x), range(1000), threads=2)
-    next(results)
-    results.close()
-    assert len(seen) <= 10

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from official_archives import afhq, contents, horse2zebra, picture, quiet, write_folder, write_zip
 
+from unpaired.data import prepare_write
+from unpaired.data.check import check_set
+from unpaired.data.prepare import PrepareSettings, prepare
 from unpaired.errors import DataError
-from unpaired.preparation import PrepareSettings, check_set, prepare, write
 
 PLAIN = PrepareSettings()
 
@@ -55,7 +57,7 @@ def test_an_interrupted_preparation_goes_on(
 def test_a_killed_preparation_goes_on(archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import os, sys; from pathlib import Path; from unpaired import files; from unpaired.preparation import *\n"
+        "import os, sys; from pathlib import Path; from unpaired import files; from unpaired.data.prepare import *\n"
         "def progress(stage, done, total):\n"
         "    if stage == 'writing images' and done == 10:\n"
         "        open(Path(sys.argv[2]) / 'trainA' / f'.n7.jpg.{os.getpid()}.tmp', 'wb').write(b'half')\n"
@@ -71,7 +73,7 @@ def test_a_killed_preparation_goes_on(archive: Path, tmp_path: Path) -> None:
 def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, whole, left = tmp_path / "out", write.write_atomically, [12]
+    out, whole, left = tmp_path / "out", prepare_write.write_atomically, [13]  # the record, and 12 images
 
     def full(path: Path, *parts: bytes) -> None:
         left[0] -= 1
@@ -80,7 +82,7 @@ def test_a_full_disk_leaves_whole_files_and_the_same_call_goes_on(
         whole(path, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, "write_atomically", full)
+        patch.setattr(prepare_write, "write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
             prepare("horse2zebra", [archive], out, PLAIN, quiet)
     assert len(contents(out)) == 12
@@ -91,7 +93,7 @@ def test_too_little_room_is_known_before_the_first_file(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(write.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(prepare_write.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=r"GiB are to be written and 0\.0 GiB are free"):
         prepare("horse2zebra", [archive], tmp_path / "out", PLAIN, quiet)
     assert contents(tmp_path / "out") == {}

@@ -11,9 +11,9 @@ from official_archives import picture, pixels, quiet, write_folder
 from PIL import Image
 
 from unpaired.data import find_test_images, find_training_images
+from unpaired.data.check import Report, check_set, lines, parts_table, to_json
+from unpaired.data.check import pixels as sizes_in_words
 from unpaired.errors import DataError
-from unpaired.preparation import Finding, Report, check_set, lines, parts_table, to_json
-from unpaired.preparation.summary import pixels as sizes_in_words
 
 
 def clean() -> dict[str, bytes]:
@@ -73,14 +73,6 @@ def test_doubles_are_told_apart(tmp_path: Path) -> None:
         ("note", "1 picture of trainA is there more than once",
          ["trainA/double.bmp = trainA/trainA0.png = trainA/triple.tif"]),
     ]  # fmt: skip
-
-
-def test_a_leak_from_val_is_a_leak(tmp_path: Path) -> None:
-    members = clean() | {"valA/v.png": picture(2), "valB/w.png": picture(302)}
-    assert [finding[1] for finding in told(check(tmp_path, members))] == [
-        "1 picture of testB is in valB, too",
-        "1 picture of valA is in trainA, too",
-    ]
 
 
 def test_similar_pictures_are_a_hint(tmp_path: Path) -> None:
@@ -145,11 +137,6 @@ def test_modes_are_told(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_mode_that_all_images_have_is_told_once(tmp_path: Path) -> None:
-    members = {name: picture(i, mode="L") for i, name in enumerate(clean())}
-    assert only(check(tmp_path, members)) == ("note", "all images are gray (mode L)", [])
-
-
 def test_orientation_frames_and_suffixes_are_told(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -169,8 +156,8 @@ def test_orientation_frames_and_suffixes_are_told(tmp_path: Path) -> None:
         ("note", "1 of 5 images of testA is of another format than its suffix says; the content counts",
          ["testA/photo.png is JPEG"]),
     ]  # fmt: skip
-    facts = report.parts[0].facts["trainA/turned.jpg"]
-    assert (facts.width, facts.height) == (40, 60)
+    info = report.parts[0].info["trainA/turned.jpg"]
+    assert (info.width, info.height) == (40, 60)
 
 
 def test_what_is_no_image_and_what_is_too_small_are_warnings(tmp_path: Path) -> None:
@@ -196,13 +183,6 @@ def test_pairs_are_told(tmp_path: Path) -> None:
         "scored against the truth",
         ["testB/alone"],
     )
-
-
-def test_names_that_would_make_pairs_ambiguous_are_a_warning(tmp_path: Path) -> None:
-    members = clean() | {"testA/testA1.jpg": picture(71, format="JPEG")}
-    level, words, files = only(check(tmp_path, members))
-    assert (level, files) == ("warning", ["testA/testA1.jpg", "testA/testA1.png"])
-    assert words.startswith("2 images of testA share their name but for the suffix")
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
@@ -294,12 +274,3 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
     assert (first["images"], first["usable"], first["not_square"]) == (13, 12, 12)
     assert first["shorter_side"] == {"min": 36, "median": 40.0, "max": 40}
     assert made["findings"][0]["files"][0].startswith("trainA/bad.png: ")
-
-
-def test_lines_are_capped_and_say_how_many_there_are(tmp_path: Path) -> None:
-    report = check(tmp_path, clean() | {f"trainA/{i:02d}.txt": b"" for i in range(12)})
-    first = next(lines(report))
-    assert first.startswith("warning: 12 files of trainA are no images: trainA/00.txt, ")
-    assert first.endswith("trainA/04.txt, and 7 more")
-    assert isinstance(report.findings[0], Finding)
-    assert len(report.findings[0].files) == 12

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_archives import contents, horse2zebra, picture, quiet, write_folder, write_zip
 
+from unpaired.data.inspection import ImageInfo
+from unpaired.data.prepare import Prepared, PrepareSettings, prepare
+from unpaired.data.prepare_plan import Item, held_out
+from unpaired.data.sources import Folder
 from unpaired.errors import ConfigError, DataError
-from unpaired.preparation import Prepared, PrepareSettings, prepare
-from unpaired.preparation.splitting import Member, hold_out
 
 
 def run(folder: Path, out: Path, **changes: object) -> Prepared:
@@ -47,7 +49,7 @@ def test_counts_shares_and_direction_are_chosen(tmp_path: Path) -> None:
     assert {path.name[0] for path in (tmp_path / "1").glob("*A/*")} == {"d"}
     assert sizes(run(folder, tmp_path / "2", test_fraction=0.5)) == {"trainA": 10, "trainB": 5, "testA": 10, "testB": 5}
     assert sizes(run(folder, tmp_path / "3", test_fraction=0.0)) == {"trainA": 20, "trainB": 10}
-    with pytest.raises(DataError, match="B: 9 of 10 images would be held out for test"):
+    with pytest.raises(DataError, match="B: 9 of 10 training images would be held out for test"):
         run(folder, tmp_path / "4", test_count=9)
 
 
@@ -95,15 +97,6 @@ def test_pairs_stay_pairs(tmp_path: Path) -> None:
     assert {len(found) for found in names.values()} <= {4, 5}  # a partner of nobody may take a place
 
 
-def test_numbers_that_coincide_make_no_pairs() -> None:
-    members = [Member("A", str(i), b"a%d" % i) for i in range(100)] + [
-        Member("B", str(i), b"b%d" % i) for i in range(30)
-    ]
-    members += [Member("A", f"copy {i}", b"a%d" % i) for i in range(100)]
-    held = hold_out(members, {"A": 40, "B": 12}, 0)
-    assert Counter(m.domain for m, h in zip(members, held, strict=True) if h) == {"A": 40, "B": 12}
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     pictures=st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 8), st.integers(0, 12)), max_size=30),
@@ -112,28 +105,28 @@ def test_numbers_that_coincide_make_no_pairs() -> None:
     shuffle=st.randoms(use_true_random=False),
 )
 def test_holding_out_keeps_its_promises(pictures, quotas, seed, shuffle) -> None:  # type: ignore[no-untyped-def]
-    members = [Member(domain, f"{name}", b"%d" % content) for domain, name, content in pictures]
-    held = hold_out(members, quotas, seed)
-    chosen = [member for member, is_held in zip(members, held, strict=True) if is_held]
-    left = [member for member, is_held in zip(members, held, strict=True) if not is_held]
-    count = Counter(member.domain for member in chosen)
-    assert all(count[domain] <= quota for domain, quota in quotas.items())
-    assert not {m.digest for m in chosen} & {m.digest for m in left}
-    order = list(range(len(members)))
-    shuffle.shuffle(order)
-    again = hold_out([members[i] for i in order], quotas, seed)
-    assert Counter(m for m, h in zip([members[i] for i in order], again, strict=True) if h) == Counter(chosen)
+    source = Folder(Path(__file__).parent)
+    items = [
+        Item(source, f"{i}.png", "train", domain, f"{name}", None, info(b"%d" % content))
+        for i, (domain, name, content) in enumerate(pictures)
+    ]
+    count = Counter(item.domain for item in items)
+    possible = {domain: max(0, min(quota, count[domain] - 2)) for domain, quota in quotas.items()}
+    if possible != quotas and any(quota and count[domain] - quota < 2 for domain, quota in quotas.items()):
+        with pytest.raises(DataError, match="training needs 2 at least"):
+            held_out(items, "test", quotas, seed)
+    found = held_out(items, "test", possible, seed)
+    chosen = [item for item in found if item.split == "test"]
+    left = [item for item in found if item.split == "train"]
+    assert all(Counter(item.domain for item in chosen)[domain] <= quota for domain, quota in possible.items())
+    assert not {item.info.digest for item in chosen} & {item.info.digest for item in left}
+    shuffle.shuffle(items)
+    again = [item for item in held_out(items, "test", possible, seed) if item.split == "test"]
+    assert {item.name for item in again} == {item.name for item in chosen}
 
 
-@settings(max_examples=20, deadline=None)
-@given(sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4), seed=st.integers(0, 99), data=st.data())
-def test_without_doubles_every_quota_is_met(sizes: list[int], seed: int, data: st.DataObject) -> None:
-    members = [Member(str(d), f"{d}-{i}", b"%d-%d" % (d, i)) for d, size in enumerate(sizes) for i in range(size)]
-    quotas = {str(d): data.draw(st.integers(0, size)) for d, size in enumerate(sizes)}
-    held = hold_out(members, quotas, seed)
-    assert Counter({d: q for d, q in quotas.items() if q}) == Counter(
-        m.domain for m, h in zip(members, held, strict=True) if h
-    )
+def info(digest: bytes) -> ImageInfo:
+    return ImageInfo(8, 8, "RGB", "PNG", 1, False, digest, bytes(8), bytes(192))
 
 
 def test_three_folders_need_a_choice(tmp_path: Path) -> None:

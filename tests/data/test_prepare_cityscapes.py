@@ -22,9 +22,9 @@ from official_archives import (
 from PIL import Image
 
 from unpaired.data import find_test_images, pair_by_name
+from unpaired.data.prepare import Prepared, PrepareSettings, prepare
+from unpaired.data.prepare_plan import label_square, photo_square
 from unpaired.errors import ConfigError, DataError
-from unpaired.preparation import Prepared, PrepareSettings, prepare
-from unpaired.preparation.changes import label_square, photo_square
 
 SMALL = PrepareSettings(size=16)
 
@@ -83,13 +83,6 @@ def test_photos_are_antialiased(archives: list[Path], tmp_path: Path) -> None:
     assert set(np.unique(np.asarray(label_square(16)(stripes)))) <= {0, 255}
 
 
-def test_the_default_is_256_pixels(tmp_path: Path) -> None:
-    labels, photos = cityscapes(2, 1)
-    out = tmp_path / "out"
-    run([write_zip(tmp_path / "a.zip", labels | photos)], out, PrepareSettings())
-    assert {image(path).shape for path in out.glob("*/*.png")} == {(256, 256, 3)}
-
-
 def test_order_of_archives_and_unpacked_folders_change_nothing(archives: list[Path], tmp_path: Path) -> None:
     run(archives, tmp_path / "out")
     made = contents(tmp_path / "out")
@@ -111,14 +104,6 @@ def test_a_frame_without_its_partner_is_left_out_and_named(tmp_path: Path) -> No
     done = run([write_zip(tmp_path / "a.zip", labels), write_zip(tmp_path / "b.zip", photos)], tmp_path / "out")
     assert done.written.problems == [f"{gone.split('/')[1]}: has only a label map or only a photo; left out"]
     assert [len(part.images) for part in done.report.parts] == [4, 4, 2, 2]
-
-
-def test_val_images_are_pairs_too(archives: list[Path], tmp_path: Path) -> None:
-    run(archives, tmp_path / "out", PrepareSettings(size=16, val_count=2))
-    names = {folder: {p.name for p in (tmp_path / "out" / folder).iterdir()} for folder in ("valA", "valB", "trainA")}
-    assert len(names["valA"]) == 2
-    assert names["valA"] == names["valB"]
-    assert not names["valA"] & names["trainA"]
 
 
 def test_wrong_archives_are_told_by_what_is_missing(archives: list[Path], tmp_path: Path) -> None:

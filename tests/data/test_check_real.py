@@ -8,7 +8,7 @@ from official_archives import quiet
 
 from tiny import shared_data
 from unpaired.data import EMBEDDED
-from unpaired.preparation import check_set
+from unpaired.data.check import check_set
 
 
 def test_horse2zebra_is_what_it_is_known_to_be() -> None:
