@@ -63,4 +63,3 @@ def test_val_images_on_top_of_a_test_split_that_is_called_val(tmp_path: Path) ->
     assert {part.folder: len(part.images) for part in done.report.parts} == {
         "trainA": 3, "trainB": 3, "valA": 1, "valB": 1, "testA": 2, "testB": 2
     }  # fmt: skip
-

@@ -102,7 +102,7 @@ def _walk(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[tu
             elif entry.is_file():
                 yield prefix + entry.name, entry.stat().st_size
             elif entry.is_symlink():
-                raise DataError(f"{folder / entry.name}: the link points to nothing; mend or delete it")
+                raise DataError(f"{folder / entry.name}: the link points to nothing; mend it, or move it elsewhere")
 
 
 class Zip(Source):
