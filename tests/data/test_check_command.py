@@ -8,7 +8,6 @@ import pytest
 from official_archives import horse2zebra, write_folder, write_zip
 
 from unpaired.cli import main
-from unpaired.commands import data as command
 from unpaired.training import DatasetConfig
 
 Capture = pytest.CaptureFixture[str]
@@ -93,12 +92,3 @@ def test_mistakes_are_one_line(
     assert words in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    def interrupted(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "prepare", interrupted)
-    assert main(["data", "prepare", "horse2zebra", "a.zip", "--out", str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == "the same command goes on\nerror: interrupted\n"

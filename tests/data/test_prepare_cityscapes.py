@@ -16,7 +16,6 @@ from official_archives import (
     label_map,
     pixels,
     quiet,
-    write_folder,
     write_zip,
 )
 from PIL import Image
@@ -81,20 +80,6 @@ def test_photos_are_antialiased(archives: list[Path], tmp_path: Path) -> None:
     inner = np.asarray(photo_square(16)(stripes))[:, 2:-2]
     assert abs(inner.astype(int) - 127).max() <= 2  # stripes of one pixel melt into gray
     assert set(np.unique(np.asarray(label_square(16)(stripes)))) <= {0, 255}
-
-
-def test_order_of_archives_and_unpacked_folders_change_nothing(archives: list[Path], tmp_path: Path) -> None:
-    run(archives, tmp_path / "out")
-    made = contents(tmp_path / "out")
-    run(archives[::-1], tmp_path / "reversed")
-    labels, photos = cityscapes()
-    folder = write_folder(tmp_path / "cityscapes", labels | photos)
-    run([folder], tmp_path / "folder")
-    run([folder / "gtFine", folder / "leftImg8bit"], tmp_path / "folders")
-    for other in ("reversed", "folder", "folders"):
-        assert contents(tmp_path / other) == made, other
-    again = run(archives[::-1], tmp_path / "out")
-    assert again.written.there == len(made)
 
 
 def test_a_frame_without_its_partner_is_left_out_and_named(tmp_path: Path) -> None:

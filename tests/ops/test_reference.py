@@ -148,23 +148,6 @@ def test_the_front_door_selects_and_routes_as_the_loops(
             torch.testing.assert_close(made[image], torch.tensor(expected, dtype=torch.float64))
 
 
-def test_defaults_are_256_queries_by_global_entropy_and_a_window_of_7() -> None:
-    source = features(shape=(17, 16))
-    plain = query_selected_attention(source, [source])
-    named = query_selected_attention(
-        source, [source], 256, attention="global", significance="entropy", routing="cross", similarity="dot",
-        temperature=1.0, detach_attention=False, formulation="equations",
-    )  # fmt: skip
-    assert plain.indices.shape == (2, 256)
-    assert torch.equal(plain.indices, named.indices)
-    assert torch.equal(plain.source, named.source)
-    local = [query_selected_attention(source, [], 9, attention="local", **each) for each in ({}, {"window": 7})]
-    assert torch.equal(local[0].significance, local[1].significance)
-    maps = [significance_map(source, attention="local", **each) for each in ({}, {"window": 7})]
-    assert torch.equal(maps[0], maps[1])
-    assert torch.equal(maps[0].flatten(1), local[0].significance)
-
-
 @pytest.mark.parametrize("measure", ["entropy", "max_mean"])
 def test_a_map_passes_every_option_on(measure: Any) -> None:
     source = features().requires_grad_()

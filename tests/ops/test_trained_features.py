@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from ops_parity import CASES, KEY_TOLERANCE, USABLE_BACKENDS, assert_ranked, reference_key
+from ops_parity import KEY_TOLERANCE, USABLE_BACKENDS, assert_ranked, reference_key
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -116,25 +116,3 @@ def test_a_ladder_of_gaps_is_climbed_in_order() -> None:
     assert query_selected_attention(features.double(), [], 150).indices[0].tolist() == expected
     shown = query_selected_attention(features, [], 150).significance
     assert (shown == 0).sum() > 150  # nothing to rank by is left in the entropies themselves
-
-
-@pytest.mark.parametrize("attention", ["global", "local", "local_global"])
-@pytest.mark.parametrize("case", ["all_equal", "duplicates", "one_hot_gaps", "saturated"])
-@pytest.mark.parametrize("window", [1, 7, 99])
-def test_one_query_and_more_queries_than_positions(case: str, attention: Any, window: int) -> None:
-    source = CASES[case]
-    positions = source[0, 0].numel()
-    everything = query_selected_attention(
-        source, [source], 10 * positions, attention=attention, window=window, backend="reference"
-    )
-    for dtype in (torch.float64, torch.float32):
-        for count in (1, positions, positions + 1):
-            got = query_selected_attention(
-                source.to(dtype), [source.to(dtype)], count, attention=attention, window=window, backend="blocked"
-            )
-            assert got.indices.shape == (1, min(count, positions))
-            assert got.targets[0].shape == (1, min(count, positions), source.shape[1])
-            if window == 1 and attention != "global":  # a single key each: all are ties
-                assert got.indices[0].tolist() == list(range(min(count, positions)))
-            if case != "duplicates":  # there, rounding may part what is equal in one dtype
-                assert got.indices[0, 0] == everything.indices[0, 0]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from served_study import METHODS
 
 from unpaired.study.store import Store
-from unpaired.web.guard import HEADERS, OWN_FILES_ONLY
+from unpaired.web import HEADERS, OWN_FILES_ONLY
 
 pytest.importorskip("starlette", reason='needs pip install "unpaired[study]"')
 testclient = pytest.importorskip("starlette.testclient", reason="the test client needs httpx", exc_type=ImportError)

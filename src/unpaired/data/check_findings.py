@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -85,7 +86,7 @@ def findings(parts: Sequence[Part], kind: Kind, near: int) -> list[Finding]:
         found.extend(_of_images(part, everywhere))
     info = {path: part_info for part in parts for path, part_info in part.info.items()}
     home = {path: part for part in parts for path in part.info}
-    found.extend(_of_equal(info, home, kind))
+    found.extend(_of_equal(info, home))
     if near >= 0:
         for domain in sorted({part.domain for part in parts}):
             mine = {path: one for path, one in info.items() if home[path].domain == domain}
@@ -123,74 +124,60 @@ def _mode_in_words(mode: str) -> str:
 
 
 def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
-    def those(wanted: Callable[[str, ImageInfo], bool]) -> list[str]:
-        return [path for path, info in part.info.items() if wanted(path, info)]
+    info = part.info
 
-    small = those(lambda _, info: min(info.width, info.height) < SMALLEST_SIDE)
-    if small:
-        words = f"have a side below {SMALLEST_SIDE} pixels"
-        yield Finding("warning", "small", _count(small, part, words), small)
-    for mode, number in sorted(Counter(info.mode for info in part.info.values()).items()):
-        if mode == "RGB" or mode == everywhere:
-            continue
-        files = [path for path, info in part.info.items() if info.mode == mode]
-        words = _mode_in_words(mode)
-        yield Finding("note", "modes", _count(files, part, words), files if number <= len(part.info) // 2 else [])
-    turned = those(lambda _, info: info.turned)
-    if turned:
-        words = "lie on their side and are turned as EXIF says"
-        yield Finding("note", "turned", _count(turned, part, words), turned)
-    moving = those(lambda _, info: info.frames > 1)
-    if moving:
-        words = "have several frames or pages, of which the first is used"
-        yield Finding("note", "frames", _count(moving, part, words), moving)
-    other = those(lambda path, info: _FORMATS.get(PurePosixPath(path).suffix.lower()) != info.format)
-    if other:
-        lines = [f"{path} is {part.info[path].format}" for path in other]
-        words = "are of another format than their suffix says; the content counts"
-        yield Finding("note", "suffix", _count(other, part, words), lines)
+    def told(level: Level, kind: str, words: str, wanted: Callable[[str], bool]) -> Iterator[Finding]:
+        files = [path for path in info if wanted(path)]
+        if files:
+            yield Finding(level, kind, _count(files, part, words), files)
+
+    def other_format(path: str) -> bool:
+        return _FORMATS.get(PurePosixPath(path).suffix.lower()) != info[path].format
+
+    few = f"have a side below {SMALLEST_SIDE} pixels"
+    yield from told("warning", "small", few, lambda path: min(info[path].width, info[path].height) < SMALLEST_SIDE)
+    for mode in sorted({one.mode for one in info.values()} - {"RGB", everywhere}):
+        files = [path for path, one in info.items() if one.mode == mode]
+        words = _count(files, part, _mode_in_words(mode))
+        yield Finding("note", "modes", words, files if len(files) <= len(info) // 2 else [])
+    turned = "lie on their side and are turned as EXIF says"
+    yield from told("note", "turned", turned, lambda path: info[path].turned)
+    frames = "have several frames or pages, of which the first is used"
+    yield from told("note", "frames", frames, lambda path: info[path].frames > 1)
+    suffix = "are of another format than their suffix says; the content counts"
+    for found in told("note", "suffix", suffix, other_format):
+        yield replace(found, files=[f"{path} is {info[path].format}" for path in found.files])
 
 
-def _of_equal(info: Mapping[str, ImageInfo], home: Mapping[str, Part], kind: Kind) -> Iterator[Finding]:
+_EQUAL: dict[str, tuple[Level, str]] = {
+    "leak": ("warning", "{number} of {first} {are} in {second}, too"),
+    "both_domains": ("warning", "{number} {are} both in {first} and in {second}"),
+    "duplicates": ("note", "{number} of {first} {are} there more than once"),
+}
+
+
+def _of_equal(info: Mapping[str, ImageInfo], home: Mapping[str, Part]) -> Iterator[Finding]:
     """Equal pictures: between splits of a domain, between domains, within a folder."""
-    groups = equal_pictures(info)
-    for kind_of_finding, level, pairs in _pairings(groups, home):
-        for (first, second), lines in sorted(pairs.items()):
-            number = _pictures(len(lines))
-            if kind_of_finding == "duplicates":
-                words = f"{number} of {first} {'is' if len(lines) == 1 else 'are'} there more than once"
-            elif kind_of_finding == "leak":
-                words = f"{number} of {first} {'is' if len(lines) == 1 else 'are'} in {second}, too"
-            else:
-                words = f"{number} {'is' if len(lines) == 1 else 'are'} both in {first} and in {second}"
-            yield Finding(level, kind_of_finding, words, lines)
-
-
-def _pairings(
-    groups: list[list[str]], home: Mapping[str, Part]
-) -> Iterator[tuple[str, Level, dict[tuple[str, str], list[str]]]]:
-    within: dict[tuple[str, str], list[str]] = {}
-    leaks: dict[tuple[str, str], list[str]] = {}
-    both: dict[tuple[str, str], list[str]] = {}
-    for group in groups:
+    seen: dict[str, dict[tuple[str, str], list[str]]] = {kind: {} for kind in _EQUAL}
+    for group in equal_pictures(info):
         folders: dict[str, list[str]] = {}
         for path in group:
             folders.setdefault(home[path].folder, []).append(path)
         for folder, paths in folders.items():
             if len(paths) > 1:
-                within.setdefault((folder, folder), []).append(" = ".join(paths))
-        names = sorted(folders, key=lambda name: (SPLITS.index(home[folders[name][0]].split), name))
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                one, other = home[folders[first][0]], home[folders[second][0]]
-                line = f"{folders[second][0]} = {folders[first][0]}"
-                if one.domain == other.domain:
-                    leaks.setdefault((second, first), []).append(line)
-                elif one.split == other.split:
-                    both.setdefault((first, second), []).append(line)
-    yield "leak", "warning", leaks
-    yield "both_domains", "warning", both
-    yield "duplicates", "note", within
+                seen["duplicates"].setdefault((folder, folder), []).append(" = ".join(paths))
+        ordered = sorted(folders, key=lambda name: (SPLITS.index(home[folders[name][0]].split), name))
+        for first, second in itertools.combinations(ordered, 2):
+            one, other = folders[first][0], folders[second][0]
+            if home[one].domain == home[other].domain:
+                seen["leak"].setdefault((second, first), []).append(f"{other} = {one}")
+            elif home[one].split == home[other].split:
+                seen["both_domains"].setdefault((first, second), []).append(f"{other} = {one}")
+    for kind, (level, words) in _EQUAL.items():
+        for (first, second), lines in sorted(seen[kind].items()):
+            number = f"{len(lines):,} picture{'s' * (len(lines) != 1)}"
+            are = "is" if len(lines) == 1 else "are"
+            yield Finding(level, kind, words.format(number=number, are=are, first=first, second=second), lines)
 
 
 def _of_similar(info: Mapping[str, ImageInfo], home: Mapping[str, Part], near: int) -> Iterator[Finding]:
@@ -233,7 +220,3 @@ def _count(files: Sequence[str], part: Part, words: str) -> str:
             else f"the image of {part.folder} {many}"
         )
     return f"{len(files):,} of {len(part.images):,} images of {part.folder} {many}"
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'s' * (count != 1)}"

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unpaired.errors import BackendError
 from unpaired.study.records import QUESTIONS, Rater, StoreError, order_of_images, order_of_methods
 from unpaired.study.store import NameTakenError, Store
-from unpaired.web.guard import Application, Guard, is_loopback
-from unpaired.web.sockets import bound_socket, page_address
+from unpaired.web import Application, Guard, bound_socket, is_loopback, page_address
 
 if TYPE_CHECKING:
     from starlette.requests import Request
