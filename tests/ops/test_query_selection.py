@@ -92,9 +92,8 @@ def test_a_backend_request_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_new_file_is_a_new_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(BACKENDS) == ["triton", "blocked", "reference"]
-    (tmp_path / "mine.py").write_text(
-        "from unpaired.ops.backends import Backend, blocked\nBACKEND = Backend('mine', -1, blocked.BACKEND.formulations)"
-    )
+    source = "from unpaired.ops.backends import Backend, blocked\n"
+    (tmp_path / "mine.py").write_text(source + "BACKEND = Backend('mine', -1, blocked.BACKEND.formulations)\n")
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
     assert list(backends._find()) == ["mine", "triton", "blocked", "reference"]
 

@@ -210,7 +210,7 @@ def test_compiles_for_sm_90(
     features, norms = torch.zeros(1, channels, height * width, dtype=dtype), torch.zeros(1, height * width)
     for inverse_norms, entropy in ((None, True), (norms, True), (None, False)):
         triton_selection.global_key(features, inverse_norms, 1.0, entropy)
-    assert len({kernel.__name__ for kernel, *_ in launches}) == 2
+    assert len(launches) == 3
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     for kernel, arguments, constants in launches:
         compiled = compile_ahead(kernel, arguments, constants)

@@ -52,7 +52,7 @@ def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -
         else:
             statistics = _over_tiles(prepared_BCn, attention, measured, merged)
         if measure == "entropy":
-            key_Bn = _log_entropy(*statistics)
+            key_Bn = log_entropy(*statistics)
             return key_Bn, key_Bn.exp()
         largest_Bn, total_Bn = statistics
         value_Bn = largest_Bn - total_Bn / _number_of_keys(attention, largest_Bn)
@@ -181,7 +181,7 @@ def _merged_entropy(one: Statistics, other: Statistics) -> Statistics:
     return best, second, total, spread
 
 
-def _log_entropy(best: Tensor, second: Tensor, total: Tensor, spread: Tensor) -> Tensor:
+def log_entropy(best: Tensor, second: Tensor, total: Tensor, spread: Tensor) -> Tensor:
     """log H of Eq. 4 and 5; -inf where a query has a single key.
 
     With t_j = s_j - s_best over the keys but the best one, R = sum exp(t_j) and g = -sum softmax(t)_j t_j:

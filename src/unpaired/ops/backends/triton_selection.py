@@ -37,13 +37,14 @@ from unpaired.ops.backends.routing import route
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ROWS, _KEYS = 128, 128
+_NO_KEY = -1e37  # finite, so that 0 * (s - second) is 0 where -inf would give NaN; far below every logit
 _PLANES = 4  # numbers per row: largest, second, total, spread; for Eq. 6: largest, sum, unused, unused
 _EPS = 1e-12  # of torch.nn.functional.normalize: shorter features are not stretched to unit length
 _PROGRAMS = 256  # at least, for GPUs of about 130 multiprocessors; reached by splitting the keys
 
 # Set by _load_triton, with the compiled kernels: importing Triton takes time, and it only exists for some machines.
 tl: Any = None
-NO_KEY: Any = None  # finite, so that 0 * (s - second) is 0 where -inf would give NaN; far below every logit
+NO_KEY: Any = None
 IS_KEY: Any = None  # above it is a logit
 PLANES: Any = None
 INTERPRETED: Any = None  # the interpreter (3.8) multiplies the bits of bfloat16 numbers as integers
@@ -61,7 +62,7 @@ def _load_triton() -> None:
     import triton
     import triton.language
 
-    constants = {"NO_KEY": -1e37, "IS_KEY": -1e36, "PLANES": _PLANES, "INTERPRETED": interpreting()}
+    constants = {"NO_KEY": _NO_KEY, "IS_KEY": _NO_KEY / 10, "PLANES": _PLANES, "INTERPRETED": interpreting()}
     names: dict[str, Any] = globals()
     names |= {name: triton.language.constexpr(value) for name, value in constants.items()}
     names |= {"tl": triton.language} | {name: triton.jit(names[name]) for name in _kernels}
@@ -151,12 +152,24 @@ def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: flo
         ENTROPY=entropy, COSINE=inverse_norms_Bn is not None,
         BLOCK_R=_ROWS, BLOCK_K=_KEYS, BLOCK_C=block_c, num_warps=8, num_stages=stages,
     )  # fmt: skip
-    key_Bn = features_BCn.new_empty((batch, positions), dtype=torch.float32)
-    launch(
-        key_kernel, (row_blocks, batch), partial, key_Bn, positions, splits,
-        ENTROPY=entropy, BLOCK_R=_ROWS, num_warps=4,
-    )  # fmt: skip
-    return key_Bn
+    return _merge_splits(partial, entropy)
+
+
+def _merge_splits(partial_BSPn: Tensor, entropy: bool) -> Tensor:
+    """The splits' statistics of each row, put together: (B, splits, planes, n) -> (B, n), log H or largest - mean."""
+    largest, second, total, spread = partial_BSPn.unbind(2)
+    if not entropy:  # the second plane is the sum
+        return largest.amax(1) - second.sum(1) / partial_BSPn.shape[3]
+    best, where = largest.max(1, keepdim=True)
+    losers = largest.scatter(1, where, _NO_KEY)  # join the others
+    among_others = torch.maximum(second.amax(1, keepdim=True), losers.amax(1, keepdim=True))
+    lag, own_lag = second - among_others, losers - among_others
+    weight, own_weight = lag.exp(), own_lag.exp().masked_fill_(losers < _NO_KEY / 2, 0.0)
+    total, spread = (
+        (weight * total + own_weight).sum(1),
+        (weight * (spread + total * lag) + own_weight * own_lag).sum(1),
+    )
+    return blocked.log_entropy(best.squeeze(1), among_others.squeeze(1), total, spread)
 
 
 @global_key.register_fake
@@ -228,29 +241,6 @@ def _statistics(logits):
 
 
 @_kernel
-def _log1p(x):
-    """log(1 + x) for x >= 0: the rounding of 1 + x is put right by the quotient."""
-    y = 1.0 + x
-    return tl.where(y == 1.0, x, tl.log(y) * (x / tl.where(y == 1.0, 1.0, y - 1.0)))
-
-
-@_kernel
-def _log_entropy(largest, second, total, spread):
-    """log H from a row's statistics, -inf for a single key; the formula of ``blocked._log_entropy``."""
-    several = second > IS_KEY
-    total = tl.where(several, total, 1.0)
-    lead = tl.where(several, largest - second, 0.0)
-    log_ratio = tl.log(total) - lead
-    gap = lead - spread / total
-    ratio = tl.exp(log_ratio)
-    large = tl.log(_log1p(ratio) + ratio / (1.0 + ratio) * gap)
-    # The same, with R taken out of the logarithm; log(1 + R) / R by its series, exact in float32 up to R = 1e-4.
-    series = 1.0 - ratio * (0.5 - ratio / 3.0)
-    small = log_ratio + tl.log(series + gap / (1.0 + ratio))
-    return tl.where(several, tl.where(ratio > 1e-4, large, small), -float("inf"))
-
-
-@_kernel
 def statistics_kernel(
     features_ptr, inverse_norms_ptr, partial_ptr, channels, positions, split_keys, scale,
     ENTROPY: tl.constexpr, COSINE: tl.constexpr,
@@ -299,34 +289,6 @@ def statistics_kernel(
         tl.store(partial_ptr + 3 * positions, spread, rows_exist)
     else:
         tl.store(partial_ptr + positions, total, rows_exist)
-
-
-@_kernel
-def key_kernel(partial_ptr, key_ptr, positions, splits, ENTROPY: tl.constexpr, BLOCK_R: tl.constexpr):
-    """Merge the splits, in their order: (B, splits, 4, n) -> (B, n), log H or largest - mean. Grid (row blocks, B)."""
-    image = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    rows_exist = rows < positions
-    partial_ptr += image * splits * PLANES * positions + rows
-    largest = tl.full((BLOCK_R,), NO_KEY, tl.float32)
-    second = tl.full((BLOCK_R,), NO_KEY, tl.float32)
-    total = tl.zeros((BLOCK_R,), tl.float32)
-    spread = tl.zeros((BLOCK_R,), tl.float32)
-    for _ in range(splits):
-        largest_b = tl.load(partial_ptr, rows_exist, other=0.0)
-        second_b = tl.load(partial_ptr + positions, rows_exist, other=0.0)
-        if ENTROPY:
-            total_b = tl.load(partial_ptr + 2 * positions, rows_exist, other=0.0)
-            spread_b = tl.load(partial_ptr + 3 * positions, rows_exist, other=0.0)
-            largest, second, total, spread = _merge(
-                largest, second, total, spread, largest_b, second_b, total_b, spread_b
-            )
-        else:
-            largest = tl.maximum(largest, largest_b)
-            total += second_b
-        partial_ptr += PLANES * positions
-    key = _log_entropy(largest, second, total, spread) if ENTROPY else largest - total / positions
-    tl.store(key_ptr + image * positions + rows, key, rows_exist)
 
 
 BACKEND = Backend(
