@@ -179,17 +179,6 @@ def test_gradcheck(
     assert torch.autograd.gradcheck(routed, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("significance", ["entropy", "max_mean"])
-@pytest.mark.parametrize("attention", ["global", "local"])
-def test_many_tiles_equal_one(attention: Any, significance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = random_features(3, 5, 9, 8)
-    one = query_selected_attention(source, [], attention=attention, significance=significance)
-    monkeypatch.setattr(blocked, "_TILE_LOGITS_CPU", 3 * 32 * 32)  # three tiles a side, the last with 8 of 32 positions
-    many = query_selected_attention(source, [], attention=attention, significance=significance)
-    assert torch.equal(one.indices, many.indices)
-    assert_near(one.significance, many.significance, 1e-13, "significance")
-
-
 @pytest.mark.parametrize("similarity", ["dot", "scaled", "cosine"])
 @pytest.mark.parametrize("significance", ["entropy", "max_mean"])
 def test_equal_features_get_equal_keys_wherever_they_lie(

@@ -337,4 +337,9 @@ def test_without_the_optional_packages(store: Store, making: list[object], monke
     with pytest.raises(BackendError):
         study(*making[:-1], "--out", out)
     assert not out.exists(), "said before anything is translated"
-    assert study(store.folder, "--table") == 0, "results need none of them"
+    assert study(store.folder, "--table") == 0, "results need nothing of the page"
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for name in ("results", "statistics"):
+        monkeypatch.delitem(sys.modules, f"unpaired.study.{name}")
+    with pytest.raises(BackendError, match=r"need the package 'scipy'.*pip install \"unpaired\[study\]\""):
+        study(store.folder, "--table")
