@@ -39,8 +39,9 @@ from torch import Tensor
 from bench_training_step import gemm_peak_gflops
 from published_attention import published_qs_attention
 from selection_report import growth_png, machine, markdown
-from unpaired.ops import blocked, query_selected_attention
+from unpaired.ops import query_selected_attention
 from unpaired.ops.attention import Attention, prepare
+from unpaired.ops.backends import blocked
 
 NUM_QUERIES = 256
 FIVE_TAPS = ((3, 262), (128, 256), (256, 128), (256, 64), (256, 64))

@@ -37,10 +37,9 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from unpaired.data.check import NEAR
+from unpaired.data.inspection import equal_pictures, inspect, similar_pictures
 from unpaired.errors import DataError
-from unpaired.preparation.check import NEAR
-from unpaired.preparation.duplicates import equal_pictures, similar_pictures
-from unpaired.preparation.facts import inspect
 
 SIDE = 64
 """Pixels of a drawing."""

@@ -54,7 +54,7 @@ LOSS_TESTS = ("tests/losses/test_precision_and_defaults.py", "tests/methods/test
 MODULES: dict[str, tuple[str, ...]] = {
     "engine/step.py": ("tests/engine/test_step.py", *SHARED_TESTS),
     "engine/ema.py": ("tests/engine/test_ema.py",),
-    "ops/reference.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
+    "ops/backends/reference.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
     "ops/query_selection.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
     "losses/patch_nce.py": ("tests/losses/test_losses.py", *LOSS_TESTS),
     "losses/semantic_relation.py": ("tests/losses/test_semantic_relation.py", *LOSS_TESTS),

@@ -1,8 +1,8 @@
 """QS-Attn's sampling the way its published code goes about it: the baseline of every speed and memory claim.
 
 Written by us from a description of that code's steps; no line of it is copied. What it computes is defined by
-``unpaired/ops/published.py`` (a test compares the two). What it costs is the published formulation's: the whole
-n x n matrix stays in the autograd graph, windows are gathered by ``unfold`` for every position, and nothing is
+``unpaired/ops/backends/reference.py`` (a test compares the two). What it costs is the published formulation's: the
+whole n x n matrix stays in the autograd graph, windows are gathered by ``unfold`` for every position, and nothing is
 improved or made slower on purpose.
 
 Legend of the suffixes: B images, C channels, n = H * W positions, N selected positions, S keys of a window.

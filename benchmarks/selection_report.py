@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from unpaired.ops import blocked
+from unpaired.ops.backends import blocked
 
 TARGETS = {
     "global 64x64": "≥ 4x, ≥ 8x less memory",

@@ -3,8 +3,8 @@
     python benchmarks/significance_study.py --images ../shared/data/horse2zebra/testA --size 256 --num-queries 256 \
         --encoders initial=untrained:64 qs_attn=runs/h2z-qs_attn cut=runs/h2z-cut --out benchmarks/results/significance
 
-Writes OUT.json. Rows are judged in float64 (``ops/blocked.py`` on float64 features; the first image of each
-encoder is checked against ``ops/reference.py``); naive float32 is what published code does: softmax, then -p log p.
+Writes OUT.json. Rows are judged in float64 (``ops/backends/blocked.py`` on float64 features; the first image of each
+encoder is checked against ``reference.py`` beside it); naive float32 is what published code does: softmax, -p log p.
 ``significance_report.py`` makes tables and pictures of it, ``significance_scores.py`` scores the trained contenders.
 
 Legend: n locations of a map, N selected; A and B two selections.
@@ -29,8 +29,9 @@ from unpaired.environment import environment
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods.cut import CUT, CUTConfig
-from unpaired.ops import query_selected_attention, reference
+from unpaired.ops import query_selected_attention
 from unpaired.ops.attention import Attention, as_positions
+from unpaired.ops.backends import reference
 
 Similarity = Literal["dot", "scaled", "cosine"]
 SIMILARITIES: dict[str, tuple[Similarity, float]] = {

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
     ("config",),
     ("length", "ops", "data"),
-    ("networks", "losses", "metrics", "reports", "preparation", "web"),
+    ("networks", "losses", "metrics", "reports", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
     ("export",),

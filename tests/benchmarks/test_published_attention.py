@@ -1,4 +1,4 @@
-"""The baseline of the speed claims computes what ``ops/published.py`` defines, gradients included."""
+"""The baseline of the speed claims computes what ``ops/backends/reference.py`` defines, gradients included."""
 
 from __future__ import annotations
 

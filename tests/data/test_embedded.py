@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from unpaired.data import DataConfig, UnpairedStream, batches, embedded_dataset, read_image
+from unpaired.data.inspection import equal_pictures, inspect, similar_pictures
 from unpaired.errors import DataError
-from unpaired.preparation.duplicates import equal_pictures, similar_pictures
-from unpaired.preparation.facts import inspect
 
 ROOT = Path(__file__).parents[2]
 

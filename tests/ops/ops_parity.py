@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unpaired.ops import SelectedFeatures, query_selected_attention, reference
+from unpaired.ops import SelectedFeatures, query_selected_attention
 from unpaired.ops.attention import Attention
-from unpaired.ops.query_selection import BACKENDS
+from unpaired.ops.backends import BACKENDS, reference
 
 # What runs here of its own accord; a backend that needs a device, or an interpreter, has tests of its own.
 USABLE_BACKENDS = [
     name
     for name, backend in BACKENDS.items()
-    if not (backend.missing() or backend.refusals(torch.zeros(1, 1, 1, 1), "equations") or backend.only_by_name())
+    if not (backend.reasons(torch.zeros(1, 1, 1, 1), "equations") or backend.only_by_name())
 ]
 
 # One tolerance per dtype for every routed feature and gradient, relative to the largest entry of the expected one.

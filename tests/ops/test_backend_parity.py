@@ -23,7 +23,8 @@ from ops_parity import (
 )
 from torch import Tensor
 
-from unpaired.ops import blocked, query_selected_attention
+from unpaired.ops import query_selected_attention
+from unpaired.ops.backends import blocked, routing
 
 BACKENDS_TO_COMPARE = [name for name in USABLE_BACKENDS if name != "reference"]
 ATTENTIONS = ["global", "local", "local_global"]
@@ -72,17 +73,14 @@ def compare(source: Tensor, dtype: torch.dtype, backend: str, num_queries: int, 
 @pytest.mark.parametrize("similarity", ["dot", "scaled", "cosine"])
 @pytest.mark.parametrize("significance", ["entropy", "max_mean", "random"])
 @pytest.mark.parametrize(
-    (
-        "case",
-        "attention",
-    ),  # the large map is there for the shifts of local attention only
+    ("case", "attention"),  # the large map is there for the shifts of local attention only
     [(case, attention) for case in CASES for attention in ATTENTIONS if "shifts" not in case or attention == "local"],
 )
 @pytest.mark.parametrize("backend", BACKENDS_TO_COMPARE)
 def test_backend_equals_reference(
     backend: str, case: str, attention: str, significance: str, similarity: str, dtype: torch.dtype
 ) -> None:
-    for routing, num_queries in (("cross", 13), ("self", 1), ("none", 10_000)):
+    for how, num_queries in (("cross", 13), ("self", 1), ("none", 10_000)):
         compare(
             CASES[case],
             dtype,
@@ -90,7 +88,7 @@ def test_backend_equals_reference(
             num_queries,
             attention=attention,
             significance=significance,
-            routing=routing,
+            routing=how,
             similarity=similarity,
             window=3,
         )
@@ -146,7 +144,10 @@ def test_any_shape(
     **options: object,
 ) -> None:
     source = random_features(*shape, seed=seed, gain=gain)
-    with mock.patch.multiple(blocked, _TILE_LOGITS_CPU=tile_logits, _SMALL_MAP=small_map):
+    with (
+        mock.patch.object(blocked, "_TILE_LOGITS_CPU", tile_logits),
+        mock.patch.object(routing, "SMALL_MAP", small_map),
+    ):
         compare(source, torch.float64, "blocked", num_queries, **options)
 
 
@@ -158,7 +159,7 @@ def test_any_shape(
 def test_gradcheck(
     backend: str, attention: str, routing: str, similarity: str, small_map: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocked, "_SMALL_MAP", small_map)
+    monkeypatch.setattr("unpaired.ops.backends.routing.SMALL_MAP", small_map)
     inputs = [random_features(2, 2, 7, 6, seed=i, gain=0.5).requires_grad_() for i in range(2)]
     indices = torch.tensor([[0, 23, 41], [7, 7, 40]])
 
@@ -176,35 +177,6 @@ def test_gradcheck(
         return selected.source, selected.targets[0]
 
     assert torch.autograd.gradcheck(routed, inputs, fast_mode=True)
-
-
-def test_the_two_local_paths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, target = random_features(2, 5, 9, 8), random_features(2, 5, 9, 8, seed=1)
-    results = []
-    for small_map in (0, 1024):
-        monkeypatch.setattr(blocked, "_SMALL_MAP", small_map)
-        for significance in ("entropy", "max_mean"):
-            results.append(
-                run_with_gradients(
-                    source, [target], num_queries=17, attention="local", significance=significance, window=3
-                )
-            )
-    for (first, first_gradients), (second, second_gradients) in zip(results[:2], results[2:], strict=True):
-        assert torch.equal(first.indices, second.indices)
-        assert_near(first.significance, second.significance, 1e-12, "significance")
-        for a, b in zip((first.source, *first_gradients), (second.source, *second_gradients), strict=True):
-            assert_near(a, b, 1e-12, "routed or gradient")
-
-
-@pytest.mark.parametrize("significance", ["entropy", "max_mean"])
-@pytest.mark.parametrize("attention", ["global", "local"])
-def test_many_tiles_equal_one(attention: Any, significance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = random_features(3, 5, 9, 8)
-    one = query_selected_attention(source, [], attention=attention, significance=significance)
-    monkeypatch.setattr(blocked, "_TILE_LOGITS_CPU", 3 * 32 * 32)  # three tiles a side, the last with 8 of 32 positions
-    many = query_selected_attention(source, [], attention=attention, significance=significance)
-    assert torch.equal(one.indices, many.indices)
-    assert_near(one.significance, many.significance, 1e-13, "significance")
 
 
 @pytest.mark.parametrize("similarity", ["dot", "scaled", "cosine"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unpaired.ops import location_draws, query_selected_attention
+from unpaired.ops import location_draws
 from unpaired.ops.location_draws import location_keys
 
 MASK = (1 << 64) - 1
@@ -40,17 +40,6 @@ def test_independent_of_batch_and_map_size() -> None:
     apart = torch.cat([location_draws(each, 100) for each in seeds.split([1, 3])])
     assert torch.equal(together, apart)
     assert torch.equal(together[:, :40], location_draws(seeds, 40))
-
-
-def test_selection_is_the_same_however_the_batch_is_split() -> None:
-    source = torch.randn(4, 3, 6, 5)
-    seeds = torch.tensor([5, 6, 7, 8])
-    together = query_selected_attention(source, [], 9, significance="random", random_seeds=seeds).indices
-    apart = [
-        query_selected_attention(source[i : i + 1], [], 9, significance="random", random_seeds=seeds[i : i + 1]).indices
-        for i in range(4)
-    ]
-    assert torch.equal(together, torch.cat(apart))
 
 
 def test_uniform_and_uncorrelated() -> None:

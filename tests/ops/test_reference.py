@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError
-from unpaired.ops import backend_report, location_draws, query_selected_attention, query_selection, significance_map
+from unpaired.ops import query_selected_attention, significance_map
 from unpaired.ops.attention import Attention, Similarity
+from unpaired.ops.backends.reference import attention_logits, log_entropy, route, significance
 from unpaired.ops.checks import AttentionMode
-from unpaired.ops.reference import attention_logits, log_entropy, max_mean, route, significance
 
 CHANNELS, HEIGHT, WIDTH, WINDOW = 5, 3, 4, 3
 PLACES = HEIGHT * WIDTH
@@ -110,19 +110,6 @@ def test_entropy_of_rows_far_from_and_near_to_one_hot() -> None:
     assert log_entropy(torch.tensor([[3.0, -math.inf]])).tolist() == [-math.inf]
 
 
-def test_max_mean_counts_the_keys_only() -> None:
-    logits = torch.tensor([[1.0, 4.0, -math.inf], [2.0, 2.0, 5.0]])
-    assert max_mean(logits).tolist() == [1.5, 2.0]
-
-
-def test_routing_takes_values_of_another_precision() -> None:
-    attention, source = of_similarity(False, "dot"), features().float()
-    (routed,) = route(
-        source.flatten(2), [source.flatten(2).bfloat16()], torch.zeros(2, 1, dtype=torch.int64), attention
-    )
-    assert (routed.shape, routed.dtype) == ((2, 1, CHANNELS), torch.float32)
-
-
 @pytest.mark.parametrize("similarity", get_args(Similarity))
 @pytest.mark.parametrize("routing", ["cross", "self", "none"])
 @pytest.mark.parametrize("attention", get_args(AttentionMode))
@@ -161,23 +148,6 @@ def test_the_front_door_selects_and_routes_as_the_loops(
             torch.testing.assert_close(made[image], torch.tensor(expected, dtype=torch.float64))
 
 
-def test_defaults_are_256_queries_by_global_entropy_and_a_window_of_7() -> None:
-    source = features(shape=(17, 16))
-    plain = query_selected_attention(source, [source])
-    named = query_selected_attention(
-        source, [source], 256, attention="global", significance="entropy", routing="cross", similarity="dot",
-        temperature=1.0, detach_attention=False, formulation="equations",
-    )  # fmt: skip
-    assert plain.indices.shape == (2, 256)
-    assert torch.equal(plain.indices, named.indices)
-    assert torch.equal(plain.source, named.source)
-    local = [query_selected_attention(source, [], 9, attention="local", **each) for each in ({}, {"window": 7})]
-    assert torch.equal(local[0].significance, local[1].significance)
-    maps = [significance_map(source, attention="local", **each) for each in ({}, {"window": 7})]
-    assert torch.equal(maps[0], maps[1])
-    assert torch.equal(maps[0].flatten(1), local[0].significance)
-
-
 @pytest.mark.parametrize("measure", ["entropy", "max_mean"])
 def test_a_map_passes_every_option_on(measure: Any) -> None:
     source = features().requires_grad_()
@@ -195,53 +165,3 @@ def test_a_map_passes_every_option_on(measure: Any) -> None:
         significance_map(source, significance="random")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="cannot run"):
         significance_map(source, formulation="published", backend="blocked")
-
-
-def test_random_queries_are_the_smallest_draws() -> None:
-    source, seeds = features().float(), torch.tensor([3, 2**40])
-    selected = query_selected_attention(source, [], 5, significance="random", routing="none", random_seeds=seeds)
-    draws = location_draws(seeds, PLACES)
-    torch.testing.assert_close(selected.significance, draws.to(torch.float32))
-    assert selected.indices.tolist() == [sorted(range(PLACES), key=row.__getitem__)[:5] for row in draws.tolist()]
-    assert selected.source.dtype == selected.significance.dtype == torch.float32
-    assert selected.indices.is_contiguous()
-    assert selected.source.is_contiguous()
-
-
-def test_selection_and_its_values_carry_no_gradient() -> None:
-    source = features().requires_grad_()
-    selected = query_selected_attention(source, [source], 3, backend="reference")
-    assert not selected.significance.requires_grad
-    assert selected.source.requires_grad
-    assert selected.targets[0].requires_grad
-
-
-def test_the_report_says_what_runs_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {
-        "gone": query_selection.Backend(lambda f: None, lambda: ["no device"], lambda s, f: [], lambda: ["slow"]),
-        "asked": query_selection.Backend(lambda f: None, list, lambda s, f: [], lambda: ["slow"]),
-        "there": query_selection.Backend(lambda f: None, list, lambda s, f: []),
-    }
-    monkeypatch.setattr(query_selection, "BACKENDS", rows)
-    assert backend_report() == [("gone", False, ["no device"]), ("asked", True, ["slow"]), ("there", True, [])]
-
-
-def test_every_refusal_is_told_where_nothing_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {
-        "gone": query_selection.Backend(lambda f: None, lambda: ["no device", "no driver"], lambda s, f: ["unread"]),
-        "unfit": query_selection.Backend(lambda f: None, list, lambda s, f: [f"no {f}"]),
-        "asked": query_selection.Backend(lambda f: None, list, lambda s, f: [], lambda: ["slow"]),
-    }
-    monkeypatch.setattr(query_selection, "BACKENDS", rows)
-    with pytest.raises(BackendError) as caught:
-        query_selected_attention(features(), [])
-    assert str(caught.value).splitlines() == [
-        "backend 'gone' cannot run: no device; no driver",
-        "backend 'unfit' cannot run: no equations",
-        "backend 'asked' cannot run: slow",
-    ]
-
-
-def test_an_unknown_backend_is_answered_with_the_nearest() -> None:
-    with pytest.raises(BackendError, match=r"backend 'refrence' does not exist; there are .*did you mean 'reference'"):
-        query_selected_attention(features(), [], backend="refrence")

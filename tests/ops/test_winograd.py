@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unpaired.ops import winograd
-from unpaired.ops.winograd import conv2d, convolutions_by_products, direct_convolutions
-from unpaired.ops.winograd_graph import conv2d_by_products
+from unpaired.ops.winograd import conv2d, conv2d_by_products, convolutions_by_products, direct_convolutions
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from served_study import METHODS
 
 from unpaired.study.store import Store
-from unpaired.web.guard import HEADERS, OWN_FILES_ONLY
+from unpaired.web import HEADERS, OWN_FILES_ONLY
 
 pytest.importorskip("starlette", reason='needs pip install "unpaired[study]"')
 testclient = pytest.importorskip("starlette.testclient", reason="the test client needs httpx", exc_type=ImportError)
 
-from unpaired.study.app import LONGEST_BODY, make_app  # noqa: E402 - only where Starlette is
+from unpaired.study.server import LONGEST_BODY, make_app  # noqa: E402 - only where Starlette is
 
 Client = Callable[..., Any]
 ADDRESS = "http://127.0.0.1:8000"
@@ -69,44 +69,12 @@ def test_from_the_first_page_to_the_last_vote(browser: Any, client: Client, stor
         assert kept.method == kept.shown[1], "what was clicked is what counts, and where it stood"
 
 
-def test_raters_see_orders_of_their_own(client: Client) -> None:
-    seen = [enter(client(), f"rater {number}")["items"] for number in range(8)]
-    assert len({tuple(item["source"] for item in items) for items in seen}) > 4
-    choices: dict[str, set[tuple[str, ...]]] = {}
-    for items in seen:
-        for item in items:
-            choices.setdefault(item["source"], set()).add(tuple(item["choices"]))
-    for orders in choices.values():
-        assert len(orders) > 2
-        assert len({frozenset(order) for order in orders}) == 1
-
-
-def test_raters_do_not_disturb_each_other(client: Client, store: Store) -> None:
-    ada, grace = client(), client()
-    items, others = enter(ada)["items"], enter(grace, "Grace")["items"]
-    for item, other in zip(items, others, strict=True):
-        assert vote(ada, item, "C", 0).status_code == vote(grace, other, "C", 2).status_code == 200
-    assert [item["answers"] for item in ada.get("/api/study").json()["rater"]["items"]] == [
-        {"C": item["choices"][0]} for item in items
-    ]
-    assert {rater.name: rater.votes for rater in store.raters()} == {"Ada": 4, "Grace": 4}
-
-
 def test_a_vote_may_be_changed_and_counts_once(browser: Any, store: Store) -> None:
     item = enter(browser)["items"][0]
     for position in (0, 2, 2, 1):
         assert vote(browser, item, "T", position).json()["votes"] == 1
     (kept,) = store.votes()
     assert (kept.method, kept.changed) == (kept.shown[1], 2)
-
-
-def test_the_study_goes_on_after_the_server(store: Store, browser: Any) -> None:
-    item = enter(browser)["items"][2]
-    vote(browser, item)
-    again = testclient.TestClient(make_app(Store(store.folder)), base_url=ADDRESS, cookies=browser.cookies)
-    rater = again.get("/api/study").json()["rater"]
-    assert (rater["name"], rater["votes"]) == ("Ada", 1)
-    assert rater["items"][2]["answers"] == {"Q": item["choices"][0]}
 
 
 def test_the_next_person_at_the_same_machine(browser: Any, store: Store) -> None:
@@ -217,15 +185,6 @@ def test_a_version_of_another_image_is_refused(browser: Any, store: Store) -> No
     assert store.votes() == []
 
 
-def test_who_has_not_entered_cannot_vote(browser: Any, client: Client) -> None:
-    item = enter(browser)["items"][0]
-    answer = vote(client(), item)
-    assert (answer.status_code, answer.json()) == (401, {"error": "enter a name first"})
-    stranger = client(cookies={next(iter(browser.cookies.jar)).name: "x" * 32})
-    assert vote(stranger, item).status_code == 401
-    assert stranger.get("/api/study").json()["rater"] is None
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [("=1+1", "begins with"), ("@x", "begins with"), ("-x", "begins with"), ("<b>", "begins with"), ("a;b", "only"),
@@ -271,17 +230,6 @@ def test_requests_that_are_refused(browser: Any, content: bytes, headers: dict[s
         assert answer.json()["error"]
 
 
-def test_a_request_without_a_length_is_refused(browser: Any) -> None:
-    answer = browser.post("/api/vote", content=iter([b"{}"]), headers={"content-type": "application/json"})
-    assert answer.status_code == 411
-
-
-def test_the_studys_own_page_may_ask(browser: Any) -> None:
-    for headers in ({"origin": ADDRESS}, {"sec-fetch-site": "same-origin", "origin": ADDRESS}):
-        answer = browser.post("/api/enter", json={"name": "", "resume": False}, headers=headers)
-        assert answer.status_code == 200
-
-
 @pytest.mark.parametrize(
     ("bound", "host", "let_in"),
     [
@@ -308,11 +256,6 @@ def test_no_path_leads_out(browser: Any, path: str) -> None:
     answer = browser.get(path)
     assert answer.status_code == 404
     assert b"SQLite" not in answer.content
-
-
-def test_wrong_methods(browser: Any) -> None:
-    assert browser.get("/api/vote").status_code == 405
-    assert browser.request("DELETE", "/api/study").status_code in (405, 411, 415)
 
 
 JSON = st.recursive(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from served_study import METHODS, Served
+from served_study import Served
 
 from unpaired.study.store import Store
 
@@ -186,51 +186,6 @@ def test_a_key_held_down_answers_once(visit: Visit, served: Serve, store: Store)
     expect(page.locator("#question")).to_contain_text("these real pictures")
 
 
-def test_keys_that_come_too_early_answer_nothing(visit: Visit, served: Serve, store: Store) -> None:
-    """On a slow line the next question is not there yet when a fast rater goes on."""
-    page = visit(served())
-    start(page, "Ada")
-    page.evaluate(_SLOW)
-    page.keyboard.press("1")
-    page.keyboard.press("Enter")
-    for key in ("2", "Enter", "ArrowLeft"):
-        page.keyboard.press(key)
-    expect(page.locator("#question")).to_contain_text("these real pictures")
-    assert pressed(page) == []
-    page.wait_for_timeout(1500)  # longer than another vote would take
-    (vote,) = store.votes()
-    assert (vote.question, vote.shown.index(vote.method), vote.changed) == ("Q", 0, 0)
-
-
-def test_names_refused_and_names_taken(visit: Visit, served: Serve, store: Store) -> None:
-    server = served()
-    page = visit(server)
-    page.keyboard.type("=1+1")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#message:not([hidden])")
-    assert "begins with a letter or digit" in page.inner_text("#message")
-    page.fill("#name", "Ada")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#study:not([hidden])")
-    assert page.is_hidden("#message")
-    answer(page, "2")
-
-    other = visit(server)
-    other.keyboard.type("ADA")
-    other.keyboard.press("Enter")
-    other.wait_for_selector("#taken:not([hidden])")
-    assert "Ada takes part already, and has given 1 of 12 answers" in other.inner_text("#taken")
-    other.click("#other")
-    assert other.evaluate("document.activeElement.id") == "name"
-    other.keyboard.press("Enter")
-    other.wait_for_selector("#taken:not([hidden])")
-    assert other.evaluate("document.activeElement.id") == "resume"
-    other.keyboard.press("Enter")
-    other.wait_for_selector("#study:not([hidden])")
-    assert "these real pictures" in other.inner_text("#question")
-    assert len(store.raters()) == 1
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(visit: Visit, served: Serve, scheme: str) -> None:
     page = visit(served(), color_scheme=scheme, **_PHONE)
@@ -275,29 +230,3 @@ def test_what_a_screen_reader_hears(visit: Visit, served: Serve) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#question")).to_contain_text("these real pictures")
     assert pressed(page) == []
-
-
-def test_pictures_are_shown_as_they_are(visit: Visit, served: Serve) -> None:
-    """No hover, choice or colour scheme may touch the pixels that are judged."""
-    page = visit(served(), color_scheme="dark")
-    start(page, "Ada")
-    page.keyboard.press("2")
-    for number in (1, 2, 3):
-        page.hover(f".choice:nth-child({number})")
-        styles = page.evaluate(
-            "[...document.querySelectorAll('#pictures, #pictures *')].map(e => getComputedStyle(e))"
-            ".map(s => [s.filter, s.opacity, s.mixBlendMode, s.transform])"
-        )
-        assert {tuple(style) for style in styles} == {("none", "1", "normal", "none")}
-    sizes = page.eval_on_selector_all("#pictures img", "all => all.map(i => [i.clientWidth, i.clientHeight])")
-    assert len({tuple(size) for size in sizes}) == 1, "all of one size, the original too"
-    assert page.eval_on_selector("#pictures img", "i => getComputedStyle(i).imageRendering") == "pixelated"
-
-
-def test_the_page_holds_no_name_of_a_method(visit: Visit, served: Serve, store: Store) -> None:
-    page = visit(served())
-    start(page, "Ada")
-    answer(page, "1")
-    held = page.content() + page.evaluate("JSON.stringify(performance.getEntries().map(e => e.name))")
-    hidden = [*METHODS, *(image.name for image in store.study.images.values())]
-    assert not [name for name in hidden if re.search(rf"\b{re.escape(name)}\b", held)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_studies import study, tally
 
+pytest.importorskip("scipy", reason='needs pip install "unpaired[study]"')
+
+from scipy import stats
+
 from unpaired.study import statistics as module
-from unpaired.study.distributions import chi_squared_tail, f_tail, sign_test, t_quantile, t_two_sided
 from unpaired.study.statistics import (
     Votes,
     compare_best,
@@ -25,9 +27,6 @@ from unpaired.study.statistics import (
     shares,
     wilson,
 )
-
-POSITIVE = st.floats(1e-3, 300)
-DEGREES = st.integers(1, 200)
 
 
 def alone(*counts: int) -> Votes:
@@ -46,40 +45,13 @@ def some_votes(draw: st.DrawFn, most_methods: int = 3) -> Votes:
     return Votes(raters, images, np.array(list(given_.values())), methods)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# distributions
-# ---------------------------------------------------------------------------------------------------------------------
-@settings(max_examples=150, deadline=None)
-@given(x=POSITIVE, df=DEGREES, df2=DEGREES)
-def test_tails_are_those_of_scipy(x: float, df: int, df2: int) -> None:
-    stats = pytest.importorskip("scipy.stats", reason="SciPy is the reference of this test")
-    for ours, theirs in (
-        (chi_squared_tail(x, df), stats.chi2.sf(x, df)),
-        (f_tail(x, df, df2), stats.f.sf(x, df, df2)),
-        (t_two_sided(x, df), 2 * stats.t.sf(x, df)),
-    ):
-        assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+def sign_test(a: int, b: int) -> float:
+    return float(stats.binomtest(a, a + b).pvalue)
 
 
-def test_tails_at_their_ends() -> None:
-    assert chi_squared_tail(0, 3) == f_tail(0, 2, 5) == t_two_sided(0, 4) == 1
-    assert f_tail(math.inf, 2, 5) == 0
-    assert t_two_sided(-2, 7) == t_two_sided(2, 7)
-
-
-@pytest.mark.parametrize("df", [1, 2, 5, 29, 400])
-def test_quantiles_invert_the_tail(df: int) -> None:
-    assert t_two_sided(t_quantile(df), df) == pytest.approx(0.05, rel=1e-12)
-    assert t_two_sided(t_quantile(df, 0.9), df) == pytest.approx(0.1, rel=1e-12)
-    assert t_quantile(math.inf) == pytest.approx(1.959963984540054, rel=1e-12)
-
-
-def test_sign_test_and_wilson_are_those_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="SciPy is the reference of this test")
-    for a, b in itertools.product(range(0, 40, 3), range(1, 40, 4)):
-        test = stats.binomtest(a, a + b)
-        assert sign_test(a, b) == pytest.approx(test.pvalue, rel=1e-12)
-        low, high = test.proportion_ci(method="wilson")
+def test_wilson_is_that_of_scipy() -> None:
+    for a, b in itertools.product(range(0, 40, 9), range(1, 40, 7)):
+        low, high = stats.binomtest(a, a + b).proportion_ci(method="wilson")
         assert wilson(a / (a + b), a + b) == pytest.approx((low, high), abs=1e-12)
 
 
@@ -92,12 +64,6 @@ def test_the_multinomial_test_counts_every_way_to_vote(counts: tuple[int, ...]) 
     ways = list(itertools.product(range(methods), repeat=sum(counts)))
     extreme = sum(pearson(np.bincount(way, minlength=methods)) >= observed - 1e-9 for way in ways)
     assert multinomial(np.array(counts)) == pytest.approx(extreme / len(ways), rel=1e-9)
-
-
-def test_many_votes_go_to_chi_squared() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="SciPy is the reference of this test")
-    counts = np.array([400, 350, 300, 320])
-    assert multinomial(counts) == pytest.approx(stats.chisquare(counts).pvalue, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -169,22 +135,6 @@ def test_two_way_variance_is_the_sum_over_pairs_of_votes(votes: Votes) -> None:
     assert found is not None
     np.testing.assert_allclose(found[0], np.maximum.reduce([*parts, single, both]), rtol=1e-9, atol=1e-15)
     assert found[1] == min(len(set(clusters)) for clusters in dimensions) - 1
-
-
-@settings(max_examples=40, deadline=None)
-@given(some_votes(), st.randoms())
-def test_names_of_methods_do_not_matter(votes: Votes, random: object) -> None:
-    order = list(range(votes.methods))
-    random.shuffle(order)  # type: ignore[attr-defined]
-    renamed = Votes(votes.raters, votes.images, np.array(order)[votes.choices], votes.methods)
-    before, after = shares(votes), shares(renamed)
-    for k, other in enumerate(order):
-        assert after[other].votes == before[k].votes
-        assert after[other].clustered == (None if before[k].clustered is None else pytest.approx(before[k].clustered))
-    a, b = equal_shares(votes), equal_shares(renamed)
-    assert [b.clustered, b.raters, b.images, b.votes] == [
-        pytest.approx(p) for p in (a.clustered, a.raters, a.images, a.votes)
-    ]
 
 
 @settings(max_examples=40, deadline=None)
@@ -282,9 +232,3 @@ def test_the_clustered_test_finds_what_is_there() -> None:
         better = np.where(rng.random(len(votes)) < 0.4, 0, votes.choices)  # method 0 wins two in five outright
         found += (equal_shares(Votes(votes.raters, votes.images, better, 3)).clustered or 1) <= 0.05
     assert found >= 16
-
-
-def test_simulated_studies_are_studies() -> None:
-    votes = study(np.random.default_rng(0), 4, 5, 1, 1)
-    assert Counter(zip(votes.raters, votes.images, strict=True)).most_common(1)[0][1] == 1
-    assert len(votes) == 20

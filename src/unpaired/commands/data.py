@@ -16,22 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from unpaired.data.check import NEAR, Report, check_set, lines, parts_table, to_json
+from unpaired.data.inspection import Progress
+from unpaired.data.layouts import OFFICIAL, how_to_get
+from unpaired.data.prepare import RECIPES, PrepareSettings, prepare
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
-from unpaired.preparation import (
-    NEAR,
-    OFFICIAL,
-    RECIPES,
-    PrepareSettings,
-    Progress,
-    Report,
-    check_set,
-    how_to_get,
-    lines,
-    parts_table,
-    prepare,
-    to_json,
-)
 
 _LINES = 160
 """Columns where there is no terminal to ask."""

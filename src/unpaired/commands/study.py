@@ -16,16 +16,7 @@ from tyro.conf import Positional, arg
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.study.records import DATABASE
-from unpaired.study.results import (
-    EXPLANATION,
-    evaluate_study,
-    markdown,
-    results_csv,
-    share_table,
-    significance_table,
-    votes_csv,
-)
-from unpaired.study.serving import require_web_packages, serve
+from unpaired.study.server import require_web_packages, serve
 from unpaired.study.store import Store
 
 if TYPE_CHECKING:
@@ -156,8 +147,7 @@ def _nothing_of_making(options: Study) -> None:
 
 
 def _plan(options: Study) -> Plan:
-    from unpaired.study.planning import contenders_of, held_out_files
-    from unpaired.study.prepare import Plan
+    from unpaired.study.prepare import Plan, contenders_of, held_out_files
 
     for name, value in (("images", options.images), ("examples", options.examples)):
         if value < 1:
@@ -188,6 +178,8 @@ def _same_study(store: Store, plan: Plan) -> Store:
 
 
 def _export(store: Store, path: Path) -> None:
+    from unpaired.study.results import votes_csv  # with it comes SciPy
+
     votes = store.votes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,6 +190,15 @@ def _export(store: Store, path: Path) -> None:
 
 
 def _print_results(store: Store, kind: str) -> None:
+    from unpaired.study.results import (
+        EXPLANATION,
+        evaluate_study,
+        markdown,
+        results_csv,
+        share_table,
+        significance_table,
+    )
+
     results = evaluate_study(store)
     if kind != "text":
         print(markdown(results) if kind == "markdown" else results_csv(results), end="")

@@ -109,7 +109,7 @@ class ExportedGenerator(nn.Module):
     def record(self, target: Target = "any") -> torch.export.ExportedProgram:
         """The generator as a graph with free batch and sides.
 
-        For ``cpu`` wide 3 x 3 convolutions are products of matrices (:mod:`unpaired.ops.winograd_graph`); for ``any``
+        For ``cpu`` wide 3 x 3 convolutions are products of matrices (:mod:`unpaired.ops.winograd`); for ``any``
         all convolutions are the library's own.
         """
         inputs, dim = self.inputs(*TRACED), torch.export.Dim

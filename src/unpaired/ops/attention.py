@@ -75,42 +75,23 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def log_of_log1p(log_ratio: Tensor) -> Tensor:
-    """log(log(1 + R)) from log R, exact where R underflows (there log(1 + R) = R)."""
-    ratio = log_ratio.exp()
-    return torch.where(ratio < torch.finfo(ratio.dtype).eps, log_ratio, ratio.log1p().log())
-
-
-class _ContiguousGradient(torch.autograd.Function):
-    """Identity whose gradient is laid out as (B, C, n) in memory.
+class _GradientLaidOut(torch.autograd.Function):
+    """Identity whose gradient has a given layout in memory.
 
     ``torch.nn.functional.instance_norm`` with batch 1 returns a wrong gradient on the CPU when the incoming one has
-    channels-last strides (torch 2.13, 2.14.1), which reading a map as tokens produces. Ours never does.
+    channels-last strides (torch 2.13, 2.14.1), which reading a map as tokens produces: ours is contiguous. Where maps
+    lie channels last, a gradient in another layout makes every norm's backward pass many times as slow (batch norm of
+    256 x 64 x 64 in bf16 on the CPU: 12 ms where it takes 1.6): there it lies as the map does.
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, layout: torch.memory_format) -> Tensor:
+        ctx.layout = layout
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous()
-
-
-class _ChannelsLastGradient(torch.autograd.Function):
-    """Identity of a map whose gradient lies channels last.
-
-    Handed on through a network whose maps lie so, a gradient in another layout makes every norm's backward pass many
-    times as slow (batch norm of 256 x 64 x 64 in bf16 on the CPU: 12 ms where it takes 1.6).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous(memory_format=torch.channels_last)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].contiguous(memory_format=ctx.layout), None
 
 
 def as_positions(features_BCHW: Tensor) -> Tensor:
@@ -119,10 +100,10 @@ def as_positions(features_BCHW: Tensor) -> Tensor:
     The gradient of the map is contiguous, too, but for a map in half precision that lies channels last: as that does.
     """
     if features_BCHW.itemsize == 2 and not features_BCHW.is_contiguous() and features_BCHW.requires_grad:
-        features_BCHW = _ChannelsLastGradient.apply(features_BCHW)
+        features_BCHW = _GradientLaidOut.apply(features_BCHW, torch.channels_last)
     features_BCn = features_BCHW.flatten(2)
     if torch.is_grad_enabled() and features_BCn.requires_grad:
-        features_BCn = _ContiguousGradient.apply(features_BCn)
+        features_BCn = _GradientLaidOut.apply(features_BCn, torch.contiguous_format)
     return features_BCn.contiguous()
 
 

@@ -1,24 +1,20 @@
 """The front door of query-selected attention: checks, choice of backend, selection.
 
-A backend is a module with two functions, ``significance`` and ``route``, that compute what ``ops/reference.py``
-defines. Adding one is one file and one row in ``BACKENDS``.
+The backends (``ops/backends/``) compute the two parts, significance and routing.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unpaired.errors import BackendError, ConfigError, nearest
-from unpaired.ops import triton_requirements
 from unpaired.ops.attention import Attention, Similarity, as_positions, take_rows
+from unpaired.ops.backends import BACKENDS, RouteFunction, SignificanceFunction
 from unpaired.ops.checks import (
     AttentionMode,
     Formulation,
@@ -52,50 +48,6 @@ class SelectedFeatures(NamedTuple):
     significance: Tensor
     source: Tensor
     targets: list[Tensor]
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One row of the table.
-
-    Attributes:
-        load: Returns the module for a formulation; imports on first use.
-        missing: Reasons why it cannot run on this machine at all.
-        refusals: Reasons why it cannot run this request: (source, formulation) -> reasons.
-        only_by_name: Reasons why ``backend=None`` passes it over although it can run.
-    """
-
-    load: Callable[[Formulation], Any]
-    missing: Callable[[], list[str]]
-    refusals: Callable[[Tensor, Formulation], list[str]]
-    only_by_name: Callable[[], list[str]] = list
-
-
-def _load_reference(formulation: Formulation) -> Any:
-    return importlib.import_module("unpaired.ops." + ("published" if formulation == "published" else "reference"))
-
-
-def _refuse_published(source: Tensor, formulation: Formulation) -> list[str]:
-    if formulation == "published":
-        return ["formulation='published' needs the whole attention matrix, which only 'reference' keeps"]
-    return []
-
-
-# Best first: backend=None takes the first row that refuses nothing.
-BACKENDS: dict[str, Backend] = {
-    "triton": Backend(
-        load=lambda formulation: importlib.import_module("unpaired.ops.triton_backend"),
-        missing=triton_requirements.missing,
-        refusals=triton_requirements.refusals,
-        only_by_name=triton_requirements.only_by_name,
-    ),
-    "blocked": Backend(
-        load=lambda formulation: importlib.import_module("unpaired.ops.blocked"),
-        missing=list,
-        refusals=_refuse_published,
-    ),
-    "reference": Backend(load=_load_reference, missing=list, refusals=lambda source, formulation: []),
-}
 
 
 def backend_report() -> list[tuple[str, bool, list[str]]]:
@@ -155,7 +107,7 @@ def query_selected_attention(
         indices: (B, N) int64 in [0, H*W): route these positions; nothing is selected, ``num_queries`` and
             ``significance`` are not used and the returned significance is empty, (B, 0).
         formulation: ``equations`` computes the paper's equations; ``published`` what its released code computes
-            (see ``ops/published.py``), for ``dot`` at temperature 1 and without ``max_mean``.
+            (see the end of ``ops/backends/reference.py``), for ``dot`` at temperature 1 and without ``max_mean``.
         backend: None takes the best that can run; a name runs that one or raises.
 
     Returns:
@@ -174,7 +126,7 @@ def query_selected_attention(
     )
     check_numbers(num_queries, window, temperature)
     check_formulation(formulation, significance, similarity, temperature)
-    implementation = _choose_backend(backend, source, formulation)
+    measure, route_by_rows = _choose_backend(backend, source, formulation)
     height, width = source.shape[2:]
     spread = _DEFAULT_TEMPERATURE[similarity] if temperature is None else float(temperature)
     select_by = Attention(height, width, attention != "global", window, similarity, spread)
@@ -194,12 +146,14 @@ def query_selected_attention(
                     key_Bn = location_keys(seeds, height * width)
                     shown_Bn = as_draws(key_Bn, _significance_dtype(source))
                 else:
-                    key_Bn, shown_Bn = implementation.significance(source_BCn, select_by, significance)
+                    key_Bn, shown_Bn = measure(source_BCn, select_by, significance)
                 # The published code sorts unstably; elsewhere the smaller position wins a tie.
                 order_Bn = key_Bn.sort(dim=1, stable=formulation == "equations").indices
             indices = order_Bn[:, :num_queries].contiguous()
 
-        route = functools.partial(implementation.route, indices_BN=indices, attention=route_by)
+        def route(rows_of_BCn: Tensor, values: list[Tensor]) -> list[Tensor]:
+            return route_by_rows(rows_of_BCn, values, indices, route_by)
+
         if routing == "none":
             routed = [take_rows(each, indices) for each in (source, *targets)]
         elif routing == "cross":
@@ -277,16 +231,16 @@ def _significance_dtype(source: Tensor) -> torch.dtype:
     return torch.float64 if source.dtype == torch.float64 else torch.float32
 
 
-def _choose_backend(name: str | None, source: Tensor, formulation: Formulation) -> Any:
-    """Load the named backend, or the first that can run."""
+def _choose_backend(
+    name: str | None, source: Tensor, formulation: Formulation
+) -> tuple[SignificanceFunction, RouteFunction]:
+    """The functions of the named backend, or of the first that nothing speaks against."""
     if name is not None and name not in BACKENDS:
         raise BackendError(f"backend {name!r} does not exist; there are {listed(BACKENDS)}{nearest(name, BACKENDS)}")
     refused: list[str] = []
-    for each, backend in BACKENDS.items() if name is None else [(name, BACKENDS[name])]:
-        reasons = backend.missing() or backend.refusals(source, formulation)
-        if name is None:
-            reasons = reasons or backend.only_by_name()
+    for backend in BACKENDS.values() if name is None else [BACKENDS[name]]:
+        reasons = backend.reasons(source, formulation) or (backend.only_by_name() if name is None else [])
         if not reasons:
-            return backend.load(formulation)
-        refused.append(f"backend {each!r} cannot run: {'; '.join(reasons)}")
+            return backend.formulations[formulation]
+        refused.append(f"backend {backend.name!r} cannot run: {'; '.join(reasons)}")
     raise BackendError("\n".join(refused))

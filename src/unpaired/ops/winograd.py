@@ -11,18 +11,25 @@ t = m + r - 1 = 6 inputs of a tile a side, P = t * t points, T tiles of all imag
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from unpaired.ops.half_precision import reflect
-from unpaired.ops.winograd_graph import conv2d_by_products
-from unpaired.ops.winograd_transforms import SIDE, Padding, transforms
+
+Padding = Literal["zeros", "reflect"]
+
+_SIDE = 6  # t
+# Points of the transforms, and infinity. On ReLU features with 256 channels the rounding error is 9e-7 of the result's
+# spread where the usual 0, 1, -1, 2, -2 have 1.9e-6 and the direct convolution 1.7e-7 (measured, float32).
+_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 # Multiplications saved grow with I * O, the tiles that are moved for it with I + O: below these values of
 # I * O / (I + O) it does not pay, without and with gradients; nor does it for fewer tiles than this (measured).
@@ -96,7 +103,7 @@ def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
     if not _wide(weight_OIrr, trains):
         return False
     height, width = (side + 2 * padding - taps + 1 for side in x_BIHW.shape[2:])
-    tile = SIDE - taps + 1
+    tile = _SIDE - taps + 1
     return min(height, width) >= tile and len(x_BIHW) * height * width >= _FEWEST_TILES * tile**2
 
 
@@ -114,7 +121,7 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None, padding: int, padding_mode: Padding
     ) -> Tensor:
         channels_out, channels_in, taps, _ = weight_OIrr.shape
-        to_outputs, to_filters, to_tiles = transforms(taps)
+        to_outputs, to_filters, to_tiles = _transforms(taps)
         grid = _Grid(x_BIHW, taps, padding, padding_mode)
         filters_POI = (to_filters @ weight_OIrr.permute(2, 3, 0, 1).reshape(taps * taps, -1)).unflatten(
             1, (channels_out, channels_in)
@@ -123,7 +130,7 @@ class _Winograd(torch.autograd.Function):
         whole_BOHW = x_BIHW.new_empty(grid.batch, channels_out, *grid.whole)
         saved_tiles: list[Tensor] = []
         for chunk in grid.chunks():
-            tiles_PIT = _transform(to_tiles, grid.windows(padded_BIHW, chunk, 0, 0, SIDE, SIDE))
+            tiles_PIT = _transform(to_tiles, grid.windows(padded_BIHW, chunk, 0, 0, _SIDE, _SIDE))
             products_POT = torch.bmm(filters_POI, tiles_PIT)
             target = grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step)
             target.copy_((to_outputs @ products_POT.flatten(1)).view(target.shape))
@@ -142,12 +149,12 @@ class _Winograd(torch.autograd.Function):
         filters_POI, *saved_tiles = ctx.saved_tensors
         grid: _Grid = ctx.grid
         channels_out, channels_in = filters_POI.shape[1:]
-        to_outputs, to_filters, to_tiles = transforms(grid.taps)
+        to_outputs, to_filters, to_tiles = _transforms(grid.taps)
         whole_BOHW = grid.complete(gradient_BOHW)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         filters_gradient_POI: Tensor | None = None
         sums_BIHW = gradient_BOHW.new_zeros(grid.batch, channels_in, *grid.padded) if wants_x else gradient_BOHW
-        rest = SIDE - grid.step
+        rest = _SIDE - grid.step
         for number, chunk in enumerate(grid.chunks()):
             products_POT = _transform(to_outputs.T, grid.windows(whole_BOHW, chunk, 0, 0, grid.step, grid.step))
             if wants_weight:
@@ -158,7 +165,7 @@ class _Winograd(torch.autograd.Function):
                     filters_gradient_POI.baddbmm_(products_POT, tiles_PTI)
             if wants_x:
                 tiles_PIT = torch.bmm(filters_POI.transpose(1, 2), products_POT)
-                parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(SIDE, SIDE, channels_in, *grid.shape(chunk))
+                parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(_SIDE, _SIDE, channels_in, *grid.shape(chunk))
                 # Tiles overlap: each piece of them is added by itself, so that no number is written twice at once.
                 for top, height in ((0, grid.step), (grid.step, rest)):
                     for left, width in ((0, grid.step), (grid.step, rest)):
@@ -198,7 +205,7 @@ class _Grid:
     def __init__(self, x_BIHW: Tensor, taps: int, padding: int, padding_mode: Padding) -> None:
         self.batch, _, *self._size = x_BIHW.shape
         self._padding, self._reflect = padding, padding_mode == "reflect"
-        self.taps, self.step = taps, SIDE - taps + 1
+        self.taps, self.step = taps, _SIDE - taps + 1
         self.result = [side + 2 * padding - taps + 1 for side in self._size]
         self._count = [-(-side // self.step) for side in self.result]
         self.whole = [count * self.step for count in self._count]
@@ -268,3 +275,68 @@ class _Grid:
             sums_BCHW[:, :, p + k] += sums_BCHW[:, :, p - k]
             sums_BCHW[:, :, p + height - 1 - k] += sums_BCHW[:, :, p + height - 1 + k]
         return sums_BCHW[:, :, p : p + height, p : p + width].contiguous()
+
+
+def conv2d_by_products(x_BIHW: Tensor, weight_OI33: Tensor, bias_O: Tensor | None, padding_mode: Padding) -> Tensor:
+    """Convolve 3 x 3, stride 1, one pixel of padding, by operations that a recorded graph can hold.
+
+    For runtimes whose own convolution is direct; whatever the sides and the batch.
+
+    F(4 x 4, 3 x 3): each channel by itself is transformed by a convolution with stride 4 whose 36 filters are the
+    rows of the input's transform, then there are 36 products over the channels, and the outputs' transform. Nothing
+    depends on the sides but the shapes, so a graph of it serves all sizes. Weights stay as they are in the graph; a
+    runtime that folds constants transforms them once.
+
+    Args:
+        x_BIHW: (B, I, H, W) float32, H and W at least 4.
+        weight_OI33: (O, I, 3, 3).
+        bias_O: (O,) or nothing.
+        padding_mode: ``zeros`` or ``reflect``.
+
+    Returns:
+        (B, O, H, W).
+    """
+    to_outputs, to_filters, to_tiles = _transforms(3)
+    step = _SIDE - 2
+    (batch, inputs, height, width), outputs, points = x_BIHW.shape, weight_OI33.shape[0], _SIDE * _SIDE
+    rows, columns = (height + step - 1) // step, (width + step - 1) // step  # of tiles
+    right, below = 1 + step * columns - width, 1 + step * rows - height  # what completes the last tiles is cut again
+    padded = F.pad(x_BIHW, (1, right, 1, below), mode="constant" if padding_mode == "zeros" else padding_mode)
+    flat = padded.reshape(batch * inputs, 1, step * rows + 3 - 1, step * columns + 3 - 1)
+    tiles = F.conv2d(flat, to_tiles.view(points, 1, _SIDE, _SIDE), stride=step)
+    tiles_BPIT = tiles.view(batch, inputs, points, rows * columns).transpose(1, 2)
+    filters = to_filters @ weight_OI33.permute(2, 3, 0, 1).reshape(9, -1)
+    products_BPOT = filters.view(points, outputs, inputs) @ tiles_BPIT
+    made = (to_outputs @ products_BPOT.reshape(batch, points, -1)).view(batch, step, step, -1)
+    # One axis at a time: that is what runtimes have fast code for.
+    lines = made.transpose(2, 3).reshape(batch, step, outputs * rows, step * columns)
+    result = lines.transpose(1, 2).reshape(batch, outputs, step * rows, step * columns)
+    result = result[:, :, :height, :width]
+    return result if bias_O is None else result + bias_O.view(-1, 1, 1)
+
+
+def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two-dimensional transforms of outputs (m*m, P), filters (P, r*r) and inputs (P, P), float32.
+
+    Tensors are made anew, since one that is made while a graph is recorded belongs to the recording.
+    """
+    output, weight, tile = (torch.from_numpy(each) for each in _arrays(taps))
+    return output, weight, tile
+
+
+@functools.cache
+def _arrays(taps: int) -> tuple[np.ndarray, ...]:
+    """Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
+    interpolation gives the outputs. Rows of the filter's and the input's transform are balanced by powers of two.
+    """
+    outputs = _SIDE - taps + 1
+    points = np.array(_POINTS)
+    others = [np.delete(points, k) for k in range(len(points))]
+    spread = np.array([np.prod(points[k] - others[k]) for k in range(len(points))])
+    output = np.hstack([np.vander(points, outputs, increasing=True).T, np.eye(outputs)[:, -1:]])
+    weight = np.vstack([np.vander(points, taps, increasing=True) / spread[:, None], np.eye(taps)[-1:]])
+    rows = [np.poly(rest)[::-1] for rest in others]
+    tile = np.vstack([*(np.append(row, 0.0) for row in rows), np.poly(points)[::-1]])
+    balance = np.exp2(np.round(0.5 * np.log2(np.linalg.norm(weight, axis=1) / np.linalg.norm(tile, axis=1))))
+    tile, weight = tile * balance[:, None], weight / balance[:, None]
+    return tuple(np.kron(m, m).astype(np.float32) for m in (output, weight, tile))

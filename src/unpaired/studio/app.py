@@ -12,8 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from unpaired.errors import UserError
-from unpaired.studio.figures import figures
-from unpaired.studio.gallery import EXAMPLES, copy_examples, pairs_html
+from unpaired.studio.gallery import EXAMPLES, copy_examples, figures, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.live import live_key, live_page
 from unpaired.studio.runs import StudioRun

@@ -1,18 +1,40 @@
-"""The embedded drawings: what a studio shows before there is a run, and what it offers to try a run with."""
+"""Pictures on the page: with captions as HTML that holds them, and the embedded drawings to begin with."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
+
+from PIL import Image
 
 from unpaired.data import embedded_dataset, read_image
 from unpaired.reports import side_by_side
+from unpaired.reports.blocks import Encoding, data_uri
 from unpaired.reports.grid import fit
-from unpaired.studio.figures import figures
 
 PAIRS = 24
 EXAMPLES = 6
 _SIDE = 160
+_FOR_LOOKING = Encoding(quality=92, largest_side=720)
+
+
+def figures(pictures: Sequence[tuple[Image.Image, str]], kind: str, title: str = "") -> str:
+    """Lay out pictures.
+
+    Args:
+        pictures: (picture, caption); larger ones than 720 pixels are scaled down for looking.
+        kind: ``"narrow"``, ``"wide"``: about how wide each is; ``"pairs"``: two in a row.
+        title: Words above them.
+    """
+    items = "".join(
+        f'<figure><img src="{data_uri(image, _FOR_LOOKING)}" alt="{escape(words)}">'
+        f"<figcaption>{escape(words)}</figcaption></figure>"
+        for image, words in pictures
+    )
+    head = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'<section class="studio-card">{head}<div class="studio-figures {kind}">{items}</div></section>'
 
 
 def pairs_html(count: int = PAIRS) -> str:

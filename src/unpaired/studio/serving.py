@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unpaired.errors import BackendError
 from unpaired.studio.limits import Limits
-from unpaired.web.guard import Application, Guard, Message, Receive, Send, is_loopback
-from unpaired.web.sockets import bound_socket, page_address
+from unpaired.web import Application, Guard, Message, Receive, Send, bound_socket, is_loopback, page_address
 
 if TYPE_CHECKING:
     from unpaired.studio.app import Shown
@@ -107,7 +106,7 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
     from fastapi import FastAPI
 
     from unpaired.studio.app import make_page
-    from unpaired.studio.look import CSS, theme
+    from unpaired.studio.theme import CSS, theme
 
     page = make_page(shown)
     page.state_session_capacity = _PAGES  # Gradio's own bound is 10,000

@@ -11,8 +11,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from unpaired.study.questions import QUESTIONS
-from unpaired.study.records import Rater, Study, Vote
+from unpaired.study.records import QUESTIONS, Rater, Study, Vote
 from unpaired.study.statistics import (
     Comparison,
     Interval,

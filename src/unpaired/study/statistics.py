@@ -16,7 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.study.distributions import chi_squared_tail, f_tail, sign_test, t_quantile, t_two_sided
+from unpaired.errors import BackendError
+
+try:
+    from scipy import stats
+except ImportError as error:
+    raise BackendError(
+        "results of a study need the package 'scipy', which is not installed: pip install \"unpaired[study]\""
+    ) from error
 
 _ENUMERATED = 50_000  # tables of votes that the exact multinomial test goes through at most
 _STATES = 5_000  # totals that the exact permutation test keeps at most
@@ -163,7 +170,7 @@ def wilson(share: float, votes: float, quantile: float | None = None) -> Interva
     """Wilson's interval for a share of ``votes`` independent votes; everything when there are none."""
     if votes <= 0:
         return 0.0, 1.0
-    z2 = (t_quantile(math.inf) if quantile is None else quantile) ** 2
+    z2 = (stats.norm.ppf(0.975) if quantile is None else quantile) ** 2
     centre = (share + z2 / (2 * votes)) / (1 + z2 / votes)
     half = math.sqrt(z2 * (share * (1 - share) / votes + z2 / (4 * votes**2))) / (1 + z2 / votes)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -179,12 +186,11 @@ def multinomial(counts_K: np.ndarray) -> float:
     """p of Pearson's statistic for votes that stand alone: exact where few tables are possible, else chi-squared."""
     total, methods = int(counts_K.sum()), len(counts_K)
     if math.comb(total + methods - 1, methods - 1) > _ENUMERATED:
-        return chi_squared_tail(pearson(counts_K), methods - 1)
-    observed = sum(int(n) ** 2 for n in counts_K)  # rises with Pearson's statistic, and is a whole number
-    log_factorial = [math.lgamma(n + 1) for n in range(total + 1)]
-    log_all = log_factorial[total] - total * math.log(methods)
-    extreme = (table for table in _tables(total, methods) if sum(n * n for n in table) >= observed)
-    return min(1.0, sum(math.exp(log_all - sum(log_factorial[n] for n in table)) for table in extreme))
+        return float(stats.chi2.sf(pearson(counts_K), methods - 1))
+    tables_TK = np.array(list(_tables(total, methods)))
+    squares_T = (tables_TK**2).sum(axis=1)  # rise with Pearson's statistic, and are whole numbers
+    extreme_TK = tables_TK[squares_T >= (counts_K**2).sum()]
+    return min(1.0, float(stats.multinomial.pmf(extreme_TK, total, np.full(methods, 1 / methods)).sum()))
 
 
 def permutation(counts_GK: np.ndarray, seed: int = 0) -> float | None:
@@ -286,7 +292,7 @@ def _clustered_intervals(votes: Votes, share_K: np.ndarray) -> list[Interval] | 
     if found is None:
         return None
     variance_K, degrees = found
-    quantile = t_quantile(degrees)
+    quantile = stats.t.ppf(0.975, degrees)
     alone_K = share_K * (1 - share_K)
     pooled = float(alone_K.sum() / variance_K.sum()) if variance_K.sum() else degrees + 1.0
     with np.errstate(invalid="ignore"):  # a share of 0 or 1 has no variance of its own: the one of all methods serves
@@ -323,13 +329,18 @@ def _rao_scott(votes: Votes, statistic: float) -> float | None:
     if not alone:  # all votes agree: no variance is seen, and the permutation tests say how much that means
         return 0.0
     free = votes.methods - 1
-    return f_tail(statistic * alone / float(variance_K.sum()) / free, free, free * degrees)
+    return float(stats.f.sf(statistic * alone / float(variance_K.sum()) / free, free, free * degrees))
 
 
 def _compare(votes: Votes, first: int, second: int, seed: int) -> Significance:
     pair = votes.restricted(first, second)
     a, b = (int((pair.choices == k).sum()) for k in (0, 1))
-    return _significance(pair, _t_test(votes, first, second), sign_test(a, b), seed)
+    return _significance(pair, _t_test(votes, first, second), _sign_test(a, b), seed)
+
+
+def _sign_test(a: int, b: int) -> float:
+    """Exact two-sided p that the votes come from even odds."""
+    return float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0
 
 
 def _t_test(votes: Votes, first: int, second: int) -> float | None:
@@ -342,7 +353,7 @@ def _t_test(votes: Votes, first: int, second: int) -> float | None:
     variance, degrees = float(found[0][0]), found[1]
     if mean == 0 or variance == 0:  # where all votes agree the permutation tests say how much that means
         return float(mean == 0)
-    return t_two_sided(mean / math.sqrt(variance), degrees)
+    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees))
 
 
 def _holm_each(found: list[Significance]) -> list[Significance]:

@@ -1,0 +1,60 @@
+"""The backends of query selection. Each module of this package that defines ``BACKEND`` is one: add a file, no list.
+
+A backend computes, for a formulation, the two functions that ``reference.py`` defines: ``significance`` and ``route``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unpaired.ops.attention import Attention, Measure
+from unpaired.ops.checks import Formulation
+
+SignificanceFunction = Callable[[Tensor, Attention, Measure], tuple[Tensor, Tensor]]
+RouteFunction = Callable[[Tensor, Sequence[Tensor], Tensor, Attention], list[Tensor]]
+
+_PUBLISHED = "formulation='published' needs the whole attention matrix, which only 'reference' keeps"
+
+
+def _none() -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way of computing query selection; reasons are whole sentences for ``unpaired info`` and for errors.
+
+    Attributes:
+        name: What ``backend=`` calls it.
+        preference: ``backend=None`` takes the backend with the lowest number that nothing speaks against.
+        formulations: Formulation -> (significance, route).
+        missing: Reasons why it cannot run on this machine at all.
+        refusals: Reasons why it cannot run on these features, (B, C, H, W).
+        only_by_name: Reasons why ``backend=None`` passes it over although it can run.
+    """
+
+    name: str
+    preference: int
+    formulations: Mapping[Formulation, tuple[SignificanceFunction, RouteFunction]]
+    missing: Callable[[], list[str]] = _none
+    refusals: Callable[[Tensor], list[str]] = lambda source: []
+    only_by_name: Callable[[], list[str]] = _none
+
+    def reasons(self, source: Tensor, formulation: Formulation) -> list[str]:
+        """Why it cannot run this request; empty where it can."""
+        unknown = [] if formulation in self.formulations else [_PUBLISHED]
+        return self.missing() or unknown + self.refusals(source)
+
+
+def _find() -> dict[str, Backend]:
+    modules = [importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__)]
+    found: list[Backend] = [module.BACKEND for module in modules if hasattr(module, "BACKEND")]
+    return {backend.name: backend for backend in sorted(found, key=lambda backend: backend.preference)}
+
+
+BACKENDS = _find()

@@ -1,0 +1,175 @@
+"""What our pages share: the socket, and a guard that decides which requests pass and sets headers on every answer.
+
+The guard is plain ASGI, so that nothing needs to be installed to read or test it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from unpaired.errors import ConfigError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+OWN_FILES_ONLY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""A content security policy: files of this server, nothing inline."""
+
+HEADERS = {
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on ``host``.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.1.5")]
+    [True, True, True, False, False]
+    """
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+class Guard:
+    """Lets through what a browser on the page itself sends, and refuses the rest with a sentence.
+
+    A page elsewhere can point its own domain name at this machine (DNS rebinding) or send a form across sites. The
+    first shows in ``Host``: it must be an address or a name of this machine. The second shows in ``Sec-Fetch-Site`` or
+    ``Origin``, and in a content type that a form can have.
+
+    Args:
+        application: What is guarded.
+        host: The address that the server is bound to.
+        what: What is served, for messages.
+        policy: The content security policy of every answer.
+        content_types: Content types that requests with a body may have.
+        longest_body: Bytes that such a request has at most.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        host: str = "127.0.0.1",
+        *,
+        what: str,
+        policy: str = OWN_FILES_ONLY,
+        content_types: tuple[str, ...] = ("application/json",),
+        longest_body: int,
+    ) -> None:
+        self._application = application
+        self._what, self._content_types, self._longest_body = what, content_types, longest_body
+        self.headers = {"content-security-policy": policy, **HEADERS}
+        self._only_here = is_loopback(host)
+        machine = socket.gethostname().lower()
+        self._names = {"localhost"} if self._only_here else {"localhost", host.lower(), machine, f"{machine}.local"}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # the server's own start and end, no request
+            await self._application(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+                message = {**message, "headers": [*message.get("headers", []), *own]}
+            await send(message)
+
+        refusal = self._refusal(scope["method"], headers)
+        if refusal is None:
+            await self._application(scope, receive, send_with_headers)
+            return
+        status, words = refusal
+        body = json.dumps({"error": words}).encode()
+        sent = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),  # the request's body was not read and must not be taken for the next request
+        ]
+        await send_with_headers({"type": "http.response.start", "status": status, "headers": sent})
+        await send_with_headers({"type": "http.response.body", "body": body})
+
+    def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Status and words, or None where the request may pass."""
+        host = headers.get("host", "")
+        if not self._known(_host_name(host)):
+            return 421, f"this {self._what} is not served as '{host[:80]}'; open the address that unpaired printed"
+        if method in ("GET", "HEAD"):
+            return None
+        site = headers.get("sec-fetch-site")
+        origin = headers.get("origin")
+        own_page = site == "same-origin" if site else origin is None or origin.partition("://")[2] == host
+        if not own_page:
+            return 403, "requests from other sites are refused"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() not in self._content_types:
+            return 415, f"a request must be {' or '.join(self._content_types)}"
+        length = headers.get("content-length", "")
+        if not (length.isascii() and length.isdecimal()):
+            return 411, "a request must state its length"
+        if int(length) > self._longest_body:
+            return 413, f"a request has at most {self._longest_body} bytes"
+        return None
+
+    def _known(self, name: str) -> bool:
+        if name in self._names:
+            return True
+        return is_loopback(name) if self._only_here else _is_address(name)
+
+
+def _host_name(host: str) -> str:
+    """A ``Host`` header without its port and, for IPv6, without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A listening socket; made here, because uvicorn would end the process where it cannot have it.
+
+    Args:
+        host: Address to bind to.
+        port: 0 takes any free one.
+
+    Raises:
+        ConfigError: The address cannot be bound to.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port is {port}, but ports go from 0 to 65535")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except socket.gaierror as error:
+        raise ConfigError(f"host: '{host}' is no address of this machine ({error.strerror})") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {port} is in use on {host}; use another --port, or --port 0 for any") from error
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+
+def page_address(host: str, bound: socket.socket) -> str:
+    """What to type into a browser on this machine, or on others where one address stands for all."""
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"
