@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 import tyro
+from unpaired.scoring import ColourImages, Evaluator, FeatureCache, ScoringNetworks
 
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
-from unpaired.scoring import ColourImages, Evaluator, FeatureCache, ScoringNetworks
 
 NAMES = ("kid_lite0_x1e3", "swd_progan_x1e3")
 

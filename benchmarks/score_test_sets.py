@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 import tyro
+from unpaired.metrics import METRICS, Score
+from unpaired.scoring import Evaluator, FeatureCache, ScoringNetworks
+from unpaired.scoring.images import evenly_spaced
+from unpaired.scoring.plain import score_values
 
 from unpaired.commands.evaluate import number
 from unpaired.data import DataConfig, embedded_dataset, find_test_images, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError
-from unpaired.metrics import METRICS, Score
-from unpaired.scoring import Evaluator, FeatureCache, ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
-from unpaired.scoring.plain import score_values
 
 
 @dataclass(frozen=True)

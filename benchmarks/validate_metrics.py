@@ -24,14 +24,14 @@ import torch.nn.functional as F
 import tyro
 from PIL import Image
 from torch import Tensor
+from unpaired.metrics import ImageSets, evaluate_images
+from unpaired.metrics.kernel_distance import kernel_distance
+from unpaired.scoring import ScoringNetworks
+from unpaired.scoring.images import evenly_spaced
 
 from unpaired.data import DataConfig, image_to_tensor, list_images, load_for_protocol, tensor_to_image
 from unpaired.environment import environment
-from unpaired.metrics import ImageSets, evaluate_images
-from unpaired.metrics.kernel_distance import kernel_distance
 from unpaired.networks.pretrained import PRETRAINED
-from unpaired.scoring import ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,16 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
-
-from unpaired.data import DataConfig, UnpairedFiles, embedded_dataset, list_images, load_for_protocol, pair_by_name
-from unpaired.environment import environment
-from unpaired.evaluation import LABELS, evaluate_run
 from unpaired.metrics import ImageSets, Score, evaluate_images
 from unpaired.metrics.shared_regions import at_pixels, shared_weights
 from unpaired.metrics.unchanged import blank_paper
 from unpaired.scoring import ScoringNetworks
 from unpaired.scoring.images import evenly_spaced
 from unpaired.scoring.masks import KeptMasks
+
+from unpaired.data import DataConfig, UnpairedFiles, embedded_dataset, list_images, load_for_protocol, pair_by_name
+from unpaired.environment import environment
+from unpaired.evaluation import LABELS, evaluate_run
 from validate_metrics import blur, checkerboard, eight_bits, jpeg, noise
 
 BOXES = Path(__file__).parent / "horse2zebra_boxes.json"

@@ -24,6 +24,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from unpaired.metrics import METRICS
 
 from tiny import write_images
 from unpaired import __version__
@@ -34,7 +35,6 @@ from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
 from unpaired.methods import METHODS
 from unpaired.methods.cut import CUT
-from unpaired.metrics import METRICS
 from unpaired.ops import backend_report
 from unpaired.runs import demo as demo_run
 from unpaired.training import RunConfig

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from PIL import Image
+from unpaired.metrics import METRICS
+from unpaired.scoring import FeatureCache, ScoringNetworks
 
 from tiny import tiny_run, write_images
 from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, find_test_images, tensor_to_image
 from unpaired.errors import BackendError, ConfigError, DataError, TrainingError, UserError
 from unpaired.evaluation import append_record, evaluate, evaluate_made, evaluate_run
 from unpaired.inference import Translator
-from unpaired.metrics import METRICS
-from unpaired.scoring import FeatureCache, ScoringNetworks
 from unpaired.training import train
 
 PAIRED = {name for name, row in METRICS.items() if row.against == "truth" and not row.networks}

@@ -7,8 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from unpaired.errors import DataError
 from unpaired.metrics import content as module
 from unpaired.metrics.content import (
     IDENTITY_LEVELS,
@@ -21,6 +19,8 @@ from unpaired.metrics.content import (
     self_similarity,
     structure_distance,
 )
+
+from unpaired.errors import DataError
 
 SEEDS = st.integers(0, 10_000)
 

@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 from torch import Tensor
-
-from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import METRICS, ImageSets, evaluate_images, paired_l1, paired_ssim, possible_metrics, swd_progan
 from unpaired.metrics.frechet import frechet_distance
 from unpaired.metrics.kernel_distance import kernel_distance
+
+from unpaired.errors import ConfigError, DataError
 
 
 def colours(images: Tensor) -> Tensor:

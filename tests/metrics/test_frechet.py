@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 import torch
-
-from unpaired.errors import DataError
 from unpaired.metrics import frechet as module
 from unpaired.metrics.frechet import frechet_distance
+
+from unpaired.errors import DataError
 
 
 def features(count: int, width: int, seed: int) -> torch.Tensor:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import kernel_distance as module
 from unpaired.metrics.kernel_distance import kernel_distance, kid_over_subsets
 from unpaired.metrics.resampling import drawn_counts
+
+from unpaired.errors import ConfigError, DataError
 
 
 def features(count: int, seed: int, shift: float = 0.0, width: int = 24) -> torch.Tensor:

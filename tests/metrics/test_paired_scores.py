@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from unpaired.metrics import paired_l1, paired_psnr, paired_ssim
 
 from unpaired.errors import DataError
-from unpaired.metrics import paired_l1, paired_psnr, paired_ssim
 
 
 def test_l1_is_on_the_minus_one_to_one_scale_and_per_image() -> None:

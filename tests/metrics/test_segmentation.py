@@ -10,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from unpaired.errors import DataError
 from unpaired.metrics.segmentation import (
     CITYSCAPES_CLASSES,
     CLASS_NAMES,
@@ -22,6 +20,8 @@ from unpaired.metrics.segmentation import (
     segmentation_scores,
     snap_labels,
 )
+
+from unpaired.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "cityscapes"
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from unpaired.errors import DataError
 from unpaired.metrics import swd_progan
 from unpaired.metrics.descriptors import DescriptorStore
 from unpaired.metrics.swd import laplacian_pyramid, level_shapes, pyr_up, wasserstein_1d
+
+from unpaired.errors import DataError
 
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256.0
 

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from unpaired.errors import DataError
 from unpaired.metrics.descriptors import DescriptorStore
 from unpaired.metrics.resampling import (
     ResampledSet,
@@ -19,6 +17,8 @@ from unpaired.metrics.resampling import (
     resampled_wasserstein,
 )
 from unpaired.metrics.swd import swd_progan, swd_progan_interval
+
+from unpaired.errors import DataError
 
 PER_IMAGE = 16
 

@@ -11,8 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-
-from unpaired.errors import ConfigError, DataError
 from unpaired.metrics import (
     METRICS,
     Change,
@@ -28,6 +26,8 @@ from unpaired.metrics.content import lab_colours
 from unpaired.metrics.resampling import bootstrap_weighted_mean
 from unpaired.metrics.shared_regions import FOLDS, at_pixels, shared_weights
 from unpaired.metrics.unchanged import SIGMA_SHARE
+
+from unpaired.errors import ConfigError, DataError
 
 NAMES = [f"unchanged_{part}_masks_de" for part in ("colour", "detail")]
 

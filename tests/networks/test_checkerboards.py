@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 from unpaired.metrics.swd import swd_progan
+
 from unpaired.networks import LightGenerator
 
 BORDER = 16  # of which reflected borders change what is drawn

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from unpaired.networks.folded import SamePaddedConv2d, resize_square
 
 from unpaired.errors import BackendError
 from unpaired.networks import efficientnet_lite, inception, mobilenet
-from unpaired.networks.folded import SamePaddedConv2d, resize_square
 from unpaired.networks.pretrained import load_pretrained
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "horse2zebra"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from unpaired.metrics.segmentation import confusion_matrices, segmentation_scores, snap_labels
 
 from unpaired.errors import BackendError
-from unpaired.metrics.segmentation import confusion_matrices, segmentation_scores, snap_labels
 from unpaired.networks.drn import DRND22, bilinear_kernel, load_drn_d_22
 from unpaired.networks.espnet import ESPNet, load_espnet
 

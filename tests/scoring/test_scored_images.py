@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from unpaired.scoring import ColourImages, FeatureCache, StoredImages, cache_folder, read_files
+from unpaired.scoring import images as images_module
 
 from tiny import write_images
 from unpaired.data import DataConfig, list_images, load_for_protocol
 from unpaired.errors import DataError, TrainingError
-from unpaired.scoring import ColourImages, FeatureCache, StoredImages, cache_folder, read_files
-from unpaired.scoring import images as images_module
 
 DATA = DataConfig(image_size=32)
 

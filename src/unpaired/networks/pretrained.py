@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError, nearest
-from unpaired.networks import drn, efficientnet_lite, espnet, inception, mobilenet, st_lpips
+from unpaired.networks import drn, efficientnet_lite, espnet, inception, st_lpips
 from unpaired.networks.weights import WeightsFile, file_digest
 
 Kind = Literal["features", "segmenter", "distance"]
@@ -56,7 +56,6 @@ def _row(
 _ROWS = (
     _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load,
          published="57934424"),
-    _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load, published="3b90af53"),
     _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download,
          published="6726825d"),
     _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load_espnet, published="343b0e77"),

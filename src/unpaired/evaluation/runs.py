@@ -15,15 +15,14 @@ from unpaired.config import from_dict
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError
+from unpaired.evaluation.evaluator import Evaluator
+from unpaired.evaluation.image_files import evenly_spaced
+from unpaired.evaluation.registry import METRICS, Score
+from unpaired.evaluation.scoring_networks import ScoringNetworks
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import looked_through
-from unpaired.metrics import Score
-from unpaired.scoring import ColourImages, Evaluator, ScoringNetworks
-from unpaired.scoring.held_out import flattered
-from unpaired.scoring.images import evenly_spaced
-from unpaired.scoring.plain import score_values
-from unpaired.training import RunConfig
+from unpaired.run_config import RunConfig
 
 LABELS = {
     "input": "input (untranslated)",
@@ -36,7 +35,7 @@ LABELS = {
 }
 """Key of a row of scores -> words for people."""
 REFERENCES = ("input", "real", "truth")
-"""Rows that compete with nobody: floors and ceilings."""
+"""Reference rows, excluded from ranking: floors and ceilings."""
 FORMAT = 2
 
 
@@ -95,7 +94,7 @@ def evaluate(
         batch_size: Images translated at a time.
         best: How the row ``best`` was chosen.
         wish: What ``Translator.translate`` is asked for: ``reverse``, ``style_seed`` or ``domain``.
-        options: Further ones of ``scoring.Evaluator``.
+        options: Further ones of ``Evaluator``.
 
     Raises:
         UserError: An image cannot be read, there are too few, a setting cannot work, weights are missing.
@@ -119,7 +118,7 @@ def evaluate(
     for row, translator in translators.items():
         translate = functools.partial(translator.translate, **(wish or {}))
         translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
-        scores[row] = evaluator.score(ColourImages(translations[row]), LABELS.get(row, row))
+        scores[row] = evaluator.score(translations[row], LABELS.get(row, row))
     looked_through = frozenset[str]().union(*(_looked_through(each.description) for each in translators.values()))
     evaluation = _evaluation(evaluator, scores, translations, best or {}, wish, looked_through)
     return replace(evaluation, precision=first.arithmetic.name)
@@ -153,7 +152,7 @@ def evaluate_made(
     scores = {"input": evaluator.score_inputs()}
     if truth := evaluator.score_truths():
         scores["truth"] = truth
-    scores["made"] = evaluator.score(ColourImages(found.images), LABELS["made"], files=found)
+    scores["made"] = evaluator.score(found.images, LABELS["made"], files=found)
     return _evaluation(evaluator, scores, {"made": found.images}, {})
 
 
@@ -221,7 +220,7 @@ def _evaluation(
     return Evaluation(
         scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,
         evaluator.networks.used(), evaluator.left_out, best, evaluator.seed,
-        tuple(name for name in computed if flattered(name, looks_through)),
+        tuple(name for name in computed if METRICS[name].judges_by(looks_through)),
     )  # fmt: skip
 
 
@@ -243,7 +242,10 @@ def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, 
         "networks": evaluation.networks,
         "rows": rows,
         "flattered": list(evaluation.flattered),
-        "scores": {row: score_values(scores) for row, scores in evaluation.scores.items()},
+        "scores": {
+            row: {score.full_name: score.plain() for score in scores.values()}
+            for row, scores in evaluation.scores.items()
+        },
         "environment": facts,
     }
 
@@ -260,9 +262,3 @@ def append_record(folder: Path, evaluation: Evaluation, *, data: str, images_see
             file.write(line + "\n")
     except OSError as error:
         raise TrainingError(f"cannot write {folder / 'evaluations.jsonl'}: {error.strerror or error}") from error
-
-
-__all__ = [
-    "LABELS", "REFERENCES", "Evaluation", "append_record", "best_record", "evaluate", "evaluate_made", "evaluate_run",
-    "record",
-]  # fmt: skip

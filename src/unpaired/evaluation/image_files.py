@@ -1,4 +1,4 @@
-"""Image sets of any size in bounded memory: 8-bit pixels in an unnamed temporary file, read back one by one."""
+"""Image sets of any size in bounded memory, and files read as the field's protocol does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,29 @@ _HELD_BYTES = 1 << 26
 """Pixels that stay in memory until a set is large enough to be worth a file."""
 
 
-class StoredImages(Sequence[Tensor]):
+class LazyImages(Sequence[Any]):
+    """A sequence whose items are made when they are asked for.
+
+    Args:
+        count: How many there are.
+        make: Makes the item of an index from 0 to count - 1.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], Any]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        return self._make(index % self._count)
+
+
+class StoredImages(LazyImages):
     """Images of one shape, kept as they would be in files; what comes out is float32 in [-1, 1].
 
     Scores are those of pictures that a person can have, hence of 8 bits where the domain has 8. Images of wider types
@@ -33,9 +55,9 @@ class StoredImages(Sequence[Tensor]):
     """
 
     def __init__(self, *, eight_bits: bool = True) -> None:
+        super().__init__(0, self._read)
         self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES, prefix="unpaired-images-")  # noqa: SIM115
         self._shape: tuple[int, ...] = ()
-        self._count = 0
         self._eight_bits = eight_bits
         self._dtype = np.dtype(np.uint8 if eight_bits else np.float32)
 
@@ -63,43 +85,22 @@ class StoredImages(Sequence[Tensor]):
             ) from error
         self._count += 1
 
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(f"image {index} of {self._count}")
+    def _read(self, index: int) -> Tensor:
         size = int(np.prod(self._shape)) * self._dtype.itemsize
-        self._file.seek(index % self._count * size)
+        self._file.seek(index * size)
         pixels = np.frombuffer(bytearray(self._file.read(size)), dtype=self._dtype).reshape(self._shape)
         image = torch.from_numpy(pixels.transpose(2, 0, 1))
         return BYTES.to_floats(image) if self._eight_bits else image.contiguous()
 
 
-class ColourImages(Sequence[Tensor]):
-    """A view of images as the scores want them: gray ones in three equal channels."""
+def in_colour(images: Sequence[Tensor]) -> LazyImages:
+    """Images as the scores want them: gray ones in three equal channels."""
 
-    def __init__(self, images: Sequence[Tensor]) -> None:
-        self._images = images
+    def image(index: int) -> Tensor:
+        found = images[index]
+        return found.expand(3, -1, -1) if len(found) == 1 else found
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        image = self._images[index]
-        return image.expand(3, -1, -1) if len(image) == 1 else image
+    return LazyImages(len(images), image)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def read_files(
     *,
     skip_bad: bool = False,
     report: Callable[[str], None] = lambda words: None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> ImageFiles:
     """Read images as the field's protocol does.
 
@@ -141,15 +142,14 @@ def read_files(
         pixels: What they are made of; unset: 8-bit images.
         skip_bad: Leave files out that cannot be read, and report each of them.
         report: Told of each file left out.
-        progress: Called after each file.
+        progress: Called after each file with the number of files so far.
 
     Raises:
         DataError: A file cannot be read (without ``skip_bad``), or none can.
     """
     pixels = pixels or config.plain_formats[0]
     kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
-    for path in paths:
-        given += 1
+    for given, path in enumerate(paths, start=1):
         try:
             values = read_for_protocol(path, config.image_size, pixels)
         except DataError as error:
@@ -158,7 +158,7 @@ def read_files(
             report(f"left out: {error}")
             continue
         finally:
-            progress()
+            progress(given)
         images.append(pixels.to_floats(tensor_of(values)))
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
         kept.append(path)

@@ -13,10 +13,11 @@ from torch import Tensor
 from unpaired.data import list_images
 from unpaired.data.arrays import read_stored
 from unpaired.errors import DataError
-from unpaired.metrics import kept_outside, mask_of_boxes
+from unpaired.evaluation.image_files import LazyImages
+from unpaired.evaluation.metrics.unchanged import kept_outside, mask_of_boxes
 
 
-class KeptMasks(Sequence[Tensor | None]):
+class KeptMasks(LazyImages):
     """Per source, weights (height, width) of what must stay, 0 or 1; ``None`` for a source without a mask.
 
     Masks are read when they are asked for, so that any number of them fits into memory.
@@ -35,6 +36,7 @@ class KeptMasks(Sequence[Tensor | None]):
     """
 
     def __init__(self, where: Path, sources: Sequence[Path], size: tuple[int, int], given: Sequence[Path] = ()) -> None:
+        super().__init__(len(sources), self._kept)
         self.size = size
         entries = _boxes(where) if where.suffix == ".json" or where.is_file() else _masks(where)
         by_stem: dict[str, tuple[str, Callable[[int, int], Tensor]]] = {}
@@ -64,12 +66,7 @@ class KeptMasks(Sequence[Tensor | None]):
         for index in range(len(self)):  # so that a person hears of everything that is wrong before any scoring
             self._mask(index)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def _kept(self, index: int) -> Tensor | None:
         mask = self._mask(index)
         return None if mask is None else kept_outside(mask, *self.size)
 

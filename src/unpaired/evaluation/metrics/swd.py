@@ -24,6 +24,7 @@ Shapes: B batch, C channels, H height, W width, N descriptors of C * 7 * 7 numbe
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,26 +34,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.metrics.descriptors import DescriptorStore
-from unpaired.metrics.resampling import (
-    FEWEST_IMAGES,
-    ResampledSet,
-    centred_interval,
-    drawn_counts,
-    resampled_wasserstein,
-)
+from unpaired.evaluation.bootstrap import FEWEST_IMAGES
+from unpaired.evaluation.registry import ImageSets, Score, metric
 
 PATCH_SIZE = 7
 PATCHES_PER_IMAGE = 128
 DIRECTION_REPEATS = 4
 DIRECTIONS_PER_REPEAT = 128
 SMALLEST_LEVEL = 16
-INTERVAL_DIRECTIONS = 64
-"""Of the 512 directions per level, those whose projections are resampled."""
+INTERVAL_DIRECTIONS = 32
+"""Of the 512 directions per level, those that the interval is measured along."""
 _TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+_BLOCK_ROWS = 1 << 15  # of descriptors in float64
 _BLOCK_BYTES = 1 << 27  # of sorted projections held at a time, per set
 
-_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS, _RESAMPLES = range(4)  # independent random streams of one seed
+_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS, _HALVES = range(4)  # independent random streams of one seed
 
 
 def _binomial_filter(image_BCHW: Tensor, gain: float, step: int = 1) -> Tensor:
@@ -132,11 +128,6 @@ def _patches(level_BCHW: Tensor, uniform_B2N: np.ndarray) -> Tensor:
     return patches_BNyxC.permute(0, 1, 4, 2, 3).reshape(-1, channels * PATCH_SIZE * PATCH_SIZE)
 
 
-def _float64(batch: Tensor) -> Tensor:
-    batch = batch.detach()
-    return (batch.cpu() if batch.device.type == "mps" else batch).double()  # mps has no float64
-
-
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Keep torch to one thread for work in small pieces: threads that wait for each other cost more than they give."""
@@ -148,10 +139,33 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tuple[list[DescriptorStore], tuple, int]:
-    """Feed all batches of one set into one store per level; positions do not depend on how images are batched."""
+def _patch_moments(rows_NCV: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square of each image's descriptors, per channel: two (images, C), float64."""
+    parts = np.array_split(rows_NCV.reshape(images, -1, *rows_NCV.shape[1:]), -(-len(rows_NCV) // _BLOCK_ROWS))
+    means = [part.mean((1, 3), dtype=np.float64) for part in parts]
+    squares = [np.square(part, dtype=np.float64).mean((1, 3)) for part in parts]
+    return np.concatenate(means), np.concatenate(squares)
+
+
+def _normalisation(means_IC: np.ndarray, squares_IC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and one over the standard deviation of a set's descriptors, per channel: two (C,).
+
+    A channel that is constant over the whole set has no contrast to normalise and becomes zero.
+    """
+    mean = means_IC.mean(0)
+    deviation = np.sqrt(np.maximum(squares_IC.mean(0) - mean**2, 0.0))
+    # A spread at the rounding of [-1, 1] images or of float32 storage: dividing would turn rounding into a signal.
+    constant = deviation <= np.maximum(1e-6 * np.abs(mean), 1e-9)
+    return mean, np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, deviation))
+
+
+def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tuple[list[np.ndarray], tuple, int]:
+    """Descriptors of a set, (images * patches, C, 49) float32 per level, in order, however images are batched.
+
+    float32 is storage only (relative error 6e-8); statistics and projections are float64.
+    """
     generator = np.random.default_rng([seed, stream])
-    stores: list[DescriptorStore] = []
+    files: list[tempfile._TemporaryFileWrapper[bytes]] = []
     shape: tuple[int, ...] = ()
     count = 0
     for batch in batches:
@@ -159,7 +173,7 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
             raise DataError(f"{what} images: expected batches of shape (B, C, H, W), not {tuple(batch.shape)}")
         if not shape:
             shape = tuple(batch.shape[1:])
-            stores = [DescriptorStore(shape[0], PATCH_SIZE**2) for _ in level_shapes(*shape[1:])]
+            files = [tempfile.TemporaryFile(prefix="unpaired-swd-") for _ in level_shapes(*shape[1:])]  # noqa: SIM115
         if tuple(batch.shape[1:]) != shape:
             raise DataError(
                 f"{what} image {count} has shape {tuple(batch.shape[1:])} (C, H, W) where the first has {shape}; "
@@ -168,17 +182,20 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         finite = torch.isfinite(batch).flatten(1).all(1)
         if not bool(finite.all()):
             raise DataError(f"{what} image {count + int((~finite).nonzero()[0])} has values that are not finite")
-        uniform = generator.random((len(batch), len(stores), 2, PATCHES_PER_IMAGE))
+        batch = batch.detach()
+        batch = (batch.cpu() if batch.device.type == "mps" else batch).double()  # mps has no float64
+        uniform = generator.random((len(batch), len(files), 2, PATCHES_PER_IMAGE))
         with _one_thread():
-            # One image at a time: its planes stay in the cache, which halves the time.
-            pyramids = [laplacian_pyramid(image) for image in _float64(batch).split(1)]
-            for index, store in enumerate(stores):
-                parts = [_patches(levels[index], uniform[i : i + 1, index]) for i, levels in enumerate(pyramids)]
-                store.append(torch.cat(parts))
+            for image, drawn in zip(batch.split(1), uniform, strict=True):  # its planes stay in the cache
+                for file, level, positions in zip(files, laplacian_pyramid(image), drawn, strict=True):
+                    file.write(_patches(level, positions[None]).float().cpu().numpy().tobytes())
         count += len(batch)
     if count == 0:
         raise DataError(f"sliced Wasserstein distance: there are no {what} images")
-    return stores, shape, count
+    for file in files:
+        file.flush()
+    levels = [np.memmap(file, np.float32, "r").reshape(-1, shape[0], PATCH_SIZE**2) for file in files]  # type: ignore[call-overload]
+    return levels, shape, count
 
 
 def wasserstein_1d(a_DN: Tensor, b_DM: Tensor) -> Tensor:
@@ -198,47 +215,63 @@ def wasserstein_1d(a_DN: Tensor, b_DM: Tensor) -> Tensor:
 
 
 def _level_distance(
-    fake: DescriptorStore,
-    real: DescriptorStore,
-    seed: list[int],
-    device: torch.device,
-    counts: Sequence[np.ndarray] | None,
+    sets: Sequence[np.ndarray], counts: Sequence[int], seed: list[int], device: torch.device, halves: int
 ) -> tuple[float, np.ndarray]:
-    """Mean Wasserstein distance over all random directions of one level.
-
-    And that of each resample of the images (R,), over the first ``INTERVAL_DIRECTIONS``; empty if ``counts`` of the two
-    sets are not given.
-    """
+    """Mean Wasserstein distance over all directions of one level, and that of random halves of the images: (halves,)."""
     generator = np.random.default_rng(seed)
-    normal = [generator.standard_normal((fake.length, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
+    channels, values = sets[0].shape[1:]
+    normal = [generator.standard_normal((channels * values, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
     directions = torch.from_numpy(np.hstack([n / np.sqrt((n**2).sum(0, keepdims=True)) for n in normal]))
-    sums_DC = directions.view(fake.channels, -1, directions.shape[1]).sum(1).T.numpy()
-    stores = (fake, real)
-    resampled = None if counts is None else (_resampled(fake, counts[0]), _resampled(real, counts[1]))
+    moments = [_patch_moments(rows, count) for rows, count in zip(sets, counts, strict=True)]
+    scales = [_normalisation(*each) for each in moments]
     workers = torch.get_num_threads() if device.type == "cpu" else 1
-    size = max(1, min(DIRECTIONS_PER_REPEAT, _BLOCK_BYTES // (8 * max(fake.count, real.count) * workers)))
+    size = max(1, min(DIRECTIONS_PER_REPEAT, _BLOCK_BYTES // (8 * max(map(len, sets)) * workers)))
 
-    def measure(start: int) -> tuple[Tensor, list[np.ndarray]]:
-        block = directions[:, start : start + size]
-        sets = [store.project(block, device) for store in stores]
-        replicates = []
-        if resampled is not None:
-            for index in range(start, min(start + size, INTERVAL_DIRECTIONS)):
-                a, b = (projected[index - start].cpu().numpy() for projected in sets)
-                replicates.append(resampled_wasserstein(resampled, (a, b), sums_DC[index]))
-        return wasserstein_1d(*map(_sorted_rows, sets)).cpu(), replicates
+    def measure(start: int) -> Tensor:
+        part = directions[:, start : start + size]
+        projected = (_project(rows, *scale, part, device) for rows, scale in zip(sets, scales, strict=True))
+        return wasserstein_1d(*map(_sorted_rows, projected)).cpu()
 
-    for store in stores:
-        store.statistics()  # once, before all workers ask for it
+    def measure_half(number: int) -> float:
+        chosen = np.random.default_rng([seed[0], _HALVES, number])  # the same images at every level
+        sides = []
+        for numbers_ICPD, (means, squares) in zip(unscaled, moments, strict=True):
+            half = chosen.permutation(len(means))[: -(-len(means) // 2)]
+            mean, scale = _normalisation(means[half], squares[half])
+            centred = numbers_ICPD[half] - (mean[:, None] * sums_CD).astype(np.float32)[:, None]
+            projected_IPD = np.tensordot(scale.astype(np.float32), centred, (0, 1))
+            sides.append(torch.from_numpy(np.sort(projected_IPD.reshape(-1, sums_CD.shape[1]).T, axis=1)))
+        return float(wasserstein_1d(*sides).mean())
+
     with ThreadPoolExecutor(workers) as pool, _one_thread():
-        measured = list(pool.map(measure, range(0, directions.shape[1], size)))
-    replicates = [replicate for _, some in measured for replicate in some]
-    distance = float(torch.cat([distances for distances, _ in measured]).mean())
-    return distance, np.mean(replicates, axis=0) if replicates else np.empty(0)
+        distance = float(torch.cat(list(pool.map(measure, range(0, directions.shape[1], size)))).mean())
+        if not halves:
+            return distance, np.empty(0)
+        some_CVD = directions[:, :INTERVAL_DIRECTIONS].view(channels, values, -1).numpy().astype(np.float32)
+        sums_CD = some_CVD.sum(1)
+        unscaled = [_channel_projections(rows, count, some_CVD) for rows, count in zip(sets, counts, strict=True)]
+        return distance, np.array(list(pool.map(measure_half, range(halves))))
 
 
-def _resampled(store: DescriptorStore, counts: np.ndarray) -> ResampledSet:
-    return ResampledSet.from_moments(counts, *(moment.numpy() for moment in store.moments(PATCHES_PER_IMAGE)))
+def _project(
+    rows_NCV: np.ndarray, mean: np.ndarray, scale: np.ndarray, directions: Tensor, device: torch.device
+) -> Tensor:
+    """Project normalised descriptors on directions (C * 49, D): (D, N), float64."""
+    repeated = torch.from_numpy(np.repeat(np.stack([mean, scale]), rows_NCV.shape[2], axis=1))
+    scaled = (directions * repeated[1][:, None]).T.contiguous().to(device)
+    offset = (scaled @ repeated[0].to(device))[:, None]
+    projected = torch.empty(len(scaled), len(rows_NCV), dtype=torch.float64, device=device)
+    for start in range(0, len(rows_NCV), _BLOCK_ROWS):
+        block = torch.from_numpy(rows_NCV[start : start + _BLOCK_ROWS].astype(np.float64)).flatten(1)
+        projected[:, start : start + len(block)] = scaled @ block.to(device).T - offset
+    return projected
+
+
+def _channel_projections(rows_NCV: np.ndarray, images: int, directions_CVD: np.ndarray) -> np.ndarray:
+    """What each channel adds to a projection before it is normalised: (images, C, patches, D), float32."""
+    parts = np.array_split(rows_NCV, -(-len(rows_NCV) // _BLOCK_ROWS))
+    found = np.concatenate([np.matmul(part.swapaxes(0, 1), directions_CVD) for part in parts], axis=1)
+    return found.reshape(len(found), images, -1, found.shape[2]).swapaxes(0, 1)
 
 
 def _sorted_rows(values_DN: Tensor) -> Tensor:
@@ -254,8 +287,8 @@ def swd_progan(
 ) -> dict[str, float]:
     """Measure the sliced Wasserstein distance between two sets of images, x 1000 (0 is best).
 
-    Memory: 128 * 49 * C * 4 bytes per image and level (75 kB for RGB); what exceeds 256 MiB per set and level waits
-    in an unnamed temporary file, so 10,000 images of 256 px need about 4 GB of disk per set and not of memory.
+    Descriptors wait in unnamed temporary files, 128 * 49 * C * 4 bytes per image and level (75 kB for RGB): 10,000
+    images of 256 px need about 4 GB of disk per set, and not of memory.
 
     Args:
         fake: Batches (B, C, H, W), float, made images; any linear intensity scale, this package uses [-1, 1].
@@ -269,7 +302,7 @@ def swd_progan(
     Raises:
         DataError: no images, images under 16 px, of several shapes, or with values that are not finite.
     """
-    return swd_progan_interval(fake, real, seed, device, resamples=0)[0]
+    return swd_progan_interval(fake, real, seed, device, halves=0)[0]
 
 
 def swd_progan_interval(
@@ -277,42 +310,49 @@ def swd_progan_interval(
     real: Iterable[Tensor],
     seed: int = 0,
     device: torch.device | str = "cpu",
-    resamples: int = 200,
+    halves: int = 50,
 ) -> tuple[dict[str, float], tuple[float, float] | None]:
     """Measure the same as ``swd_progan`` and, in the same pass, how much of it is the choice of images.
 
-    The interval is a bootstrap over the images of both sets: the middle 95 % of the resampled distances, moved so that
-    their mean is the measured one, because a set drawn with repetition is always farther away. Resamples are
-    normalised anew, as another set would be; without that the intervals were 1.3 to 5 times too wide, because what a
-    set has more of in contrast its normalisation takes away. Against the spread over new sets of images the width is
-    0.9 to 1.6 times what it should be on drawings and photos, and up to 2 times for two sets of 50 photos of one
-    distribution. It says nothing of the noise floor, which is part of the value.
+    The interval is the value plus and minus 1.96 deviations of the distances between random halves of the two sets: for
+    a smooth statistic, halves drawn without replacement spread around the value as the value does around the truth.
+    Halves are normalised anew, as another set would be. It says nothing of the noise floor, which is part of the value.
 
     Returns:
-        The values of ``swd_progan``, bit for bit, and the 95 % interval of ``"mean"``; ``None`` without resamples and
-        for sets of fewer than 4 images, whose resamples would show next to nothing.
+        The values of ``swd_progan``, bit for bit, and the 95 % interval of ``"mean"``; ``None`` without halves and for
+        sets of fewer than 4 images, whose halves would show next to nothing.
 
     Raises:
         DataError: As ``swd_progan``.
     """
-    fake_stores, fake_shape, fake_count = _collect(fake, seed, _FAKE_POSITIONS, "fake")
-    real_stores, real_shape, real_count = _collect(real, seed, _REAL_POSITIONS, "real")
+    fake_levels, fake_shape, fake_count = _collect(fake, seed, _FAKE_POSITIONS, "fake")
+    real_levels, real_shape, real_count = _collect(real, seed, _REAL_POSITIONS, "real")
     if fake_shape != real_shape:
         raise DataError(
             f"fake images have shape {fake_shape} (C, H, W), real images {real_shape}: resize one set to the other"
         )
-    enough = resamples > 0 and min(fake_count, real_count) >= FEWEST_IMAGES
-    generator = np.random.default_rng([seed, _RESAMPLES])
-    counts = [drawn_counts(count, resamples, generator) for count in (fake_count, real_count)] if enough else None
-    result, replicates = {}, []
+    counts = fake_count, real_count
+    halves = halves if min(counts) >= FEWEST_IMAGES else 0
+    result, of_halves = {}, []
     for index, (height, width) in enumerate(level_shapes(*fake_shape[1:])):
-        stores = fake_stores[index], real_stores[index]
-        stream = [seed, _DIRECTIONS, index]
-        distance, resampled = _level_distance(*stores, stream, torch.device(device), counts)
+        sets = fake_levels[index], real_levels[index]
+        distance, some = _level_distance(sets, counts, [seed, _DIRECTIONS, index], torch.device(device), halves)
         result[f"level_{min(height, width)}"] = 1e3 * distance
-        replicates.append(1e3 * resampled)
-    result["mean"] = sum(result.values()) / len(result)
-    if not enough:
+        of_halves.append(1e3 * some)
+    mean = result["mean"] = sum(result.values()) / len(result)
+    if not halves:
         return result, None
-    low, high = centred_interval(np.mean(replicates, axis=0), result["mean"])
-    return result, (max(0.0, low), high)
+    reach = 1.96 * float(np.mean(of_halves, axis=0).std(ddof=1))
+    return result, (max(0.0, mean - reach), mean + reach)
+
+
+@metric(
+    "swd_progan_x1e3", "SWD", "x 1e-3", "lower",
+    "sliced Wasserstein distance (Karras et al. 2018): Laplacian pyramid down to 16 px, 128 patches of 7 x 7 "
+    "per image and level, each set normalised per channel, 4 x 128 random directions, x 1000, mean over levels",
+    against="real",
+)  # fmt: skip
+def _swd(sets: ImageSets, seed: int) -> Score:
+    fake, real = sets.batches("fake"), sets.batches("real")
+    levels, interval = swd_progan_interval(fake, real, seed, halves=50 if sets.intervals else 0)
+    return Score(levels.pop("mean"), interval=interval, per_level=levels)

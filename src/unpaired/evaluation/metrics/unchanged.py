@@ -16,14 +16,20 @@ Shapes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.metrics.content import lab_colours
+from unpaired.evaluation.bootstrap import bootstrap_weighted_mean
+from unpaired.evaluation.metrics.content import lab_colours
+from unpaired.evaluation.metrics.shared_regions import FOLDS, PENALTY, PROBED_IMAGES, at_pixels, shared_weights
+from unpaired.evaluation.registry import ImageSets, Score, metric
 
 SIGMA_SHARE = 1 / 32
 """Standard deviation of the low-pass as a share of the shorter side (8 px at 256). A wave of an eighth of the side is
@@ -181,3 +187,120 @@ def blank_paper(images_BCHW: Tensor) -> Tensor:
         if bool((grown == paper).all()):
             return paper[:, 0] > 0.5
         paper = grown
+
+
+Kept = Literal["masks", "paper", "shared"]
+"""Who says what must stay: the person's masks, the blank paper of drawings, or a probe of what both domains share."""
+
+
+def _kept_weights(kept: Kept, sets: ImageSets) -> Sequence[Tensor | None]:
+    """Per source, in order, the weights (H, W) of what must stay."""
+    if kept == "masks":
+        assert sets.kept is not None
+        return sets.kept
+    if kept not in sets.of_inputs:
+        sets.of_inputs[kept] = (
+            [mask for batch in sets.batches("source") for mask in blank_paper(batch)]
+            if kept == "paper"
+            else list(shared_weights(sets.images("source"), sets.real, sets.networks["lite0.last_maps"]))
+        )
+    return sets.of_inputs[kept]
+
+
+def _changes(kept: Kept, sets: ImageSets) -> Change:
+    sources, weights = sets.images("source"), _kept_weights(kept, sets)
+    if len(weights) != len(sources):
+        raise DataError(f"there are {len(weights)} masks of what may change for {len(sources)} sources")
+    found = Change([], [], [], [], [])
+    for index, fake in enumerate(sets.fake):
+        source, weight = sources[index], weights[index]
+        height, width = source.shape[-2:]
+        if weight is None:
+            weight = torch.zeros(height, width)
+        elif kept == "shared":
+            weight = at_pixels(weight, height, width)
+        if sets.fake is sets.source:  # the untranslated input
+            share = float(weight.double().mean())
+            nothing = [0.0 if share > 0 else math.nan]
+            one = Change(nothing, nothing, nothing, nothing, [share])
+        else:
+            one = change_where_kept(source[None], fake[None], weight[None])
+        for name, values in vars(found).items():
+            values += getattr(one, name)
+    return found
+
+
+def _unchanged(part: str, kept: Kept, sets: ImageSets, seed: int) -> Score:
+    found = sets.once(("change", kept), lambda: _changes(kept, sets))  # for colour and detail
+    least = 0.0 if kept == "shared" else LEAST_SHARE
+    counted = [index for index, weight in enumerate(found.weight) if weight > 0 and weight >= least]
+    if not counted:
+        whole = {"masks": "the masks of what may change cover every image", "paper": "no source shows blank paper"}
+        raise DataError(f"{whole.get(kept, 'no region is shared')}, so nothing is left that must stay as it is")
+    weights = [found.weight[index] for index in counted]
+
+    def mean(values: list[float]) -> float:
+        return sum(values[i] * w for i, w in zip(counted, weights, strict=True)) / sum(weights)
+
+    values = getattr(found, part)
+    interval = None
+    if sets.intervals and len(counted) > 1:
+        interval = bootstrap_weighted_mean([values[index] for index in counted], weights, seed=seed)
+    return Score(
+        mean(values),
+        interval=interval,
+        per_level={"added": mean(found.added), "lost": mean(found.lost)} if part == "detail" else {},
+        per_image=[value if index in set(counted) else math.nan for index, value in enumerate(values)],
+        images=len(counted),
+        reference_images=len(counted),
+    )
+
+
+_COLOURS = "mean distance in CIELAB (D65, CIE 1976)"
+_LOW_PASS = "a Gaussian low-pass of 1/32 of the shorter side, which sees only what must stay"
+_CHANGE = {
+    "colour": ("colour changed", f"{_COLOURS} of input and translation after {_LOW_PASS}"),
+    "detail": (
+        "detail changed",
+        f"{_COLOURS} of what {_LOW_PASS}, leaves of input and translation; added, lost: difference of the local "
+        "strength of that",
+    ),
+}
+_AREA = (
+    f"mean over all such pixels, images with less than {LEAST_SHARE:.0%} of them left out, interval by bootstrap over "
+    "images"
+)
+_KEPT: dict[Kept, tuple[str, str]] = {
+    "masks": ("outside masks", f"outside the masks or boxes of what may change; {_AREA}"),
+    "paper": (
+        "on blank paper",
+        f"on blank paper of the input: white within {PAPER_LEVELS} of 255 levels, 1/32 of the shorter side away from "
+        f"any line, connected to the border; {_AREA}",
+    ),
+    "shared": (
+        "in shared regions",
+        f"weighted by 1 - |2 p - 1|, p = probability of the source domain by logistic regression (penalty {PENALTY:g}, "
+        f"{FOLDS} folds over images, at most {PROBED_IMAGES} images of each domain) on the last block of "
+        "EfficientNet-Lite0 (ImageNet) at a thirty-second of 224 x 224; weighted mean over all pixels, interval by "
+        "bootstrap over images",
+    ),
+}
+
+
+def _requires(kept: Kept, sets: ImageSets) -> str:
+    if kept == "masks" and sets.kept is None:
+        return "there are no masks of what may change (--unchanged-masks)"
+    if kept == "paper" and not sets.on_paper:
+        return "the sources are no drawings on white paper"
+    if kept == "shared" and len(sets.real) < 2 * FOLDS:
+        return f"it needs at least {2 * FOLDS} real images of the target domain, and there are {len(sets.real)}"
+    return ""
+
+
+for _kept, (_where, _region) in _KEPT.items():
+    for _part, (_label, _words) in _CHANGE.items():
+        metric(
+            f"unchanged_{_part}_{_kept}_de", f"{_label} {_where}", "dE", "lower", f"{_words}; {_region}",
+            against="source", networks=("lite0.last_maps",) if _kept == "shared" else (),
+            minimum=2 * FOLDS if _kept == "shared" else 1, of_colours=True, requires=partial(_requires, _kept),
+        )(partial(_unchanged, _part, _kept))  # fmt: skip

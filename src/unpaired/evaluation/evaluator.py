@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 
 from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, pair_by_name
-from unpaired.errors import ConfigError, DataError
-from unpaired.metrics import METRICS, ImageSets, Score, evaluate_images, known_metrics, possible_metrics, why_not
-from unpaired.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
-from unpaired.metrics.unchanged import PAPER_SHARE, blank_paper
-from unpaired.scoring.images import ColourImages, ImageFiles, StoredImages, evenly_spaced, read_files
-from unpaired.scoring.masks import KeptMasks
-from unpaired.scoring.networks import ScoringNetworks
+from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.evaluation.image_files import ImageFiles, LazyImages, StoredImages, evenly_spaced, in_colour, read_files
+from unpaired.evaluation.masks import KeptMasks
+from unpaired.evaluation.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
+from unpaired.evaluation.metrics.unchanged import PAPER_SHARE, blank_paper
+from unpaired.evaluation.registry import (
+    METRICS,
+    ImageSets,
+    Score,
+    evaluate_images,
+    known_metrics,
+    possible_metrics,
+    why_not,
+)
+from unpaired.evaluation.scoring_networks import ScoringNetworks
 
 _LOOKED_AT = 32
 """Source images that decide whether a folder holds label maps."""
@@ -44,7 +52,7 @@ class Evaluator:
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
         formats: What source and target images are made of; unset: 8-bit images.
-        unchanged_masks: What may change in the source images, see :class:`unpaired.scoring.masks.KeptMasks`; all else
+        unchanged_masks: What may change in the source images, see :class:`unpaired.evaluation.masks.KeptMasks`; all else
             is scored as what must not change.
         report: Told what a person should know, one sentence at a time.
         progress: Told how far it is.
@@ -85,7 +93,7 @@ class Evaluator:
                 f"{files.source[0].parent} and {files.target[0].parent} hold the same images, so there is nothing to "
                 "compare; give the folder of the source domain and that of the target domain"
             )
-        self.inputs, self.reals = ColourImages(self.sources.images), ColourImages(self.targets.images)
+        self.inputs, self.reals = in_colour(self.sources.images), in_colour(self.targets.images)
         self.truths = self._truths(paired)
         self.comparable = len(self.inputs[0]) == len(self.reals[0])
         """Whether sources have as many channels as targets, gray counting as colour, so that they can be compared."""
@@ -103,7 +111,6 @@ class Evaluator:
                     "not count in the scores outside masks"
                 )
         self._of_inputs: dict[str, Any] = {}
-        self._known: dict[tuple[str, str], Tensor] = {}
         # Translations have the channels of the targets; all else that decides what can be computed is the inputs'.
         blank = torch.zeros(len(self.reals[0]), *self.inputs[0].shape[1:])
         translations = self._sets(self.inputs if self.comparable else [blank] * len(self.inputs))
@@ -146,11 +153,11 @@ class Evaluator:
         """Score translations of the sources, in their order.
 
         Args:
-            made: (C, H, W) in [-1, 1] each.
+            made: (C, H, W) in [-1, 1] each; gray counts as colour.
             what: Words for the progress.
             files: The files that ``made`` was read from, if it was: their features are cached.
         """
-        return self._score(self._sets(made), what, files)
+        return self._score(self._sets(made if made is self.inputs else in_colour(made)), what, files)
 
     def score_inputs(self) -> dict[str, Score]:
         """Scores of the untranslated inputs: what a translator has to beat; none where they have other channels."""
@@ -160,7 +167,7 @@ class Evaluator:
 
     def score_set(self, files: ImageFiles, what: str) -> dict[str, Score]:
         """Scores of images that were made from no source, against the target domain."""
-        sets = replace(self._sets(ColourImages(files.images)), source=None, truth=None, label_maps=False)
+        sets = replace(self._sets(in_colour(files.images)), source=None, truth=None, label_maps=False)
         return self._score(sets, what, files)
 
     def score_truths(self) -> dict[str, Score]:
@@ -175,25 +182,19 @@ class Evaluator:
         return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
 
     def _read(self, paths: Sequence[Path], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
-        done = 0
-
-        def one_more() -> None:
-            nonlocal done
-            done += 1
+        def one_more(done: int) -> None:
             self.progress(stage, done, len(paths))
 
         return read_files(paths, self.data, pixels, skip_bad=skip_bad, report=self.report, progress=one_more)
 
     def _score(self, sets: ImageSets, what: str, files: ImageFiles | None) -> dict[str, Score]:
         names = self._chosen(sets)
-        cached = [n for row in names for n in METRICS[row].networks if METRICS[row].against == "real"]
-        for network in dict.fromkeys(cached):
-            self._remember((network, "real"), self.targets)
-            if files is not None:
-                self._remember((network, files.digest), files)
-        known = {key: value for key, value in self._known.items() if key[1] == "real"}
-        if files is not None:
-            known |= {(name, "fake"): value for (name, of), value in self._known.items() if of == files.digest}
+        known = {}
+        for network in {n for row in names for n in METRICS[row].networks if METRICS[row].against == "real"}:
+            for which, of in (("real", self.targets), ("fake", files)):
+                if of is not None:
+                    self.progress(f"features of {of.paths[0].parent.name}", 0, len(of.paths))
+                    known[network, which] = self.networks.file_features(network, of)
         return self._measured(replace(sets, known=known), names, what)
 
     def _sets(self, made: Sequence[Tensor]) -> ImageSets:
@@ -208,11 +209,6 @@ class Evaluator:
         if self.names is None:
             return possible
         return [name for name in self.names if name in possible]
-
-    def _remember(self, key: tuple[str, str], files: ImageFiles) -> None:
-        if key not in self._known:
-            self.progress(f"features of {files.paths[0].parent.name}", 0, len(files.paths))
-            self._known[key] = self.networks.file_features(key[0], files)
 
     def _measured(self, sets: ImageSets, names: Sequence[str], what: str) -> dict[str, Score]:
         scores: dict[str, Score] = {}
@@ -241,19 +237,74 @@ class Evaluator:
                 )
             return None
         place = {path: index for index, path in enumerate(self.targets.paths)}
-        return _Chosen(ColourImages(self.targets.images), [place[pairs[path]] for path in self.sources.paths])
+        partners = [place[pairs[path]] for path in self.sources.paths]
+        return LazyImages(len(partners), lambda index: self.reals[partners[index]])
 
 
-class _Chosen(Sequence[Tensor]):
-    """Some images of a set, in another order."""
+SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")
+"""Computed each time, where the images allow it; the first two choose the best weights when nobody says by which."""
+_BATCH = 8
 
-    def __init__(self, images: Sequence[Tensor], indices: Sequence[int]) -> None:
-        self._images, self._indices = images, indices
 
-    def __len__(self) -> int:
-        return len(self._indices)
+class HeldOutScorer:
+    """Scores what a network makes of held-out images; see ``engine.selection.Scorer``.
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self._images[i] for i in self._indices[index]]
-        return self._images[self._indices[index]]
+    Args:
+        files: Held-out images of both domains.
+        data: How images are read.
+        most: Images of each domain that are used at most, evenly spaced by name.
+        by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
+        chosen_on: What the images are called.
+        formats: What source and target images are made of; unset: 8-bit images.
+        looks_through: Networks that training looks through; ``auto`` chooses by none of their scores: by a KID on another
+            network if one is at hand, else by SWD.
+
+    Raises:
+        UserError: The images cannot be read, or the score that was asked for cannot be computed from them.
+    """
+
+    def __init__(
+        self,
+        files: UnpairedFiles,
+        data: DataConfig,
+        most: int,
+        by: str,
+        chosen_on: str,
+        formats: Formats | None = None,
+        looks_through: Iterable[str] = (),
+    ) -> None:
+        if by != "auto" and by not in METRICS:
+            raise ConfigError(f"score_by: there is no '{by}'{nearest(by, METRICS)}; known: auto, {', '.join(METRICS)}")
+        few = UnpairedFiles(evenly_spaced(files.source, most), evenly_spaced(files.target, most))
+        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False, formats=formats)
+        self.remark = self._evaluator.remark
+        possible = [name for name in METRICS if name not in self._evaluator.left_out]
+        if by != "auto" and by not in possible:
+            raise ConfigError(f"score_by: '{by}' cannot be computed: {self._evaluator.left_out[by]}")
+        names = [name for name in SCORES if name in possible]
+        fair = [name for name in names if not METRICS[name].judges_by(looks_through)]
+        if fair != names:  # a KID on another network chooses, if one is at hand: the last registered is the user's own
+            others = (name for name in reversed(possible) if name.startswith("kid_"))
+            fair = [name for name in others if not METRICS[name].judges_by(looks_through)][:1] + fair
+        chosen = by if by != "auto" else fair[0]
+        self._evaluator.names = [*names, *([chosen] if chosen not in names else [])]
+        sources, targets = (len(found.paths) for found in (self._evaluator.sources, self._evaluator.targets))
+        reference = targets if METRICS[chosen].against == "real" else sources
+        self.best_by = f"{chosen}_{sources}v{reference}"
+        self._chosen, self.label = chosen, METRICS[chosen].label
+        self.lower_is_better = METRICS[chosen].better == "lower"
+        self.chosen_on = chosen_on
+        self.images = sources
+
+    def of_the_inputs(self) -> float | None:
+        """The score that chooses, of the untranslated inputs; None where they cannot be compared with the targets."""
+        return self._evaluator.score_inputs()[self._chosen].value if self._evaluator.comparable else None
+
+    def __call__(
+        self, translate: Callable[[Tensor], Tensor], progress: Callable[[str, int, int], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Score what ``translate`` makes: full name of the score -> its plain values."""
+        self._evaluator.progress = progress
+        made = self._evaluator.translate(translate, _BATCH, "held-out images")
+        scores = self._evaluator.score(made, "held-out images").values()
+        return {score.full_name: score.plain() for score in scores}

@@ -9,7 +9,7 @@ Shapes: B batch, H height, W width, N images, C the 19 classes (rows: truth, col
 
 from __future__ import annotations
 
-import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.metrics.resampling import drawn_counts, percentile_interval
+from unpaired.evaluation.bootstrap import drawn_counts, percentile_interval
+from unpaired.evaluation.registry import ImageSets, Score, metric
 
 IGNORED = 255
 """Train id of pixels that no score counts."""
@@ -161,19 +162,6 @@ def confusion_matrices(truth_BHW: Tensor, predicted_BHW: Tensor) -> Tensor:
     return result
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentationScores:
-    """Shares between 0 and 1."""
-
-    mean_iou: float
-    pixel_accuracy: float
-    class_accuracy: float
-    per_class: dict[str, float]
-    """IoU by class name, of the classes that ``mean_iou`` is the mean of."""
-    intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap over images, keyed by the three names above; empty if it was not asked for or N = 1."""
-
-
 def _scores(counts_RCC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """IoU per class (R, C), then mean IoU, pixel accuracy and class accuracy, each (R,); nan where undefined."""
     right = np.diagonal(counts_RCC, axis1=1, axis2=2)
@@ -191,7 +179,7 @@ def _mean_of_known(values_RC: np.ndarray) -> np.ndarray:
         return np.where(known, values_RC, 0.0).sum(1) / known.sum(1)
 
 
-def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int = 0) -> SegmentationScores:
+def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, Score]:
     """Score the confusion matrices of N images, added up over the images as in the DRN script.
 
     Classes in the means, by that script's rule (nanmean over 0 / 0): ``mean_iou`` leaves out a class that occurs
@@ -200,8 +188,12 @@ def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int 
 
     Args:
         confusion_NCC: From ``confusion_matrices``, one per image.
-        resamples: Of whole images, for the intervals; 0 leaves them out.
+        resamples: Of whole images, for the intervals; 0 leaves them out, and so does N = 1.
         seed: Chooses the resamples.
+
+    Returns:
+        ``mean_iou`` (with the IoU of each of its classes as ``per_level``), ``pixel_accuracy`` and ``class_accuracy``:
+        shares between 0 and 1.
 
     Raises:
         DataError: No image, or no pixel of a scored class.
@@ -214,10 +206,44 @@ def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int 
     iou, *whole = _scores(counts.sum(0, keepdims=True))
     drawn = drawn_counts(len(counts), resamples if len(counts) > 1 else 0, np.random.default_rng(seed))
     _, *resampled = _scores((drawn @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
-    known = [values[~np.isnan(values)] for values in resampled]  # a resample of nothing but void pixels has no score
-    parts = ("mean_iou", "pixel_accuracy", "class_accuracy")
-    intervals = {part: percentile_interval(values) for part, values in zip(parts, known, strict=True) if len(values)}
-    names = CLASS_NAMES if counts.shape[1] == NUM_CLASSES else tuple(map(str, range(counts.shape[1])))
-    per_class = {name: float(value) for name, value in zip(names, iou[0], strict=True) if not np.isnan(value)}
-    mean_iou, pixel_accuracy, class_accuracy = (float(values[0]) for values in whole)
-    return SegmentationScores(mean_iou, pixel_accuracy, class_accuracy, per_class, intervals)
+    found = {}
+    for part, (value,), replicates in zip(
+        ("mean_iou", "pixel_accuracy", "class_accuracy"), whole, resampled, strict=True
+    ):
+        known = replicates[~np.isnan(replicates)]  # a resample of nothing but void pixels has no score
+        per_class = {name: float(x) for name, x in zip(CLASS_NAMES, iou[0], strict=False) if not np.isnan(x)}
+        found[part] = Score(
+            float(value),
+            interval=percentile_interval(known) if len(known) else None,
+            per_level=per_class if part == "mean_iou" else {},
+        )
+    return found
+
+
+def _confusion(segmenter: str, sets: ImageSets) -> Tensor:
+    """Confusion matrices of what ``segmenter`` sees in the made images against the label maps."""
+    segment = sets.networks[segmenter]
+    pairs = sets.pairs("source", "fake")
+    return torch.cat([confusion_matrices(snap_labels(label), segment(fake)) for label, fake in pairs])
+
+
+def _row(part: str, segmenter: str, sets: ImageSets, seed: int) -> Score:
+    matrices = sets.once(segmenter, lambda: _confusion(segmenter, sets))
+    return segmentation_scores(matrices, 1000 if sets.intervals else 0, seed)[part].scaled(100.0)
+
+
+for _segmenter, _title, _words in (
+    ("espnet", "ESPNet", "ESPNet (p=2, q=8)"),
+    ("drn_d_22", "DRN-D-22", "DRN-D-22, the paper's scorer,"),
+):
+    for _part, _name, _label, _means in (
+        ("mean_iou", "miou", "mean IoU", "mean over classes of intersection over union (the paper's mAP)"),
+        ("pixel_accuracy", "pixel_accuracy", "pixel accuracy", "share of pixels with the right class"),
+        ("class_accuracy", "class_accuracy", "class accuracy", "mean over classes of the share found"),
+    ):
+        metric(
+            f"{_name}_{_segmenter}_percent", f"{_label} ({_title})", "%", "higher",
+            f"{_means}, 19 Cityscapes classes, of what {_words} sees in the made photos, against the label maps "
+            "that they were made from, each pixel snapped to the nearest official colour, void left out",
+            against="source", networks=(_segmenter,), label_maps=True,
+        )(partial(_row, _part, _segmenter))  # fmt: skip
