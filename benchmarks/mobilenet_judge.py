@@ -2,7 +2,7 @@
 
     unpaired evaluate RUN DATA --network mobilenet=benchmarks/mobilenet_judge.py
 
-or, in a script, ``import mobilenet_judge; mobilenet_judge.register()``: ``kid_mobilenet_x1e3`` is computed from then on.
+or, in a script, ``import mobilenet_judge; mobilenet_judge.register()``: it makes ``kid_mobilenet_x1e3`` a score.
 Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017. The weights
 are read out of the frozen TensorFlow graph of the package nudity 0.2.3 (or of the file that UNPAIRED_MOBILENET names);
 neither TensorFlow nor code of that package runs.

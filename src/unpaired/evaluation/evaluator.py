@@ -52,8 +52,8 @@ class Evaluator:
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
         formats: What source and target images are made of; unset: 8-bit images.
-        unchanged_masks: What may change in the source images, see :class:`unpaired.evaluation.masks.KeptMasks`; all else
-            is scored as what must not change.
+        unchanged_masks: What may change in the source images, see ``KeptMasks``; all else is scored as what must not
+            change.
         report: Told what a person should know, one sentence at a time.
         progress: Told how far it is.
 
@@ -256,8 +256,8 @@ class HeldOutScorer:
         by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
         chosen_on: What the images are called.
         formats: What source and target images are made of; unset: 8-bit images.
-        looks_through: Networks that training looks through; ``auto`` chooses by none of their scores: by a KID on another
-            network if one is at hand, else by SWD.
+        looks_through: Networks that training looks through; ``auto`` chooses by none of their scores but by a KID on
+            another network if one is at hand, else by SWD.
 
     Raises:
         UserError: The images cannot be read, or the score that was asked for cannot be computed from them.

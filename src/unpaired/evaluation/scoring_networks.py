@@ -21,6 +21,7 @@ from unpaired.evaluation.metrics.distances import register_kid
 from unpaired.evaluation.registry import METRICS
 from unpaired.files import write_atomically
 from unpaired.networks.pretrained import PRETRAINED, LoadedNetwork, Pretrained, load_pretrained
+from unpaired.networks.weights import WeightsFile
 
 _CHUNK = {"features": 32, "distance": 16, "segmenter": 4}
 """Images that pass through a network at a time; no value depends on it beyond rounding."""
@@ -91,11 +92,12 @@ def register_network(name: str, module: ModuleType) -> None:
     own = Path(module.__file__ or "")
     has_weights = hasattr(module, "find")
     PRETRAINED[name] = Pretrained(
-        name, module.TITLE, "features", getattr(module, "PROTOCOL", module.FEATURES),
+        # Without weights of its own the Python file's digest identifies the network.
+        WeightsFile(module.TITLE, f"It is loaded by {own}.", module.find if has_weights else lambda: own),
+        "features",
+        getattr(module, "PROTOCOL", module.FEATURES),
         module.load if has_weights else lambda path: module.load(None),
-        module.find if has_weights else lambda: own,  # whose digest then identifies the network
-        f"It is loaded by {own}.",
-    )  # fmt: skip
+    )
     register_kid(name, getattr(module, "LABEL", name), module.FEATURES)
 
 
@@ -139,7 +141,7 @@ class ScoringNetworks:
     def at_hand(self, name: str) -> bool:
         """Whether the network can be loaded without asking anybody."""
         row = PRETRAINED[name]
-        return name in self.paths or row.find() is not None or (self.download and row.download is not None)
+        return name in self.paths or row.weights.find() is not None or (self.download and row.download is not None)
 
     def load(self, name: str) -> LoadedNetwork:
         """Load a network, once.
@@ -153,7 +155,7 @@ class ScoringNetworks:
                 raise BackendError(
                     f"{self.paths.get(name, name)}: these are not the published weights of {found.title} (the "
                     f"SHA-256 begins with {found.digest[:8]}, not {PRETRAINED[name].published}), so scores by its name "
-                    f"would compare with nobody's. {PRETRAINED[name].how_to_get}"
+                    f"would compare with nobody's. {PRETRAINED[name].weights.how_to_get}"
                 )
             self._loaded[name] = found
         return self._loaded[name]

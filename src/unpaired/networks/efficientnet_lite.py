@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +37,9 @@ class EfficientNetLite0(nn.Module):
         network: timm's network. Its batch normalisation is folded into the convolutions before it.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network = network.eval().double()
+        self.network: Any = network.eval().double()
         convolution = ""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.Conv2d):

@@ -45,22 +45,13 @@ def checked_pair(source_BCHW: Tensor, fake_BCHW: Tensor, what: str) -> tuple[Ten
     return source, checked(fake_BCHW, f"{what}, fake").to(source.device)
 
 
-def self_similarity(maps_BCHW: Tensor) -> Tensor:
-    """Cosine similarity of the features at any two positions: (B, P, P), float64, 1 on the diagonal.
-
-    It describes layout and not appearance (Shechtman and Irani, "Matching Local Self-Similarities across Images and
-    Videos", CVPR 2007): a red horse on green grass has the matrix of a striped one on brown grass if the features of
-    the horse resemble each other as much. A position without any feature is similar to nothing (0).
-
-    Raises:
-        DataError: Not a batch of maps, or values are not finite.
-    """
-    unit = F.normalize(checked(maps_BCHW, "self-similarity").flatten(2), dim=1)
-    return unit.transpose(1, 2) @ unit
-
-
 def structure_distance(source_maps_BCHW: Tensor, fake_maps_BCHW: Tensor) -> list[float]:
-    """Mean absolute difference of the two self-similarity matrices of each image: 0 = same structure, at most 2.
+    """Mean absolute difference of the two self-similarities of each image: 0 = same structure, at most 2.
+
+    A self-similarity is the cosine similarity of the features at any two positions, (P, P). It describes layout and not
+    appearance (Shechtman and Irani, "Matching Local Self-Similarities across Images and Videos", CVPR 2007): a red
+    horse on green grass has the matrix of a striped one on brown grass if the features of the horse resemble each other
+    as much. A position without any feature is similar to nothing (0).
 
     After the losses of Zheng, Cham, Cai, "The Spatially-Correlative Loss for Various Image Translation Tasks", CVPR
     2021 (FSeSim) and Tumanyan et al., "Splicing ViT Features for Semantic Appearance Transfer", CVPR 2022 (Splice).

@@ -19,7 +19,6 @@ Shapes: N made images, M real images, D features, R rows of weights.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from functools import partial
 
@@ -64,22 +63,6 @@ def _check_features(measure: str, fake_ND: Tensor, real_MD: Tensor, fewest: int,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class KernelDistance:
-    """The distance and how far to trust it. Nothing is scaled; tables usually show 1000 times these numbers."""
-
-    value: float
-    """Unbiased squared MMD over all features."""
-    interval: tuple[float, float] | None
-    """95 % bootstrap interval over the images of both sets; ``None`` if no resamples were asked for."""
-    spread: float
-    """Standard deviation over random subsets, without replacement."""
-    subset_mean: float
-    """Mean over the same subsets: with ``spread``, what torch-fidelity and torchmetrics report."""
-    subset_size: int
-    """Images of each set in a subset."""
-
-
 def kernel_distance(
     fake_ND: Tensor,
     real_MD: Tensor,
@@ -88,7 +71,7 @@ def kernel_distance(
     subset_size: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> KernelDistance:
+) -> tuple[Score, float]:
     """Measure the kernel distance over all images, its spread over subsets and its interval over resamples.
 
     The interval: every resample draws both sets anew with replacement. A pair of an image with itself never counts,
@@ -106,6 +89,10 @@ def kernel_distance(
             would make all subsets equal and the spread nothing.
         resamples: Of the interval; 0 leaves it out.
         seed: Chooses subsets and resamples; ``value`` depends on no seed.
+
+    Returns:
+        The score (nothing is scaled; tables usually show 1000 times these numbers), and the mean over the subsets: with
+        ``spread``, their standard deviation, what torch-fidelity and torchmetrics report.
 
     Raises:
         DataError: A set has fewer than 4 images, the widths differ, or a feature is not finite.
@@ -128,7 +115,7 @@ def kernel_distance(
     found = _squared_mmd(fake_ND, real_MD, fake_RN, real_RM).numpy()
     value, of_subsets, replicates = float(found[0]), found[1 : subsets + 1], found[subsets + 1 :]
     interval = centred_interval(replicates, value) if resamples else None
-    return KernelDistance(value, interval, float(np.std(of_subsets)), float(np.mean(of_subsets)), size)
+    return Score(value, float(np.std(of_subsets)), interval), float(np.mean(of_subsets))
 
 
 def _squared_mmd(fake_ND: Tensor, real_MD: Tensor, fake_RN: np.ndarray, real_RM: np.ndarray) -> Tensor:
@@ -205,8 +192,7 @@ def _mean_and_factor(features_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 def _kid(network: str, sets: ImageSets, seed: int) -> Score:
     fake, real = sets.features(network, "fake"), sets.features(network, "real")
-    found = kernel_distance(fake, real, resamples=1000 if sets.intervals else 0, seed=seed)
-    return Score(found.value, found.spread, found.interval).scaled(1e3)
+    return kernel_distance(fake, real, resamples=1000 if sets.intervals else 0, seed=seed)[0].scaled(1e3)
 
 
 def register_kid(network: str, title: str, features: str) -> None:
@@ -245,8 +231,8 @@ def _kid_of_the_field(sets: ImageSets, seed: int) -> Score:
     fake, real = sets.features("inception", "fake"), sets.features("inception", "real")
     smaller = min(len(fake), len(real))
     size = LARGEST_SUBSET if smaller > LARGEST_SUBSET else smaller // 2
-    found = kernel_distance(fake, real, subset_size=size, resamples=0, seed=seed)
-    return Score(found.subset_mean, found.spread).scaled(1e3)
+    score, mean = kernel_distance(fake, real, subset_size=size, resamples=0, seed=seed)
+    return Score(mean, score.spread).scaled(1e3)
 
 
 metric(

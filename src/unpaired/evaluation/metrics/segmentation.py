@@ -9,8 +9,8 @@ Shapes: B batch, H height, W width, N images, C the 19 classes (rows: truth, col
 
 from __future__ import annotations
 
+import functools
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from unpaired.errors import DataError
 from unpaired.evaluation.bootstrap import drawn_counts, percentile_interval
 from unpaired.evaluation.registry import ImageSets, Score, metric
 
+NUM_CLASSES = 19
 IGNORED = 255
 """Train id of pixels that no score counts."""
 LABEL_MAP_DISTANCE = 8.0
@@ -30,78 +31,37 @@ field, 0.61 after resizing to 64 px; 0.02 on street photos, 0.01 on photos of an
 _PIXELS_PER_BLOCK = 1 << 18
 
 
-class LabelClass(NamedTuple):
-    """One official class; several may share a colour."""
+@functools.cache
+def cityscapes_classes() -> tuple[tuple[str, tuple[int, int, int], int], ...]:
+    """Name, colour and train id: the 19 scored classes in the order of their ids, then those that are ignored.
 
-    name: str
-    colour: tuple[int, int, int]
-    train_id: int
+    Where two share a colour (pole and polegroup, car and license plate) the first is what the colour means.
+    """
+    from torchvision.datasets import Cityscapes
 
-
-CITYSCAPES_CLASSES: tuple[LabelClass, ...] = (
-    LabelClass("road", (128, 64, 128), 0),
-    LabelClass("sidewalk", (244, 35, 232), 1),
-    LabelClass("building", (70, 70, 70), 2),
-    LabelClass("wall", (102, 102, 156), 3),
-    LabelClass("fence", (190, 153, 153), 4),
-    LabelClass("pole", (153, 153, 153), 5),
-    LabelClass("traffic light", (250, 170, 30), 6),
-    LabelClass("traffic sign", (220, 220, 0), 7),
-    LabelClass("vegetation", (107, 142, 35), 8),
-    LabelClass("terrain", (152, 251, 152), 9),
-    LabelClass("sky", (70, 130, 180), 10),
-    LabelClass("person", (220, 20, 60), 11),
-    LabelClass("rider", (255, 0, 0), 12),
-    LabelClass("car", (0, 0, 142), 13),
-    LabelClass("truck", (0, 0, 70), 14),
-    LabelClass("bus", (0, 60, 100), 15),
-    LabelClass("train", (0, 80, 100), 16),
-    LabelClass("motorcycle", (0, 0, 230), 17),
-    LabelClass("bicycle", (119, 11, 32), 18),
-    LabelClass("unlabeled", (0, 0, 0), IGNORED),
-    LabelClass("ego vehicle", (0, 0, 0), IGNORED),
-    LabelClass("rectification border", (0, 0, 0), IGNORED),
-    LabelClass("out of roi", (0, 0, 0), IGNORED),
-    LabelClass("static", (0, 0, 0), IGNORED),
-    LabelClass("dynamic", (111, 74, 0), IGNORED),
-    LabelClass("ground", (81, 0, 81), IGNORED),
-    LabelClass("parking", (250, 170, 160), IGNORED),
-    LabelClass("rail track", (230, 150, 140), IGNORED),
-    LabelClass("guard rail", (180, 165, 180), IGNORED),
-    LabelClass("bridge", (150, 100, 100), IGNORED),
-    LabelClass("tunnel", (150, 120, 90), IGNORED),
-    LabelClass("polegroup", (153, 153, 153), IGNORED),
-    LabelClass("caravan", (0, 0, 90), IGNORED),
-    LabelClass("trailer", (0, 0, 110), IGNORED),
-    LabelClass("license plate", (0, 0, 142), IGNORED),
-)
-"""The 19 scored classes in the order of their train ids, then those that are ignored. Where two share a colour (pole
-and polegroup, car and license plate) the first row is what the colour means."""
-
-CLASS_NAMES = tuple(row.name for row in CITYSCAPES_CLASSES if row.train_id != IGNORED)
-NUM_CLASSES = len(CLASS_NAMES)
-
-_TRAIN_ID_OF = {row.colour: row.train_id for row in reversed(CITYSCAPES_CLASSES)}  # reversed: the first row wins
-_COLOURS = torch.tensor([row.colour for row in CITYSCAPES_CLASSES], dtype=torch.float32)
-_TRAIN_IDS = torch.tensor([_TRAIN_ID_OF[row.colour] for row in CITYSCAPES_CLASSES])
+    rows = [(c.name, c.color, c.train_id if c.train_id >= 0 else IGNORED) for c in Cityscapes.classes]
+    return tuple(sorted(rows, key=lambda row: row[2]))
 
 
 def _nearest_colours(images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Row of ``CITYSCAPES_CLASSES`` and squared distance in levels of every pixel: two (B, H, W)."""
+    """Train id of the nearest official colour and the squared distance to it, of every pixel: two (B, H, W)."""
     if images_B3HW.ndim != 4 or images_B3HW.shape[1] != 3:
         raise DataError(f"label maps must be colour images (B, 3, H, W), not {tuple(images_B3HW.shape)}")
     batch, _, height, width = images_B3HW.shape
     # Whole levels make the distances whole numbers under 2^24: exact in float32, so that ties go to the first row.
     levels = ((images_B3HW.detach().float() + 1.0) * 127.5).round().clamp(0.0, 255.0).permute(0, 2, 3, 1).reshape(-1, 3)
-    colours = _COLOURS.to(levels.device)
-    rows, squares = [], []
+    classes = cityscapes_classes()
+    first = {colour: train_id for _, colour, train_id in reversed(classes)}  # reversed: the first row wins
+    colours = torch.tensor([row[1] for row in classes], dtype=torch.float32, device=levels.device)
+    train_ids = torch.tensor([first[row[1]] for row in classes], device=levels.device)
+    ids, squares = [], []
     for block in levels.split(_PIXELS_PER_BLOCK):
         offset = torch.addmm(colours.square().sum(1), block, colours.T, alpha=-2.0)
         nearest = offset.min(1)
-        rows.append(nearest.indices)
+        ids.append(train_ids[nearest.indices])
         squares.append(nearest.values + block.square().sum(1))
     shape = (batch, height, width)
-    return torch.cat(rows).view(shape), torch.cat(squares).view(shape)
+    return torch.cat(ids).view(shape), torch.cat(squares).view(shape)
 
 
 def snap_labels(images_B3HW: Tensor) -> Tensor:
@@ -116,8 +76,7 @@ def snap_labels(images_B3HW: Tensor) -> Tensor:
     Raises:
         DataError: The images are not (B, 3, H, W).
     """
-    rows, _ = _nearest_colours(images_B3HW)
-    return _TRAIN_IDS.to(rows.device)[rows]
+    return _nearest_colours(images_B3HW)[0]
 
 
 def label_map_fit(images_B3HW: Tensor) -> list[float]:
@@ -129,8 +88,8 @@ def label_map_fit(images_B3HW: Tensor) -> list[float]:
     Raises:
         DataError: The images are not (B, 3, H, W).
     """
-    rows, squares = _nearest_colours(images_B3HW)
-    fits = (squares <= LABEL_MAP_DISTANCE**2) & (_TRAIN_IDS.to(rows.device)[rows] != IGNORED)
+    ids, squares = _nearest_colours(images_B3HW)
+    fits = (squares <= LABEL_MAP_DISTANCE**2) & (ids != IGNORED)
     return fits.double().flatten(1).mean(1).tolist()
 
 
@@ -206,17 +165,14 @@ def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int 
     iou, *whole = _scores(counts.sum(0, keepdims=True))
     drawn = drawn_counts(len(counts), resamples if len(counts) > 1 else 0, np.random.default_rng(seed))
     _, *resampled = _scores((drawn @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
+    names = [name for name, _, _ in cityscapes_classes()]
+    per_class = {name: float(x) for name, x in zip(names, iou[0], strict=False) if not np.isnan(x)}
     found = {}
-    for part, (value,), replicates in zip(
-        ("mean_iou", "pixel_accuracy", "class_accuracy"), whole, resampled, strict=True
-    ):
+    parts = "mean_iou", "pixel_accuracy", "class_accuracy"
+    for part, (value,), replicates in zip(parts, whole, resampled, strict=True):
         known = replicates[~np.isnan(replicates)]  # a resample of nothing but void pixels has no score
-        per_class = {name: float(x) for name, x in zip(CLASS_NAMES, iou[0], strict=False) if not np.isnan(x)}
-        found[part] = Score(
-            float(value),
-            interval=percentile_interval(known) if len(known) else None,
-            per_level=per_class if part == "mean_iou" else {},
-        )
+        interval = percentile_interval(known) if len(known) else None
+        found[part] = Score(float(value), interval=interval, per_level=per_class if part == "mean_iou" else {})
     return found
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
+from unpaired.evaluation.image_files import evenly_spaced
 
 FOLDS = 5
 PENALTY = 0.01
@@ -48,7 +49,7 @@ def shared_weights(source: Sequence[Tensor], target: Sequence[Tensor], maps: Map
     for name, images in (("source", source), ("target", target)):
         if len(images) < FOLDS:
             raise DataError(f"shared regions need {FOLDS} images of each domain, and there are {len(images)} {name}")
-    chosen = [_evenly(len(images)) for images in (source, target)]
+    chosen = [evenly_spaced(range(len(images)), PROBED_IMAGES) for images in (source, target)]
     fitted = [
         torch.cat(list(_maps([images[i] for i in which], maps)))
         for which, images in zip(chosen, (source, target), strict=True)
@@ -99,11 +100,6 @@ class _Probe:
 
     def logits(self, features_nC: Tensor) -> Tensor:
         return (features_nC - self.mean) / self.deviation @ self.weights[:-1] + self.weights[-1]
-
-
-def _evenly(count: int) -> list[int]:
-    most = min(count, PROBED_IMAGES)
-    return [i * count // most for i in range(most)]
 
 
 def _maps(images: Sequence[Tensor], maps: Maps) -> Iterator[Tensor]:

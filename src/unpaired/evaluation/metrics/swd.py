@@ -27,6 +27,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 import numpy as np
 import torch
@@ -119,11 +120,11 @@ def _patches(level_BCHW: Tensor, uniform_B2N: np.ndarray) -> Tensor:
     batch, channels, height, width = level_BCHW.shape
     margin = PATCH_SIZE // 2
     extent = np.array([height - 2 * margin, width - 2 * margin]).reshape(1, 2, 1)
-    corner = torch.from_numpy((uniform_B2N * extent).astype(np.int64)).to(level_BCHW.device)
-    step = torch.arange(PATCH_SIZE, device=level_BCHW.device)
+    corner = torch.from_numpy((uniform_B2N * extent).astype(np.int64))
+    step = torch.arange(PATCH_SIZE)
     rows = (corner[:, 0, :, None] + step)[:, :, :, None]  # (B, N, 7, 1)
     columns = (corner[:, 1, :, None] + step)[:, :, None, :]  # (B, N, 1, 7)
-    image = torch.arange(batch, device=level_BCHW.device).view(batch, 1, 1, 1)
+    image = torch.arange(batch).view(batch, 1, 1, 1)
     patches_BNyxC = level_BCHW.permute(0, 2, 3, 1)[image, rows, columns]
     return patches_BNyxC.permute(0, 1, 4, 2, 3).reshape(-1, channels * PATCH_SIZE * PATCH_SIZE)
 
@@ -165,7 +166,7 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
     float32 is storage only (relative error 6e-8); statistics and projections are float64.
     """
     generator = np.random.default_rng([seed, stream])
-    files: list[tempfile._TemporaryFileWrapper[bytes]] = []
+    files: list[IO[bytes]] = []
     shape: tuple[int, ...] = ()
     count = 0
     for batch in batches:
@@ -182,89 +183,87 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         finite = torch.isfinite(batch).flatten(1).all(1)
         if not bool(finite.all()):
             raise DataError(f"{what} image {count + int((~finite).nonzero()[0])} has values that are not finite")
-        batch = batch.detach()
-        batch = (batch.cpu() if batch.device.type == "mps" else batch).double()  # mps has no float64
+        batch = batch.detach().cpu().double()
         uniform = generator.random((len(batch), len(files), 2, PATCHES_PER_IMAGE))
         with _one_thread():
             for image, drawn in zip(batch.split(1), uniform, strict=True):  # its planes stay in the cache
                 for file, level, positions in zip(files, laplacian_pyramid(image), drawn, strict=True):
-                    file.write(_patches(level, positions[None]).float().cpu().numpy().tobytes())
+                    file.write(_patches(level, positions[None]).float().numpy().tobytes())
         count += len(batch)
     if count == 0:
         raise DataError(f"sliced Wasserstein distance: there are no {what} images")
     for file in files:
         file.flush()
-    levels = [np.memmap(file, np.float32, "r").reshape(-1, shape[0], PATCH_SIZE**2) for file in files]  # type: ignore[call-overload]
+    levels = [np.memmap(file, np.float32, "r").reshape(-1, shape[0], PATCH_SIZE**2) for file in files]
     return levels, shape, count
 
 
-def wasserstein_1d(a_DN: Tensor, b_DM: Tensor) -> Tensor:
+def wasserstein_1d(a_DN: np.ndarray, b_DM: np.ndarray) -> np.ndarray:
     """Exact 1-D Wasserstein-1 distance of each row's two samples, of any sizes N and M, both sorted: returns (D,).
 
-    >>> wasserstein_1d(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0, 2.0, 3.0]]))
-    tensor([1.])
+    >>> wasserstein_1d(np.array([[0.0, 1.0]]), np.array([[0.0, 1.0, 2.0, 3.0]]))
+    array([1.])
     """
     n, m = a_DN.shape[1], b_DM.shape[1]
     if n == m:
-        return (a_DN - b_DM).abs().mean(1)
+        return np.abs(a_DN - b_DM).mean(1)
     # Both quantile functions are constant between neighbouring points of {i / n} u {j / m}; in units of 1 / (n m).
-    ends = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))
-    width = torch.diff(ends, prepend=ends.new_zeros(1)).to(a_DN) / (n * m)
-    index_a, index_b = ((ends - 1) // m).to(a_DN.device), ((ends - 1) // n).to(a_DN.device)
-    return (a_DN[:, index_a] - b_DM[:, index_b]).abs() @ width
+    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    width = (np.diff(ends, prepend=0) / (n * m)).astype(a_DN.dtype)
+    return np.abs(a_DN[:, (ends - 1) // m] - b_DM[:, (ends - 1) // n]) @ width
 
 
 def _level_distance(
-    sets: Sequence[np.ndarray], counts: Sequence[int], seed: list[int], device: torch.device, halves: int
+    sets: Sequence[np.ndarray], counts: Sequence[int], seed: list[int], halves: int
 ) -> tuple[float, np.ndarray]:
-    """Mean Wasserstein distance over all directions of one level, and that of random halves of the images: (halves,)."""
+    """Mean Wasserstein distance over all directions of one level, and those of random halves of the images."""
     generator = np.random.default_rng(seed)
     channels, values = sets[0].shape[1:]
     normal = [generator.standard_normal((channels * values, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
-    directions = torch.from_numpy(np.hstack([n / np.sqrt((n**2).sum(0, keepdims=True)) for n in normal]))
+    directions = np.hstack([n / np.sqrt((n**2).sum(0, keepdims=True)) for n in normal])
     moments = [_patch_moments(rows, count) for rows, count in zip(sets, counts, strict=True)]
     scales = [_normalisation(*each) for each in moments]
-    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    workers = torch.get_num_threads()
     size = max(1, min(DIRECTIONS_PER_REPEAT, _BLOCK_BYTES // (8 * max(map(len, sets)) * workers)))
 
-    def measure(start: int) -> Tensor:
+    def measure(start: int) -> np.ndarray:
         part = directions[:, start : start + size]
-        projected = (_project(rows, *scale, part, device) for rows, scale in zip(sets, scales, strict=True))
-        return wasserstein_1d(*map(_sorted_rows, projected)).cpu()
+        projected = [_project(rows, *scale, part) for rows, scale in zip(sets, scales, strict=True)]
+        for each in projected:
+            each.sort(axis=1)  # in place: three times as fast as torch on one core
+        return wasserstein_1d(*projected)
 
     def measure_half(number: int) -> float:
         chosen = np.random.default_rng([seed[0], _HALVES, number])  # the same images at every level
         sides = []
         for numbers_ICPD, (means, squares) in zip(unscaled, moments, strict=True):
             half = chosen.permutation(len(means))[: -(-len(means) // 2)]
-            mean, scale = _normalisation(means[half], squares[half])
-            centred = numbers_ICPD[half] - (mean[:, None] * sums_CD).astype(np.float32)[:, None]
-            projected_IPD = np.tensordot(scale.astype(np.float32), centred, (0, 1))
-            sides.append(torch.from_numpy(np.sort(projected_IPD.reshape(-1, sums_CD.shape[1]).T, axis=1)))
+            mean, scale = (each.astype(np.float32) for each in _normalisation(means[half], squares[half]))
+            centred = numbers_ICPD[half] - (mean[:, None] * sums_CD)[:, None]
+            sides.append(np.sort(np.tensordot(scale, centred, (0, 1)).reshape(-1, len(sums_CD[0])).T, axis=1))
         return float(wasserstein_1d(*sides).mean())
 
     with ThreadPoolExecutor(workers) as pool, _one_thread():
-        distance = float(torch.cat(list(pool.map(measure, range(0, directions.shape[1], size)))).mean())
+        distance = float(np.concatenate(list(pool.map(measure, range(0, directions.shape[1], size)))).mean())
         if not halves:
             return distance, np.empty(0)
-        some_CVD = directions[:, :INTERVAL_DIRECTIONS].view(channels, values, -1).numpy().astype(np.float32)
+        some_CVD = directions[:, :INTERVAL_DIRECTIONS].reshape(channels, values, -1).astype(np.float32)
         sums_CD = some_CVD.sum(1)
         unscaled = [_channel_projections(rows, count, some_CVD) for rows, count in zip(sets, counts, strict=True)]
         return distance, np.array(list(pool.map(measure_half, range(halves))))
 
 
-def _project(
-    rows_NCV: np.ndarray, mean: np.ndarray, scale: np.ndarray, directions: Tensor, device: torch.device
-) -> Tensor:
+def _project(rows_NCV: np.ndarray, mean_C: np.ndarray, scale_C: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Project normalised descriptors on directions (C * 49, D): (D, N), float64."""
-    repeated = torch.from_numpy(np.repeat(np.stack([mean, scale]), rows_NCV.shape[2], axis=1))
-    scaled = (directions * repeated[1][:, None]).T.contiguous().to(device)
-    offset = (scaled @ repeated[0].to(device))[:, None]
-    projected = torch.empty(len(scaled), len(rows_NCV), dtype=torch.float64, device=device)
+    values = rows_NCV.shape[2]
+    scaled = (directions * np.repeat(scale_C, values)[:, None]).T
+    offset = (scaled @ np.repeat(mean_C, values))[:, None]
+    projected = np.empty((len(scaled), len(rows_NCV)))
     for start in range(0, len(rows_NCV), _BLOCK_ROWS):
-        block = torch.from_numpy(rows_NCV[start : start + _BLOCK_ROWS].astype(np.float64)).flatten(1)
-        projected[:, start : start + len(block)] = scaled @ block.to(device).T - offset
-    return projected
+        block = rows_NCV[start : start + _BLOCK_ROWS].reshape(-1, scaled.shape[1]).astype(np.float64)
+        # By torch, which keeps to the number of threads that it was given.
+        projected[:, start : start + len(block)] = (torch.from_numpy(scaled) @ torch.from_numpy(block).T).numpy()
+    return projected - offset
 
 
 def _channel_projections(rows_NCV: np.ndarray, images: int, directions_CVD: np.ndarray) -> np.ndarray:
@@ -274,19 +273,12 @@ def _channel_projections(rows_NCV: np.ndarray, images: int, directions_CVD: np.n
     return found.reshape(len(found), images, -1, found.shape[2]).swapaxes(0, 1)
 
 
-def _sorted_rows(values_DN: Tensor) -> Tensor:
-    """Sort each row; on a CPU in place and by numpy, which is three times as fast as torch on one core."""
-    if values_DN.device.type != "cpu":
-        return values_DN.sort(dim=1).values
-    values_DN.numpy().sort(axis=1)
-    return values_DN
+def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, halves: int = 0) -> Score:
+    """Measure the sliced Wasserstein distance between two sets of images, x 1000 (0 is best), on the CPU.
 
-
-def swd_progan(
-    fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, device: torch.device | str = "cpu"
-) -> dict[str, float]:
-    """Measure the sliced Wasserstein distance between two sets of images, x 1000 (0 is best).
-
+    The interval is the value plus and minus 1.96 deviations of the distances between random halves of the two sets: for
+    a smooth statistic, halves drawn without replacement spread around the value as the value does around the truth.
+    Halves are normalised anew, as another set would be. It says nothing of the noise floor, which is part of the value.
     Descriptors wait in unnamed temporary files, 128 * 49 * C * 4 bytes per image and level (75 kB for RGB): 10,000
     images of 256 px need about 4 GB of disk per set, and not of memory.
 
@@ -294,36 +286,13 @@ def swd_progan(
         fake: Batches (B, C, H, W), float, made images; any linear intensity scale, this package uses [-1, 1].
         real: Batches of real images of the same channels and size; their number may differ.
         seed: Chooses patch positions and directions; the value depends on it a little and on nothing else random.
-        device: Where projections are sorted, in float64.
+        halves: Random halves for the interval; without them, and for sets of fewer than 4 images, there is none.
 
     Returns:
-        ``{"level_64": ..., "level_32": ..., "level_16": ..., "mean": ...}``, keyed by the smaller side of the level.
+        The mean over the levels, and ``per_level``, keyed by the smaller side: ``level_64``, ``level_32``, ...
 
     Raises:
         DataError: no images, images under 16 px, of several shapes, or with values that are not finite.
-    """
-    return swd_progan_interval(fake, real, seed, device, halves=0)[0]
-
-
-def swd_progan_interval(
-    fake: Iterable[Tensor],
-    real: Iterable[Tensor],
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    halves: int = 50,
-) -> tuple[dict[str, float], tuple[float, float] | None]:
-    """Measure the same as ``swd_progan`` and, in the same pass, how much of it is the choice of images.
-
-    The interval is the value plus and minus 1.96 deviations of the distances between random halves of the two sets: for
-    a smooth statistic, halves drawn without replacement spread around the value as the value does around the truth.
-    Halves are normalised anew, as another set would be. It says nothing of the noise floor, which is part of the value.
-
-    Returns:
-        The values of ``swd_progan``, bit for bit, and the 95 % interval of ``"mean"``; ``None`` without halves and for
-        sets of fewer than 4 images, whose halves would show next to nothing.
-
-    Raises:
-        DataError: As ``swd_progan``.
     """
     fake_levels, fake_shape, fake_count = _collect(fake, seed, _FAKE_POSITIONS, "fake")
     real_levels, real_shape, real_count = _collect(real, seed, _REAL_POSITIONS, "real")
@@ -333,17 +302,15 @@ def swd_progan_interval(
         )
     counts = fake_count, real_count
     halves = halves if min(counts) >= FEWEST_IMAGES else 0
-    result, of_halves = {}, []
+    levels, of_halves = {}, []
     for index, (height, width) in enumerate(level_shapes(*fake_shape[1:])):
         sets = fake_levels[index], real_levels[index]
-        distance, some = _level_distance(sets, counts, [seed, _DIRECTIONS, index], torch.device(device), halves)
-        result[f"level_{min(height, width)}"] = 1e3 * distance
+        distance, some = _level_distance(sets, counts, [seed, _DIRECTIONS, index], halves)
+        levels[f"level_{min(height, width)}"] = 1e3 * distance
         of_halves.append(1e3 * some)
-    mean = result["mean"] = sum(result.values()) / len(result)
-    if not halves:
-        return result, None
-    reach = 1.96 * float(np.mean(of_halves, axis=0).std(ddof=1))
-    return result, (max(0.0, mean - reach), mean + reach)
+    mean = sum(levels.values()) / len(levels)
+    reach = 1.96 * float(np.mean(of_halves, axis=0).std(ddof=1)) if halves else 0.0
+    return Score(mean, interval=(max(0.0, mean - reach), mean + reach) if halves else None, per_level=levels)
 
 
 @metric(
@@ -353,6 +320,4 @@ def swd_progan_interval(
     against="real",
 )  # fmt: skip
 def _swd(sets: ImageSets, seed: int) -> Score:
-    fake, real = sets.batches("fake"), sets.batches("real")
-    levels, interval = swd_progan_interval(fake, real, seed, halves=50 if sets.intervals else 0)
-    return Score(levels.pop("mean"), interval=interval, per_level=levels)
+    return swd_progan(sets.batches("fake"), sets.batches("real"), seed, halves=50 if sets.intervals else 0)

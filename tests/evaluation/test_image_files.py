@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
-import subprocess
-import sys
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from unpaired.scoring import ColourImages, FeatureCache, StoredImages, cache_folder, read_files
-from unpaired.scoring import images as images_module
 
 from tiny import write_images
 from unpaired.data import DataConfig, list_images, load_for_protocol
 from unpaired.errors import DataError, TrainingError
+from unpaired.evaluation import FeatureCache, image_files, in_colour
+from unpaired.evaluation.image_files import StoredImages, read_files
+from unpaired.evaluation.scoring_networks import cache_folder
 
 DATA = DataConfig(image_size=32)
 
@@ -25,7 +25,7 @@ DATA = DataConfig(image_size=32)
 @pytest.mark.parametrize("held_bytes", [1 << 26, 1000])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stored_images_come_back_in_8_bits(channels: int, held_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images_module, "_HELD_BYTES", held_bytes)  # in memory, or in a file after the first
+    monkeypatch.setattr(image_files, "_HELD_BYTES", held_bytes)  # in memory, or in a file after the first
     given = torch.rand(7, channels, 12, 20) * 2.4 - 1.2
     stored = StoredImages()
     for image in given:
@@ -60,7 +60,7 @@ def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_gray_images_are_shown_in_three_channels() -> None:
     stored = StoredImages()
     stored.append(torch.linspace(-1, 1, 64).view(1, 8, 8))
-    (image,) = ColourImages(stored)[:]
+    (image,) = in_colour(stored)[:]
     assert image.shape == (3, 8, 8)
     assert torch.equal(image[0], image[2])
 
@@ -69,9 +69,9 @@ def test_files_are_read_and_identified_by_content(tmp_path: Path) -> None:
     write_images(tmp_path / "a", 4)
     paths = list_images(tmp_path / "a")
     calls: list[int] = []
-    found = read_files(paths, DATA, progress=lambda: calls.append(1))
+    found = read_files(paths, DATA, progress=calls.append)
     assert found.paths == tuple(paths)
-    assert len(calls) == 4
+    assert calls == [1, 2, 3, 4]
     torch.testing.assert_close(found.images[2], load_for_protocol(paths[2], DATA))
     moved = [path.rename(tmp_path / f"other_{3 - i}.png") for i, path in enumerate(paths)]
     assert read_files(sorted(moved), DATA).digest == found.digest  # names and order are no content
@@ -96,55 +96,30 @@ def test_bad_files_are_named_and_left_out_only_when_asked(tmp_path: Path) -> Non
 # ---------------------------------------------------------------------------------------------------------------------
 # cache
 # ---------------------------------------------------------------------------------------------------------------------
-def test_features_come_back_to_the_bit(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "new" / "features.sqlite")
-    given = {f"key{i}": torch.randn(1280) for i in range(1100)}
-    assert cache.get(["key1"]) == {}
-    cache.put(given)
-    found = FeatureCache(cache.path).get([*given, "unknown"])
-    assert found.keys() == given.keys()
-    assert all(torch.equal(found[key], given[key]) for key in given)
+def test_features_come_back_to_the_bit_and_those_used_last_stay(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "new", limit_bytes=10_000)
+    assert cache.get("0") is None
+    given = {str(number): torch.randn(5, 100) for number in range(6)}  # 2,128 bytes a file
+    for number, (key, features) in enumerate(given.items()):
+        cache.put(key, features)
+        os.utime(cache._path(key), (number, number))
+    assert torch.equal(FeatureCache(cache.folder).get("2"), given["2"])  # type: ignore[arg-type]
+    cache.put("6", torch.zeros(5, 100))
+    assert [key for key in (*given, "6") if cache.get(key) is not None] == ["2", "4", "5", "6"]
 
 
-def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "features.sqlite", limit_bytes=10 * 400)
-    for i in range(10):
-        cache.put({f"key{i}": torch.full((100,), float(i))})
-    cache.get(["key0"])
-    cache.put({"key10": torch.zeros(100)})
-    assert cache.get(["key0", "key10"]).keys() == {"key0", "key10"}
-    assert cache.get(["key1"]) == {}
-    assert len(cache.get([f"key{i}" for i in range(11)])) == 8
-
-
-@pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to be looked at" * 100])
-def test_a_damaged_cache_is_replaced(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "features.sqlite"
-    path.write_bytes(content)
-    cache = FeatureCache(path)
-    assert cache.get(["a"]) == {}
-    cache.put({"a": torch.ones(3)})
-    assert torch.equal(cache.get(["a"])["a"], torch.ones(3))
-
-
-def test_without_a_place_nothing_is_cached(tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_written_is_no_error(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    cache.put("a", torch.ones(2, 3))
+    for content in (b"", b"no array", np.array([{}]).dumps()):
+        cache._path("a").write_bytes(content)
+        assert cache.get("a") is None
+    cache.put("a", torch.ones(2, 3))
+    assert cache.get("a") is not None
     (tmp_path / "file").write_bytes(b"")
-    for cache in (FeatureCache(None), FeatureCache(tmp_path / "file" / "features.sqlite")):
-        cache.put({"a": torch.ones(3)})
-        assert cache.get(["a"]) == {}
-
-
-def test_two_processes_write_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "features.sqlite"
-    code = (
-        "import sys, torch; from pathlib import Path; from unpaired.scoring import FeatureCache\n"
-        f"cache = FeatureCache(Path({str(path)!r}))\n"
-        "for i in range(40): cache.put({f'{sys.argv[1]}{i}': torch.full((8,), float(i))})"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
-    assert [process.wait(timeout=120) for process in running] == [0, 0]
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM features").fetchone() == (80,)
+    for nowhere in (FeatureCache(None), FeatureCache(tmp_path / "file" / "features")):
+        nowhere.put("a", torch.ones(3))
+        assert nowhere.get("a") is None
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

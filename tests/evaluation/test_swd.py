@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from unpaired.metrics import swd_progan
-from unpaired.metrics.descriptors import DescriptorStore
-from unpaired.metrics.swd import laplacian_pyramid, level_shapes, pyr_up, wasserstein_1d
+from scipy.stats import wasserstein_distance
 
 from unpaired.errors import DataError
+from unpaired.evaluation import swd_progan
+from unpaired.evaluation.metrics import swd as module
+from unpaired.evaluation.metrics.swd import laplacian_pyramid, level_shapes, pyr_up, wasserstein_1d
 
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256.0
 
@@ -41,7 +42,7 @@ def outlines(count: int, seed: int, size: int = 64) -> torch.Tensor:
 
 
 def distance(fake: torch.Tensor, real: torch.Tensor, seed: int = 0) -> float:
-    return swd_progan([fake], [real], seed)["mean"]
+    return swd_progan([fake], [real], seed).value
 
 
 # --- the reference: explicit loops, no torch ---
@@ -121,15 +122,15 @@ def test_equals_the_loop_reference(shape: tuple[int, int]) -> None:
     real = 0.3 * real + 0.7 * np.roll(real, 1, axis=-1)
     ours = swd_progan([torch.from_numpy(fake)], [torch.from_numpy(real)], seed=5)
     expected = loop_swd(fake, real, seed=5)
-    assert list(ours.values())[:-1] == pytest.approx(expected, rel=1e-6)
-    assert ours["mean"] == pytest.approx(np.mean(expected), rel=1e-6)
+    assert list(ours.per_level.values()) == pytest.approx(expected, rel=1e-6)
+    assert ours.value == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_levels_are_named_by_their_smaller_side_down_to_16() -> None:
     assert level_shapes(256, 256) == [(256, 256), (128, 128), (64, 64), (32, 32), (16, 16)]
     assert level_shapes(64, 100) == [(64, 100), (32, 50), (16, 25)]
     assert level_shapes(31, 31) == [(31, 31), (16, 16)]
-    assert list(swd_progan([drawings(2, 0)], [drawings(2, 1)])) == ["level_64", "level_32", "level_16", "mean"]
+    assert list(swd_progan([drawings(2, 0)], [drawings(2, 1)]).per_level) == ["level_64", "level_32", "level_16"]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (35, 50)])
@@ -142,29 +143,14 @@ def test_pyramid_gives_the_image_back(size: tuple[int, int]) -> None:
     torch.testing.assert_close(rebuilt, image)
 
 
-def test_constant_image_has_nothing_above_the_last_level() -> None:
-    levels = laplacian_pyramid(torch.full((1, 3, 64, 64), 0.25, dtype=torch.float64))
-    assert all(level.abs().max() < 1e-12 for level in levels[:-1])
-    torch.testing.assert_close(levels[-1], torch.full_like(levels[-1], 0.25))
-
-
-# --- unequal counts ---
-
-
 @pytest.mark.parametrize(("n", "m"), [(5, 5), (4, 6), (7, 3), (1, 9), (12, 5)])
 def test_wasserstein_of_unequal_samples_equals_that_of_their_repetitions(n: int, m: int) -> None:
     """Repeating every sample of one set m times and of the other n times changes neither distribution."""
     rng = np.random.default_rng(n * 100 + m)
     a, b = np.sort(rng.normal(size=(3, n))), np.sort(rng.normal(0.5, 2.0, size=(3, m)))
     expected = np.abs(np.repeat(a, m, axis=1) - np.repeat(b, n, axis=1)).mean(1)
-    ours = wasserstein_1d(torch.from_numpy(a), torch.from_numpy(b))
-    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12)
-
-
-def test_unequal_counts_estimate_the_same_distance() -> None:
-    far = outlines(60, 1)
-    equal, fewer = distance(far, drawings(60, 0)), distance(far, drawings(40, 0))
-    assert fewer == pytest.approx(equal, rel=0.12)
+    np.testing.assert_allclose(wasserstein_1d(a, b), expected, rtol=1e-12)
+    np.testing.assert_allclose(wasserstein_1d(a, b)[0], wasserstein_distance(a[0], b[0]), rtol=1e-12)
 
 
 # --- behaviour ---
@@ -176,6 +162,7 @@ def test_real_against_real_is_small_and_falls_with_the_count() -> None:
     wrong = distance(outlines(96, 0), drawings(96, 1))
     assert many < 0.7 * few
     assert many < 0.35 * wrong
+    assert distance(outlines(96, 0), drawings(64, 1)) == pytest.approx(wrong, rel=0.12)  # unequal counts
 
 
 def _blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -195,46 +182,26 @@ def _checkered(images: torch.Tensor, amount: float) -> torch.Tensor:
     return images + amount * (1.0 - 2.0 * ((x + y) % 2))
 
 
+def _mixed(images: torch.Tensor, count: float) -> torch.Tensor:
+    return torch.cat([outlines(int(count), 5), images[int(count) :]])
+
+
 @pytest.mark.parametrize(
     ("harm", "steps"),
-    [(_blurred, (0.6, 1.2, 2.4)), (_noisy, (0.05, 0.15, 0.45)), (_checkered, (0.02, 0.06, 0.18))],
-    ids=["blur", "noise", "checkerboard"],
+    [(_blurred, (0.6, 1.2, 2.4)), (_noisy, (0.05, 0.15, 0.45)), (_checkered, (0.02, 0.06, 0.18)), (_mixed, (16, 32))],
+    ids=["blur", "noise", "checkerboard", "wrong domain"],
 )
-def test_rises_with_severity(harm, steps) -> None:
+def test_rises_with_severity(harm, steps) -> None:  # type: ignore[no-untyped-def]
     made, real = drawings(32, 0), drawings(32, 1)
     ladder = [distance(made, real), *(distance(harm(made, step), real) for step in steps)]
     assert ladder == sorted(ladder)
     assert ladder[-1] > 1.5 * ladder[0]
 
 
-def test_checkerboard_shows_on_the_finest_level() -> None:
-    made, real = drawings(16, 0), drawings(16, 1)
-    before, after = swd_progan([made], [real]), swd_progan([_checkered(made, 0.1)], [real])
-    assert after["level_64"] > 2 * before["level_64"]
-    assert after["level_16"] == pytest.approx(before["level_16"], rel=0.05)
-
-
-def test_mixing_in_the_wrong_domain_raises_it() -> None:
-    """None, half, all. Finer steps need not be monotone: each set is normalised by its own contrast (module docs)."""
-    right, wrong, real = drawings(40, 0), outlines(40, 5), drawings(40, 1)
-    values = [distance(torch.cat([wrong[:k], right[k:]]), real) for k in (0, 20, 40)]
-    assert values == sorted(values)
-    assert values[-1] > 1.5 * values[0]
-
-
 def test_one_gain_and_offset_for_a_whole_set_changes_nothing() -> None:
     made, real = drawings(6, 0), drawings(6, 1)
     in_bytes = 127.5 * (made + 1.0)
     assert distance(in_bytes, real) == pytest.approx(distance(made, real), rel=1e-5)
-
-
-def test_deterministic_by_seed_and_blind_to_batching() -> None:
-    made, real = drawings(7, 0), drawings(7, 1)
-    whole = swd_progan([made], [real], seed=4)
-    assert swd_progan([made], [real], seed=4) == whole
-    pieces = swd_progan(made.split(3), (image[None] for image in real), seed=4)
-    assert pieces == pytest.approx(whole, rel=1e-9)
-    assert swd_progan([made], [real], seed=5)["mean"] != whole["mean"]
 
 
 def test_gray_channels_float32_and_constant_sets_are_finite() -> None:
@@ -245,36 +212,69 @@ def test_gray_channels_float32_and_constant_sets_are_finite() -> None:
     assert np.isfinite(distance(black, drawings(3, 0, 32).float()))
 
 
-def test_descriptors_in_a_temporary_file_give_the_same_numbers() -> None:
-    rows = torch.randn(50, 3 * 49, generator=torch.Generator().manual_seed(0))
-    directions = torch.randn(147, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    in_memory, on_disk = DescriptorStore(3, 49), DescriptorStore(3, 49, memory_bytes=20 * 147 * 4)
-    for part in rows.split(9):
-        in_memory.append(part)
-        on_disk.append(part)
-    assert on_disk._file is not None
-    assert in_memory.count == on_disk.count == 50
-    torch.testing.assert_close(torch.cat(list(on_disk.blocks())), rows.double(), rtol=0, atol=0)
-    cpu = torch.device("cpu")
-    torch.testing.assert_close(on_disk.project(directions, cpu), in_memory.project(directions, cpu))
-    projected = on_disk.project(torch.eye(147, dtype=torch.float64), cpu).view(3, 49 * 50)
-    torch.testing.assert_close(projected.mean(1), torch.zeros(3, dtype=torch.float64))
-    torch.testing.assert_close(projected.std(1, correction=0), torch.ones(3, dtype=torch.float64))
-
-
 def test_refusals_name_the_set_and_the_image() -> None:
     good = drawings(3, 0)
     broken = good.clone()
     broken[1, 0, 5, 5] = float("nan")
-    with pytest.raises(DataError, match="real image 1 has values that are not finite"):
-        swd_progan([good], [broken])
-    with pytest.raises(DataError, match="no fake images"):
-        swd_progan([], [good])
-    with pytest.raises(DataError, match="at least 16 px a side, not 12 x 12"):
-        swd_progan([good[:, :, :12, :12]], [good])
-    with pytest.raises(DataError, match="fake image 3 has shape"):
-        swd_progan([good, good[..., :32]], [good])
-    with pytest.raises(DataError, match="resize one set to the other"):
-        swd_progan([good], [good[..., :32]])
-    with pytest.raises(DataError, match=r"\(B, C, H, W\)"):
-        swd_progan([good[0]], [good])
+    for fake, real, words in (
+        ([good], [broken], "real image 1 has values that are not finite"),
+        ([], [good], "no fake images"),
+        ([good[:, :, :12, :12]], [good], "at least 16 px a side, not 12 x 12"),
+        ([good, good[..., :32]], [good], "fake image 3 has shape"),
+        ([good], [good[..., :32]], "resize one set to the other"),
+        ([good[0]], [good], r"\(B, C, H, W\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            swd_progan(fake, real)
+
+
+# --- interval, batches, threads ---
+
+
+def pictures(count: int, seed: int, contrast: float = 1.0) -> torch.Tensor:
+    """Squares of several sizes and greys, in images of several contrasts."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((count, 3, 32, 32))
+    for image in images:
+        for _ in range(5):
+            top, left = rng.integers(0, 24, 2)
+            side = rng.integers(4, 16)
+            image[:, top : top + side, left : left + side] = rng.uniform(-1, 1, (3, 1, 1))
+        image *= rng.uniform(0.3, 1.0) * contrast
+        image += 0.3 * (contrast - 1.0) * rng.standard_normal((1, 32, 32))
+    return torch.from_numpy(images)
+
+
+def test_neither_batches_nor_threads_nor_the_interval_change_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, real = pictures(12, 0, 1.3), pictures(10, 1)
+    whole = swd_progan([fake], [real], seed=3, halves=20)
+    assert whole.interval is not None
+    assert whole.interval[0] < whole.value < whole.interval[1]
+    assert swd_progan([fake], [real], seed=3, halves=20) == whole
+    assert swd_progan([fake], [real], seed=4).value != whole.value
+    plain = swd_progan([fake], [real], seed=3)
+    assert (plain.value, plain.per_level, plain.interval) == (whole.value, whole.per_level, None)
+    assert swd_progan([fake[:3]], [real], halves=20).interval is None  # three images say nothing about their spread
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(module, "_BLOCK_ROWS", 300)  # cuts images in two
+        pieces = swd_progan(fake.split(5), (image[None] for image in real), seed=3, halves=20)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert pieces.value == pytest.approx(whole.value, rel=1e-9)
+    assert pieces.interval == pytest.approx(whole.interval, rel=1e-3)
+
+
+def test_interval_has_the_width_of_the_spread_over_new_sets_and_narrows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DIRECTION_REPEATS", 1)
+    monkeypatch.setattr(module, "DIRECTIONS_PER_REPEAT", 48)
+    monkeypatch.setattr(module, "INTERVAL_DIRECTIONS", 16)
+    found = [swd_progan([pictures(30, 10 * i, 1.5)], [pictures(30, 10 * i + 5)], i, halves=40) for i in range(14)]
+    truth = np.std([one.value for one in found], ddof=1)
+    width = np.mean([one.interval[1] - one.interval[0] for one in found if one.interval])
+    assert 0.6 < width / (2 * 1.96) / truth < 2.2  # 14 sets know their spread to a fifth
+    many = swd_progan([pictures(120, 0, 1.5)], [pictures(120, 1)], halves=40).interval
+    assert many is not None
+    assert many[1] - many[0] < 0.7 * width

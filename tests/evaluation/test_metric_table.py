@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from unpaired.metrics import METRICS, ImageSets, evaluate_images, paired_l1, paired_ssim, possible_metrics, swd_progan
-from unpaired.metrics.frechet import frechet_distance
-from unpaired.metrics.kernel_distance import kernel_distance
 
 from unpaired.errors import ConfigError, DataError
+from unpaired.evaluation import METRICS, ImageSets, evaluate_images, metric, metrics, paired_l1, paired_ssim, swd_progan
+from unpaired.evaluation.metrics.distances import frechet_distance, kernel_distance
+from unpaired.evaluation.registry import possible_metrics
 
 
 def colours(images: Tensor) -> Tensor:
@@ -30,28 +31,28 @@ def sets() -> ImageSets:
     truth = list(torch.rand(35, 3, 32, 32, generator=generator) * 2 - 1)
     real = list(torch.rand(12, 3, 32, 32, generator=generator) * 2 - 1)
     networks = {"lite0": colours, "lite0.maps": coarse, "lite0.last_maps": coarse, "inception": colours,
-                "mobilenet": colours, "st_lpips": lambda a, b: (a - b).abs().mean((1, 2, 3))}  # fmt: skip
+                "st_lpips": lambda a, b: (a - b).abs().mean((1, 2, 3))}  # fmt: skip
     kept = [torch.ones(32, 32)] * 35
     return ImageSets([0.8 * x for x in truth], real, truth, [-x for x in truth], networks=networks, kept=kept)
 
 
 def test_rows_agree_with_the_functions(sets: ImageSets) -> None:
     scores = evaluate_images(sets, seed=3)
-    assert list(scores) == [name for name, row in METRICS.items() if not row.label_maps and row.kept != "paper"]
+    assert list(scores) == [name for name, row in METRICS.items() if not row.label_maps and "paper" not in name]
     fake, truth, real = (torch.stack(list(x)) for x in (sets.fake, sets.truth or (), sets.real))
     swd = swd_progan([fake], [real], seed=3)
     score = scores["swd_progan_x1e3"]
-    assert score.value == pytest.approx(swd.pop("mean"), rel=1e-12)
-    assert score.per_level == pytest.approx(swd, rel=1e-12)
+    assert score.value == pytest.approx(swd.value, rel=1e-12)
+    assert score.per_level == pytest.approx(swd.per_level, rel=1e-12)
     assert score.interval is not None
     assert score.interval[0] < score.value < score.interval[1]
     assert score.full_name == "swd_progan_x1e3_35v12"
     assert (score.images, score.reference_images, score.better) == (35, 12, "lower")
-    kid = kernel_distance(colours(fake), colours(real), seed=3)
+    kid = kernel_distance(colours(fake), colours(real), seed=3)[0]
     assert scores["kid_lite0_x1e3"].value == pytest.approx(1e3 * kid.value)
     assert scores["kid_lite0_x1e3"].spread == pytest.approx(1e3 * kid.spread)
     assert scores["kid_lite0_x1e3"].interval == pytest.approx([1e3 * x for x in kid.interval])
-    assert scores["fid_torchfidelity"].value == pytest.approx(frechet_distance(colours(fake), colours(real)).value)
+    assert scores["fid_torchfidelity"].value == pytest.approx(frechet_distance(colours(fake), colours(real)))
     l1 = scores["paired_l1_pm1"]
     assert l1.per_image == pytest.approx(paired_l1(fake, truth))
     assert l1.value == pytest.approx(sum(l1.per_image) / 35)
@@ -60,11 +61,11 @@ def test_rows_agree_with_the_functions(sets: ImageSets) -> None:
     assert scores["paired_st_lpips_alex"].value == pytest.approx(l1.value, rel=1e-5)
     assert scores["identity_percent"].value == 0
     assert "data range 2" in scores["paired_psnr_db"].protocol
-    assert json.loads(json.dumps([dataclasses.asdict(score) for score in scores.values()]))
+    assert json.loads(json.dumps([score.plain() for score in scores.values()]))
 
 
 def test_without_intervals_the_values_are_the_same(sets: ImageSets) -> None:
-    fast = evaluate_images(dataclasses.replace(sets, intervals=False, _held={}))
+    fast = evaluate_images(dataclasses.replace(sets, intervals=False, _of_this={}))
     slow = evaluate_images(sets)
     assert all(score.interval is None for score in fast.values())
     assert {name: score.value for name, score in fast.items()} == {name: score.value for name, score in slow.items()}
@@ -102,6 +103,27 @@ def test_features_are_computed_once_and_known_ones_not_at_all(sets: ImageSets) -
     known = {("lite0", "real"): colours(torch.stack(list(sets.real)))}
     evaluate_images(ImageSets(sets.fake, sets.real, networks={"lite0": counting}, known=known), ["fd_lite0"])
     assert sum(calls) == 35
+
+
+def test_a_metric_is_one_new_file(sets: ImageSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brightness.py").write_text(
+        "from unpaired.evaluation import ImageSets, Score, metric\n\n\n"
+        "@metric('brightness_pm1', 'brightness', '', 'higher', 'mean of all pixels of made images', against='real')\n"
+        "def brightness(sets: ImageSets, seed: int) -> Score:\n"
+        "    return Score(float(sum(batch.sum() for batch in sets.batches('fake'))) / len(sets.fake))\n"
+    )
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    try:
+        metrics.load_metrics()
+        assert possible_metrics(sets)[-1] == "brightness_pm1"
+        score = evaluate_images(sets, ["brightness_pm1"])["brightness_pm1"]
+        assert score.value == pytest.approx(float(torch.stack(list(sets.fake)).sum((1, 2, 3)).mean()), abs=1e-3)
+        assert score.plain()["protocol"] == "mean of all pixels of made images"
+        assert score.full_name == "brightness_pm1_35v12"
+        with pytest.raises(ValueError, match="there is a metric 'brightness_pm1' already"):
+            metric("brightness_pm1", "", "", "lower", "")
+    finally:
+        METRICS.pop("brightness_pm1", None)
 
 
 def test_paired_rows_take_images_of_several_sizes(sets: ImageSets) -> None:

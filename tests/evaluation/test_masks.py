@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from unpaired.scoring import Evaluator, ScoringNetworks
-from unpaired.scoring.masks import KeptMasks
 
 from tiny import write_images
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.errors import DataError
+from unpaired.evaluation import Evaluator, ScoringNetworks
+from unpaired.evaluation.masks import KeptMasks
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,23 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from unpaired.metrics import (
-    METRICS,
-    Change,
-    ImageSets,
-    blank_paper,
-    change_where_kept,
-    evaluate_images,
-    kept_outside,
-    mask_of_boxes,
-    possible_metrics,
-)
-from unpaired.metrics.content import lab_colours
-from unpaired.metrics.resampling import bootstrap_weighted_mean
-from unpaired.metrics.shared_regions import FOLDS, at_pixels, shared_weights
-from unpaired.metrics.unchanged import SIGMA_SHARE
 
 from unpaired.errors import ConfigError, DataError
+from unpaired.evaluation import Change, ImageSets, change_where_kept, evaluate_images, kept_outside, mask_of_boxes
+from unpaired.evaluation.bootstrap import bootstrap_weighted_mean
+from unpaired.evaluation.metrics.shared_regions import shared_weights
+from unpaired.evaluation.metrics.unchanged import blank_paper
+from unpaired.evaluation.registry import possible_metrics
 
 NAMES = [f"unchanged_{part}_masks_de" for part in ("colour", "detail")]
 
@@ -52,15 +42,6 @@ def test_nothing_changed_is_zero() -> None:
     assert found == Change([0, 0], [0, 0], [0, 0], [0, 0], [1, 1])
 
 
-def test_a_uniform_shift_is_colour_and_no_detail() -> None:
-    source = torch.full((1, 3, 20, 20), -0.2)
-    fake = source + torch.tensor([0.3, 0.0, -0.1])[:, None, None]
-    expected = float((lab_colours(fake) - lab_colours(source))[0, :, 0, 0].norm())
-    found = change_where_kept(source, fake, torch.ones(1, 20, 20))
-    assert found.colour == pytest.approx([expected])
-    assert found.detail == pytest.approx([0], abs=1e-9)
-
-
 def test_a_wave_is_detail_and_no_colour() -> None:
     place = torch.arange(256, dtype=torch.float64)
     wave = 3.0 * torch.sin(2 * torch.pi * (place + 0.5) / 8)
@@ -74,17 +55,6 @@ def test_a_wave_is_detail_and_no_colour() -> None:
     back = change_where_kept(fake, source, torch.ones(1, 256, 256))
     assert back.detail == pytest.approx(found.detail)
     assert (back.added, back.lost) == (pytest.approx(found.lost), pytest.approx(found.added))
-
-
-def test_the_low_pass_lets_a_wave_through_as_its_constant_says() -> None:
-    side, period = 256, 32
-    wave = torch.sin(2 * torch.pi * torch.arange(side, dtype=torch.float64) / period)
-    source = gray_of_lightness(torch.full((1, 1, side, side), 50.0, dtype=torch.float64))
-    fake = gray_of_lightness(50.0 + wave.expand(side, side))[None, None]
-    found = change_where_kept(source, fake, torch.ones(1, side, side))
-    passed = math.exp(-2 * (math.pi * side * SIGMA_SHARE / period) ** 2)
-    assert passed == pytest.approx(0.29, abs=0.005)
-    assert found.colour[0] / float(wave.abs().mean()) == pytest.approx(passed, rel=0.2)  # less is averaged at borders
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -101,15 +71,6 @@ def test_what_may_change_counts_for_nothing(seed: int, height: int, width: int, 
     assert part.colour == pytest.approx(everything.colour, rel=1e-9)
     assert part.detail == pytest.approx(everything.detail, rel=1e-9, abs=1e-9)
     assert everything.colour[0] > 0
-
-
-def test_weights_between_count_in_proportion() -> None:
-    source, fake = pictures(0), pictures(1)
-    half = change_where_kept(source, fake, torch.full((2, 24, 30), 0.5))
-    whole = change_where_kept(source, fake, torch.ones(2, 24, 30))
-    assert half.colour == pytest.approx(whole.colour)
-    assert half.detail == pytest.approx(whole.detail)
-    assert half.weight == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -189,12 +150,12 @@ def test_rows_are_means_over_what_must_stay() -> None:
 
 def test_the_untranslated_input_is_zero_with_the_same_images_counted() -> None:
     four = sets(kept=[torch.ones(24, 30), None, torch.ones(24, 30), torch.zeros(24, 30)])
-    found = evaluate_images(dataclasses.replace(four, fake=four.source, _held={}), NAMES)
+    found = evaluate_images(dataclasses.replace(four, fake=four.source, _of_this={}), NAMES)
     assert [(score.value, score.full_name) for score in found.values()] == [(0.0, f"{name}_2v2") for name in NAMES]
 
 
 def test_rows_say_why_they_cannot_be() -> None:
-    assert not [name for name in possible_metrics(sets()) if METRICS[name].kept]
+    assert not [name for name in possible_metrics(sets()) if name.startswith("unchanged")]
     with pytest.raises(ConfigError, match="no masks of what may change"):
         evaluate_images(sets(), NAMES)
     with pytest.raises(ConfigError, match="no drawings on white paper"):
@@ -309,25 +270,12 @@ def test_the_probe_finds_what_both_domains_share() -> None:
     assert float(weights.max()) <= 1
 
 
-def test_two_sets_of_one_domain_share_everything() -> None:
-    weights = shared_weights(list(pictures(1, 40, 3, 32, 32)), list(pictures(2, 40, 3, 32, 32)), coarse)
-    assert float(weights.mean()) > 0.9
-
-
 def test_images_beyond_those_that_probes_see_get_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unpaired.metrics.shared_regions.PROBED_IMAGES", 10)
+    monkeypatch.setattr("unpaired.evaluation.metrics.shared_regions.PROBED_IMAGES", 10)
     source, target = domains(50)  # every fifth is seen, which must not leave a fold without images
     weights = shared_weights(source, target, coarse)
     assert weights.shape == (50, 4, 4)
     assert float(weights[:, 2:, 2:].mean()) < 0.5 * float(weights[:, :2, :2].mean())
-
-
-def test_a_feature_that_never_varies_does_no_harm() -> None:
-    source, target = domains()
-    constant = shared_weights(source, target, lambda x: torch.cat([coarse(x), torch.ones(len(x), 1, 4, 4)], 1))
-    torch.testing.assert_close(constant, shared_weights(source, target, coarse), rtol=1e-3, atol=1e-3)
-    with pytest.raises(DataError, match=f"need {FOLDS} images of each domain, and there are 4 target"):
-        shared_weights(source, target[:4], coarse)
 
 
 def test_shared_rows_weigh_what_both_domains_share_and_probe_once() -> None:
@@ -345,22 +293,17 @@ def test_shared_rows_weigh_what_both_domains_share_and_probe_once() -> None:
         other[:, 16:, 16:] *= 0.5
     base = ImageSets(background, target, source=source, networks={"lite0.last_maps": counted})
     harmful = evaluate_images(base, names)
-    allowed = evaluate_images(dataclasses.replace(base, fake=animal, _held={}), names)
+    allowed = evaluate_images(dataclasses.replace(base, fake=animal, _of_this={}), names)
     assert sum(calls) == 30
     for name in names:
         assert harmful[name].full_name == f"{name}_15v15"
-    whole = dataclasses.replace(base, kept=[torch.ones(32, 32)] * 15, _held={})
+    whole = dataclasses.replace(base, kept=[torch.ones(32, 32)] * 15, _of_this={})
     of_all = [
-        evaluate_images(dataclasses.replace(whole, fake=fake, _held={}), NAMES)[NAMES[0]].value
+        evaluate_images(dataclasses.replace(whole, fake=fake, _of_this={}), NAMES)[NAMES[0]].value
         for fake in (background, animal)
     ]
     assert harmful[names[0]].value / of_all[0] > 2.5 * allowed[names[0]].value / of_all[1]
-    assert evaluate_images(dataclasses.replace(base, fake=source, _held={}), names)[names[0]].value == 0
-
-
-def test_weights_between_locations_are_bilinear() -> None:
-    weights = at_pixels(torch.tensor([[0.0, 1.0]]), 2, 4)
-    assert weights.tolist() == [[0, 0.25, 0.75, 1]] * 2
+    assert evaluate_images(dataclasses.replace(base, fake=source, _of_this={}), names)[names[0]].value == 0
 
 
 def test_weighted_intervals() -> None:
