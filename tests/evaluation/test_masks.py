@@ -15,7 +15,7 @@ from tiny import write_images
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.errors import DataError
 from unpaired.evaluation import Evaluator, ScoringNetworks
-from unpaired.evaluation.masks import KeptMasks
+from unpaired.evaluation.masks import read_kept
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,11 +39,12 @@ def mask(folder: Path, name: str, array: np.ndarray) -> Path:
 
 def test_boxes_are_scaled_with_their_images(tmp_path: Path, sources: list[Path]) -> None:
     path = boxes(tmp_path, {"note": "x", "boxes": {"image0.png": [[0, 0, 20, 18]], "image2.jpg": []}})
-    found = KeptMasks(path, sources, (18, 20))
-    assert (len(found), found.masked, found.without) == (3, 2, ["image1.png"])
-    first, second, third = found[0:3]
-    expected = torch.ones(18, 20)
-    expected[:9, :10] = 0
+    found = read_kept(path, sources, (18, 20))
+    first, second, third = found
+    expected = torch.ones(18, 20, dtype=torch.bool)
+    expected[:9, :10] = False
+    assert first is not None
+    assert third is not None
     assert torch.equal(first, expected)
     assert second is None
     assert third.all()  # an empty list: nothing may change
@@ -67,9 +68,9 @@ def test_mask_images_of_any_type(kind: str, tmp_path: Path, sources: list[Path])
         image = Image.fromarray(marked).convert("P")
         image.putpalette([0, 0, 0, 200, 10, 10] + [0] * 762)
         image.save(folder / "image1.png")
-    found = KeptMasks(folder, sources, (36, 40))
-    assert torch.equal(found[1], 1.0 - torch.from_numpy(marked).float())
-    assert found.masked == 1
+    found = read_kept(folder, sources, (36, 40))
+    assert torch.equal(found[1], torch.from_numpy(marked) == 0)  # type: ignore[arg-type]
+    assert [each is None for each in found] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -90,35 +91,35 @@ def test_mask_images_of_any_type(kind: str, tmp_path: Path, sources: list[Path])
 )
 def test_boxes_that_cannot_be(found: Any, words: str, tmp_path: Path, sources: list[Path]) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        KeptMasks(boxes(tmp_path, found), sources, (18, 20))
+        read_kept(boxes(tmp_path, found), sources, (18, 20))
     assert str(tmp_path / "boxes.json") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_cannot_be(tmp_path: Path, sources: list[Path]) -> None:
     with pytest.raises(DataError, match=r"gone\.json: there is no such file"):
-        KeptMasks(tmp_path / "gone.json", sources, (18, 20))
+        read_kept(tmp_path / "gone.json", sources, (18, 20))
     (tmp_path / "torn.json").write_text("{")
     with pytest.raises(DataError, match=r"torn\.json: cannot be read as JSON"):
-        KeptMasks(tmp_path / "torn.json", sources, (18, 20))
+        read_kept(tmp_path / "torn.json", sources, (18, 20))
     with pytest.raises(DataError, match="nowhere"):
-        KeptMasks(tmp_path / "nowhere", sources, (18, 20))
+        read_kept(tmp_path / "nowhere", sources, (18, 20))
     small = mask(tmp_path / "small", "image0.png", np.zeros((36, 39), dtype=np.uint8))
     with pytest.raises(DataError, match=r"image0\.png: the mask is 39 x 36 pixels, its source image 40 x 36"):
-        KeptMasks(small, sources, (18, 20))
+        read_kept(small, sources, (18, 20))
     smeared = mask(tmp_path / "jpeg", "image0.jpg", np.zeros((36, 40), dtype=np.uint8))
     with pytest.raises(DataError, match=r"image0\.jpg: JPEG smears masks .* save masks as PNG"):
-        KeptMasks(smeared, sources, (18, 20))
+        read_kept(smeared, sources, (18, 20))
     strange = mask(tmp_path / "strange", "other.png", np.zeros((36, 40), dtype=np.uint8))
     with pytest.raises(DataError, match=r"no source image 'other\.png'"):
-        KeptMasks(strange, sources, (18, 20))
+        read_kept(strange, sources, (18, 20))
 
 
 def test_masks_of_sources_that_could_not_be_read_are_no_mistake(tmp_path: Path, sources: list[Path]) -> None:
     path = boxes(tmp_path, {"boxes": {"image0.png": [], "image1.png": []}})
-    assert len(KeptMasks(path, sources[1:], (18, 20), given=sources)) == 2
+    assert len(read_kept(path, sources[1:], (18, 20), given=sources)) == 2
     with pytest.raises(DataError, match=r"no source image has a mask"):
-        KeptMasks(path, sources[2:], (18, 20), given=sources)
+        read_kept(path, sources[2:], (18, 20), given=sources)
 
 
 def test_an_evaluation_scores_outside_masks(tmp_path: Path, sources: list[Path]) -> None:

@@ -64,7 +64,6 @@ def test_maps_of_convolutional_networks_lie_at_three_strides(name: str, channels
     assert gradient.abs().amax() > 0
 
 
-@TIMM
 @pytest.mark.parametrize(
     ("name", "width"),
     [(VIT, 192), pytest.param("dino", 384, marks=SLOW), pytest.param("clip", 768, marks=SLOW)],

@@ -14,7 +14,7 @@ from torch import Tensor
 from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, pair_by_name
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation.image_files import ImageFiles, LazyImages, StoredImages, evenly_spaced, in_colour, read_files
-from unpaired.evaluation.masks import KeptMasks
+from unpaired.evaluation.masks import read_kept
 from unpaired.evaluation.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
 from unpaired.evaluation.metrics.unchanged import PAPER_SHARE, blank_paper
 from unpaired.evaluation.registry import (
@@ -52,7 +52,7 @@ class Evaluator:
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
         formats: What source and target images are made of; unset: 8-bit images.
-        unchanged_masks: What may change in the source images, see ``KeptMasks``; all else is scored as what must not
+        unchanged_masks: What may change in the source images, see ``read_kept``; all else is scored as what must not
             change.
         report: Told what a person should know, one sentence at a time.
         progress: Told how far it is.
@@ -100,15 +100,15 @@ class Evaluator:
         shown = torch.stack(evenly_spaced(self.inputs, _LOOKED_AT))
         self.label_maps = shown.shape[1] == 3 and fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
         self.on_paper = float(blank_paper(shown).double().mean()) >= PAPER_SHARE
-        self.masks = None
+        self.masks: list[Tensor | None] | None = None
         if unchanged_masks is not None:
             height, width = shown.shape[2:]
-            self.masks = KeptMasks(unchanged_masks, self.sources.paths, (height, width), files.source)
-            if self.masks.without:
-                first = ", ".join(self.masks.without[:3]) + ", ..." * (len(self.masks.without) > 3)
+            self.masks = read_kept(unchanged_masks, self.sources.paths, (height, width), files.source)
+            without = [path.name for path, mask in zip(self.sources.paths, self.masks, strict=True) if mask is None]
+            if without:
                 report(
-                    f"Masks: {self.masks.masked} of {len(self.masks)} source images have one; the others ({first}) do "
-                    "not count in the scores outside masks"
+                    f"Masks: {len(self.masks) - len(without)} of {len(self.masks)} source images have one; the others "
+                    f"({', '.join(without[:3])}{', ...' * (len(without) > 3)}) do not count in the scores outside masks"
                 )
         self._of_inputs: dict[str, Any] = {}
         # Translations have the channels of the targets; all else that decides what can be computed is the inputs'.
@@ -190,7 +190,8 @@ class Evaluator:
     def _score(self, sets: ImageSets, what: str, files: ImageFiles | None) -> dict[str, Score]:
         names = self._chosen(sets)
         known = {}
-        for network in {n for row in names for n in METRICS[row].networks if METRICS[row].against == "real"}:
+        wanted = [n for row in names for n in METRICS[row].networks if METRICS[row].against == "real"]
+        for network in dict.fromkeys(wanted):
             for which, of in (("real", self.targets), ("fake", files)):
                 if of is not None:
                     self.progress(f"features of {of.paths[0].parent.name}", 0, len(of.paths))
