@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from doc_pages import DOCS, blocks
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import METRICS, ImageSets, evaluate_images, metric, metrics, paired_l1, paired_ssim, swd_progan
 from unpaired.evaluation.metrics.distances import frechet_distance, kernel_distance
@@ -105,25 +106,23 @@ def test_features_are_computed_once_and_known_ones_not_at_all(sets: ImageSets) -
     assert sum(calls) == 35
 
 
-def test_a_metric_is_one_new_file(sets: ImageSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "brightness.py").write_text(
-        "from unpaired.evaluation import ImageSets, Score, metric\n\n\n"
-        "@metric('brightness_pm1', 'brightness', '', 'higher', 'mean of all pixels of made images', against='real')\n"
-        "def brightness(sets: ImageSets, seed: int) -> Score:\n"
-        "    return Score(float(sum(batch.sum() for batch in sets.batches('fake'))) / len(sets.fake))\n"
-    )
+def test_the_metric_of_the_page_is_one_new_file(
+    sets: ImageSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = [text for text in blocks(DOCS / "adding_a_backend_or_metric.md", "python") if "@metric(" in text]
+    (tmp_path / "loudness.py").write_text(example, encoding="utf-8")
     monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
     try:
         metrics.load_metrics()
-        assert possible_metrics(sets)[-1] == "brightness_pm1"
-        score = evaluate_images(sets, ["brightness_pm1"])["brightness_pm1"]
+        assert possible_metrics(sets)[-1] == "loudness_pm1"
+        score = evaluate_images(sets, ["loudness_pm1"])["loudness_pm1"]
         assert score.value == pytest.approx(float(torch.stack(list(sets.fake)).sum((1, 2, 3)).mean()), abs=1e-3)
-        assert score.plain()["protocol"] == "mean of all pixels of made images"
-        assert score.full_name == "brightness_pm1_35v12"
-        with pytest.raises(ValueError, match="there is a metric 'brightness_pm1' already"):
-            metric("brightness_pm1", "", "", "lower", "")
+        assert score.plain()["protocol"] == "mean sum of the pixels of made images"
+        assert score.full_name == "loudness_pm1_35v12"
+        with pytest.raises(ValueError, match="there is a metric 'loudness_pm1' already"):
+            metric("loudness_pm1", "", "", "lower", "")
     finally:
-        METRICS.pop("brightness_pm1", None)
+        METRICS.pop("loudness_pm1", None)
 
 
 def test_paired_rows_take_images_of_several_sizes(sets: ImageSets) -> None:
