@@ -26,7 +26,7 @@ import tyro
 
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
-from unpaired.scoring import ColourImages, Evaluator, FeatureCache, ScoringNetworks
+from unpaired.evaluation import Evaluator, FeatureCache, ScoringNetworks
 
 NAMES = ("kid_lite0_x1e3", "swd_progan_x1e3")
 
@@ -63,7 +63,7 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"images": options.one}
     with tempfile.TemporaryDirectory() as folder:
         for time_of in ("first", "again"):
-            cache = FeatureCache(Path(folder) / "features.sqlite")
+            cache = FeatureCache(Path(folder) / "features")
             started, stages = time.perf_counter(), dict[str, float]()
             before = ["", started]
 
@@ -74,7 +74,7 @@ def measure(options: Options) -> dict[str, Any]:
 
             networks, files = ScoringNetworks(cache=cache), UnpairedFiles(made, real)
             evaluator = Evaluator(files, data, networks, names=NAMES, paired="no", progress=progress)
-            scores = evaluator.score(ColourImages(evaluator.sources.images), "made images")
+            scores = evaluator.score(evaluator.sources.images, "made images")
             progress("end", 0, 0)
             found[time_of] = {
                 "seconds": time.perf_counter() - started,

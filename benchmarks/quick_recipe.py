@@ -27,6 +27,7 @@ import torch
 import tyro
 from PIL import Image
 
+import mobilenet_judge
 from unpaired.data import DatasetConfig, UnpairedFiles, embedded_dataset, list_images
 from unpaired.engine.step import make_optimizers, random_batch, training_step
 from unpaired.evaluation import evaluate_run
@@ -241,6 +242,7 @@ class Run:
 
 def scored(data: str, run: Path, files: UnpairedFiles) -> dict[str, dict[str, list[Any]]]:
     """Row -> score -> value, its interval, and the values per image of what must not change."""
+    mobilenet_judge.register()
     found = evaluate_run(run, files, device="cpu", real=(), names=_possible(files, data)).scores
     if data == "horses":
         tests = SHARED / "horse2zebra"

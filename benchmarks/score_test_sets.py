@@ -1,7 +1,7 @@
 """Floors and ceilings of the scores on whole test sets: untranslated inputs, real against real, true photos.
 
     python benchmarks/score_test_sets.py --data ../shared/data --out benchmarks/results/test_sets_202611 \
-        --weights espnet=../shared/weights/espnet_p_2_q_8.pth
+        --network espnet=../shared/weights/espnet_p_2_q_8.pth
 
 For each set: the untranslated source images against the target images (what a translator has to beat), as many real
 training images against the same targets (what it can hope for), and, where sources are Cityscapes label maps, what the
@@ -20,14 +20,12 @@ from typing import Any
 import torch
 import tyro
 
+import mobilenet_judge
 from unpaired.commands.evaluate import number
 from unpaired.data import DataConfig, embedded_dataset, find_test_images, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError
-from unpaired.metrics import METRICS, Score
-from unpaired.scoring import Evaluator, FeatureCache, ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
-from unpaired.scoring.plain import score_values
+from unpaired.evaluation import METRICS, Evaluator, FeatureCache, Score, ScoringNetworks, evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Options:
     """Prefix of the files written."""
     sets: tuple[str, ...] = ("drawings", "emoji", "horse2zebra", "cityscapes")
     """Which of the four."""
-    weights: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
     """Files of further networks as NAME=PATH."""
     threads: int = 2
     """CPU threads."""
@@ -58,6 +56,7 @@ class Options:
 def main() -> None:
     """Score, write, print."""
     options = tyro.cli(Options)
+    mobilenet_judge.register()
     torch.set_num_threads(options.threads)
     load = os.getloadavg()
     sets = {
@@ -66,7 +65,7 @@ def main() -> None:
         "horse2zebra": TestSet(options.data / "horse2zebra", False, 256),
         "cityscapes": TestSet(options.data / "cityscapes", False, 256),
     }
-    weights = {name: Path(path) for name, _, path in (entry.partition("=") for entry in options.weights)}
+    weights = {name: Path(path) for name, _, path in (entry.partition("=") for entry in options.network)}
     record: dict[str, Any] = {"threads": options.threads, "load_average": load, "environment": environment()}
     lines: list[str] = []
     for name in options.sets:
@@ -84,7 +83,9 @@ def main() -> None:
         if truth := evaluator.score_truths():
             rows["true photos"] = truth
         minutes = (time.perf_counter() - started) / 60
-        record[name] = {row: score_values(scores) for row, scores in rows.items()}
+        record[name] = {
+            row: {score.full_name: score.plain() for score in scores.values()} for row, scores in rows.items()
+        }
         record[name]["minutes"] = minutes
         record[name]["networks"] = evaluator.networks.used()
         lines += [

@@ -25,13 +25,12 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+import mobilenet_judge
 from unpaired.data import DataConfig, image_to_tensor, list_images, load_for_protocol, tensor_to_image
 from unpaired.environment import environment
-from unpaired.metrics import ImageSets, evaluate_images
-from unpaired.metrics.kernel_distance import kernel_distance
+from unpaired.evaluation import ImageSets, ScoringNetworks, evaluate_images, evenly_spaced
+from unpaired.evaluation.metrics.distances import kernel_distance
 from unpaired.networks.pretrained import PRETRAINED
-from unpaired.scoring import ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Options:
     """Side in pixels."""
     threads: int = 2
     """CPU threads."""
-    weights: tuple[str, ...] = ()
-    """Files of further networks as NAME=PATH, for example mobilenet=retrained_graph.pb."""
+    network: tuple[str, ...] = ()
+    """Files of further networks as NAME=PATH."""
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
@@ -110,13 +109,14 @@ def random_lite0() -> Callable[[Tensor], Tensor]:
 def main() -> None:
     """Degrade, score, write."""
     options = tyro.cli(Options)
+    mobilenet_judge.register()
     torch.set_num_threads(options.threads)
     load, started = os.getloadavg(), time.perf_counter()
     data = DataConfig(image_size=options.image_size, load_size=options.image_size)
     paths = evenly_spaced([p for folder in options.images for p in list_images(folder)], 2 * options.count)
     half, rest = ([load_for_protocol(p, data) for p in paths[start::2]] for start in (0, 1))
     wrong = [load_for_protocol(p, data) for p in evenly_spaced(list_images(options.wrong), len(half))]
-    networks = ScoringNetworks({name: Path(path) for name, _, path in (x.partition("=") for x in options.weights)})
+    networks = ScoringNetworks({name: Path(path) for name, _, path in (x.partition("=") for x in options.network)})
     names = ["kid_lite0_x1e3", "fd_lite0", "swd_progan_x1e3", "colour_shift_lab", "diversity_lite0", "structure_lite0"]
     if networks.at_hand("mobilenet"):
         names.insert(2, "kid_mobilenet_x1e3")
@@ -146,7 +146,9 @@ def main() -> None:
         for step, images in steps:
             sets = ImageSets(images, rest, source=half, networks=calls, known=known, intervals=False)
             found = {name: score.value for name, score in evaluate_images(sets, names).items()}
-            found["kid_random"] = 1e3 * kernel_distance(untrained_features(images), untrained_rest, resamples=0).value
+            found["kid_random"] = (
+                1e3 * kernel_distance(untrained_features(images), untrained_rest, resamples=0)[0].value
+            )
             values.setdefault(ladder, {})[step] = found
             print(ladder, step, {name: round(value, 3) for name, value in found.items()}, flush=True)
 

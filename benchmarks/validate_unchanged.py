@@ -29,13 +29,10 @@ from torch import Tensor
 
 from unpaired.data import DataConfig, UnpairedFiles, embedded_dataset, list_images, load_for_protocol, pair_by_name
 from unpaired.environment import environment
-from unpaired.evaluation import LABELS, evaluate_run
-from unpaired.metrics import ImageSets, Score, evaluate_images
-from unpaired.metrics.shared_regions import at_pixels, shared_weights
-from unpaired.metrics.unchanged import blank_paper
-from unpaired.scoring import ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
-from unpaired.scoring.masks import KeptMasks
+from unpaired.evaluation import LABELS, ImageSets, Score, ScoringNetworks, evaluate_images, evaluate_run, evenly_spaced
+from unpaired.evaluation.masks import read_kept
+from unpaired.evaluation.metrics.shared_regions import at_pixels, shared_weights
+from unpaired.evaluation.metrics.unchanged import blank_paper
 from validate_metrics import blur, checkerboard, eight_bits, jpeg, noise
 
 BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
@@ -112,9 +109,9 @@ def ladders(sets: ImageSets, kept: str, inside: Sequence[Tensor]) -> dict[str, A
         print(kept, ladder, flush=True)
         for step in steps:
             made = degraded(sets.source, ladder, step, [1.0 - mask for mask in inside])
-            rows[f"{step:g}"] = values(evaluate_images(dataclasses.replace(sets, fake=made, _held={}), names))
+            rows[f"{step:g}"] = values(evaluate_images(dataclasses.replace(sets, fake=made, _of_this={}), names))
         made = degraded(sets.source, ladder, steps[-1], inside)
-        only = values(evaluate_images(dataclasses.replace(sets, fake=made, _held={}), names))
+        only = values(evaluate_images(dataclasses.replace(sets, fake=made, _of_this={}), names))
         found[ladder] = {"unit": unit, "outside": rows, "inside only": only}
     return found
 
@@ -157,11 +154,11 @@ def validate_photos(options: Options, result: dict[str, Any]) -> None:
     side = options.horse_size
     data = DataConfig(image_size=side, load_size=side)
     paths = list_images(options.horses / "testA")
-    masks = KeptMasks(BOXES, paths, (side, side))
+    masks = read_kept(BOXES, paths, (side, side))
     every = [load_for_protocol(path, data) for path in paths]
     boxed = [index for index in range(len(paths)) if masks[index] is not None]
     some = evenly_spaced(boxed, options.photos)
-    kept = [masks[index] for index in some]
+    kept = [masks[index].float() for index in some]
     photos = [every[index] for index in some]
     may_change = [1.0 - mask for mask in kept]
     if "boxes" in options.parts:

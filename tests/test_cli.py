@@ -32,9 +32,9 @@ from unpaired.commands import evaluate as evaluate_command
 from unpaired.data import EmbeddedDataset, UnpairedFiles, embedded_dataset
 from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
+from unpaired.evaluation import METRICS
 from unpaired.methods import METHODS
 from unpaired.methods.cut import CUT
-from unpaired.metrics import METRICS
 from unpaired.ops import backend_report
 from unpaired.runs import demo as demo_run
 from unpaired.training import RunConfig
@@ -577,10 +577,10 @@ def test_evaluate_computes_what_is_asked_for(unpaired: Unpaired, refused: Any, r
     assert set(record["scores"]["ema"]) == {"swd_progan_x1e3_3v3", "paired_l1_pm1_3v3"}
     assert record["scores"]["ema"]["swd_progan_x1e3_3v3"]["interval"] is None
     assert record["networks"] == {}
-    refused("evaluate", run, home / "data", "--metrics", "fid_torchfidelity", words=["inception", "--weights"])
+    refused("evaluate", run, home / "data", "--metrics", "fid_torchfidelity", words=["inception", "--network"])
     refused("evaluate", run, home / "data", "--metrics", "swd", words=["unknown metric 'swd'"])
-    refused("evaluate", run, home / "data", "--weights", "lite0", words=["'lite0' must be NAME=PATH"])
-    gone = ("--metrics", "kid_lite0_x1e3", "--weights", "lite0=gone.pth")
+    refused("evaluate", run, home / "data", "--network", "lite0", words=["'lite0' must be NAME=PATH"])
+    gone = ("--metrics", "kid_lite0_x1e3", "--network", "lite0=gone.pth")
     refused("evaluate", run, home / "data", *gone, words=["gone.pth"])
 
 

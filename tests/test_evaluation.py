@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,12 +14,30 @@ import torch
 from PIL import Image
 
 from tiny import tiny_run, write_images
-from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, find_test_images, tensor_to_image
+from unpaired.data import (
+    DataConfig,
+    Formats,
+    PixelFormat,
+    UnpairedFiles,
+    find_test_images,
+    list_images,
+    tensor_to_image,
+)
 from unpaired.errors import BackendError, ConfigError, DataError, TrainingError, UserError
-from unpaired.evaluation import append_record, evaluate, evaluate_made, evaluate_run
+from unpaired.evaluation import (
+    METRICS,
+    FeatureCache,
+    HeldOutScorer,
+    ImageSets,
+    ScoringNetworks,
+    append_record,
+    evaluate,
+    evaluate_images,
+    evaluate_made,
+    evaluate_run,
+)
 from unpaired.inference import Translator
-from unpaired.metrics import METRICS
-from unpaired.scoring import FeatureCache, ScoringNetworks
+from unpaired.networks.pretrained import PRETRAINED
 from unpaired.training import train
 
 PAIRED = {name for name, row in METRICS.items() if row.against == "truth" and not row.networks}
@@ -198,6 +218,53 @@ def test_missing_weights_are_named_with_the_way_to_get_them(files: UnpairedFiles
         ScoringNetworks({"incepton": tmp_path / "inception.pth"})
 
 
+@pytest.fixture
+def own_network(tmp_path: Path) -> Iterator[Path]:
+    """A Python file with a feature network of one's own."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from torch import nn\nTITLE, LABEL = 'mean colours', 'colours'\nFEATURES = '12 mean colours'\n\n\n"
+        "def load(path):\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())\n"
+    )
+    yield path
+    for table in (METRICS, PRETRAINED):
+        for name in ("own", "kid_own_x1e3"):
+            table.pop(name, None)  # type: ignore[attr-defined]
+
+
+def test_a_network_of_ones_own_is_one_python_file(own_network: Path) -> None:
+    networks = ScoringNetworks({"own": own_network})
+    calls = networks.callables(["kid_own_x1e3"])
+    images = list(torch.rand(24, 3, 16, 16) * 2 - 1)
+    (score,) = evaluate_images(ImageSets(images[:12], images[12:], networks=calls), ["kid_own_x1e3"]).values()
+    assert (score.label, score.full_name) == ("KID (colours)", "kid_own_x1e3_12v12")
+    assert score.protocol.endswith("features: 12 mean colours")
+    assert networks.used()["own"]["digest"] == hashlib.sha256(own_network.read_bytes()).hexdigest()[:16]
+    ScoringNetworks({"own": own_network})  # again: it stays
+    own_network.write_text("TITLE = 'no network'\n")
+    with pytest.raises(ConfigError, match=r"network other: .*own\.py defines no FEATURES, load"):
+        ScoringNetworks({"other": own_network})
+    own_network.write_text("import nothing_of_that_name\n")
+    with pytest.raises(ConfigError, match=r"own\.py: cannot be run \(ModuleNotFoundError"):
+        ScoringNetworks({"other": own_network})
+
+
+def test_best_weights_are_chosen_by_a_network_that_training_does_not_look_through(
+    own_network: Path, tmp_path: Path
+) -> None:
+    places = [list_images(write_images(tmp_path / name, 12, seed=seed)) for seed, name in enumerate("AB")]
+    files = UnpairedFiles(*map(tuple, places))
+
+    def chosen(*looks_through: str, by: str = "auto") -> str:
+        return HeldOutScorer(files, DataConfig(image_size=32), 12, by, "here", looks_through=looks_through).best_by
+
+    assert chosen() == "kid_lite0_x1e3_12v12"
+    assert chosen("lite0") in ("swd_progan_x1e3_12v12", "kid_torchfidelity_x1e3_12v12")
+    ScoringNetworks({"own": own_network})
+    assert chosen("lite0") == "kid_own_x1e3_12v12"
+    assert chosen("lite0", by="kid_lite0_x1e3") == "kid_lite0_x1e3_12v12"  # a person's choice stands
+
+
 def test_a_folder_is_not_compared_with_itself(files: UnpairedFiles) -> None:
     with pytest.raises(DataError, match="hold the same images"):
         evaluate({"same": Identity()}, UnpairedFiles(files.source, tuple(reversed(files.source))))
@@ -246,7 +313,7 @@ def test_features_of_files_are_computed_once(
         return call
 
     monkeypatch.setattr(ScoringNetworks, "_callable", counting)
-    cache = FeatureCache(tmp_path / "features.sqlite")
+    cache = FeatureCache(tmp_path / "features")
     first = evaluate({"same": Identity()}, files, names=["diversity_lite0"], networks=ScoringNetworks(cache=cache))
     assert sum(seen) == 3 + 4 + 3  # inputs, reals, made images
     seen.clear()

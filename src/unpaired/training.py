@@ -31,13 +31,13 @@ from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, make_fabric
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
+from unpaired.evaluation import HeldOutScorer
 from unpaired.files import write_atomically
 from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.base import looked_through
 from unpaired.run_config import RunConfig, as_begun, store
-from unpaired.scoring.held_out import HeldOutScorer
 
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""

@@ -13,8 +13,8 @@ import torch
 from tiny import tiny_run, write_images
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import ConfigError
+from unpaired.evaluation import HeldOutScorer
 from unpaired.inference import Translator
-from unpaired.scoring.held_out import HeldOutScorer
 from unpaired.training import RunConfig, train
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unpaired.errors import BackendError, ConfigError, UserError
+from unpaired.errors import BackendError, ConfigError
 from unpaired.networks.backbones import Backbone, _build, backbone_channels, load_backbone
 
-TIMM = pytest.mark.skipif(
-    importlib.util.find_spec("timm") is None, reason="needs timm: pip install 'unpaired[backbones]'"
-)
 VIT = "timm:vit_tiny_patch16_224"
 SLOW = pytest.mark.slow
 
@@ -53,8 +48,8 @@ def state_of(name: str) -> dict[str, Tensor]:
         ("torchvision:efficientnet_b0", (144, 240, 672)),
         pytest.param("torchvision:vgg16", (256, 512, 512), marks=SLOW),
         pytest.param("torchvision:convnext_tiny", (96, 192, 384), marks=SLOW),
-        pytest.param("timm:resnet18", (64, 128, 256), marks=TIMM),
-        pytest.param("timm:efficientnet_lite0", (24, 40, 112), marks=TIMM),
+        ("timm:resnet18", (64, 128, 256)),
+        ("timm:efficientnet_lite0", (24, 40, 112)),
     ],
 )
 def test_maps_of_convolutional_networks_lie_at_three_strides(name: str, channels: tuple[int, ...]) -> None:
@@ -69,7 +64,6 @@ def test_maps_of_convolutional_networks_lie_at_three_strides(name: str, channels
     assert gradient.abs().amax() > 0
 
 
-@TIMM
 @pytest.mark.parametrize(
     ("name", "width"),
     [(VIT, 192), pytest.param("dino", 384, marks=SLOW), pytest.param("clip", 768, marks=SLOW)],
@@ -90,7 +84,7 @@ def test_lite0_is_the_one_of_the_package() -> None:
     assert [each.shape[1:] for each in found.network(pictures(32, 64))] == [(24, 8, 16), (40, 4, 8), (112, 2, 4)]
 
 
-@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", pytest.param("timm:resnet18", marks=TIMM)])
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:resnet18"])
 def test_images_are_scaled_as_imagenets(name: str) -> None:
     network: Any = untrained(name).network.eval()
     seen: list[Tensor] = []
@@ -115,7 +109,7 @@ def test_knowing_the_channels_draws_nothing() -> None:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
     "name",
-    ["torchvision:mobilenet_v3_small", pytest.param("timm:resnet10t", marks=TIMM), pytest.param(VIT, marks=TIMM)],
+    ["torchvision:mobilenet_v3_small", "timm:resnet10t", VIT],
 )
 def test_a_file_of_weights_is_taken_over(name: str, suffix: str, tmp_path: Path) -> None:
     state, path = state_of(name), tmp_path / f"weights{suffix}"
@@ -140,8 +134,8 @@ def test_a_file_of_weights_is_taken_over(name: str, suffix: str, tmp_path: Path)
     ("name", "other"),
     [
         ("torchvision:mobilenet_v3_small", "torchvision:squeezenet1_1"),
-        pytest.param(VIT, "timm:resnet10t", marks=TIMM),
-        pytest.param("timm:resnet10t", VIT, marks=TIMM),
+        (VIT, "timm:resnet10t"),
+        ("timm:resnet10t", VIT),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_in_one_line(name: str, other: str, tmp_path: Path) -> None:
@@ -170,8 +164,8 @@ def test_a_file_that_does_not_fit_is_named_in_one_line(name: str, other: str, tm
         ("resnet18", "backbone: there is no 'resnet18'"),
         ("timm:", "backbone: there is no 'timm:'"),
         ("torchvision:resnet19", "backbone: torchvision has no 'resnet19' (did you mean 'resnet18'?)"),
-        pytest.param("timm:resnet19", "backbone: timm has no 'resnet19' (did you mean 'resnet", marks=TIMM),
-        pytest.param("timm:resnet18.a1_in1", "timm has no 'resnet18.a1_in1' (did you mean 'resnet18.", marks=TIMM),
+        ("timm:resnet19", "backbone: timm has no 'resnet19' (did you mean 'resnet"),
+        ("timm:resnet18.a1_in1", "timm has no 'resnet18.a1_in1' (did you mean 'resnet18."),
     ],
 )
 def test_wrong_names_name_the_nearest(name: str, words: str) -> None:
@@ -185,8 +179,8 @@ def test_wrong_names_name_the_nearest(name: str, words: str) -> None:
     "name",
     [
         pytest.param("torchvision:vit_b_32", marks=SLOW),
-        pytest.param("timm:mixer_s32_224", marks=TIMM),
-        pytest.param("timm:levit_128s", marks=TIMM),
+        "timm:mixer_s32_224",
+        "timm:levit_128s",
     ],
 )
 def test_networks_of_one_size_are_refused(name: str) -> None:
@@ -204,10 +198,3 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch: pytest.MonkeyP
         BackendError, match=r"weights of 'torchvision:mobilenet_v3_small' cannot be loaded .*--backbone-"
     ):
         load_backbone("torchvision:mobilenet_v3_small")
-
-
-@pytest.mark.parametrize("name", ["dino", "clip", VIT])
-def test_without_timm_the_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"need the package timm: pip install 'unpaired\[backbones\]'"):
-        backbone_channels(name)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.metrics.swd import swd_progan
+from unpaired.evaluation import swd_progan
 from unpaired.networks import LightGenerator
 
 BORDER = 16  # of which reflected borders change what is drawn
@@ -82,8 +82,8 @@ def test_the_finest_level_of_the_distance_sees_no_grid() -> None:
     levels = {}
     for network in (LightGenerator, ShuffledGenerator):
         added = change(network, pictures, seed=0)
-        levels[network] = swd_progan([pictures + 0.1 * added / added.std()], [real])["level_64"]
-    untouched = swd_progan([pictures], [real])["level_64"]
+        levels[network] = swd_progan([pictures + 0.1 * added / added.std()], [real]).per_level["level_64"]
+    untouched = swd_progan([pictures], [real]).per_level["level_64"]
     assert levels[LightGenerator] < 2 * untouched
     assert levels[ShuffledGenerator] > 5 * untouched
 

@@ -60,7 +60,7 @@ def held_out(dataset: DatasetConfig) -> HeldOut:
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    """As ``scoring.images.ImageFiles.digest``, without decoding an image."""
+    """As ``evaluation.image_files.ImageFiles.digest``, without decoding an image."""
     try:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     except OSError as error:

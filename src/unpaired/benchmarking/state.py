@@ -12,7 +12,7 @@ from unpaired.benchmarking.matrix import EvaluationOptions
 from unpaired.benchmarking.plan import Run
 from unpaired.comparison.records import EvaluationRecord, evaluations
 from unpaired.errors import ConfigError
-from unpaired.metrics import METRICS
+from unpaired.evaluation import METRICS
 from unpaired.run_config import as_begun, store
 from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
 

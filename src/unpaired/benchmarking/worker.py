@@ -25,9 +25,8 @@ from unpaired.benchmarking.plan import log_records
 from unpaired.benchmarking.state import images_in_weights, mend_records
 from unpaired.config import from_dict
 from unpaired.errors import TrainingError, UserError
-from unpaired.evaluation import append_record, evaluate_run
+from unpaired.evaluation import ScoringNetworks, append_record, evaluate_run
 from unpaired.files import write_atomically
-from unpaired.scoring import ScoringNetworks
 from unpaired.training import RunConfig, train
 
 STOPPED = 130

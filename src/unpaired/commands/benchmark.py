@@ -36,7 +36,7 @@ from unpaired.benchmarking.matrix import check_slots
 from unpaired.benchmarking.progress import Progressing, duration, seconds_left
 from unpaired.benchmarking.state import Failures, check_settings
 from unpaired.errors import ConfigError, UserError, nearest
-from unpaired.metrics import known_metrics
+from unpaired.evaluation import known_metrics
 
 _LINES = 110
 

@@ -19,10 +19,19 @@ from tyro.conf import Positional, arg
 
 from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
-from unpaired.evaluation import LABELS, Evaluation, append_record, evaluate_made, evaluate_run, record
+from unpaired.evaluation import (
+    LABELS,
+    METRICS,
+    Evaluation,
+    FeatureCache,
+    Score,
+    ScoringNetworks,
+    append_record,
+    evaluate_made,
+    evaluate_run,
+    record,
+)
 from unpaired.inference import InferencePrecision, Translator, choose_device
-from unpaired.metrics import METRICS, Score
-from unpaired.scoring import FeatureCache, ScoringNetworks
 from unpaired.training import RunConfig
 
 LINES = 160
@@ -67,8 +76,9 @@ class Evaluate:
     """What may change in the source images; the change of all else is scored. A folder of masks of the sources' names
     and sizes, non-zero where something may change, or a JSON file {"boxes": {"file name": [[left, top, right, bottom],
     ...]}} in pixels of the source files. Sources without a mask do not count."""
-    weights: tuple[str, ...] = ()
-    """Files of pretrained networks as NAME=PATH, for example inception=PATH, drn_d_22=PATH or espnet=PATH."""
+    network: tuple[str, ...] = ()
+    """Networks that scores look through, as NAME=PATH: the weights of a known one (inception=PATH, drn_d_22=PATH or
+    espnet=PATH), or a Python file, which is run, with one of your own; its KID is then a score."""
     download: bool = False
     """Let torch-fidelity fetch the Inception weights of FID if they are not on this machine."""
     skip_bad: bool = False
@@ -100,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     files, wish = _files(options) if not description.get("model", {}).get("domains") else _domain_files(options)
     device = choose_device(options.device)
     cache = None if options.cache else FeatureCache(None)
-    networks = ScoringNetworks(_weights(options.weights), device, download=options.download, cache=cache)
+    networks = ScoringNetworks(_networks(options.network), device, download=options.download, cache=cache)
     common: dict[str, Any] = {
         "networks": networks,
         "names": options.metrics or None,
@@ -145,12 +155,12 @@ def _is_run(folder: Path) -> bool:
     return False
 
 
-def _weights(named: Sequence[str]) -> dict[str, Path]:
+def _networks(named: Sequence[str]) -> dict[str, Path]:
     found = {}
     for entry in named:
         name, sign, path = entry.partition("=")
         if not sign or not path:
-            raise ConfigError(f"weights: '{entry}' must be NAME=PATH, for example inception=inception.pth")
+            raise ConfigError(f"network: '{entry}' must be NAME=PATH, for example inception=inception.pth")
         found[name] = Path(path)
     return found
 
@@ -288,11 +298,11 @@ def remarks(evaluation: Evaluation) -> list[str]:
         labels = ", ".join(score.label for name, score in scores.items() if name in evaluation.flattered)
         lines.append(
             f"Flattered: {labels}. Training looked through the same network, so believe another one "
-            "(--weights mobilenet=PATH, inception=PATH), SWD and your eyes."
+            "(--network inception=PATH, say), SWD and your eyes."
         )
     if evaluation.precision != "32":
         lines.append(f"Translated in {evaluation.precision}.")
     networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
     if networks:
-        lines.append(f"Left out: {', '.join(networks)}; --weights NAME=PATH brings them in.")
+        lines.append(f"Left out: {', '.join(networks)}; --network NAME=PATH brings them in.")
     return lines

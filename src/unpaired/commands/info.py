@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unpaired.environment import environment
+from unpaired.evaluation import METRICS
 from unpaired.methods import METHODS
-from unpaired.metrics import METRICS
 from unpaired.ops import backend_report
 
 

@@ -115,12 +115,8 @@ def _file_of(name: str, kind: str) -> WeightsFile:
 
 
 def _timm(name: str, model: str, path: Path | None, pretrained: bool) -> Backbone:
-    try:
-        import timm
-    except ImportError as error:
-        raise BackendError(
-            "backbone: networks of timm need the package timm: pip install 'unpaired[backbones]'"
-        ) from error
+    import timm
+
     known = timm.list_models(pretrained=True) if "." in model else timm.list_models()
     if model not in known:
         raise ConfigError(f"backbone: timm has no '{model}'{nearest(model, known)}")

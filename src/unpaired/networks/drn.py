@@ -118,7 +118,7 @@ def bilinear_kernel(factor: int) -> Tensor:
 WEIGHTS = WeightsFile(
     "DRN-D-22, Cityscapes",
     "Get drn_d_22_cityscapes.pth from the model zoo of its authors (github.com/fyu/drn; for research only) and pass "
-    "--weights drn_d_22=PATH.",
+    "--network drn_d_22=PATH.",
 )
 PROTOCOL = (
     "images at their own size, RGB, mean (0.290101, 0.328081, 0.286964) and deviation (0.182954, "

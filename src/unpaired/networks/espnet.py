@@ -191,7 +191,7 @@ class ESPNet(nn.Module):
 WEIGHTS = WeightsFile(
     "ESPNet (p=2, q=8), Cityscapes",
     "Get espnet_p_2_q_8.pth from the release of its authors (github.com/sacmehta/ESPNet; trained on Cityscapes, so for "
-    "research only) and pass --weights espnet=PATH.",
+    "research only) and pass --network espnet=PATH.",
 )
 PROTOCOL = (
     "images resized to 768 x 384 (bilinear), BGR, mean (72.39, 82.91, 73.16) and deviation (45.32, 46.15, 44.91) of "

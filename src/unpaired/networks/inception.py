@@ -31,7 +31,7 @@ def _find() -> Path | None:
 
 WEIGHTS = WeightsFile(
     "Inception-v3 of FID",
-    f"Download {URL} and pass --weights inception=PATH, or put it where torch-fidelity and torchmetrics look "
+    f"Download {URL} and pass --network inception=PATH, or put it where torch-fidelity and torchmetrics look "
     f"({cached()}), or allow it with --download.",
     _find,
 )
@@ -83,16 +83,5 @@ def load(path: Path | None = None) -> Inception:
 
 
 def download() -> Path:
-    """Fetch the weights to where torch-fidelity keeps them.
-
-    Raises:
-        BackendError: That failed.
-    """
-    path = cached()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(URL, str(path), hash_prefix=_DIGEST)
-    except (OSError, RuntimeError) as error:  # no network or space; another file than the published one
-        reason = f"the weights of {WEIGHTS.title} could not be downloaded ({error})"
-        raise BackendError(f"{path}: {reason}. {WEIGHTS.how_to_get}") from error
-    return path
+    """Fetch the weights to where torch-fidelity keeps them. Raises ``BackendError`` if that fails."""
+    return WEIGHTS.download(URL, cached(), _DIGEST)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError, nearest
-from unpaired.networks import drn, efficientnet_lite, espnet, inception, mobilenet, st_lpips
+from unpaired.networks import drn, efficientnet_lite, espnet, inception, st_lpips
 from unpaired.networks.weights import WeightsFile, file_digest
 
 Kind = Literal["features", "segmenter", "distance"]
@@ -24,46 +24,29 @@ Kind = Literal["features", "segmenter", "distance"]
 class Pretrained:
     """One row of the table."""
 
-    name: str
-    title: str
+    weights: WeightsFile
     kind: Kind
     """``features``: images -> (B, D). ``segmenter``: train ids (B, H, W). ``distance``: two of them -> (B,)"""
     protocol: str
     """In words: the size and how images are resized to it, how they are scaled, which layer is read."""
     load: Callable[[Path | None], nn.Module]
     """Loads a file; ``None`` is the usual place."""
-    find: Callable[[], Path | None]
-    """The usual place if the file lies there now. It downloads nothing."""
-    how_to_get: str
     download: Callable[[], Path] | None = None
     """Fetches the file to its usual place, for networks whose library does that."""
     published: str = ""
     """How the SHA-256 of the published file begins, where it is known; scores bear the name of these weights only."""
 
 
-def _row(
-    name: str,
-    kind: Kind,
-    weights: WeightsFile,
-    protocol: str,
-    load: Callable[[Path | None], nn.Module],
-    download: Callable[[], Path] | None = None,
-    published: str = "",
-) -> Pretrained:
-    return Pretrained(name, weights.title, kind, protocol, load, weights.find, weights.how_to_get, download, published)
-
-
-_ROWS = (
-    _row("lite0", "features", efficientnet_lite.WEIGHTS, efficientnet_lite.PROTOCOL, efficientnet_lite.load,
-         published="57934424"),
-    _row("mobilenet", "features", mobilenet.WEIGHTS, mobilenet.PROTOCOL, mobilenet.load, published="3b90af53"),
-    _row("inception", "features", inception.WEIGHTS, inception.PROTOCOL, inception.load, inception.download,
-         published="6726825d"),
-    _row("espnet", "segmenter", espnet.WEIGHTS, espnet.PROTOCOL, espnet.load_espnet, published="343b0e77"),
-    _row("drn_d_22", "segmenter", drn.WEIGHTS, drn.PROTOCOL, drn.load_drn_d_22),
-    _row("st_lpips", "distance", st_lpips.WEIGHTS, st_lpips.PROTOCOL, st_lpips.load_st_lpips, published="b356b382"),
-)  # fmt: skip
-PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
+PRETRAINED: dict[str, Pretrained] = {
+    "lite0": Pretrained(efficientnet_lite.WEIGHTS, "features", efficientnet_lite.PROTOCOL, efficientnet_lite.load,
+                        published="57934424"),
+    "inception": Pretrained(inception.WEIGHTS, "features", inception.PROTOCOL, inception.load, inception.download,
+                            published="6726825d"),
+    "espnet": Pretrained(espnet.WEIGHTS, "segmenter", espnet.PROTOCOL, espnet.load_espnet, published="343b0e77"),
+    "drn_d_22": Pretrained(drn.WEIGHTS, "segmenter", drn.PROTOCOL, drn.load_drn_d_22),
+    "st_lpips": Pretrained(st_lpips.WEIGHTS, "distance", st_lpips.PROTOCOL, st_lpips.load_st_lpips,
+                           published="b356b382"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,9 +84,9 @@ def load_pretrained(
         known = ", ".join(PRETRAINED)
         raise ConfigError(f"there is no pretrained network '{name}'{nearest(name, PRETRAINED)}; known: {known}")
     row = PRETRAINED[name]
-    path = Path(path) if path is not None else row.find()
+    path = Path(path) if path is not None else row.weights.find()
     if path is None and allow_download and row.download is not None:
         path = row.download()
     module = row.load(path).requires_grad_(False).eval().to(device)
     assert path is not None  # load() has raised otherwise, and has said more than could be said here
-    return LoadedNetwork(row.name, row.title, row.kind, row.protocol, file_digest(path), module)
+    return LoadedNetwork(name, row.weights.title, row.kind, row.protocol, file_digest(path), module)

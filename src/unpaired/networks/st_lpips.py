@@ -123,7 +123,7 @@ class STLPIPS(nn.Module):
 
 WEIGHTS = WeightsFile(
     "ST-LPIPS (AlexNet, vST0.0)",
-    "Get them with: pip install --no-deps stlpips-pytorch==0.0.2, or pass --weights st_lpips=PATH "
+    "Get them with: pip install --no-deps stlpips-pytorch==0.0.2, or pass --network st_lpips=PATH "
     "(alex_shift_tolerant.pth).",
     lambda: find_in_package("stlpips_pytorch", "weights", "vST0.0", "alex_shift_tolerant.pth"),
 )

@@ -117,6 +117,20 @@ class WeightsFile:
         if reasons:
             raise self.wrong(path, "; ".join(reasons))
 
+    def download(self, url: str, path: Path, digest: str) -> Path:
+        """Fetch the file, whose SHA-256 begins with ``digest``, to ``path``.
+
+        Raises:
+            BackendError: That failed.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
+        except (OSError, RuntimeError) as error:  # no network or space; another file than the published one
+            reason = f"the weights of {self.title} could not be downloaded ({error})"
+            raise BackendError(f"{path}: {reason}. {self.how_to_get}") from error
+        return path
+
     def load_into(self, module: nn.Module, path: Path, optional: Collection[str] = ()) -> None:
         """Load a file whose names and shapes are exactly those of ``module``; ``optional`` ones may be missing.
 

@@ -10,11 +10,10 @@ from typing import Any
 from unpaired.config import from_dict, to_dict
 from unpaired.data import UnpairedFiles
 from unpaired.errors import DataError
+from unpaired.evaluation import Evaluator, ScoringNetworks, evenly_spaced
 from unpaired.methods import METHODS
 from unpaired.recipes import merged, read_recipe, recipe
 from unpaired.run_config import RunConfig
-from unpaired.scoring import Evaluator, ScoringNetworks
-from unpaired.scoring.images import evenly_spaced
 
 _DISTANCE = "kid_lite0_x1e3"
 _MOST = 200

@@ -20,8 +20,8 @@ from PIL import Image
 
 from unpaired.data import UnpairedFiles, find_test_images, list_images, pair_by_name, read_image, shorter_side
 from unpaired.errors import ConfigError, DataError
+from unpaired.evaluation import evenly_spaced
 from unpaired.inference import Translator
-from unpaired.scoring.images import evenly_spaced
 from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database
 from unpaired.training import RunConfig
 

@@ -1,0 +1,180 @@
+"""Image sets of any size in bounded memory, and files read as the field's protocol does."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, size_words, tensor_of
+from unpaired.errors import DataError, TrainingError
+
+Item = TypeVar("Item")
+
+_HELD_BYTES = 1 << 26
+"""Pixels that stay in memory until a set is large enough to be worth a file."""
+
+
+class LazyImages(Sequence[Any]):
+    """A sequence whose items are made when they are asked for.
+
+    Args:
+        count: How many there are.
+        make: Makes the item of an index from 0 to count - 1.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], Any]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        return self._make(index % self._count)
+
+
+class StoredImages(LazyImages):
+    """Images of one shape, kept as they would be in files; what comes out is float32 in [-1, 1].
+
+    Scores are those of pictures that a person can have, hence of 8 bits where the domain has 8. Images of wider types
+    are kept as floats. Small sets stay in memory, large ones wait in a temporary file that ends with this object.
+
+    Args:
+        eight_bits: Round to 8 bits.
+    """
+
+    def __init__(self, *, eight_bits: bool = True) -> None:
+        super().__init__(0, self._read)
+        self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES, prefix="unpaired-images-")  # noqa: SIM115
+        self._shape: tuple[int, ...] = ()
+        self._eight_bits = eight_bits
+        self._dtype = np.dtype(np.uint8 if eight_bits else np.float32)
+
+    def append(self, image_CHW: Tensor) -> None:
+        """Add one image (C, H, W) in [-1, 1]; 8-bit values between two levels are rounded.
+
+        Raises:
+            DataError: Its shape is not that of the first one.
+            TrainingError: The temporary folder is full.
+        """
+        floats = image_CHW.detach().to("cpu", torch.float32)
+        stored = BYTES.to_values(floats, "uint8") if self._eight_bits else floats.clamp(-1.0, 1.0)
+        pixels = np.ascontiguousarray(stored.numpy().transpose(1, 2, 0))
+        if not self._shape:
+            self._shape = pixels.shape
+        if pixels.shape != self._shape:
+            raise DataError(f"image {self._count} has shape {pixels.shape} (H, W, C), the first one {self._shape}")
+        try:
+            self._file.seek(0, 2)
+            self._file.write(pixels.tobytes())
+        except OSError as error:
+            raise TrainingError(
+                f"the temporary folder {tempfile.gettempdir()} cannot take the images ({error.strerror or error}); "
+                "make room or set TMPDIR to another folder"
+            ) from error
+        self._count += 1
+
+    def _read(self, index: int) -> Tensor:
+        size = int(np.prod(self._shape)) * self._dtype.itemsize
+        self._file.seek(index * size)
+        pixels = np.frombuffer(bytearray(self._file.read(size)), dtype=self._dtype).reshape(self._shape)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1))
+        return BYTES.to_floats(image) if self._eight_bits else image.contiguous()
+
+
+def in_colour(images: Sequence[Tensor]) -> LazyImages:
+    """Images as the scores want them: gray ones in three equal channels."""
+
+    def image(index: int) -> Tensor:
+        found = images[index]
+        return found.expand(3, -1, -1) if len(found) == 1 else found
+
+    return LazyImages(len(images), image)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of one folder, read.
+
+    Attributes:
+        paths: Files that could be read, in order.
+        images: Their images, resized to the protocol's size.
+        digests: SHA-256 of each file's content.
+        how: How files became images, in words that are equal where the images would be.
+    """
+
+    paths: tuple[Path, ...]
+    images: StoredImages
+    digests: tuple[str, ...]
+    how: str
+
+    @property
+    def digest(self) -> str:
+        """What identifies the set: 16 hex digits of the SHA-256 over the sorted digests of its files."""
+        return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:16]
+
+
+def read_files(
+    paths: Iterable[Path],
+    config: DataConfig,
+    pixels: PixelFormat | None = None,
+    *,
+    skip_bad: bool = False,
+    report: Callable[[str], None] = lambda words: None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> ImageFiles:
+    """Read images as the field's protocol does.
+
+    Args:
+        paths: Image files.
+        config: ``image_size`` is used, and without ``pixels`` also ``channels`` and ``background``.
+        pixels: What they are made of; unset: 8-bit images.
+        skip_bad: Leave files out that cannot be read, and report each of them.
+        report: Told of each file left out.
+        progress: Called after each file with the number of files so far.
+
+    Raises:
+        DataError: A file cannot be read (without ``skip_bad``), or none can.
+    """
+    pixels = pixels or config.plain_formats[0]
+    kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
+    for given, path in enumerate(paths, start=1):
+        try:
+            values = read_for_protocol(path, config.image_size, pixels)
+        except DataError as error:
+            if not skip_bad:
+                raise DataError(f"{error} (--skip-bad leaves such files out)") from error
+            report(f"left out: {error}")
+            continue
+        finally:
+            progress(given)
+        images.append(pixels.to_floats(tensor_of(values)))
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        kept.append(path)
+    if not kept and given:
+        raise DataError(f"none of the {given} images can be read, so there is nothing to score")
+    how = f"{size_words(config.image_size)} px, {pixels.channels} channels, {pixels.background} behind, bicubic"
+    if not pixels.plain:
+        how += f", {pixels}"
+    return ImageFiles(tuple(kept), images, tuple(digests), how)
+
+
+def evenly_spaced(items: Sequence[Item], most: int) -> tuple[Item, ...]:
+    """At most so many of the items, from the first on at even distances.
+
+    >>> evenly_spaced(range(6), 3)
+    (0, 2, 4)
+    """
+    count = min(most, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))
