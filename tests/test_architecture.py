@@ -22,8 +22,8 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config", "length", "ops", "data"),
-    ("networks", "losses", "metrics", "reports", "preparation", "web"),
+    ("config", "length", "ops", "data", "grids"),
+    ("networks", "losses", "metrics", "preparation", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
     ("export",),
@@ -31,8 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run_config",),
     ("recipes", "training"),
     ("evaluation", "importing", "runs"),
-    ("comparison",),
-    ("run_report",),
+    ("reporting",),
     ("benchmarking",),
     ("study", "studio"),
     ("commands",),

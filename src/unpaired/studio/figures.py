@@ -7,7 +7,7 @@ from html import escape
 
 from PIL import Image
 
-from unpaired.reports.blocks import Encoding, data_uri
+from unpaired.reporting.page import Encoding, data_uri
 
 _FOR_LOOKING = Encoding(quality=92, largest_side=720)
 

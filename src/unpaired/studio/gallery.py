@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from unpaired.data import embedded_dataset, read_image
-from unpaired.reports import side_by_side
-from unpaired.reports.grid import fit
+from unpaired.grids import fit, side_by_side
 from unpaired.studio.figures import figures
 
 PAIRS = 24

@@ -1,15 +1,6 @@
-"""The inline scripts of a report: tables that sort, heat maps, sliders. A page carries only those that it uses.
+// Tables that sort, heat maps to choose from, sliders. Without this script the page shows all that it has.
+'use strict';
 
-A block asks for one with ``data-script="NAME"`` on an element of its own; ``html.html_page`` allows exactly that text
-by its SHA-256, so that nothing else on the page can run. Without a script every block still shows all that it has.
-"""
-
-from __future__ import annotations
-
-import base64
-import hashlib
-
-_SORT = """
 for (const table of document.querySelectorAll('table[data-script="sort"]')) {
   const body = table.tBodies[0], original = Array.from(body.rows), headers = Array.from(table.tHead.rows[0].cells);
   const value = (row, column) => {
@@ -39,9 +30,7 @@ for (const table of document.querySelectorAll('table[data-script="sort"]')) {
   });
   for (const hint of table.closest('section').querySelectorAll('.script-only')) hint.hidden = false;
 }
-"""
 
-_VIEWER = """
 for (const viewer of document.querySelectorAll('[data-script="viewer"]')) {
   const panels = Array.from(viewer.querySelectorAll('.panel'));
   const chosen = (kind) => {
@@ -56,9 +45,7 @@ for (const viewer of document.querySelectorAll('[data-script="viewer"]')) {
   viewer.addEventListener('change', show);
   show();
 }
-"""
 
-_SLIDER = """
 for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
   pairs.classList.add('sliding');
   for (const figure of pairs.querySelectorAll('figure')) {
@@ -78,22 +65,3 @@ for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
     show();
   }
 }
-"""
-
-SCRIPTS = {"sort": _SORT, "viewer": _VIEWER, "slider": _SLIDER}
-"""Value of ``data-script`` -> the script that serves all elements that carry it."""
-
-
-def script_for(body: str) -> str:
-    """Join the scripts that the blocks of a page ask for; empty when none does.
-
-    What people typed cannot ask: the building blocks escape quotation marks.
-    """
-    used = [script for name, script in SCRIPTS.items() if f'data-script="{name}"' in body]
-    return "'use strict';" + "".join(f"{{{script}}}" for script in used) if used else ""
-
-
-def source_of(script: str) -> str:
-    """Return the source expression that allows ``script``, and nothing else, in a Content-Security-Policy."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return f"'sha256-{digest}'" if script else "'none'"

@@ -1,8 +1,7 @@
-"""What a report reads: run folders, and the held-out images that they translate."""
+"""What a report reads: settings and logs of run folders, and the held-out images that the runs translate."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any, Literal
 
 from unpaired.data import UnpairedFiles, find_test_images, list_images, pair_by_name
 from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.files import read_json_lines
 from unpaired.methods import METHODS
-from unpaired.training import RunConfig
+from unpaired.run_config import RunConfig
 
 Direction = Literal["AtoB", "BtoA"]
 
@@ -44,14 +44,16 @@ class RunFolder:
         found = self.path.glob("samples/*.png")
         return sorted((int(path.stem), path) for path in found if path.stem.isdecimal())
 
-    def best(self) -> dict[str, Any] | None:
-        """How its best weights were chosen (``weights/best.json``); ``None`` where none were kept."""
-        try:
-            found = json.loads((self.path / "weights" / "best.json").read_text(encoding="utf-8"))
-            float(found["images_seen"]), float(found["value"]), found["score"], found["weights"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return found
+    def curve(self, *keys: str) -> list[tuple[float, float]]:
+        """(images seen, value) of one number of the log, such as ``"terms", "contrastive"``."""
+        points = []
+        for record in self.log:
+            value: Any = record
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if isinstance(record.get("images_seen"), int) and isinstance(value, int | float):
+                points.append((float(record["images_seen"]), float(value)))
+        return points
 
 
 def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolder]:
@@ -59,7 +61,7 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
 
     Args:
         paths: Run folders.
-        names: What to call them; by default their method, with the folder's name where that does not tell them apart.
+        names: What to call them; by default their methods, or their folders if methods repeat.
 
     Raises:
         ConfigError: There is no run, a folder is no run or is named twice, or ``names`` does not fit.
@@ -80,9 +82,13 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
             raise ConfigError(f"{path} is not a run folder: {what}; give the --out of 'unpaired train'")
     configs = [RunConfig.load(path / "run.yaml") for path in paths]
     return [
-        RunFolder(path, name, config, _json_lines(path / "log.jsonl"), _json_lines(path / "sessions.jsonl"))
+        RunFolder(path, name, config, _entries(path / "log.jsonl"), _entries(path / "sessions.jsonl"))
         for path, name, config in zip(paths, names or _names(paths, configs), configs, strict=True)
     ]
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    return [entry for _, entry in read_json_lines(path)]
 
 
 def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:
@@ -90,23 +96,6 @@ def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:
     folders = [path.resolve().name for path in paths]
     choices = (titles, folders, [f"{path.resolve().parent.name}/{path.resolve().name}" for path in paths])
     return next((each for each in choices if len(set(each)) == len(each)), [str(path) for path in paths])
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line that a crash cut short is left out, and so is a missing file."""
-    records = []
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def held_out_images(

@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one row; its label says how its settings differ from those of the others."""
+"""Runs that differ only in their seed are one row of a table, labelled with what sets it apart from the others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.methods import METHODS
-from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
 
-_IGNORED = {*MAY_CHANGE, "training.seed", "dataset.folder", "dataset.source", "dataset.target",
-            "dataset.domains"}  # fmt: skip
-"""Settings that do not make another row; what the folders hold does, see ``_TRAINED_ON``."""
-_TRAINED_ON, _IMAGES_SEEN = "trained on", "images seen"
-_BEGUN_WITH, _EXTENDED = "begun with", "extended"
-_LENGTH = "training.images"
+_IMAGES_SEEN, _LENGTH = "images seen", "training.images"
 _MOST_WORDS = 4
 """Differences that a label lists before it names the run folder instead."""
 
@@ -30,8 +23,8 @@ class Group:
         label: Title of the method and what sets it apart from the other groups.
         runs: The folders, as given.
         seeds: Training seed of each run.
-        method: Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as one of images that some
-            other software made: it stands alone, under its own name.
+        method: Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as one of images that other
+            software made: it is a row of its own, under its own name.
     """
 
     label: str
@@ -44,6 +37,7 @@ class Group:
 class _Settings:
     run: Path
     method: str
+    title: str
     seed: int
     folders: str
     """Names of the folders of training images."""
@@ -51,10 +45,6 @@ class _Settings:
     """What makes a row, by dotted name, in the order of a label."""
     defaults: Mapping[str, Any]
     """The same of a run of this method that sets nothing."""
-
-    @property
-    def key(self) -> str:
-        return json.dumps({"method": self.method, **self.values}, sort_keys=True)
 
 
 def group_runs(
@@ -64,7 +54,7 @@ def group_runs(
 
     Args:
         runs: Run folders.
-        images_seen: Training images after which each run is looked at: other numbers are other groups.
+        images_seen: Training images that each run's scored weights had seen: other numbers are other groups.
         names: Labels, one per group or one per run, instead of those made here.
 
     Raises:
@@ -76,22 +66,25 @@ def group_runs(
         if run.resolve() in by_place:
             raise ConfigError(f"{run} is given twice (also as {by_place[run.resolve()]}); name every run once")
         by_place[run.resolve()] = run
-    at: Sequence[int | None] = [None] * len(runs) if images_seen is None else images_seen
-    settings = [_settings(run, seen) for run, seen in zip(runs, at, strict=True)]
     groups: dict[str, list[_Settings]] = {}
-    for one in settings:
-        groups.setdefault(one.key, []).append(one)
+    at: Sequence[int | None] = images_seen or [None] * len(runs)
+    for run, seen in zip(runs, at, strict=True):
+        one = _settings(run, seen)
+        groups.setdefault(json.dumps([one.method, one.values], sort_keys=True), []).append(one)
     for members in groups.values():
-        _check_seeds(members)
-    labels = _named(names, list(groups.values()), runs) if names else _labels(list(groups.values()))
+        seeds: dict[int, Path] = {}
+        for one in members:
+            if one.seed in seeds:
+                raise ConfigError(
+                    f"{seeds[one.seed]} and {one.run} have the same settings and the same seed ({one.seed}), so they "
+                    "are not two independent runs; leave one out"
+                )
+            seeds[one.seed] = one.run
+    members_of = list(groups.values())
+    labels = _given_labels(names, members_of, runs) if names else _labels([members[0] for members in members_of])
     return [
-        Group(
-            label,
-            tuple(one.run for one in members),
-            tuple(one.seed for one in members),
-            members[0].method,
-        )
-        for label, members in zip(labels, groups.values(), strict=True)
+        Group(label, tuple(one.run for one in found), tuple(one.seed for one in found), found[0].method)
+        for label, found in zip(labels, members_of, strict=True)
     ]
 
 
@@ -99,70 +92,63 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
     if not (run / "run.yaml").is_file():
         if (run / "evaluations.jsonl").is_file():
             own = {"folder": str(run.resolve())}
-            return _Settings(run, "", 0, "", own, own)
+            return _Settings(run, "", run.resolve().name, 0, "", own, own)
         raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
+    from unpaired.methods import METHODS
+    from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
+
     config = RunConfig.load(run / "run.yaml")
-    mapping = flat(replace(config, init=None, extensions=()).to_mapping())
-    values = {key: value for key, value in mapping.items() if key not in _IGNORED}
-    del values["method"]
+    values = flat(replace(config, init=None, extensions=()).to_mapping())
+    for key in (
+        *MAY_CHANGE,
+        "method",
+        "training.seed",
+        *(f"dataset.{x}" for x in ("folder", "source", "target", "domains")),
+    ):
+        values.pop(key, None)  # what the folders hold counts, not where they lie
     if config.init is not None:
-        values[_BEGUN_WITH] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
+        values["begun with"] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
     if config.extensions:
-        values[_EXTENDED] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
+        values["extended"] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
     data = config.dataset
-    places = (data.folder, data.source, data.target, data.domains)
-    folders = " -> ".join(place.name for place in places if place is not None)
-    values = {**model, _TRAINED_ON: first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
+    folders = " -> ".join(x.name for x in (data.folder, data.source, data.target, data.domains) if x is not None)
+    values = {**model, "trained on": first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
     defaults = flat(RunConfig(config.method, DatasetConfig()).to_mapping())
-    return _Settings(run, config.method, config.training.seed, folders, values, defaults)
+    title = METHODS[config.method].title
+    return _Settings(run, config.method, title, config.training.seed, folders, values, defaults)
 
 
-def _check_seeds(members: Sequence[_Settings]) -> None:
-    first: dict[int, Path] = {}
-    for one in members:
-        if one.seed in first:
-            raise ConfigError(
-                f"{first[one.seed]} and {one.run} have the same settings and the same seed ({one.seed}), so they are "
-                "not two samples of anything; leave one out"
-            )
-        first[one.seed] = one.run
-
-
-def _named(names: Sequence[str], groups: Sequence[Sequence[_Settings]], runs: Sequence[Path]) -> list[str]:
-    if len(names) == len(groups):
-        labels = list(names)
-    elif len(names) == len(runs):
-        of_run = dict(zip(runs, names, strict=True))
-        for members in groups:
-            for one in members[1:]:
-                if of_run[one.run] != of_run[members[0].run]:
-                    raise ConfigError(
-                        f"--names: {members[0].run} and {one.run} differ only in their seed and are one row, but are "
-                        f"named '{of_run[members[0].run]}' and '{of_run[one.run]}'"
-                    )
-        labels = [of_run[members[0].run] for members in groups]
-    else:
+def _given_labels(names: Sequence[str], groups: Sequence[Sequence[_Settings]], runs: Sequence[Path]) -> list[str]:
+    if len(names) not in (len(groups), len(runs)):
         rows = "; ".join(", ".join(str(one.run) for one in members) for members in groups)
         raise ConfigError(
             f"--names: {len(names)} names for {len(groups)} rows of {len(runs)} runs; give one per row, in this order "
             f"({rows}), or one per run"
         )
+    labels = names = [" ".join(name.split()) for name in names]
+    if len(names) != len(groups):
+        of_run = dict(zip(runs, names, strict=True))
+        labels = [of_run[members[0].run] for members in groups]
+        for members, label in zip(groups, labels, strict=True):
+            for one in members:
+                if of_run[one.run] != label:
+                    raise ConfigError(
+                        f"--names: {members[0].run} and {one.run} differ only in their seed and are one row, but are "
+                        f"named '{label}' and '{of_run[one.run]}'"
+                    )
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"--names: '{twice[0]}' names two rows with different settings; give each its own")
     return labels
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# labels
-# ---------------------------------------------------------------------------------------------------------------------
-def _labels(groups: Sequence[Sequence[_Settings]]) -> list[str]:
-    firsts = [members[0] for members in groups]
+def _labels(firsts: Sequence[_Settings]) -> list[str]:
+    """As short as can be while all differ: 'unset' is left out first, then the length if the images seen are told."""
     trained = [one for one in firsts if one.method]
     apart = [[key for key in one.values if one.method and _sets_apart(key, one, trained)] for one in firsts]
     short = [[key for key in keys if key != _LENGTH or _IMAGES_SEEN not in keys] for keys in apart]
     brief = [[key for key in keys if one.values[key] is not None] for one, keys in zip(firsts, short, strict=True)]
-    for chosen in (brief, short, apart):  # unset says little beside a value, the length little beside the images seen
+    for chosen in (brief, short, apart):
         labels = [_label(one, keys, trained) for one, keys in zip(firsts, chosen, strict=True)]
         if len({*labels}) == len(labels):
             return labels
@@ -170,7 +156,7 @@ def _labels(groups: Sequence[Sequence[_Settings]]) -> list[str]:
 
 
 def _sets_apart(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
-    """Whether a reader must know this setting of ``one``: others have another value, and not as their method's own."""
+    """Whether others have another value of this setting, and the two are not just the defaults of two methods."""
     value, default = one.values[key], key in one.defaults and one.values[key] == one.defaults[key]
     for other in others:
         if key not in other.values:
@@ -187,12 +173,12 @@ def _label(one: _Settings, keys: Sequence[str], others: Sequence[_Settings]) -> 
     words = [_words(key, one, others) for key in keys]
     if len(words) > _MOST_WORDS:
         words = [*words[: _MOST_WORDS - 1], f"{len(words) - _MOST_WORDS + 1} more"]
-    return ", ".join([METHODS[one.method].title if one.method else one.run.resolve().name, *words])
+    return ", ".join([one.title, *words])
 
 
 def _words(key: str, one: _Settings, others: Sequence[_Settings]) -> str:
     value = one.values[key]
-    if key == _TRAINED_ON:
+    if key == "trained on":
         alike = any(other.folders == one.folders and other.values[key] != value for other in others)
         return f"trained on {one.folders}" + (f" {value[:6]}" if alike else "")
     if key == _IMAGES_SEEN:
