@@ -14,14 +14,14 @@ import pytest
 from test_training import assert_same, final_state
 
 from tiny import tiny_run
-from unpaired.comparison.groups import group_runs
 from unpaired.config import load_yaml
 from unpaired.data import SampleStream
 from unpaired.errors import ConfigError
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, ImageBatch
-from unpaired.run_report.facts import runs_table
-from unpaired.run_report.folders import read_runs
+from unpaired.reporting.report import runs_table
+from unpaired.reporting.rows import group_runs
+from unpaired.reporting.run_folders import read_runs
 from unpaired.studio.live import read_progress
 from unpaired.training import InitialWeights, RunConfig, train
 

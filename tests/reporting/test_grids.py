@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unpaired.errors import ConfigError
-from unpaired.reports import grid_cells, image_grid, side_by_side, to_rgb
+from unpaired.grids import grid_cells, image_grid, side_by_side, to_rgb
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 

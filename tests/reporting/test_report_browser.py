@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from recorded_runs import KID, PSNR, evaluation, training_line, write_lines, write_run
-from unpaired.reports import Panel, View, image_grid
-from unpaired.run_report import Gallery, read_runs, write_page
+from unpaired.grids import image_grid
+from unpaired.reporting.pictures import Gallery, Panel, View
+from unpaired.reporting.report import write_report
+from unpaired.reporting.run_folders import read_runs
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -69,7 +71,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     runs = read_runs([root / "qs_attn", root / "cut"])
     gallery = Gallery(list(IMAGES), columns, panels, TAPS)
-    return write_page(root / "a report.html", runs, gallery, images="2 of 2 images").path
+    return write_report(root / "a report.html", runs, gallery, images="2 of 2 images").path
 
 
 @pytest.fixture

@@ -60,11 +60,11 @@ def test_the_terminal(printed: Printed) -> None:
         "\n"
         "real against real                                                1.5             –\n"  # noqa: RUF001
         "\n"
-        "† best: chosen by kid_lite0_x1e3_100v100 on testA and testB of drawings: flattered; never compare with\n"
-        "somebody's last\n"
+        "† best: chosen by kid_lite0_x1e3_100v100 on testA and testB of drawings: flattered; "
+        "never compare with another\nrun's last\n"
         "± standard deviation over training seeds\n"
         "[ ] 95 % bootstrap interval over images\n"
-        "*: best of its column; references and † do not compete\n"
+        "*: best of its column; reference rows and † are excluded from ranking\n"
         "data: data/drawings, 200 source and 200 target images at 64 px (digests aaaa1111aaaa1111, bbbb2222bbbb2222);\n"
         "seed of the scores: 0\n"
         "networks: EfficientNet-Lite0, ImageNet (cccc3333cccc3333)\n"
@@ -160,9 +160,9 @@ def test_warnings_are_said_apart_from_the_table(runs: Path, capsys: pytest.Captu
         file.write("{\n")
     assert main(["cut", "--format", "json", "--out", "table.json"]) == 0
     said = capsys.readouterr()
-    assert "warning: cut/evaluations.jsonl, line 2 is passed over" in said.err
+    assert "warning: cut/evaluations.jsonl, line 2 is skipped" in said.err
     assert "wrote table.json" in said.err
-    assert "passed over" not in said.out
+    assert "skipped" not in said.out
     assert len(json.loads((runs / "table.json").read_text())["warnings"]) == 1
 
 
