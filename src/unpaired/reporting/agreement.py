@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from unpaired.errors import ConfigError
 from unpaired.reporting.records import EvaluationRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SAME_REFERENCE = 1e-3
 """Relative difference that other hardware may make to the score of the same images."""
@@ -25,7 +24,7 @@ def check_agreement(records: Sequence[EvaluationRecord], frame: pd.DataFrame) ->
     """
     images: dict[tuple[str, str], list[EvaluationRecord]] = {}
     for record in records:
-        images.setdefault((record.data.source_digest, record.data.target_digest), []).append(record)
+        images.setdefault(record.data.digests, []).append(record)
     if len(images) > 1:
         listed = "; ".join(
             f"{found[0].data}: {', '.join(str(record.run) for record in found)}" for found in images.values()

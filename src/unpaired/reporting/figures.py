@@ -9,15 +9,18 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 from unpaired.errors import ConfigError
 from unpaired.grids import to_rgb
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PALETTE = ("#3d85c6", "#e0791f", "#2f9e6e", "#a86bd1", "#d9485f", "#1fa3b3", "#a3912a", "#8a8f98")
 """Middle tones, told apart on white and on near-black paper."""
@@ -70,12 +73,6 @@ def line_chart(
     """
     if not 0.0 <= smoothing < 1.0:
         raise ConfigError(f"smoothing = {smoothing}: must be at least 0 and under 1")
-    import matplotlib as mpl
-    import numpy as np
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
     with mpl.rc_context(_STYLE | ({"svg.fonttype": "path"} if standalone else {})):
         figure = Figure(figsize=(5.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
@@ -132,9 +129,6 @@ def _element(svg: str, title: str, *, standalone: bool) -> str:
 
 def bar_colours(steps: int, opacity: float = 0.72) -> list[tuple[int, int, int]]:
     """Colours of a heat map as they look over middle grey, from most to least significant."""
-    import matplotlib as mpl
-    import numpy as np
-
     colours = opacity * mpl.colormaps["inferno_r"](np.linspace(0, 1, steps))[:, :3] + (1 - opacity) * 128 / 255
     return [(red, green, blue) for red, green, blue in np.rint(255 * colours).astype(int).tolist()]
 
@@ -174,8 +168,6 @@ class Sheet:
 
     def save(self, kind: str, title: str = "") -> bytes:
         """Draw as ``png`` or ``pdf``: pictures keep all their pixels without loss; in a PDF, letters are text."""
-        import matplotlib as mpl
-
         held = io.BytesIO()
         metadata = {"Title": title, "CreationDate": None} if kind == "pdf" else {}
         with mpl.rc_context(_STYLE):
@@ -185,9 +177,6 @@ class Sheet:
 
     def _figure(self) -> Figure:
         """One inch has as many pixels as the largest picture, or a whole multiple; all lengths below are pixels."""
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Ellipse
-
         largest = max(max(cell.picture.size) for _, cells in self.columns for cell in cells if cell)
         inch = largest * math.ceil(_SHARPEST / largest)
         gap, line = round(inch / 24), round(inch / 7)

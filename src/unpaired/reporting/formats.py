@@ -9,12 +9,11 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from unpaired.reporting.tables import WEIGHTS, Cell, Column, Comparison, Row, TrainingTable
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -117,8 +116,6 @@ def _csv_line(row: Row, column: Column, value: Any) -> dict[str, Any]:
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:
-    import pandas as pd
-
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
@@ -210,8 +207,6 @@ def to_latex(comparison: Comparison) -> str:
 
 
 def _tabular(comparison: Comparison, columns: Sequence[int]) -> str:
-    import pandas as pd
-
     lines = []
     before: Row | None = None
     for row, cells in zip(comparison.rows, comparison.cells(), strict=True):

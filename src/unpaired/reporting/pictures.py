@@ -6,19 +6,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw
 
+from unpaired.data import DataConfig, PixelFormat, load_for_protocol, pictures
 from unpaired.errors import ConfigError
 from unpaired.grids import INK, PAPER, fit, font, grid_cells, to_rgb
+from unpaired.inference import Translator
 from unpaired.reporting.figures import QUERY_COLOUR, bar_colours
-
-if TYPE_CHECKING:
-    from unpaired.data import PixelFormat
-    from unpaired.inference import Translator
-    from unpaired.reporting.run_folders import RunFolder
+from unpaired.reporting.run_folders import RunFolder
 
 Weights = Literal["ema", "last", "best"]
 _USUAL_TAPS = ("block1", "block5")
@@ -95,9 +94,6 @@ def make_gallery(
         ConfigError: A run has no such tap.
         DataError: An image cannot be read.
     """
-    from unpaired.data import DataConfig, load_for_protocol, pictures
-    from unpaired.inference import Translator
-
     chosen = tuple(taps) if taps is not None else _default_taps(runs)
     translated: dict[str, list[Image.Image]] = {}
     inputs: dict[str, list[Image.Image]] = {}
@@ -281,8 +277,6 @@ def heat_map(
     Raises:
         ConfigError: ``significance`` is not a map.
     """
-    import matplotlib as mpl
-
     values = _array(significance).astype(np.float64)
     if values.ndim != 2 or values.size == 0:
         raise ConfigError(f"significance must be a map (H, W), not {values.shape}")

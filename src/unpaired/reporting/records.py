@@ -7,19 +7,17 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import pandas as pd
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.files import read_json_lines
-
-if TYPE_CHECKING:
-    import pandas as pd
+from unpaired.files import ignore, read_json_lines
 
 Record = TypeVar("Record")
-Warn = Callable[[str], None]
+Warn = Callable[[str], object]
 
 
 def _number(value: Any) -> Any:
@@ -30,15 +28,13 @@ def _number(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_number)]
 record = dataclass(frozen=True, config=ConfigDict(strict=True))
-"""Dataclasses of what a line holds; what else it holds is ignored."""
+"""Dataclasses of what a line must hold; whatever else it holds is ignored."""
 
 
 @record
 class ScoreRecord:
     """One measured value."""
 
-    full_name: str
-    """With counts, such as ``kid_lite0_x1e3_120v140``."""
     name: str
     label: str
     unit: str
@@ -53,18 +49,15 @@ class ScoreRecord:
     interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     """95 % bootstrap interval over images."""
 
+    @property
+    def counts(self) -> str:
+        """Generated and real images, e.g. ``120v140``."""
+        return f"{self.images}v{self.reference_images}"
 
-Scores = Annotated[
-    dict[str, ScoreRecord],
-    BeforeValidator(
-        lambda scores: (
-            {name: {**score, "full_name": name} if isinstance(score, dict) else score for name, score in scores.items()}
-            if isinstance(scores, dict)
-            else scores
-        )
-    ),
-]
-"""Full name -> score."""
+    @property
+    def full_name(self) -> str:
+        """With counts, such as ``kid_lite0_x1e3_120v140``: values of one full name can be compared."""
+        return f"{self.name}_{self.counts}"
 
 
 @record
@@ -77,6 +70,11 @@ class DataRecord:
     source_images: int
     target_images: int
     image_size: int | tuple[int, int]
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of the names and contents of source and target images."""
+        return self.source_digest, self.target_digest
 
     def __str__(self) -> str:
         return f"{self.name} (source {self.source_digest[:8]}, target {self.target_digest[:8]})"
@@ -114,7 +112,7 @@ class EvaluationRecord:
     data: DataRecord
     networks: dict[str, NetworkRecord]
     rows: dict[str, RowRecord]
-    scores: dict[str, Scores]
+    scores: dict[str, dict[str, ScoreRecord]]
     """Row -> full name -> score."""
 
     def __post_init__(self) -> None:
@@ -134,7 +132,7 @@ class TrainingRecord:
     images_seen: int
     weights: str
     chosen_on: str
-    scores: Scores
+    scores: dict[str, ScoreRecord]
 
 
 @record
@@ -148,10 +146,7 @@ class BestRecord:
     value: Number = None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# evaluations.jsonl
-# ---------------------------------------------------------------------------------------------------------------------
-def evaluations(run: Path, warn: Warn | None = None) -> list[EvaluationRecord]:
+def evaluations(run: Path, warn: Warn = ignore) -> list[EvaluationRecord]:
     """All evaluations of a run that can be compared, oldest first.
 
     Args:
@@ -161,24 +156,17 @@ def evaluations(run: Path, warn: Warn | None = None) -> list[EvaluationRecord]:
     Raises:
         DataError: The file cannot be read.
     """
-    warn = warn or _ignore
-    found: list[EvaluationRecord] = []
-    old = 0
-    for where, entry in _entries(run / "evaluations.jsonl", warn):
-        try:
-            if "format" in entry:
-                found.append(_checked(EvaluationRecord, {**entry, "run": run}))
-            else:
-                old += 1
-        except ValueError as error:
-            warn(f"{where} is skipped: {error}")
-    if old:
+    path = run / "evaluations.jsonl"
+    entries = list(_entries(path, warn))
+    known = [(where, entry) for where, entry in entries if "format" in entry]
+    found = _records(EvaluationRecord, ((where, {**entry, "run": run}) for where, entry in known), warn)
+    if old := len(entries) - len(known):
         which = "1 evaluation was" if old == 1 else f"{old} evaluations were"
-        warn(f"{run / 'evaluations.jsonl'}: {which} recorded before protocols and digests were; skipped")
+        warn(f"{path}: {which} recorded before protocols and digests were; skipped")
     return found
 
 
-def newest_evaluation(run: Path, data: str | None = None, warn: Warn | None = None) -> EvaluationRecord:
+def newest_evaluation(run: Path, data: str | None = None, warn: Warn = ignore) -> EvaluationRecord:
     """The last line of ``evaluations.jsonl`` that can be compared.
 
     Args:
@@ -194,124 +182,85 @@ def newest_evaluation(run: Path, data: str | None = None, warn: Warn | None = No
         raise DataError(f"{run}: there is no such run folder")
     warnings: list[str] = []
     found = evaluations(run, warnings.append)
-    for words in warnings if warn else ():
-        warn(words)  # type: ignore[misc]
+    for words in warnings:
+        warn(words)
     advice = f"run 'unpaired evaluate {shlex.quote(str(run))} {shlex.quote(data or 'DATA')}'"
     if not found:
         raise DataError(f"{run} has no scores to compare ({'; '.join(warnings) or 'it was never evaluated'}); {advice}")
-    if data is None:
-        return found[-1]
-    chosen = _of_data(run, found, data)
+    chosen = found if data is None else _of_data(run, found, data)
     if not chosen:
-        known = ", ".join(dict.fromkeys(str(record.data) for record in found))
+        known = ", ".join(dict.fromkeys(str(one.data) for one in found))
         raise DataError(f"{run} was not evaluated on '{data}' (but on {known}); {advice}")
     return chosen[-1]
 
 
 def _of_data(run: Path, records: Sequence[EvaluationRecord], wanted: str) -> list[EvaluationRecord]:
     """Evaluations whose data has this name; if there are none, this last part of a path, then this digest."""
-
-    def fits(data: DataRecord) -> tuple[bool, ...]:
-        digests = (data.source_digest, data.target_digest)
-        by_digest = len(wanted) >= 6 and any(digest.startswith(wanted) for digest in digests)
-        return data.name == wanted, Path(data.name).name == Path(wanted).name, by_digest
-
-    for test in range(3):
-        found = [record for record in records if fits(record.data)[test]]
-        different = {(record.data.source_digest, record.data.target_digest): str(record.data) for record in found}
-        if test and len(different) > 1:
-            raise ConfigError(
-                f"--data {wanted} fits several sets of images in {run}: {', '.join(different.values())}; "
-                "give the first digits of a digest that only one of them has"
-            )
-        if found:
-            return found
-    return []
+    if exact := [one for one in records if one.data.name == wanted]:
+        return exact
+    found = [one for one in records if Path(one.data.name).name == Path(wanted).name]
+    if not found and len(wanted) >= 6:
+        found = [one for one in records if any(digest.startswith(wanted) for digest in one.data.digests)]
+    different = {one.data.digests: str(one.data) for one in found}
+    if len(different) > 1:
+        raise ConfigError(
+            f"--data {wanted} fits several sets of images in {run}: {', '.join(different.values())}; "
+            "give the first digits of a digest that only one of them has"
+        )
+    return found
 
 
 def score_frame(records: Iterable[EvaluationRecord]) -> pd.DataFrame:
     """One line per run, row and score.
 
     Returns:
-        Columns ``run``, ``row``, ``row_label``, ``reference``, ``images_seen``, ``low`` and ``high`` (the interval),
-        and the fields of :class:`ScoreRecord`.
+        Columns ``run``, ``row``, ``row_label``, ``reference``, ``images_seen``, ``full_name``, ``counts``, ``low`` and
+        ``high`` (the interval), and the fields of :class:`ScoreRecord`.
     """
-    lines = []
-    for record in records:
-        for key, scores in record.scores.items():
-            row = record.rows[key]
-            seen = 0 if row.reference else row.images_seen or record.images_seen
-            about = {"run": record.run, "row": key, "row_label": row.label, "reference": row.reference,
-                     "images_seen": seen}  # fmt: skip
-            lines += [about | _line(score) for score in scores.values()]
-    return _frame(lines)
+    return _frame(
+        {"run": one.run, "row": key, "row_label": one.rows[key].label, "reference": one.rows[key].reference,
+         "images_seen": one.rows[key].images_seen or one.images_seen, **_line(score)}
+        for one in records for key, scores in one.scores.items() for score in scores.values()
+    )  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# scores.jsonl
-# ---------------------------------------------------------------------------------------------------------------------
-def training_frame(run: Path, warn: Warn | None = None) -> pd.DataFrame:
-    """Scores taken while a run was trained, sorted by images seen, EMA before last.
+def training_frame(run: Path, warn: Warn = ignore) -> pd.DataFrame:
+    """Scores taken while a run was trained (``scores.jsonl``), sorted by images seen, EMA before last.
 
     If a time was scored twice, as after a crash, the later line counts.
 
     Returns:
-        One line per time, weights and score: columns ``run``, ``images_seen``, ``weights``, ``chosen_on``, ``low``,
-        ``high``, and the fields of :class:`ScoreRecord`.
+        One line per time, weights and score: columns ``run``, ``images_seen``, ``weights``, ``chosen_on``, and those of
+        a score as in :func:`score_frame`.
 
     Raises:
         DataError: There is no such run, or nothing in it was scored during training.
     """
     if not run.is_dir():
         raise DataError(f"{run}: there is no such run folder")
-    warn = warn or _ignore
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for where, entry in _entries(run / "scores.jsonl", warn):
-        try:
-            record = _checked(TrainingRecord, entry)
-        except ValueError as error:
-            warn(f"{where} is skipped: {error}")
-        else:
-            about = {"run": run, "images_seen": record.images_seen, "weights": record.weights,
-                     "chosen_on": record.chosen_on}  # fmt: skip
-            found[record.images_seen, record.weights] = [about | _line(score) for score in record.scores.values()]
-    lines = [line for key in sorted(found) for line in found[key]]  # 'ema' sorts before 'last'
-    if not lines:
+    records = _records(TrainingRecord, _entries(run / "scores.jsonl", warn), warn)
+    latest = {(one.images_seen, one.weights): one for one in records}
+    if not any(one.scores for one in latest.values()):
         raise DataError(
             f"{run} has no scores over training (scores.jsonl is absent or holds none): it was trained without "
             "held-out images, with --score-every 0, or by an older version"
         )
-    return _frame(lines)
+    return _frame(
+        {"run": run, "images_seen": seen, "weights": weights, "chosen_on": one.chosen_on, **_line(score)}
+        for (seen, weights), one in sorted(latest.items()) for score in one.scores.values()
+    )  # fmt: skip
 
 
-def best_choice(run: Path, warn: Warn | None = None) -> BestRecord | None:
+def best_choice(run: Path, warn: Warn = ignore) -> BestRecord | None:
     """How a run chose its best weights; ``None`` if it kept none."""
     path = run / "weights" / "best.json"
-    if not path.exists():
-        return None
     try:
         return _checked(BestRecord, json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        (warn or _ignore)(f"{path} is skipped: {error}")
+    except FileNotFoundError:
         return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# both
-# ---------------------------------------------------------------------------------------------------------------------
-def _checked(kind: type[Record], entry: Mapping[str, Any]) -> Record:
-    """Build a record; a ``ValueError`` says in one sentence what is wrong."""
-    try:
-        # As JSON, because strict types take no list for a tuple and no mapping for a record otherwise.
-        return TypeAdapter(kind).validate_json(json.dumps(entry, default=str))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if not first["loc"]:
-            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise ValueError(f"'{place}' is missing") from None
-        raise ValueError(f"'{place}' is {first['input']!r:.60}; {first['msg'].lower()}") from None
+    except (OSError, ValueError) as error:
+        warn(f"{path} is skipped: {error}")
+        return None
 
 
 def _entries(path: Path, warn: Warn) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -321,17 +270,35 @@ def _entries(path: Path, warn: Warn) -> Iterable[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def _records(kind: type[Record], entries: Iterable[tuple[str, dict[str, Any]]], warn: Warn) -> list[Record]:
+    found = []
+    for where, entry in entries:
+        try:
+            found.append(_checked(kind, entry))
+        except ValueError as error:
+            warn(f"{where} is skipped: {error}")
+    return found
+
+
+def _checked(kind: type[Record], entry: Mapping[str, Any]) -> Record:
+    """Build a record; a ``ValueError`` says in one sentence what is wrong."""
+    try:
+        # As JSON, because strict types take no list for a tuple and no mapping for a record otherwise.
+        return TypeAdapter(kind).validate_json(json.dumps(entry, default=str))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        if not place:
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        if first["type"] == "missing":
+            raise ValueError(f"'{place}' is missing") from None
+        raise ValueError(f"'{place}' is {first['input']!r:.60}; {first['msg'].lower()}") from None
+
+
 def _line(score: ScoreRecord) -> dict[str, Any]:
     low, high = score.interval or (None, None)
-    counts = f"{score.images}v{score.reference_images}"
-    return {**vars(score), "counts": counts, "low": low, "high": high}
+    return {**vars(score), "full_name": score.full_name, "counts": score.counts, "low": low, "high": high}
 
 
-def _frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-
+def _frame(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(lines)).astype(dict.fromkeys(("value", "spread", "low", "high"), float))
-
-
-def _ignore(words: str) -> None:
-    """Drop a warning."""

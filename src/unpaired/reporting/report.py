@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.files import write_atomically
@@ -100,7 +101,7 @@ def score_sections(runs: Sequence[RunFolder]) -> list[Section]:
         words = f"No evaluation yet{names}: unpaired evaluate {which} DATA"
         sections.append(page.notes([words], title="Not scored" if scored else "Scores"))
     if drawn := score_charts(runs):
-        told = ", ".join(dict.fromkeys(where for run in runs for where in _training_scores(run, "chosen_on")))
+        told = ", ".join(dict.fromkeys(x for frame in _training_scores(runs).values() for x in frame["chosen_on"]))
         note = f"Scored on {told}. Ringed: the weights that a run kept as its best, chosen on these very images."
         sections.append(page.charts(list(drawn.values()), title="Scores over training", note=note))
     return sections
@@ -125,10 +126,13 @@ def _score_tables(runs: Sequence[RunFolder]) -> list[Section]:
         return [page.notes([f"There is no common table: {error}."], title="Scores"), *tables]
 
 
-def _training_scores(run: RunFolder, field: str) -> list[Any]:
-    with contextlib.suppress(DataError):
-        return list(training_frame(run.path)[field].unique())
-    return []
+def _training_scores(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Name of a run -> its scores over training, if it has any."""
+    found = {}
+    for run in runs:
+        with contextlib.suppress(DataError):
+            found[run.name] = training_frame(run.path).dropna(subset="value")
+    return found
 
 
 def score_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
@@ -143,28 +147,24 @@ def score_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
     Returns:
         Full name of the score -> SVG; empty if nothing was scored during training.
     """
-    frames: dict[str, Any] = {}
-    for run in runs:
-        with contextlib.suppress(DataError):
-            frames[run.name] = training_frame(run.path).dropna(subset="value")
-    first = {line.full_name: line for frame in reversed(frames.values()) for line in frame.iloc[::-1].itertuples()}
+    frames = _training_scores(runs)
+    if not frames:
+        return {}
     drawn = {}
-    for name in dict.fromkeys(name for frame in frames.values() for name in frame["full_name"]):
+    for first in pd.concat(frames.values()).drop_duplicates("full_name").itertuples():
+        name = first.full_name
         series, marks = {}, {}
         for run in runs:
             kinds = {"ema": "average (EMA)", "last": "last"} if len(runs) == 1 else {"ema": run.name}
             frame = frames.get(run.name)
             for weights, label in kinds.items() if frame is not None else ():
                 found = frame[(frame["weights"] == weights) & (frame["full_name"] == name)]
-                if len(found):
-                    series[label] = list(zip(found["images_seen"], found["value"], strict=True))
+                series |= {label: found[["images_seen", "value"]].to_numpy()} if len(found) else {}
             best = best_choice(run.path)
             if best is not None and best.score == name and best.value is not None:
                 marks[kinds.get(best.weights, run.name)] = (float(best.images_seen), best.value)
-        title = f"{first[name].label}, {first[name].better} is better"
-        drawn[name] = line_chart(
-            series, title, "images seen", first[name].unit or "score", places=_places(runs), marks=marks, **options
-        )
+        title, unit = f"{first.label}, {first.better} is better", first.unit or "score"
+        drawn[name] = line_chart(series, title, "images seen", unit, places=_places(runs), marks=marks, **options)
     return drawn
 
 
@@ -219,23 +219,14 @@ def runs_table(runs: Sequence[RunFolder], weights: Weights) -> Section:
 
     A single run shows the settings that are not the defaults of its method.
     """
-    rows = [
-        ("method", *(run.title for run in runs)),
-        ("trained on", *map(_data, runs)),
-        ("images seen", *map(_images_seen, runs)),
-        ("begun with", *map(_initial, runs)),
-        ("training time", *map(_time, runs)),
-        ("seed", *(str(run.config.training.seed) for run in runs)),
-        ("device", *map(_device, runs)),
-        ("versions", *map(_versions, runs)),
-        ("weights shown", *(_weights(run, weights) for run in runs)),
-    ]
+    facts = [{**run.facts(), "weights shown": _weights(run, weights)} for run in runs]
     own = [flat(run.config.to_mapping()) for run in runs]
     others = own if len(runs) > 1 else [*own, flat(RunConfig(runs[0].config.method, DatasetConfig()).to_mapping())]
     told = ("method", "dataset.", "training.seed", "training.images", "init.", "extensions")
     keys = [key for key in dict.fromkeys(key for settings in own for key in settings) if not key.startswith(told)]
     keys = [key for key in keys if len({_words(settings.get(key, DASH)) for settings in others}) > 1]
-    rows = [row for row in rows if any(row[1:])] + [(key, *(_words(one.get(key, DASH)) for one in own)) for key in keys]
+    rows = [(key, *(one[key] for one in facts)) for key in facts[0] if any(one[key] for one in facts)]
+    rows += [(key, *(_words(one.get(key, DASH)) for one in own)) for key in keys]
     which = "in which the runs differ" if len(runs) > 1 else "that are not the method's defaults"
     note = f"Below the weights: the settings {which}." if keys else ""
     return page.table(["", *(run.name for run in runs)], rows, title="Runs", note=note)
@@ -251,58 +242,11 @@ def _words(value: Any) -> str:
     return str(value).replace("-", _MINUS) if isinstance(value, int | float) else str(value)
 
 
-def _data(run: RunFolder) -> str:
-    dataset = run.config.dataset
-    where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
-    if dataset.domains is not None:
-        where = f"{dataset.domains}: {', '.join(run.config.model.domains)}"
-    counts = run.sessions[0].get("images") if run.sessions else None
-    return f"{where} ({counts[0]:,} + {counts[1]:,} images)" if isinstance(counts, list) and len(counts) == 2 else where
-
-
-def _images_seen(run: RunFolder) -> str:
-    seen, asked = (run.log[-1].get("images_seen") if run.log else None), run.config.images
-    if seen is None:
-        return f"{asked:,} asked for" if asked else DASH
-    words = f"{seen:,}" if asked in (None, seen) else f"{seen:,} of {asked:,}"
-    return words + "".join(f", extended to {one.to:,} at {one.at:,}" for one in run.config.extensions)
-
-
-def _initial(run: RunFolder) -> str:
-    init = run.config.init
-    return "" if init is None else f"{', '.join(init.networks)} ({init.weights}) of {init.source}"
-
-
 def _weights(run: RunFolder, weights: Weights) -> str:
     best = best_choice(run.path) if weights == "best" else None
     if best is not None:
         return f"best: {best.weights} after {best.images_seen} images, chosen by {best.score}"
     return {"ema": "average (EMA)"}.get(weights, weights)
-
-
-def _time(run: RunFolder) -> str:
-    """Time of the training steps, as the log has it."""
-    points = run.curve("seconds_per_image")
-    seconds = sum(each * (seen - before) for (seen, each), (before, _) in zip(points, [(0, 0), *points], strict=False))
-    if not seconds:
-        return DASH
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
-
-
-def _device(run: RunFolder) -> str:
-    found = (str(one.get("cuda") or f"CPU, threads: {one.get('threads', '?')}") for one in run.sessions)
-    return ", ".join(dict.fromkeys(found)) or DASH
-
-
-def _versions(run: RunFolder) -> str:
-    found = []
-    for session in run.sessions:
-        versions, git = session.get("versions") or {}, session.get("git") or {}
-        words = f"unpaired {versions.get('unpaired', '?')}, torch {versions.get('torch', '?')}"
-        if commit := git.get("commit"):
-            words += f", commit {commit[:10]}{' with changes' if git.get('changed') else ''}"
-        found.append(words)
-    return "; ".join(dict.fromkeys(found)) or DASH
 
 
 def _commands(runs: Sequence[RunFolder], own: str) -> Section:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import ConfigError, DataError
+from unpaired.methods import METHODS
+from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
 
 _IMAGES_SEEN, _LENGTH = "images seen", "training.images"
 _MOST_WORDS = 4
@@ -94,9 +96,6 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
             own = {"folder": str(run.resolve())}
             return _Settings(run, "", run.resolve().name, 0, "", own, own)
         raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
-    from unpaired.methods import METHODS
-    from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
-
     config = RunConfig.load(run / "run.yaml")
     values = flat(replace(config, init=None, extensions=()).to_mapping())
     for key in (

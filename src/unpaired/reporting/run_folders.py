@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from unpaired.methods import METHODS
 from unpaired.run_config import RunConfig
 
 Direction = Literal["AtoB", "BtoA"]
+_UNKNOWN = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,47 @@ class RunFolder:
             if isinstance(record.get("images_seen"), int) and isinstance(value, int | float):
                 points.append((float(record["images_seen"]), float(value)))
         return points
+
+    def facts(self) -> dict[str, str]:
+        """What a reader must know of it, in words: method, data, length, machine, versions."""
+        dataset, init = self.config.dataset, self.config.init
+        where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
+        if dataset.domains is not None:
+            where = f"{dataset.domains}: {', '.join(self.config.model.domains)}"
+        counts = self.sessions[0].get("images") if self.sessions else None
+        if isinstance(counts, list) and len(counts) == 2:
+            where += f" ({counts[0]:,} + {counts[1]:,} images)"
+        points = self.curve("seconds_per_image")
+        seconds = sum(each * (seen - x) for (seen, each), (x, _) in zip(points, [(0, 0), *points], strict=False))
+        spent = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+        return {
+            "method": self.title,
+            "trained on": where,
+            "images seen": self._images_seen(),
+            "begun with": "" if init is None else f"{', '.join(init.networks)} ({init.weights}) of {init.source}",
+            "training time": spent if seconds else _UNKNOWN,
+            "seed": str(self.config.training.seed),
+            "device": self._of_sessions(lambda x: str(x.get("cuda") or f"CPU, threads: {x.get('threads', '?')}")),
+            "versions": self._of_sessions(_versions),
+        }
+
+    def _images_seen(self) -> str:
+        seen, asked = (self.log[-1].get("images_seen") if self.log else None), self.config.images
+        if seen is None:
+            return f"{asked:,} asked for" if asked else _UNKNOWN
+        words = f"{seen:,}" if asked in (None, seen) else f"{seen:,} of {asked:,}"
+        return words + "".join(f", extended to {one.to:,} at {one.at:,}" for one in self.config.extensions)
+
+    def _of_sessions(self, words: Callable[[dict[str, Any]], str]) -> str:
+        return "; ".join(dict.fromkeys(map(words, self.sessions))) or _UNKNOWN
+
+
+def _versions(session: dict[str, Any]) -> str:
+    versions, git = session.get("versions") or {}, session.get("git") or {}
+    words = f"unpaired {versions.get('unpaired', '?')}, torch {versions.get('torch', '?')}"
+    if commit := git.get("commit"):
+        words += f", commit {commit[:10]}{' with changes' if git.get('changed') else ''}"
+    return words
 
 
 def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolder]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from unpaired.data.sizes import size_words
 from unpaired.errors import ConfigError
 from unpaired.reporting.agreement import check_agreement, differing_references, score_differences
 from unpaired.reporting.records import (
@@ -20,15 +25,9 @@ from unpaired.reporting.records import (
 )
 from unpaired.reporting.rows import group_runs
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 WEIGHTS = {"ema": "EMA", "last": "last", "best": "best"}
 """Key of a row of an evaluation -> word of the table, in the order of the rows of one method."""
 DASH = "\N{EN DASH}"
-_LOWER_BOUND = "input"
-"""The reference that stands on top; the others are upper bounds and stand at the bottom."""
-_MOST_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One set of weights of one method, or a reference.
-
-    Attributes:
-        label: Method and settings, or the name of the reference.
-        weights: ``ema``, ``last``, ``best``, ...; empty for a reference.
-        reference: Whether it is a reference row (untranslated inputs, real images), which is excluded from ranking.
-        images_seen: Training images of these weights, per run; empty for a reference and if nothing was trained.
-        runs: The run folders.
-    """
+    """One set of weights of one method, or a reference."""
 
     label: str
     weights: str
+    """``ema``, ``last``, ``best``, ...; empty for a reference."""
     reference: bool
+    """Whether it is a reference row (untranslated inputs, real images), which is excluded from ranking."""
     images_seen: tuple[int, ...]
+    """Training images of these weights, per run; empty for a reference and if nothing was trained."""
     runs: tuple[str, ...]
 
     @property
@@ -139,8 +133,7 @@ class Comparison:
         ranked = {n for n, row in enumerate(self.rows) if not (row.reference or row.chosen)}
         own = {n for n, row in enumerate(self.rows) if not row.reference}
         for at, column in enumerate(self.columns):
-            values = _of_column(self.values, column.name)
-            for place, cell in _printed(values, column, own, ranked, seeds).items():
+            for place, cell in _printed(self.values, column, own, ranked, seeds).items():
                 found[place][at] = cell
         return found
 
@@ -151,8 +144,6 @@ class Comparison:
             best: How the best of a column is marked.
             references: Whether the table shows the intervals of references.
         """
-        from unpaired.data.sizes import size_words
-
         shown = self.values
         if not references:
             shown = shown[[not self.rows[place].reference for place, _ in shown.index]]
@@ -205,24 +196,19 @@ def collect(runs: Sequence[Path], data: str | None = None, *, names: Sequence[st
     own = own.assign(group=own["run"].map(number))
 
     parts: list[tuple[Row, pd.DataFrame]] = []
-    order = [*WEIGHTS]
-    for _, found in own.groupby(["group", "row"], sort=False):
+    weights = {key: place for place, key in enumerate(WEIGHTS)}
+    for (group, key), found in sorted(
+        own.groupby(["group", "row"], sort=False), key=lambda part: (part[0][0], weights.get(part[0][1], len(WEIGHTS)))
+    ):
         seen = found.drop_duplicates("run")
-        first = found.iloc[0]
         images = tuple(int(number) for number in seen["images_seen"] if number)
-        parts.append(
-            (Row(groups[first["group"]].label, first["row"], False, images, tuple(map(str, seen["run"]))), found)
-        )
-    parts.sort(key=lambda part: order.index(part[0].weights) if part[0].weights in order else len(order))
-    parts.sort(key=lambda part: [group.label for group in groups].index(part[0].label))
+        parts.append((Row(groups[group].label, key, False, images, tuple(map(str, seen["run"]))), found))
     for key, found in references.groupby("row", sort=False):
         first_of_each = found.drop_duplicates("name")  # all runs were scored on the same images
         others = first_of_each.loc[~first_of_each["full_name"].isin([column.name for column in columns]), "counts"]
         label = found["row_label"].iloc[0] + (f" ({', '.join(dict.fromkeys(others))})" if len(others) else "")
         row = Row(label, "", True, (), tuple(map(str, found["run"].unique())))
-        parts.insert(0 if key == _LOWER_BOUND else len(parts), (row, first_of_each))
-    import pandas as pd
-
+        parts.insert(0 if key == "input" else len(parts), (row, first_of_each))
     numbered = pd.concat([found.assign(place=n) for n, (_, found) in enumerate(parts)])
     full = {column.metric: column.name for column in columns}
     return Comparison(
@@ -240,17 +226,12 @@ def collect(runs: Sequence[Path], data: str | None = None, *, names: Sequence[st
 
 def _columns(*frames: pd.DataFrame) -> tuple[Column, ...]:
     """One column per metric, as its first score describes it."""
-    first: dict[str, Column] = {}
-    for frame in frames:
-        for line in frame.drop_duplicates("name").itertuples():
-            column = Column(line.full_name, line.name, line.label, line.unit, line.better, line.protocol)
-            first.setdefault(line.name, column)
-    return tuple(first.values())
+    fields = ["full_name", "name", "label", "unit", "better", "protocol"]
+    return tuple(Column(*line) for line in pd.concat(frames).drop_duplicates("name")[fields].itertuples(index=False))
 
 
 def _average(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Mean and standard deviation of each score over runs; lines without a value are left out."""
-    import numpy as np
 
     def if_all(values: pd.Series) -> float:
         return values.mean(skipna=False)
@@ -294,7 +275,7 @@ def digits_for(values: pd.DataFrame) -> int:
     for sizes, figures in ((width, 1), (values["mean"].abs(), 2)):
         known = sizes[(sizes > 0) & (sizes < math.inf)]
         if len(known):
-            return max(0, min(_MOST_DIGITS, figures - math.floor(math.log10(known.median()))))
+            return max(0, min(4, figures - math.floor(math.log10(known.median()))))
     return 1
 
 
@@ -309,16 +290,11 @@ def _beside(value: Any, digits: int, seeds: int) -> str:
     return f"{words} {value.n} of {seeds}".strip() if value.n < seeds else words
 
 
-def _of_column(values: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The values of one column, indexed by what is left of the index."""
-    at = values.index.get_level_values(-1) == name
-    return values[at].droplevel(-1)
-
-
 def _printed(
     values: pd.DataFrame, column: Column, own: set[Any], ranked: set[Any], seeds: Mapping[Any, int] | Sequence[int]
 ) -> dict[Any, Cell]:
     """The cells of one column; among ``ranked`` keys those that print like the best one are marked, unless all do."""
+    values = values[values.index.get_level_values(-1) == column.name].droplevel(-1)
     digits = digits_for(values[values.index.isin(own)] if own & {*values.index} else values)
     competing = values.loc[values.index.isin(ranked), "mean"].dropna()
     best = "" if competing.empty else number(competing.min() if column.better == "lower" else competing.max(), digits)
@@ -363,9 +339,8 @@ class TrainingTable:
         printed: dict[tuple[int, str, str], Cell] = {}
         seeds = len(self.runs)
         for column in dict.fromkeys(column for column, _ in self.columns):
-            values = _of_column(self.values, column.name)
-            keys = {*values.index}
-            found = _printed(values, column, keys, keys, dict.fromkeys(keys, seeds))
+            keys = {*self.values.index.droplevel(-1)}
+            found = _printed(self.values, column, keys, keys, dict.fromkeys(keys, seeds))
             printed |= {(*key, column.name): cell for key, cell in found.items()}
         for key, cell in printed.items():
             mark = "" if key not in self.chosen else "†" if seeds == 1 else f"†{self.chosen[key]}"
@@ -397,8 +372,6 @@ def training_tables(runs: Sequence[Path], *, names: Sequence[str] = ()) -> list[
         DataError: A folder is no run, or nothing was scored while it trained.
         ConfigError: Scores differ in protocol or counts, a run or a seed occurs twice, or ``names`` do not fit.
     """
-    import pandas as pd
-
     groups = group_runs(runs, names=names)
     warnings: dict[Path, list[str]] = {run: [] for run in runs}
     frames = {run: training_frame(run, warnings[run].append) for run in runs}
@@ -408,11 +381,8 @@ def training_tables(runs: Sequence[Path], *, names: Sequence[str] = ()) -> list[
     tables = []
     for group in groups:
         frame = pd.concat([frames[run] for run in group.runs])
-        chosen: dict[tuple[int, str, str], int] = {}
-        for run in group.runs:
-            if (best := best_choice(run, warnings[run].append)) is not None:
-                key = (best.images_seen, best.weights, best.score)
-                chosen[key] = chosen.get(key, 0) + 1
+        best = [best_choice(run, warnings[run].append) for run in group.runs]
+        chosen = Counter((one.images_seen, one.weights, one.score) for one in best if one is not None)
         values = _average(frame, ["images_seen", "weights", "full_name"]).sort_index()
         have = {*values.index.get_level_values("full_name")}
         weights = sorted({*values.index.get_level_values("weights")})
