@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unpaired.errors import ConfigError
-from unpaired.grids import grid_cells, image_grid, side_by_side, to_rgb
+from unpaired.grids import grid_cells, image_grid, to_rgb
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
@@ -77,15 +77,6 @@ def test_16_bit_and_float_images_are_scaled_to_8() -> None:
 def test_refusals(columns: dict[str, list[Image.Image]], cell: int) -> None:
     with pytest.raises(ConfigError, match="grid"):
         image_grid(columns, cell=cell)
-
-
-def test_side_by_side_keeps_every_picture_and_aligns_the_tops() -> None:
-    red, blue = Image.new("RGB", (10, 20), "red"), Image.new("RGB", (6, 8), "blue")
-    sheet = side_by_side([red, blue], gutter=4)
-    assert sheet.size == (20, 20)
-    assert sheet.getpixel((0, 19)) == (255, 0, 0)
-    assert sheet.getpixel((14, 0)) == (0, 0, 255)
-    assert sheet.getpixel((12, 0)) == sheet.getpixel((14, 8)) == (255, 255, 255)
 
 
 @given(

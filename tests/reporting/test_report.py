@@ -19,7 +19,7 @@ from recorded_runs import KID, evaluation, training_line, write_lines
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.config import load_yaml, save_yaml
-from unpaired.data import UnpairedFiles, image_to_tensor, load_for_protocol, tensor_to_image
+from unpaired.data import UnpairedFiles, load_for_protocol, tensor_to_image
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.inference import Translator
 from unpaired.reporting.page import html_page
@@ -202,15 +202,6 @@ def test_taps_are_the_ones_that_select_unless_others_are_named(trained: Path) ->
         make_gallery(found, chosen, {}, taps=["block99"], device="cpu")
 
 
-def test_live_weights_make_other_translations(trained: Path) -> None:
-    found, chosen = read_runs([trained / "cut"]), images_of(trained)[:1]
-    made = [
-        make_gallery(found, chosen, {}, taps=[], weights=which, device="cpu").columns["CUT"][0]
-        for which in ("ema", "last")
-    ]
-    assert np.abs(np.asarray(made[0], dtype=float) - np.asarray(made[1], dtype=float)).max() > 0
-
-
 def test_samples_over_training_go_from_the_first_to_the_last(runs: list[Path]) -> None:
     (run,) = read_runs(runs[:1])
     assert [seen for seen, _ in run.samples()] == [2, 4, 6]
@@ -225,16 +216,6 @@ def test_samples_over_training_go_from_the_first_to_the_last(runs: list[Path]) -
     assert live is not None
     assert live.rows[0][-1].tobytes() != strip.rows[0][-1].tobytes()
     assert live.rows[0][0].tobytes() == strip.rows[0][0].tobytes()
-
-
-def test_the_last_sample_is_what_the_averaged_weights_make(trained: Path) -> None:
-    (run,) = read_runs([trained / "qs_attn"])
-    strip = over_training(run)
-    assert strip is not None
-    translator = Translator.from_pretrained(run.path, device="cpu")
-    made = translator.translate(load_for_protocol(images_of(trained)[0], run.config.data))
-    shown = image_to_tensor(strip.rows[0][-1].resize((32, 32), Image.Resampling.BOX))  # four times as large in the grid
-    assert (shown - made).abs().max() < 0.05
 
 
 def test_sample_grids_of_another_kind_are_shown_whole_and_broken_ones_left_out(runs: list[Path]) -> None:

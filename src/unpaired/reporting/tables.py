@@ -101,17 +101,16 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``unpaired compare`` shows.
+    """What ``unpaired compare`` shows: the scores, row by row.
 
     Attributes:
-        columns: The scores.
+        columns: What was measured.
         rows: Untranslated inputs, then the rows of each method, then the other references.
         values: One line per value that was measured, indexed by (number of the row, full name of the column): ``mean``
             over the seeds; ``sd``, their sample standard deviation; ``n`` seeds; ``spread`` over subsets of the images
             and ``low`` and ``high`` of the 95 % bootstrap interval, averaged over the seeds and NaN unless all have
             it; ``name``, which differs from the column's if a reference counts other images.
-        data: The images that all were scored on.
-        seed: Of the scores that draw at random.
+        data, seed: The images that all were scored on; the seed of the scores that draw at random.
         networks: Name -> (title, digest) of the networks behind the scores.
         remarks: How the best weights were chosen, one sentence per way.
         warnings: Lines that were skipped, and references on which the runs differ.
