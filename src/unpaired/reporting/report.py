@@ -153,16 +153,17 @@ def score_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
     drawn = {}
     for first in pd.concat(frames.values()).drop_duplicates("full_name").itertuples():
         name = first.full_name
-        series, marks = {}, {}
-        for run in runs:
-            kinds = {"ema": "average (EMA)", "last": "last"} if len(runs) == 1 else {"ema": run.name}
-            frame = frames.get(run.name)
-            for weights, label in kinds.items() if frame is not None else ():
-                found = frame[(frame["weights"] == weights) & (frame["full_name"] == name)]
-                series |= {label: found[["images_seen", "value"]].to_numpy()} if len(found) else {}
+        series: dict[str, Any] = {}
+        marks: dict[str, tuple[float, float]] = {}
+        for run in (run for run in runs if run.name in frames):
+            labels = {"ema": "average (EMA)", "last": "last"} if len(runs) == 1 else {"ema": run.name}
+            own = frames[run.name][frames[run.name]["full_name"] == name]
+            for weights, label in labels.items():
+                found = own.loc[own["weights"] == weights, ["images_seen", "value"]]
+                series |= {label: found.to_numpy()} if len(found) else {}
             best = best_choice(run.path)
             if best is not None and best.score == name and best.value is not None:
-                marks[kinds.get(best.weights, run.name)] = (float(best.images_seen), best.value)
+                marks[labels.get(best.weights, run.name)] = (float(best.images_seen), best.value)
         title, unit = f"{first.label}, {first.better} is better", first.unit or "score"
         drawn[name] = line_chart(series, title, "images seen", unit, places=_places(runs), marks=marks, **options)
     return drawn
