@@ -21,9 +21,9 @@ from torch import Tensor
 
 from significance_study import BINS, SIMILARITIES, chosen_images, load_encoders, select
 from unpaired.data import tensor_to_image
-from unpaired.reports import image_grid, png_bytes
-from unpaired.reports.grid import INK, PAPER, font
-from unpaired.reports.overlays import QUERY_COLOUR, heat_map
+from unpaired.grids import INK, PAPER, font, image_grid, png_bytes
+from unpaired.reporting.figures import QUERY_COLOUR
+from unpaired.reporting.pictures import heat_map
 
 ROWS = {
     "entropy_mean": ("mean entropy / log n", "{:.3f}"),

@@ -23,8 +23,8 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
     ("config",),
-    ("length", "ops", "data"),
-    ("networks", "losses", "reports", "web"),
+    ("length", "ops", "data", "grids"),
+    ("networks", "losses", "web"),
     ("methods",),
     ("engine", "hub", "large_images"),
     ("export",),
@@ -33,8 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("recipes", "training"),
     ("importing", "runs"),
-    ("comparison",),
-    ("run_report",),
+    ("reporting",),
     ("benchmarking",),
     ("study", "studio"),
     ("commands",),

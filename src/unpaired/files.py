@@ -1,10 +1,13 @@
-"""Writing files so that nothing already made is lost."""
+"""Writing files so that nothing already made is lost, and reading lines of JSON that a crash may have cut short."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
@@ -25,3 +28,36 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def ignore(warning: str) -> None:
+    """Drop a warning that nobody asked for."""
+
+
+def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``("FILE, line N", object)`` for every whole line of a JSON Lines file; nothing if there is no such file.
+
+    Args:
+        path: The file.
+        warn: Called with one sentence per damaged line, such as the last one after a crash. Such lines are skipped.
+
+    Raises:
+        OSError: The file exists but cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            reason = "" if isinstance(entry, dict) else "it holds no named values"
+        except (ValueError, RecursionError):
+            reason = "it is not complete JSON, as if writing it had been interrupted"
+        if not reason:
+            yield where, entry
+        else:
+            warn(f"{where} is skipped: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,15 @@ from unpaired.errors import ConfigError, nearest
 from unpaired.inference.initial import InitialWeights
 from unpaired.length import Extension
 from unpaired.methods import METHODS
+
+MAY_CHANGE = {
+    "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
+    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
+    "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
+    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
+}  # fmt: skip
+"""Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +174,20 @@ def store(file: Path, mapping: dict[str, Any]) -> None:
 def _section(mapping: dict[str, Any], key: str) -> Any:
     """One section of a run file; a heading with nothing below it is an empty one."""
     return {} if mapping.get(key) is None else mapping[key]
+
+
+def first_digest(out: Path) -> str | None:
+    """The digest of the image names when the run began; None where its record is lost."""
+    try:
+        first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
+        return json.loads(first)["files_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: ``training.seed`` and the like -> value."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -37,19 +37,10 @@ from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, ta
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, PLAIN, Method, Wish
 from unpaired.methods.base import looked_through
-from unpaired.run_config import RunConfig, as_begun, store
+from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, first_digest, flat, store
 
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
-
-MAY_CHANGE = {
-    "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
-    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
-    "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
-    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
-}  # fmt: skip
-"""Settings that do not change what is learned, so a run may be resumed with other values of them."""
 
 
 def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
@@ -370,23 +361,6 @@ def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
             "cannot go on as it was; restore them or choose another --out"
         )
     return previous
-
-
-def first_digest(out: Path) -> str | None:
-    """The digest of the image names when the run began; None where its record is lost."""
-    try:
-        first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-        return json.loads(first)["files_digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level: ``training.seed`` and the like -> value."""
-    found: dict[str, Any] = {}
-    for key, value in mapping.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 __all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "first_digest", "flat", "train"]

@@ -14,14 +14,14 @@ import pytest
 from test_training import assert_same, final_state
 
 from tiny import tiny_run
-from unpaired.comparison.groups import group_runs
 from unpaired.config import load_yaml
 from unpaired.data import SampleStream
 from unpaired.errors import ConfigError
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, ImageBatch
-from unpaired.run_report.facts import runs_table
-from unpaired.run_report.folders import read_runs
+from unpaired.reporting.report import runs_table
+from unpaired.reporting.rows import group_runs
+from unpaired.reporting.run_folders import read_runs
 from unpaired.studio.live import read_progress
 from unpaired.training import InitialWeights, RunConfig, train
 
@@ -217,9 +217,9 @@ def test_pages_and_tables_know_the_new_length(dataset: Path, tmp_path: Path) -> 
     train(replace(run_of(dataset, images=4), init=InitialWeights(str(plain))), begun, quiet=True)
     runs = read_runs([plain, extended, begun])
     assert [read_progress(run).total for run in runs] == [4, 8, 4]
-    page = runs_table(runs, "last")
+    page = str(runs_table(runs, "last"))
     assert "6 of 8, extended to 8 at 4" in page
-    assert "generator, discriminator, projector (ema) of" in page.replace("<wbr>", "")
+    assert "generator, discriminator, projector (ema) of" in page
     sha256 = RunConfig.load(begun / "run.yaml").init.sha256  # type: ignore[union-attr]
     labels = [group.label for group in group_runs([plain, extended, begun])]
     assert labels == ["CUT", "CUT, extended at 4 to 8", f"CUT, begun with plain {str(sha256)[:6]}"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from recorded_runs import KID, SWD, training_line, write_lines, write_run
-from unpaired.run_report import read_runs
+from unpaired.reporting.run_folders import read_runs
 from unpaired.studio.live import live_key, live_page, read_progress, stamp
 
 

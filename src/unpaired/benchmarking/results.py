@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unpaired import reports
 from unpaired.benchmarking.matrix import EvaluationOptions, Matrix
 from unpaired.benchmarking.plan import Run, log_records, logged_speed
 from unpaired.benchmarking.state import accepted_record
-from unpaired.comparison import Comparison, collect, score_block, to_csv, to_json, to_latex, to_markdown
 from unpaired.files import write_atomically
+from unpaired.grids import image_grid, png_bytes
 from unpaired.methods import METHODS
-from unpaired.run_report import PAGE_LIMIT, Gallery, choose_images, find_partners, look, read_runs
+from unpaired.reporting import page
+from unpaired.reporting.formats import to_csv, to_json, to_latex, to_markdown
+from unpaired.reporting.pictures import Gallery, make_gallery
+from unpaired.reporting.run_folders import choose_images, find_partners, read_runs
+from unpaired.reporting.tables import DASH, Comparison, collect
 from unpaired.training import DatasetConfig, RunConfig, flat
 
 _SHOWN = 12
 """Held-out images on a page."""
-_ENCODINGS = tuple(reports.Encoding(quality, side) for quality, side in ((90, 512), (85, 256), (80, 128), (70, 96)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ _COST_HEAD = ("contender", "images of a run", "seconds per image", "minutes of a
 
 def _cost_cells(cost: Cost) -> list[str]:
     numbers = ((cost.seconds_per_image, 4), (cost.minutes, 1), (cost.peak_memory_gib, 2))
-    return [cost.label, f"{cost.images:,}", *(reports.DASH if x is None else f"{x:.{n}f}" for x, n in numbers),
+    return [cost.label, f"{cost.images:,}", *(DASH if x is None else f"{x:.{n}f}" for x, n in numbers),
             str(cost.seeds)]  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def write_reports(matrix: Matrix, runs: Sequence[Run], out: Path, notes: Sequenc
         gallery = _gallery(matrix, first)
         folder = out / "results" / data
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "grid.png", reports.png_bytes(reports.image_grid(gallery.columns)))
+        write_atomically(folder / "grid.png", png_bytes(image_grid(gallery.columns)))
         written.append(_write_page(folder / "report.html", matrix, data, done, gallery, notes, command))
     return written
 
@@ -170,7 +172,7 @@ def _gallery(matrix: Matrix, first: Sequence[Run]) -> Gallery:
     names = [matrix.label(run.cell.contender) for run in first]
     found = read_runs([run.folder for run in first], names)
     files = first[0].cell.held_out.files
-    return look(found, choose_images(files, _SHOWN), find_partners(files, matrix.evaluate.paired), taps=())
+    return make_gallery(found, choose_images(files, _SHOWN), find_partners(files, matrix.evaluate.paired), taps=())
 
 
 def _write_page(
@@ -183,34 +185,31 @@ def _write_page(
     title = f"{len(contenders)} contenders on {data}"
     seeds = ", ".join(map(str, matrix.seeds))
     rows = [(name, list(cells)) for name, *cells in zip(gallery.names, *gallery.columns.values(), strict=True)]
-    for encoding in _ENCODINGS:
-        blocks = [
-            reports.heading(title, f"Each trained for {length}, seeds {seeds}; scored on the same held-out images."),
-            score_block(comparison),
-            reports.table(_COST_HEAD, [_cost_cells(cost) for cost in _costs(matrix, done)], title="Costs",
-                          note="From the logs of training: steps and loading, without scores and sample grids."),
-            reports.gallery(
-                list(gallery.columns), rows, title="Translations", encoding=encoding,
-                note=f"{len(rows)} of {comparison.data.source_images} held-out images, evenly spaced by name; averaged "
-                "weights of the first finished seed.",
-            ),
-            _contenders_table(matrix, done),
-            *([reports.notes([*comparison.warnings, *notes], title="Notes")] if notes or comparison.warnings else []),
-            reports.command(command),
-        ]  # fmt: skip
-        if len(reports.html_page(title, blocks).encode("utf-8", "xmlcharrefreplace")) <= PAGE_LIMIT:
-            break
-    return reports.write_html_report(path, title, blocks)
+    sections = [
+        page.heading(title, f"Each trained for {length}, seeds {seeds}; scored on the same held-out images."),
+        page.score_table(comparison),
+        page.table(_COST_HEAD, [_cost_cells(cost) for cost in _costs(matrix, done)], title="Costs",
+                   note="From the logs of training: steps and loading, without scores and sample grids."),
+        page.gallery(
+            list(gallery.columns), rows, title="Translations",
+            note=f"{len(rows)} of {comparison.data.source_images} held-out images, evenly spaced by name; averaged "
+            "weights of the first finished seed.",
+        ),
+        _contenders_table(matrix, done),
+        *([page.notes([*comparison.warnings, *notes], title="Notes")] if notes or comparison.warnings else []),
+        page.command(command),
+    ]  # fmt: skip
+    return page.write_page(path, title, sections).path
 
 
-def _contenders_table(matrix: Matrix, done: Sequence[Run]) -> reports.Block:
+def _contenders_table(matrix: Matrix, done: Sequence[Run]) -> page.Section:
     first = {run.cell.contender: run for run in reversed(done)}
     rows = [
         (matrix.label(name), METHODS[first[name].config.method].title, METHODS[first[name].config.method].citation,
          ", ".join(changes(first[name].config)) or "none")
         for name in matrix.contenders if name in first
     ]  # fmt: skip
-    return reports.table(["contender", "method", "published as", "settings that are not the method's defaults"], rows,
+    return page.table(["contender", "method", "published as", "settings that are not the method's defaults"], rows,
                          title="Contenders")  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from unpaired.benchmarking.cells import PATHS
 from unpaired.benchmarking.matrix import EvaluationOptions
 from unpaired.benchmarking.plan import Run
-from unpaired.comparison.records import EvaluationRecord, evaluations
 from unpaired.errors import ConfigError
 from unpaired.evaluation import METRICS
+from unpaired.reporting.records import EvaluationRecord, evaluations
 from unpaired.run_config import as_begun, store
 from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich import box
@@ -17,26 +17,11 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from unpaired import reports
-from unpaired.comparison import (
-    Comparison,
-    TrainingTable,
-    collect,
-    footnotes,
-    score_block,
-    to_csv,
-    to_json,
-    to_latex,
-    to_markdown,
-    training_csv,
-    training_markdown,
-    training_table,
-)
-from unpaired.comparison.figures import Figures
-from unpaired.comparison.formats import weights_words
-from unpaired.comparison.table import WEIGHTS, Column
 from unpaired.errors import ConfigError
 from unpaired.files import write_atomically
+
+if TYPE_CHECKING:
+    from unpaired.reporting.tables import Cell, Column, Comparison, TrainingTable
 
 _WIDTH = 110
 """Of what is printed into a file or a pipe."""
@@ -46,12 +31,7 @@ _SHORT_LABEL = 11
 _GAP = 3
 """Blanks between two columns, and the place of the star."""
 _SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
-_WRITERS: dict[str, Callable[[Comparison], str]] = {
-    "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "json": to_json,
-}  # fmt: skip
-_TRAINING_WRITERS: dict[str, Callable[[Sequence[TrainingTable]], str]] = {
-    "markdown": training_markdown, "csv": training_csv,
-}  # fmt: skip
+_TRAINING_FORMATS = ("terminal", "markdown", "csv")
 
 
 @dataclass(frozen=True)
@@ -81,17 +61,31 @@ def main(argv: Sequence[str]) -> int:
     if not options.runs:
         raise ConfigError("name at least one run: unpaired compare RUN [RUN ...]")
     kind = _format(options)
+    from unpaired.reporting import formats, tables
+
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    text = ""
     if options.over_training:
-        found = training_table(options.runs, names=options.names)
+        found = tables.training_tables(options.runs, names=options.names)
         _warn(dict.fromkeys(words for table in found for words in table.warnings))
-        text = "" if kind == "terminal" else _TRAINING_WRITERS[kind](found)
-        shown = [(training_tables(table, console.width), table.footnotes("*"), table.columns) for table in found]
+        if kind != "terminal":
+            text = {"markdown": formats.training_markdown, "csv": formats.training_csv}[kind](found)
+        shown = [
+            (
+                _training_layout(table, console.width),
+                table.footnotes("*"),
+                [*dict.fromkeys(c for c, _ in table.columns)],
+            )
+            for table in found
+        ]
     else:
-        comparison = collect(options.runs, options.data, names=options.names)
+        comparison = tables.collect(options.runs, options.data, names=options.names)
         _warn(comparison.warnings)
-        text = _WRITERS[kind](comparison) if kind in _WRITERS else ""
-        shown = [(tables(comparison, console.width), footnotes(comparison, "*"), comparison.columns)]
+        writers = {"markdown": formats.to_markdown, "csv": formats.to_csv, "latex": formats.to_latex,
+                   "json": formats.to_json}  # fmt: skip
+        if kind in writers:
+            text = writers[kind](comparison)
+        shown = [(_layout(comparison, console.width), comparison.footnotes("*"), list(comparison.columns))]
         if kind == "html" and options.out is not None:
             _write_page(options.out, comparison, argv)
     if options.out is None and kind != "terminal":
@@ -127,7 +121,7 @@ def _format(options: Compare) -> str:
             raise ConfigError(f"--format terminal is not written to a file: use '> {options.out}' or another format")
         if of_suffix not in (None, kind):
             raise ConfigError(f"--format {kind} contradicts --out {options.out}; drop one")
-    if options.over_training and kind not in ("terminal", *_TRAINING_WRITERS):
+    if options.over_training and kind not in _TRAINING_FORMATS:
         raise ConfigError(f"--over-training is for the terminal, markdown or csv, not {kind}")
     if options.over_training and options.data is not None:
         raise ConfigError("--data chooses among evaluations; --over-training shows the scores taken during training")
@@ -140,47 +134,38 @@ def _warn(warnings: Iterable[str]) -> None:
 
 
 def _write_page(path: Path, comparison: Comparison, argv: Sequence[str]) -> None:
+    from unpaired.reporting import page
+
     title = f"Scores on {comparison.data.name}"
-    blocks = [reports.heading(title, "Compared from the records of the runs."), score_block(comparison)]
+    sections = [page.heading(title, "Compared from the records of the runs."), page.score_table(comparison)]
     if comparison.warnings:
-        blocks.append(reports.notes(comparison.warnings, title="Warnings"))
-    blocks.append(reports.command(shlex.join(["unpaired", "compare", *argv])))
-    reports.write_html_report(path, title, blocks)
+        sections.append(page.notes(comparison.warnings, title="Warnings"))
+    page.write_page(path, title, [*sections, page.command(shlex.join(["unpaired", "compare", *argv]))])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the terminal
 # ---------------------------------------------------------------------------------------------------------------------
-def tables(comparison: Comparison, width: int) -> list[Table]:
+def _layout(comparison: Comparison, width: int) -> list[Table]:
     """The comparison as tables of at most ``width`` characters, the scores spread over as many as it takes."""
-    figures = Figures(comparison)
     rows = comparison.rows
     several = any(len(row.runs) > 1 for row in rows if not row.reference)
-    lead = [("method", [row.label for row in rows]), ("weights", [weights_words(row) for row in rows])]
+    lead = [("method", [row.label for row in rows]), ("weights", [row.weights_words for row in rows])]
     first = [*lead, ("images seen", [row.images_words for row in rows])]
     if several:
         first.append(("seeds", ["" if row.reference else str(len(row.runs)) for row in rows]))
-    scores = []
-    for column in comparison.columns:
-        cells = []
-        for place, row in enumerate(rows):
-            mean, small = figures.cell(row, column)
-            cells.append(_cell(mean, small, best=(place, column.name) in figures.best))
-        scores.append((column, "", cells))
-    groups = [(row.label, row.reference) for row in rows]
-    return _tables(first, lead, scores, groups, width)
+    by_column = zip(comparison.columns, zip(*comparison.cells(), strict=True), strict=True)
+    scores = [(column, "", [_cell(cell) for cell in cells]) for column, cells in by_column]
+    return _tables(first, lead, scores, [(row.label, row.reference) for row in rows], width)
 
 
-def training_tables(table: TrainingTable, width: int) -> list[Table]:
+def _training_layout(table: TrainingTable, width: int) -> list[Table]:
     """Scores over training as tables of at most ``width`` characters."""
+    from unpaired.reporting.tables import WEIGHTS
+
     lead = [("images seen", [f"{seen:,}" for seen in table.images])]
-    scores = []
-    for column, weights in table.pairs:
-        cells = [
-            _cell(table.cell(seen, column, weights), "", best=(seen, weights, column.name) in table.best)
-            for seen in table.images
-        ]
-        scores.append((column, WEIGHTS.get(weights, weights), cells))
+    by_column = zip(table.columns, zip(*table.cells(), strict=True), strict=True)
+    scores = [(column, WEIGHTS.get(w, w), [_cell(cell) for cell in cells]) for (column, w), cells in by_column]
     found = _tables(lead, lead, scores, [(f"{seen:,}", False) for seen in table.images], width, sections=False)
     found[0].title = Text(table.label, "bold")
     found[0].title_justify = "left"
@@ -251,13 +236,12 @@ def _width(score: tuple[Column, str, Sequence[Text]]) -> int:
     return max(len(line) for text in texts for line in text.plain.split("\n")) + _GAP
 
 
-def _cell(mean: str, small: str, *, best: bool) -> Text:
+def _cell(cell: Cell) -> Text:
     """A value, a star on the best (a pipe shows no bold), and below it an interval of its own."""
-    star = "*" if best else " "
-    style = "bold" if best else ""
-    if small and not small.startswith("±"):
-        return Text.assemble((f"{mean}{star}", style), "\n", (f"{small} ", "dim"))
-    return Text(f"{mean} {small}".rstrip() + star, style)
+    star, style = ("*", "bold") if cell.best else (" ", "")
+    if cell.beside.startswith(("[", "(")):
+        return Text.assemble((f"{cell.mean}{star}", style), "\n", (f"{cell.beside} ", "dim"))
+    return Text(f"{cell}{star}", style)
 
 
 def _below(console: Console, notes: Sequence[str], columns: Sequence[Column]) -> None:

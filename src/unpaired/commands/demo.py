@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,15 +13,15 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from unpaired import reports
 from unpaired.commands.evaluate import LINES, remarks, scores_table, scoring_progress
 from unpaired.data import embedded_dataset, tensor_to_image
 from unpaired.engine.precision import autocast_for, choose_precision, half_layout, step_time_ratio
 from unpaired.engine.step import seconds_per_step
 from unpaired.environment import environment
 from unpaired.errors import ConfigError
-from unpaired.evaluation import LABELS, REFERENCES, Evaluation, append_record, evaluate_run
+from unpaired.evaluation import Evaluation, append_record, evaluate_run
 from unpaired.files import write_atomically
+from unpaired.grids import image_grid, png_bytes, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS, Method
 from unpaired.run_config import as_begun
@@ -35,9 +34,6 @@ _LOADING_SECONDS = 0.004
 """What an image takes beside its step."""
 _EXAMPLES = 12
 _TAP = "block3"
-_DIGITS = {"swd_progan_x1e3": 1, "paired_psnr_db": 2, "kid_lite0_x1e3": 1, "fd_lite0": 1, "colour_shift_lab": 1}
-_NO_GAIN = ("structure_lite0", "identity_percent", "diversity_lite0")
-"""Scores by which the untranslated input is no baseline: it is its own structure."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +160,12 @@ def gains(evaluation: Evaluation) -> list[str]:
 
 def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
     """``report.html`` and ``grid.png`` in the run folder."""
+    from unpaired.reporting import page
+    from unpaired.reporting.pictures import draw_queries, heat_map
+    from unpaired.reporting.report import loss_charts
+    from unpaired.reporting.run_folders import read_runs
+    from unpaired.reporting.tables import collect
+
     translator = Translator.from_pretrained(out, device="cpu")
     count = len(evaluation.sources)
     chosen = [i * count // _EXAMPLES for i in range(_EXAMPLES)]
@@ -176,95 +178,50 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
         columns["input"].append(picture)
         columns["translation"].append(tensor_to_image(evaluation.translations["ema"][i]))
         columns["truth"].append(tensor_to_image(evaluation.truths[i]))
-        columns["selected queries"].append(reports.draw_queries(picture, seen.indices, height, width, size=192))
-        entropies.append(reports.heat_map(picture, seen.entropy, size=192))
+        columns["selected queries"].append(draw_queries(picture, seen.indices, height, width, size=192))
+        entropies.append(heat_map(picture, seen.entropy, size=192))
     half = _EXAMPLES // 2
     halves = [{name: images[part] for name, images in columns.items()} for part in (slice(half), slice(half, None))]
-    grid = reports.side_by_side([reports.image_grid(part, cell=96) for part in halves])
-    write_atomically(out / "grid.png", reports.png_bytes(grid))
+    grid = side_by_side([image_grid(part, cell=96) for part in halves])
+    write_atomically(out / "grid.png", png_bytes(grid))
 
     names = [evaluation.names[i] for i in chosen]
     rows = [(name, [*(column[k] for column in columns.values()), entropies[k]]) for k, name in enumerate(names)]
-    facts = environment()
-    blocks = [
-        reports.heading(
+    numbers = environment()
+    sections = [
+        page.heading(
             "Black drawings into colour, without pairs",
             f"QS-Attn by the quick recipe, trained from scratch on {config.training.images:,} unpaired images; "
             f"scored on {len(evaluation.names)} drawings that it never saw.",
         ),
-        reports.before_after(
+        page.before_after(
             [(name, columns["input"][k], columns["translation"][k]) for k, name in enumerate(names)],
             note="Evenly spaced by name, not chosen. Drag the border, or move the slider, to look beneath.",
         ),
-        reports.section("What came out", "".join(f"<p>{line}</p>" for line in gains(evaluation))),
-        reports.gallery(
+        page.notes(gains(evaluation), title="What came out"),
+        page.gallery(
             [*columns, "entropy"],
             rows,
             title="Test drawings",
             note=f"Evenly spaced by name, not chosen. Translations by the averaged weights. Queries: the "
             f"{config.model.num_queries} most significant of {height * width} locations at {_TAP}.",
         ),
-        score_block(evaluation),
-        reports.charts(_curves(out), title="Training", note="Means over 50 images; the thick line is smoothed."),
-        reports.facts(
+        page.score_table(collect([out])),
+        page.charts(
+            [*loss_charts(read_runs([out])).values()], title="Training", note="Means over 50 images, and smoothed."
+        ),
+        page.facts(
             {
                 "method": "QS-Attn, global attention",
                 "images seen": config.training.images,
                 "seed": config.training.seed,
-                "device": f"{facts['threads']} CPU threads",
-                "unpaired": facts["versions"]["unpaired"],
-                "torch": facts["versions"]["torch"],
+                "device": f"{numbers['threads']} CPU threads",
+                "unpaired": numbers["versions"]["unpaired"],
+                "torch": numbers["versions"]["torch"],
                 "data": "Fluent emoji, MIT, Microsoft Corporation",
                 "run folder": out,
             }
         ),
-        reports.command(f"unpaired demo --images {config.training.images} --seed {config.training.seed}"),
+        page.command(f"unpaired demo --images {config.training.images} --seed {config.training.seed}"),
     ]
-    return reports.write_html_report(out / "report.html", "unpaired: drawings into colour", blocks)
-
-
-def score_block(evaluation: Evaluation) -> reports.Block:
-    """The score table of a report, floors and ceilings below the rows that compete."""
-    columns = [
-        reports.ScoreColumn(
-            name,
-            score.label,
-            score.better,
-            digits=_DIGITS.get(name, 3),
-            unit=score.unit,
-            gain="none" if name in _NO_GAIN else "difference" if score.unit == "dB" else "percent",
-            protocol=f"{score.full_name}: {score.protocol}",
-        )
-        for name, score in evaluation.scores["ema"].items()
-    ]
-    order = ["input", *(row for row in evaluation.scores if row not in REFERENCES), "real"]
-    rows = [
-        reports.ScoreRow(
-            LABELS[row],
-            {name: score.value for name, score in evaluation.scores[row].items()},
-            reference=row == "real",
-        )
-        for row in order
-        if row in evaluation.scores
-    ]
-    best = evaluation.best
-    note = (
-        f"best: the {LABELS[best['weights']]} weights at image {best['images_seen']:,}, chosen by {best['score']} on "
-        f"{best['chosen_on']}."
-        if best
-        else ""
-    )
-    return reports.score_table(columns, rows, baseline=LABELS["input"], note=note)
-
-
-def _curves(out: Path) -> list[str]:
-    """One chart for the adversarial terms and one for the contrastive ones."""
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    charts = []
-    for title, terms in (
-        ("Adversarial game", ("discriminator", "adversarial")),
-        ("Content kept (contrastive)", ("contrastive", "identity")),
-    ):
-        series = {term: [(r["images_seen"], r["terms"][term]) for r in records if term in r["terms"]] for term in terms}
-        charts.append(reports.curve_svg(series, title, "images seen", "loss", smoothing=0.9))
-    return charts
+    return page.write_page(out / "report.html", "unpaired: drawings into colour", sections).path

@@ -15,15 +15,6 @@ from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from unpaired.errors import ConfigError
-from unpaired.run_report import (
-    choose_images,
-    find_partners,
-    held_out_images,
-    look,
-    read_runs,
-    write_figures,
-    write_page,
-)
 
 
 @dataclass(frozen=True)
@@ -71,6 +62,10 @@ def main(argv: Sequence[str]) -> int:
     """Translate the chosen images, look into the encoders, write the page and the figures."""
     options = tyro.cli(Report, args=list(argv), prog="unpaired report")
     _check_places(options)
+    from unpaired.reporting.pictures import make_gallery
+    from unpaired.reporting.report import write_figures, write_report
+    from unpaired.reporting.run_folders import choose_images, find_partners, held_out_images, read_runs
+
     paths, data = _split(options.runs)
     runs = read_runs(paths, options.names)
     files = held_out_images(runs, data, options.source, options.target, options.direction)
@@ -78,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     truths = find_partners(files, options.paired)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("translating", total=None)
-        gallery = look(
+        gallery = make_gallery(
             runs,
             images,
             truths,
@@ -89,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         )
     folder = images[0].resolve().parent
     chosen = "named with --pick" if options.pick else "evenly spaced by name"
-    page = write_page(
+    page = write_report(
         options.out,
         runs,
         gallery,
@@ -98,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         command=shlex.join(["unpaired", "report", *argv]),
     )
     if page.reduction:
-        print(page.reduction)
+        print(f"{page.reduction} --figures DIR writes them all in full.")
     print(f"{page.path.resolve()}: {page.size / 1e6:.1f} MB, needs nothing else; open it in a browser")
     if options.figures is not None:
         written = write_figures(options.figures, runs, gallery, weights=options.weights)

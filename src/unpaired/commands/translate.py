@@ -34,9 +34,9 @@ from unpaired.data import (
 )
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
+from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.large_images import memory_bound
-from unpaired.reports import image_grid, png_bytes
 
 _GRID_ROWS = 8
 

@@ -25,8 +25,8 @@ from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
+from unpaired.grids import image_grid, png_bytes
 from unpaired.methods.base import PLAIN, Method, Wish
-from unpaired.reports import image_grid, png_bytes
 
 _UNCHANGED_AT_FIRST = 0.25
 """Share of training before which nobody is warned that the input comes back: some generators begin there."""

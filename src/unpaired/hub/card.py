@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.data import height_width, size_words
+from unpaired.files import read_json_lines
 
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
 
@@ -83,18 +85,11 @@ def _origin(description: Mapping[str, Any]) -> str:
 
 def newest_record(run: Path) -> dict[str, Any] | None:
     """The last whole line of a run's ``evaluations.jsonl``; ``None`` where it was never scored."""
-    try:
-        lines = (run / "evaluations.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and isinstance(found.get("scores"), dict):
-            return found
-    return None
+    scored: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        entries = (entry for _, entry in read_json_lines(run / "evaluations.jsonl"))
+        scored = [entry for entry in entries if isinstance(entry.get("scores"), dict)]
+    return scored[-1] if scored else None
 
 
 def _front_matter(licences: Licences, description: Mapping[str, Any]) -> str:

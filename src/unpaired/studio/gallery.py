@@ -10,9 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from unpaired.data import embedded_dataset, read_image
-from unpaired.reports import side_by_side
-from unpaired.reports.blocks import Encoding, data_uri
-from unpaired.reports.grid import fit
+from unpaired.grids import fit, side_by_side
+from unpaired.reporting.page import Encoding, data_uri
 
 PAIRS = 24
 EXAMPLES = 6

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from unpaired.comparison import training_scores
 from unpaired.errors import DataError, UserError
-from unpaired.reports import DASH, grid_cells
-from unpaired.reports.blocks import data_uri
-from unpaired.run_report import RunFolder, read_runs
-from unpaired.run_report.scores import score_charts
-from unpaired.run_report.training_curves import loss_charts, speed_chart
+from unpaired.grids import grid_cells
+from unpaired.reporting.page import data_uri
+from unpaired.reporting.records import training_frame
+from unpaired.reporting.report import loss_charts, score_charts, speed_chart
+from unpaired.reporting.run_folders import RunFolder, read_runs
+from unpaired.reporting.tables import DASH
 
 _RECENT = 10
 """Lines of the log over which the speed is averaged."""
@@ -184,35 +183,23 @@ def _row(words: str, cells: Sequence[Image.Image]) -> str:
 def _scores(run: RunFolder) -> str:
     """The latest scores of the averaged and the last weights."""
     try:
-        lines = training_scores(run.path)
+        frame = training_frame(run.path)
     except DataError:
         return ""
-    latest = lines[-1]["images_seen"]
-    by_weights: dict[str, dict[str, Any]] = {
-        line["weights"]: line["scores"] for line in lines if line["images_seen"] == latest
-    }
-    names = dict.fromkeys(name for scores in by_weights.values() for name in scores)
+    latest = frame["images_seen"].max()
     rows = []
-    for name in names:
-        score = next(scores[name] for scores in by_weights.values() if name in scores)
-        cells = "".join(f"<td>{_number(by_weights.get(weights, {}).get(name))}</td>" for weights in ("ema", "last"))
-        label = " ".join(filter(None, (score["label"], score.get("unit"))))
+    for _, found in frame[frame["images_seen"] == latest].groupby("full_name", sort=False):
+        values = dict(zip(found["weights"], found["value"], strict=True))
+        cells = "".join(f"<td>{DASH if (x := values.get(w)) is None else f'{x:.4g}'}</td>" for w in ("ema", "last"))
+        score = found.iloc[0]
+        label = " ".join(filter(None, (score["label"], score["unit"])))
         rows.append(f"<tr><th>{escape(label)}<small>{escape(score['better'])} is better</small></th>{cells}</tr>")
     head = "<thead><tr><th></th><th>average (EMA)</th><th>last</th></tr></thead>"
     title = f"<h3>Scores after {latest:,} images</h3>"
     return f'<section class="studio-card">{title}<table class="studio-scores">{head}{"".join(rows)}</table></section>'
 
 
-def _number(score: dict[str, Any] | None) -> str:
-    value = None if score is None else score.get("value")
-    return f"{value:.4g}" if isinstance(value, int | float) else escape(str(value or DASH))
-
-
 def _charts(run: RunFolder) -> str:
-    drawn = [*loss_charts([run]).values()]
-    speed = speed_chart([run])
-    with contextlib.suppress(DataError):
-        drawn += score_charts([run]).values()
-    drawn += [speed] if speed else []
+    drawn = [*loss_charts([run]).values(), *score_charts([run]).values(), *speed_chart([run]).values()]
     cards = "".join(f'<div class="studio-card">{svg}</div>' for svg in drawn)
     return f'<section class="studio-charts">{cards}</section>' if cards else ""

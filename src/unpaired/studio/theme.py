@@ -1,4 +1,4 @@
-"""How the studio looks: the colours of the reports (``reports/style.py``) in Gradio's theme, fonts of the machine."""
+"""How the studio looks: the colours of the reports (``reporting/page.css``) in Gradio's theme, fonts of the machine."""
 
 from __future__ import annotations
 

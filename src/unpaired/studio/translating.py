@@ -16,8 +16,8 @@ from PIL import Image
 
 from unpaired.data import image_to_tensor, shorter_side
 from unpaired.errors import ConfigError, DataError, UserError
-from unpaired.reports import draw_queries, heat_map
-from unpaired.reports.grid import fit
+from unpaired.grids import fit
+from unpaired.reporting.pictures import draw_queries, heat_map
 from unpaired.studio.limits import Limits, open_upload, shown_name
 from unpaired.studio.runs import StudioRun
 

@@ -1,0 +1,1 @@
+"""Tables, figures and pages about runs, from the records in their folders."""

@@ -1,0 +1,339 @@
+"""One self-contained HTML page made of sections, rendered by ``page.html`` with Jinja2; all words are escaped."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+from PIL import Image
+
+from unpaired.errors import ConfigError, UserError
+from unpaired.files import write_atomically
+from unpaired.grids import PIXEL_ART_SIDE, fit, to_rgb
+from unpaired.reporting.figures import bar_colours
+from unpaired.reporting.pictures import Panel, View, finite_range, heat_map, nats
+from unpaired.reporting.tables import Comparison
+
+PAGE_LIMIT = 20_000_000
+"""Bytes; a larger page is a burden to mail and to open on a phone."""
+_ICON_SIDE = 64
+"""Up to this side a picture is stored without loss: it is small anyway, and is shown enlarged."""
+_THUMBNAIL = 56
+_SMALLEST_MAP = 192
+"""Heat maps of smaller pictures are drawn at this side, so that their blocks keep sharp edges."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are stored in a page."""
+
+    quality: int | None = None
+    """Of WebP, 1 to 100, for photos; unset stores every picture without loss. Drawings never lose anything."""
+    largest_side: int | None = None
+    """Larger pictures are scaled down to this side."""
+
+
+_ENCODINGS = tuple(
+    Encoding(quality, side) for quality, side in ((90, 512), (88, 384), (88, 256), (80, 192), (75, 128), (70, 96))
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        reduction: What was done to stay under the limit, in words; empty if nothing was.
+    """
+
+    path: Path
+    size: int
+    reduction: str
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sections: plain values that the macro of the same name in page.html lays out
+# ---------------------------------------------------------------------------------------------------------------------
+Section = dict[str, Any]
+
+
+def section(kind: str, title: str, note: str = "", **content: Any) -> Section:
+    """A section with a heading above and small words below; ``kind`` is a macro of ``page.html``."""
+    return {"kind": kind, "title": title, "note": note, **content}
+
+
+def heading(title: str, subtitle: str = "") -> Section:
+    """The main heading of the page and a sentence under it."""
+    return section("heading", title, subtitle)
+
+
+def facts(values: Mapping[str, object], title: str = "Facts") -> Section:
+    """Short facts: data set, method, images seen, hours, device, seed, version."""
+    return section("facts", title, facts=values)
+
+
+def notes(paragraphs: Sequence[str], *, title: str = "Notes") -> Section:
+    """Plain paragraphs."""
+    return section("notes", title, paragraphs=paragraphs)
+
+
+def command(line: str, *, title: str = "Reproduce", note: str = "") -> Section:
+    """The exact command that makes this again."""
+    return section("command", title, note, line=line)
+
+
+def charts(svgs: Sequence[str], *, title: str = "Training", note: str = "") -> Section:
+    """Charts made by :func:`unpaired.reporting.figures.line_chart`, side by side if there is room."""
+    return section("charts", title, note, svgs=svgs)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str, note: str = "") -> Section:
+    """Words in rows and columns; the first column names the rows.
+
+    Raises:
+        ConfigError: A row has more or fewer cells than ``head``.
+    """
+    for row in rows:
+        if len(row) != len(head):
+            raise ConfigError(f"table row '{row[0] if row else ''}' has {len(row)} cells for {len(head)} columns")
+    return section("table", title, note, head=head, rows=rows)
+
+
+def gallery(
+    columns: Sequence[str],
+    rows: Iterable[tuple[str, Sequence[Image.Image | None]]],
+    *,
+    title: str = "Examples",
+    note: str = "",
+) -> Section:
+    """Examples, one per row: input, translation, truth, selected queries, ...
+
+    Raises:
+        ConfigError: A row has more or fewer pictures than there are columns.
+    """
+    rows = list(rows)
+    _check_pictures(columns, rows)
+    return section("gallery", title, note, columns=columns, rows=rows)
+
+
+def filmstrips(
+    strips: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Image.Image | None]]]],
+    *,
+    title: str = "Samples over training",
+    note: str = "",
+) -> Section:
+    """Pictures over time, one strip per run: its name, the words over its columns, its rows of pictures.
+
+    Raises:
+        ConfigError: A row has more or fewer pictures than its strip has columns.
+    """
+    named = [(name, columns, [("", row) for row in rows]) for name, columns, rows in strips]
+    for _, columns, rows in named:
+        _check_pictures(columns, rows)
+    return section("filmstrips", title, note, strips=named)
+
+
+def _check_pictures(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    for name, images in rows:
+        if len(images) != len(columns):
+            raise ConfigError(f"gallery row '{name}' has {len(images)} pictures for {len(columns)} columns")
+
+
+def before_after(
+    pairs: Iterable[tuple[str, Image.Image, Image.Image]], *, title: str = "Before and after", note: str = ""
+) -> Section:
+    """Pairs of one shape: side by side without a script, else one over the other with a slider between them."""
+    return section("before_after", title, note, pairs=list(pairs))
+
+
+def score_table(comparison: Comparison, *, title: str = "Scores") -> Section:
+    """A score table that sorts by a click: protocols and footnotes below, exact values behind the printed ones."""
+    rows = list(zip(comparison.rows, comparison.cells(), strict=True))
+    note = ". ".join(comparison.footnotes("green")) + "."
+    return section("scores", title, note, columns=comparison.columns, rows=rows)
+
+
+def significance_viewer(panels: Sequence[Panel], *, title: str = "What is significant", note: str = "") -> Section:
+    """Selected points and entropies, one panel at a time; without a script all panels stand below each other.
+
+    Colours mean the same for all encoders of a panel: its scale goes from their smallest to their largest entropy.
+
+    Args:
+        panels: One per image and tap, in the order of the choices.
+        title: Heading.
+        note: Words under it.
+    """
+    taps = list(dict.fromkeys(panel.tap for panel in panels))
+    firsts: dict[str, Image.Image] = {}
+    for panel in panels:
+        firsts.setdefault(panel.image, panel.views[0].picture)
+    shown = []
+    for panel in panels:
+        ends = finite_range([view.entropy for view in panel.views])
+        shown.append({
+            "number": list(firsts).index(panel.image), "tap_number": taps.index(panel.tap), "ends": nats(*ends),
+            "title": f"{panel.image}, {panel.tap}", "views": [_view(view, panel, ends) for view in panel.views],
+        })  # fmt: skip
+    return section(
+        "viewer",
+        title,
+        note,
+        panels=shown,
+        taps=taps,
+        thumbnails=[(name, fit(picture, _THUMBNAIL, _THUMBNAIL)) for name, picture in firsts.items()],
+        colours=", ".join(f"rgb{colour}" for colour in bar_colours(9)),
+    )
+
+
+def _view(view: View, panel: Panel, value_range: tuple[float, float]) -> dict[str, Any]:
+    """A picture with its points (one unit is half a location) and its heat map."""
+    entropy, positions = np.asarray(view.entropy), np.asarray(view.indices).reshape(-1)
+    height, width = entropy.shape
+    side = max(_SMALLEST_MAP, *view.picture.size)
+    ends = " to ".join(nats(*finite_range([entropy])))
+    return {
+        "name": view.name, "alt": f"{panel.image}, {panel.tap}, {view.name}", "picture": view.picture,
+        "words": f"{f'{view.note}; ' if view.note else ''}{len(positions)} of {height * width} locations; {ends} nats",
+        "heat": heat_map(view.picture, entropy, size=side, value_range=value_range, bar=False),
+        "width": 2 * width, "height": 2 * height, "count": len(positions),
+        "dot": 2 * max(0.52, 0.011 * max(entropy.shape)),
+        "path": "".join(f"M{2 * (at % width) + 1} {2 * (at // width) + 1}h0" for at in positions.tolist()),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the page
+# ---------------------------------------------------------------------------------------------------------------------
+def data_uri(image: Image.Image, encoding: Encoding | None = None) -> str:
+    """Encode as a data URI: PNG without loss, or WebP if ``encoding`` has a quality and the picture is a photo."""
+    encoding = encoding or Encoding()
+    picture = to_rgb(image)
+    if encoding.largest_side is not None and max(picture.size) > encoding.largest_side:
+        picture = fit(picture, encoding.largest_side, encoding.largest_side)
+    held = io.BytesIO()
+    lossless = encoding.quality is None or max(picture.size) <= _ICON_SIDE or picture.getcolors(256) is not None
+    if lossless:
+        picture.save(held, "PNG", optimize=True)
+    else:
+        picture.save(held, "WEBP", quality=encoding.quality, method=4)
+    return f"data:image/{'png' if lossless else 'webp'};base64,{base64.b64encode(held.getvalue()).decode('ascii')}"
+
+
+def html_page(
+    title: str,
+    sections: Iterable[Section],
+    *,
+    footer: str = "",
+    encoding: Encoding | None = None,
+    most: int | None = None,
+    reduction: str = "",
+) -> str:
+    """Render a whole HTML document with one script, and a policy that allows no other.
+
+    Args:
+        title: Words of the browser's tab.
+        sections: From top to bottom.
+        footer: Small words at the end.
+        encoding: How pictures are stored.
+        most: Examples shown of each gallery and viewer; unset shows all.
+        reduction: What was left out, said under the heading.
+    """
+
+    def image(picture: Image.Image, words: str) -> Markup:
+        """With alternative text and size, so that the page does not jump while it loads."""
+        pixels = Markup(' class="pixels"') if max(picture.size) <= PIXEL_ART_SIDE else ""
+        tag = Markup('<img{} src="{}" alt="{}" width="{}" height="{}">')
+        return tag.format(pixels, data_uri(picture, encoding), words, picture.width, picture.height)
+
+    template, style, script = _template()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template.render(
+        title=title, sections=sections, footer=footer, reduction=reduction, style=Markup(style), script=Markup(script),
+        digest=digest, image=image, most=most,
+    )  # fmt: skip
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    title: str,
+    sections: Sequence[Section],
+    *,
+    footer: str = "Made with unpaired.",
+    limit: int = PAGE_LIMIT,
+) -> Page:
+    """Write one HTML page; a reader never sees half a page, and a failure leaves the old one.
+
+    Args:
+        path: The file; missing folders are made.
+        title: Words of the browser's tab.
+        sections: From top to bottom.
+        footer: Small words at the end.
+        limit: Largest number of bytes: pictures are stored smaller, then examples left out, until the page fits.
+
+    Raises:
+        UserError: The file cannot be written; the message names it.
+    """
+    target = Path(path)
+    examples = max((len(s["rows"]) for s in sections if s["kind"] == "gallery"), default=1)
+    for number, (encoding, most) in enumerate(_reductions(examples)):
+        reduction = _reduction(encoding, most, examples, limit) if number else ""
+        html = html_page(title, sections, footer=footer, encoding=encoding, most=most, reduction=reduction)
+        page = html.encode("utf-8", "xmlcharrefreplace")
+        if len(page) <= limit:
+            break
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder; name a file, such as report.html")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, page)
+    except OSError as error:
+        raise UserError(f"cannot write the report {target}: {error.strerror or error}") from error
+    return Page(target, len(page), reduction)
+
+
+def _reductions(examples: int) -> Iterator[tuple[Encoding, int]]:
+    """How pictures are stored and how many examples are shown, from all to the least."""
+    for encoding in _ENCODINGS:
+        yield encoding, examples
+    while examples > 1:
+        examples = (examples + 1) // 2
+        yield _ENCODINGS[-1], examples
+
+
+def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
+    words = f"To keep the page under {limit / 1e6:g} MB, pictures have at most {encoding.largest_side} pixels a side"
+    return words + (f", and only {most} of the {examples} images are shown." if most < examples else ".")
+
+
+@functools.cache
+def _template() -> tuple[jinja2.Template, str, str]:
+    """The page, its style sheet and its script."""
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"breakable": _breakable, "exact": _exact}
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return environment.get_template("page.html"), style, script
+
+
+def _breakable(words: object) -> Markup:
+    """Let paths break where paths divide."""
+    return escape(str(words)).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
+
+
+def _exact(value: float) -> str:
+    """All digits, as scripts read numbers."""
+    return repr(float(value)) if np.isfinite(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,332 @@
+"""Pictures of runs: translations, sample grids over training, and what query selection chose (the paper's Figure 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw
+
+from unpaired.data import DataConfig, PixelFormat, load_for_protocol, pictures
+from unpaired.errors import ConfigError
+from unpaired.grids import INK, PAPER, fit, font, grid_cells, to_rgb
+from unpaired.inference import Translator
+from unpaired.reporting.figures import QUERY_COLOUR, bar_colours
+from unpaired.reporting.run_folders import RunFolder
+
+Weights = Literal["ema", "last", "best"]
+_USUAL_TAPS = ("block1", "block5")
+
+
+@dataclass(frozen=True)
+class View:
+    """What one encoder finds significant in one image at one tap."""
+
+    name: str
+    """Whose encoder it is."""
+    picture: Image.Image
+    """What the features were computed from."""
+    entropy: Any
+    """(H, W), nats; small means significant."""
+    indices: Any
+    """(N,), selected positions as y * W + x."""
+    note: str = ""
+    """Small words under the name."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image and one tap, the encoders side by side."""
+
+    image: str
+    tap: str
+    views: Sequence[View]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All pictures of the chosen images.
+
+    Attributes:
+        names: Stem of each image.
+        columns: Heading -> one picture per image: input, each run, and the truth if it is known.
+        panels: One per image and tap, with a view per run; empty if no tap was asked for.
+        taps: The taps of the panels.
+    """
+
+    names: list[str]
+    columns: dict[str, list[Image.Image]]
+    panels: list[Panel]
+    taps: tuple[str, ...]
+
+
+def make_gallery(
+    runs: Sequence[RunFolder],
+    images: Sequence[Path],
+    truths: Mapping[Path, Path],
+    *,
+    taps: Sequence[str] | None = None,
+    weights: Weights = "ema",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Gallery:
+    """Translate the images with every run, and compute what its encoder finds significant.
+
+    Images are read as the field's protocol does: resized to the square that the training crops of each run had.
+
+    Args:
+        runs: At least one.
+        images: Source images.
+        truths: Source image -> its true translation; used when every image has one.
+        taps: Places of the encoder; unset takes those that select by significance, at most the last two. An empty
+            sequence leaves significance out.
+        weights: Which weights of the runs.
+        device: Where to run.
+        progress: Called with (translations done, all).
+
+    Raises:
+        CheckpointError: A run has no such weights.
+        ConfigError: A run has no such tap.
+        DataError: An image cannot be read.
+    """
+    chosen = tuple(taps) if taps is not None else _default_taps(runs)
+    translated: dict[str, list[Image.Image]] = {}
+    inputs: dict[str, list[Image.Image]] = {}
+    targets: dict[str, PixelFormat] = {}
+    views: dict[tuple[int, str], list[View]] = {(number, tap): [] for number in range(len(images)) for tap in chosen}
+    for done, run in enumerate(runs):
+        translator = Translator.from_pretrained(run.path, weights=weights, device=device)
+        data = DataConfig(image_size=translator.image_size)
+        translated[run.name], inputs[run.name] = [], []
+        targets[run.name] = translator.target
+        for number, path in enumerate(images):
+            source = load_for_protocol(path, data, translator.source)
+            (picture,) = pictures([source], translator.source)
+            inputs[run.name].append(picture)
+            made = translator.translate(source, domain=_wanted(run))
+            translated[run.name] += pictures([made], translator.target)
+            for tap in chosen:
+                views[number, tap].append(_view(run, translator, source, picture, tap))
+            if progress is not None:
+                progress(done * len(images) + number + 1, len(runs) * len(images))
+    finest = max(runs, key=lambda run: inputs[run.name][0].size)
+    columns = {"input": inputs[finest.name], **translated}
+    if all(path in truths for path in images):
+        shown = inputs[finest.name][0]
+        target = targets[finest.name]
+        data = DataConfig(image_size=(shown.height, shown.width))
+        columns["truth"] = pictures([load_for_protocol(truths[path], data, target) for path in images], target)
+    stems = [path.stem for path in images]
+    names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
+    panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
+    return Gallery(names, columns, panels, chosen)
+
+
+def _wanted(run: RunFolder) -> str | None:
+    """The domain that a run of several domains is shown with: the one that its training scored."""
+    dataset = run.config.dataset
+    return None if dataset.domains is None else dataset.scored_pair()[1]
+
+
+def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:
+    """The taps where any of the runs selects by significance, the last two; where none does, the paper's."""
+    selecting = [tuple(getattr(run.config.model, "attention_taps", ())) for run in runs]
+    found = list(dict.fromkeys(tap for taps in selecting for tap in taps[-2:]))
+    return tuple(found[:2]) or _USUAL_TAPS
+
+
+def _view(run: RunFolder, translator: Translator, source: Any, picture: Image.Image, tap: str) -> View:
+    try:
+        seen = translator.significance(source, tap)
+    except ConfigError as error:
+        raise ConfigError(f"{run.path}: {error}; choose others with --taps") from error
+    options = translator.method.selection(tap)
+    if options["significance"] == "random":
+        note = "sampled at random in training, seen through the paper's entropy"
+    else:
+        note = f"selects by {options['significance']}, {options['attention']}, {options['similarity']}"
+    return View(run.name, picture, seen.entropy.numpy(), seen.indices.numpy(), note)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Translations of the same images at several times of a training.
+
+    Attributes:
+        times: Images seen, one per column of translations.
+        rows: Per image: its input if the grids show it, then one picture per time.
+        has_input: Whether the first picture of a row is the input.
+    """
+
+    times: list[int]
+    rows: list[list[Image.Image | None]]
+    has_input: bool
+
+    @property
+    def heads(self) -> list[str]:
+        """Words over the columns."""
+        return ["input"] * self.has_input + [f"{time:,}" for time in self.times]
+
+
+def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int = 8, most_rows: int = 3) -> Strip | None:
+    """Take translations over training out of the sample grids of a run, evenly spaced, first and last included.
+
+    Args:
+        run: The run.
+        weights: The averaged or the live weights (there are no grids of the best ones: the averaged stand for them).
+        most_times: Columns at most.
+        most_rows: Images at most.
+
+    Returns:
+        ``None`` when the run has no readable sample grid.
+    """
+    found = run.samples()
+    count = min(most_times, len(found))
+    places = sorted({round(number * (len(found) - 1) / max(1, count - 1)) for number in range(count)})
+    times: list[int] = []
+    grids: list[list[list[Image.Image]]] = []
+    whole: list[Image.Image] = []
+    for time, path in (found[place] for place in places):
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except OSError:  # cut short by a full disk, or no picture at all
+            continue
+        times.append(time)
+        whole.append(picture)
+        grids.append(grid_cells(picture))
+    if not times:
+        return None
+    if any(len(grid) != len(grids[-1]) or len(grid) < 2 for grid in grids):  # not the grids of this version
+        return Strip(times, [list(whole)], has_input=False)
+    column = 2 if weights == "last" and len(grids[-1]) > 2 else 1
+    rows: list[list[Image.Image | None]] = []
+    for number in range(min(most_rows, len(grids[-1][0]))):
+        cells = [grid[column][number] if number < len(grid[column]) else None for grid in grids]
+        rows.append([grids[-1][0][number], *cells])
+    return Strip(times, rows, has_input=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what query selection chose, drawn over the input
+# ---------------------------------------------------------------------------------------------------------------------
+def _array(values: Any) -> np.ndarray:
+    """A tensor on any device, an array or a list, without importing torch."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def draw_queries(image: Image.Image, indices: Any, height: int, width: int, *, size: int = 384) -> Image.Image:
+    """Draw selected positions as dots over the enlarged image; a white and a dark ring keep them visible anywhere.
+
+    Args:
+        image: What the features were computed from.
+        indices: Positions y * width + x on the feature map, shape (N,).
+        height: Rows of the feature map.
+        width: Columns of the feature map.
+        size: Longer side of the result in pixels.
+
+    Raises:
+        ConfigError: A position lies outside the feature map.
+    """
+    positions = _array(indices).reshape(-1).astype(np.int64)
+    if positions.size and (positions.min() < 0 or positions.max() >= height * width):
+        raise ConfigError(
+            f"query positions run from {positions.min()} to {positions.max()}, "
+            f"but a feature map of {height} x {width} has positions 0 to {height * width - 1}"
+        )
+    picture = fit(image, size, size)
+    fine = 4  # draw enlarged, shrink: smooth edges, which ImageDraw alone does not give
+    layer = Image.new("RGBA", (picture.width * fine, picture.height * fine))
+    draw = ImageDraw.Draw(layer)
+    across, down = layer.width / width, layer.height / height
+    radius = fine * max(1.6, min(7.0, 0.26 * min(across, down) / fine))
+    for reach, fill in ((1.6, "#141418"), (1.3, "white"), (1.0, QUERY_COLOUR)):
+        for position in positions.tolist():
+            x, y = (position % width + 0.5) * across, (position // width + 0.5) * down
+            draw.ellipse((x - reach * radius, y - reach * radius, x + reach * radius, y + reach * radius), fill=fill)
+    result = picture.convert("RGBA")
+    result.alpha_composite(layer.resize(picture.size, Image.Resampling.BOX))
+    return result.convert("RGB")
+
+
+def heat_map(
+    image: Image.Image,
+    significance: Any,
+    *,
+    size: int = 384,
+    opacity: float = 0.72,
+    value_range: tuple[float, float] | None = None,
+    bar: bool = True,
+) -> Image.Image:
+    """Lay the entropy of each position over the grey image: warm and bright = small entropy = most significant.
+
+    Args:
+        image: What the features were computed from.
+        significance: Entropy in nats, (H, W).
+        size: Longer side of the picture, without the colour bar.
+        opacity: 0 shows the image alone, 1 the map alone.
+        value_range: Entropies at the two ends of the colour bar, to share one scale between pictures; by default the
+            smallest and largest finite value here.
+        bar: Add the colour bar; without it the picture has the size of the map, for several that share one bar.
+
+    Raises:
+        ConfigError: ``significance`` is not a map.
+    """
+    values = _array(significance).astype(np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ConfigError(f"significance must be a map (H, W), not {values.shape}")
+    low, high = value_range or finite_range([values])
+    span = high - low
+    warmth = (high - values) / span if span > 0 else np.full_like(values, 0.5)
+    warmth = np.nan_to_num(warmth, nan=0.0, posinf=1.0, neginf=0.0)
+    colours = mpl.colormaps["inferno"](warmth, bytes=True)[..., :3].copy()
+    colours[~np.isfinite(values)] = 128
+
+    # Grey of low contrast: the picture stays recognisable, and its own black and white do not read as entropy.
+    grey = fit(image, size, size).convert("L")
+    base = to_rgb(grey.point([round(53 + level * 150 / 255) for level in range(256)]))
+    drawn = Image.blend(base, Image.fromarray(colours).resize(base.size, Image.Resampling.NEAREST), opacity)
+    return _with_colour_bar(drawn, low, high) if bar else drawn
+
+
+def finite_range(maps: Sequence[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value of several maps; (0, 0) if there is none.
+
+    >>> finite_range([[[1.0, math.inf]], [[3.0]]])
+    (1.0, 3.0)
+    """
+    values = np.concatenate([_array(each).astype(np.float64).reshape(-1) for each in maps] or [np.zeros(0)])
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def nats(low: float, high: float) -> tuple[str, str]:
+    """Print both ends of a range of entropies with as many digits as tell them apart.
+
+    >>> nats(0.0, 5.54), nats(2.7180, 2.7183)
+    (('0.00', '5.54'), ('2.718000', '2.718300'))
+    """
+    digits = 2 if not (high > low) or high - low >= 0.1 else min(8, 2 - math.floor(math.log10(high - low)))
+    return f"{low:.{digits}f}", f"{high:.{digits}f}"
+
+
+def _with_colour_bar(picture: Image.Image, low: float, high: float) -> Image.Image:
+    """Add a strip at the right: small entropy on top, both ends in nats."""
+    size = max(10, min(18, picture.height // 24))
+    gap = max(6, size // 2)
+    captions = [f"{end} nats" for end in nats(low, high)]
+    text_width = int(max(font(size).getlength(words) for words in [*captions, "significant"]))
+    result = Image.new("RGB", (picture.width + size + text_width + 3 * gap, picture.height), PAPER)
+    result.paste(picture, (0, 0))
+    bar = np.array(bar_colours(picture.height), dtype=np.uint8)[:, None].repeat(size, axis=1)
+    result.paste(Image.fromarray(bar), (picture.width + gap, 0))
+    draw = ImageDraw.Draw(result)
+    x = picture.width + size + 2 * gap
+    draw.text((x, 0), f"{captions[0]}\nmost\nsignificant", fill=INK, font=font(size))
+    draw.text((x, picture.height - 1), captions[1], fill=INK, font=font(size), anchor="ld")
+    return result

@@ -1,0 +1,194 @@
+"""Runs that differ only in their seed are one row of a table, labelled with what sets it apart from the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unpaired.errors import ConfigError, DataError
+from unpaired.methods import METHODS
+from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
+
+_IMAGES_SEEN, _LENGTH = "images seen", "training.images"
+_MOST_WORDS = 4
+"""Differences that a label lists before it names the run folder instead."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method with one set of settings.
+
+    Attributes:
+        label: Title of the method and what sets it apart from the other groups.
+        runs: The folders, as given.
+        seeds: Training seed of each run.
+        method: Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as one of images that other
+            software made: it is a row of its own, under its own name.
+    """
+
+    label: str
+    runs: tuple[Path, ...]
+    seeds: tuple[int, ...]
+    method: str
+
+
+@dataclass(frozen=True)
+class _Settings:
+    run: Path
+    method: str
+    title: str
+    seed: int
+    folders: str
+    """Names of the folders of training images."""
+    values: Mapping[str, Any]
+    """What makes a row, by dotted name, in the order of a label."""
+    defaults: Mapping[str, Any]
+    """The same of a run of this method that sets nothing."""
+
+
+def group_runs(
+    runs: Sequence[Path], *, images_seen: Sequence[int] | None = None, names: Sequence[str] = ()
+) -> list[Group]:
+    """Gather runs that differ only in their seed, in the order of the first run of each group.
+
+    Args:
+        runs: Run folders.
+        images_seen: Training images that each run's scored weights had seen: other numbers are other groups.
+        names: Labels, one per group or one per run, instead of those made here.
+
+    Raises:
+        DataError: A folder is no run.
+        ConfigError: A ``run.yaml`` cannot be read, a run or a seed occurs twice, or ``names`` do not fit.
+    """
+    by_place: dict[Path, Path] = {}
+    for run in runs:
+        if run.resolve() in by_place:
+            raise ConfigError(f"{run} is given twice (also as {by_place[run.resolve()]}); name every run once")
+        by_place[run.resolve()] = run
+    groups: dict[str, list[_Settings]] = {}
+    at: Sequence[int | None] = images_seen or [None] * len(runs)
+    for run, seen in zip(runs, at, strict=True):
+        one = _settings(run, seen)
+        groups.setdefault(json.dumps([one.method, one.values], sort_keys=True), []).append(one)
+    for members in groups.values():
+        seeds: dict[int, Path] = {}
+        for one in members:
+            if one.seed in seeds:
+                raise ConfigError(
+                    f"{seeds[one.seed]} and {one.run} have the same settings and the same seed ({one.seed}), so they "
+                    "are not two independent runs; leave one out"
+                )
+            seeds[one.seed] = one.run
+    members_of = list(groups.values())
+    labels = _given_labels(names, members_of, runs) if names else _labels([members[0] for members in members_of])
+    return [
+        Group(label, tuple(one.run for one in found), tuple(one.seed for one in found), found[0].method)
+        for label, found in zip(labels, members_of, strict=True)
+    ]
+
+
+def _settings(run: Path, images_seen: int | None) -> _Settings:
+    if not (run / "run.yaml").is_file():
+        if (run / "evaluations.jsonl").is_file():
+            own = {"folder": str(run.resolve())}
+            return _Settings(run, "", run.resolve().name, 0, "", own, own)
+        raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
+    config = RunConfig.load(run / "run.yaml")
+    values = flat(replace(config, init=None, extensions=()).to_mapping())
+    for key in (
+        *MAY_CHANGE,
+        "method",
+        "training.seed",
+        *(f"dataset.{x}" for x in ("folder", "source", "target", "domains")),
+    ):
+        values.pop(key, None)  # what the folders hold counts, not where they lie
+    if config.init is not None:
+        values["begun with"] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
+    if config.extensions:
+        values["extended"] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
+    model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
+    data = config.dataset
+    folders = " -> ".join(x.name for x in (data.folder, data.source, data.target, data.domains) if x is not None)
+    values = {**model, "trained on": first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
+    defaults = flat(RunConfig(config.method, DatasetConfig()).to_mapping())
+    title = METHODS[config.method].title
+    return _Settings(run, config.method, title, config.training.seed, folders, values, defaults)
+
+
+def _given_labels(names: Sequence[str], groups: Sequence[Sequence[_Settings]], runs: Sequence[Path]) -> list[str]:
+    if len(names) not in (len(groups), len(runs)):
+        rows = "; ".join(", ".join(str(one.run) for one in members) for members in groups)
+        raise ConfigError(
+            f"--names: {len(names)} names for {len(groups)} rows of {len(runs)} runs; give one per row, in this order "
+            f"({rows}), or one per run"
+        )
+    labels = names = [" ".join(name.split()) for name in names]
+    if len(names) != len(groups):
+        of_run = dict(zip(runs, names, strict=True))
+        labels = [of_run[members[0].run] for members in groups]
+        for members, label in zip(groups, labels, strict=True):
+            for one in members:
+                if of_run[one.run] != label:
+                    raise ConfigError(
+                        f"--names: {members[0].run} and {one.run} differ only in their seed and are one row, but are "
+                        f"named '{label}' and '{of_run[one.run]}'"
+                    )
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ConfigError(f"--names: '{twice[0]}' names two rows with different settings; give each its own")
+    return labels
+
+
+def _labels(firsts: Sequence[_Settings]) -> list[str]:
+    """As short as can be while all differ: 'unset' is left out first, then the length if the images seen are told."""
+    trained = [one for one in firsts if one.method]
+    apart = [[key for key in one.values if one.method and _sets_apart(key, one, trained)] for one in firsts]
+    short = [[key for key in keys if key != _LENGTH or _IMAGES_SEEN not in keys] for keys in apart]
+    brief = [[key for key in keys if one.values[key] is not None] for one, keys in zip(firsts, short, strict=True)]
+    for chosen in (brief, short, apart):
+        labels = [_label(one, keys, trained) for one, keys in zip(firsts, chosen, strict=True)]
+        if len({*labels}) == len(labels):
+            return labels
+    return [f"{label} ({one.run.name})" for label, one in zip(labels, firsts, strict=True)]
+
+
+def _sets_apart(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
+    """Whether others have another value of this setting, and the two are not just the defaults of two methods."""
+    value, default = one.values[key], key in one.defaults and one.values[key] == one.defaults[key]
+    for other in others:
+        if key not in other.values:
+            if not default:
+                return True
+        elif other.values[key] != value and (
+            other.method == one.method or not default or other.values[key] != other.defaults.get(key)
+        ):
+            return True
+    return False
+
+
+def _label(one: _Settings, keys: Sequence[str], others: Sequence[_Settings]) -> str:
+    words = [_words(key, one, others) for key in keys]
+    if len(words) > _MOST_WORDS:
+        words = [*words[: _MOST_WORDS - 1], f"{len(words) - _MOST_WORDS + 1} more"]
+    return ", ".join([one.title, *words])
+
+
+def _words(key: str, one: _Settings, others: Sequence[_Settings]) -> str:
+    value = one.values[key]
+    if key == "trained on":
+        alike = any(other.folders == one.folders and other.values[key] != value for other in others)
+        return f"trained on {one.folders}" + (f" {value[:6]}" if alike else "")
+    if key == _IMAGES_SEEN:
+        return f"{value:,} images seen"
+    if key == _LENGTH:
+        return "length unset" if value is None else f"length {value:,}"
+    name = key.rpartition(".")[2].replace("_", " ")
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if value is None:
+        return f"{name} unset"
+    if isinstance(value, list):
+        return f"{name} {'+'.join(map(str, value)) or 'none'}"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
