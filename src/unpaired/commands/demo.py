@@ -25,8 +25,8 @@ from unpaired.evaluation import LABELS, REFERENCES, Evaluation, append_record, e
 from unpaired.files import write_atomically
 from unpaired.inference import Translator
 from unpaired.methods import METHODS, Method
+from unpaired.recipes import demo
 from unpaired.run_config import as_begun
-from unpaired.runs import demo
 from unpaired.training import RunConfig, train
 
 _OTHER_SECONDS = 75.0

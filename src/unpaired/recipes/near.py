@@ -11,7 +11,7 @@ from unpaired.config import from_dict, to_dict
 from unpaired.data import UnpairedFiles
 from unpaired.errors import DataError
 from unpaired.methods import METHODS
-from unpaired.recipes import merged, read_recipe, recipe
+from unpaired.recipes import RECIPES, merged, recipe
 from unpaired.run_config import RunConfig
 from unpaired.scoring import Evaluator, ScoringNetworks
 from unpaired.scoring.images import evenly_spaced
@@ -34,7 +34,7 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
     Raises:
         DataError: The images cannot be read.
     """
-    near: dict[str, Any] = read_recipe(name).get("near") or {}
+    near: dict[str, Any] = RECIPES[name].get("near") or {}
     usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
     changes = _left_alone(near.get("model", {}), settings, usual)
     if not changes:
