@@ -14,10 +14,10 @@ from typing import Any
 
 import tyro
 
-from unpaired import runs
 from unpaired.data import embedded_dataset
 from unpaired.errors import ConfigError, nearest
 from unpaired.evaluation import evaluate_run
+from unpaired.recipes import demo
 from unpaired.training import RunConfig, train
 
 
@@ -47,7 +47,7 @@ def main(out: Path, images: int = 2600, seed: int = 0, changes: str = "{}") -> N
         seed: Seed of everything random.
         changes: JSON: name of a setting -> its value.
     """
-    config = replaced(runs.demo(images, seed), {"threads": 1, "log_every": 200, **json.loads(changes)})
+    config = replaced(demo(images, seed), {"threads": 1, "log_every": 200, **json.loads(changes)})
     train(config, out, quiet=True)
     found = evaluate_run(out, embedded_dataset("fluent").validation, device="cpu").scores
     print(json.dumps({row: {name: round(s.value, 3) for name, s in scores.items()} for row, scores in found.items()}))

@@ -21,7 +21,7 @@ import tyro
 from unpaired.data import embedded_dataset
 from unpaired.environment import environment
 from unpaired.evaluation import evaluate_run
-from unpaired.runs import demo
+from unpaired.recipes import demo
 from unpaired.training import train
 
 METRICS = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1")

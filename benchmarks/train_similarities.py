@@ -50,10 +50,10 @@ def main(out: Path, images: int = 3300, seeds: tuple[int, ...] = (0, 1, 2), jobs
 
 def _train(run: Path, images: int, seed: int, changes: dict[str, Any]) -> None:
     from demo_recipes import replaced  # torch takes seconds to import: only where it is needed
-    from unpaired import runs
+    from unpaired.recipes import demo
     from unpaired.training import train
 
-    train(replaced(runs.demo(images, seed), {"threads": 1, "log_every": 100, **changes}), run, quiet=True)
+    train(replaced(demo(images, seed), {"threads": 1, "log_every": 100, **changes}), run, quiet=True)
     print(f"{run} is trained", flush=True)
 
 

@@ -36,7 +36,7 @@ from unpaired.evaluation import METRICS
 from unpaired.methods import METHODS
 from unpaired.methods.cut import CUT
 from unpaired.ops import backend_report
-from unpaired.runs import demo as demo_run
+from unpaired.recipes import demo as demo_run
 from unpaired.training import RunConfig
 
 TINY = (

@@ -27,9 +27,11 @@ from doc_pages import DOCS, ROOT, blocks, name_of
 from tiny import tiny_run
 from unpaired import cli
 from unpaired.config import from_dict
+from unpaired.data import DatasetConfig
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
 from unpaired.methods.qs_attn import QSAttnConfig
+from unpaired.recipes import RECIPES, read_recipes, recipe
 from unpaired.training import RunConfig, train
 
 SOURCE = ROOT / "src" / "unpaired"
@@ -212,13 +214,18 @@ def test_the_methods_of_the_page_train_resume_and_translate(
     assert written == listed
 
 
-def test_the_method_of_the_page_is_an_option_and_its_run_builds(added: None, dataset: Path) -> None:
+def test_the_method_of_the_page_is_an_option_and_its_recipe_builds(
+    added: None, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(ROWS) == 2
     assert "--regularisation-weight" in hooks().help_text(["train", "--method", "self_regularised"])
-    (function,) = [text for text in blocks(EXAMPLE, "python") if text.startswith("# src/unpaired/runs/")]
-    space: dict[str, Any] = {}
-    exec(compile(function, "runs", "exec"), space)
-    config = space["self_regularised"](dataset)
+    (text,) = [text for text in blocks(EXAMPLE, "yaml") if text.startswith("# src/unpaired/recipes/")]
+    file = dataset.parent / "self_regularised.yaml"
+    file.write_text(text, encoding="utf-8")
+    for name, entry in read_recipes(file):
+        monkeypatch.setitem(RECIPES, name, entry)
+    config = recipe("self_regularised", dataset=DatasetConfig(folder=dataset))
+    assert config.method == "self_regularised"
     assert RunConfig.from_mapping(config.to_mapping()) == config
 
 

@@ -1,10 +1,13 @@
-"""Recipes: every row trains, resumes and translates; the option of the command line; and that no key is a typo."""
+"""Recipes: every one builds as it was published, trains, resumes and translates; what lists, shows and starts them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +17,30 @@ import torch
 import yaml
 
 from engine.test_training import assert_same, final_state
-from tiny import write_images
+from tiny import domain_folder, tiny_run, write_images
 from unpaired.cli import main
-from unpaired.config import to_dict
-from unpaired.data import DataConfig, DatasetConfig
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.config import load_yaml, to_dict
+from unpaired.data import DatasetConfig
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
-from unpaired.recipes import RECIPES, near, read_recipe, recipe
+from unpaired.recipes import RECIPES, demo, merged, methods_of, near, recipe
 from unpaired.run_config import RunConfig, store
-from unpaired.training import train
+from unpaired.training import flat, train
 
-ROWS = [(name, method) for name in RECIPES for method in read_recipe(name)["methods"]]
+QUICK = RECIPES["quick"]
+ROWS = list(QUICK["methods"])
+ALONE = [name for name, entry in RECIPES.items() if "method" in entry]
+"""Recipes of one method: the published experiments, and those for small images."""
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text(encoding="utf-8"))
+"""Every setting of these: what all share, what those of a method share, and what is a recipe's own."""
 Capture = pytest.CaptureFixture[str]
 TINY = (
     "--image-size", "32", "--load-size", "32", "--base-channels", "4", "--blocks", "5", "--num-queries", "16",
-    "--projector-width", "8", "--head-channels", "4", "--discriminator-channels", "4", "--num-workers", "0",
-    "--accelerator", "cpu", "--score-every", "0", "--images", "2", "--batch-size", "1", "--precision", "32", "--quiet",
+    "--projector-width", "8", "--num-workers", "0", "--accelerator", "cpu", "--score-every", "0", "--images", "2",
+    "--batch-size", "1", "--precision", "32", "--quiet",
 )  # fmt: skip
+TINY_QUICK = (*TINY, "--head-channels", "4", "--discriminator-channels", "4")
 
 
 def unpaired(*words: object) -> int:
@@ -59,59 +67,106 @@ def small(config: RunConfig, **training: Any) -> RunConfig:
     )
 
 
-@pytest.mark.parametrize(("name", "method"), ROWS)
-def test_every_row_builds_and_says_the_same_as_its_run_file(name: str, method: str) -> None:
-    config = recipe(name, method, DatasetConfig(folder=Path("data")))
+# ---------------------------------------------------------------------------------------------------------------------
+# what they say
+# ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ALONE)
+def test_every_recipe_of_one_method_is_what_it_was_published_as(name: str) -> None:
+    config, own = recipe(name), GOLDEN["recipes"][name]
+    settings = json.loads(json.dumps(flat(config.to_mapping())))
+    wanted = {**GOLDEN["all"], **GOLDEN["methods"][own["method"]], **own}
+    assert {key: settings.get(key, "absent") for key in wanted} == wanted
+    assert RunConfig.from_mapping(config.to_mapping()) == config
+    assert recipe(name, dataset=DatasetConfig(folder=Path("x"))).dataset.folder == Path("x")
+    notes = RECIPES[name]["notes"]
+    assert re.search(r"Published|No published", notes), "what the paper reports, or that it reports nothing"
+    assert re.search(r"hours|minutes|times the arithmetic", notes), "what it costs"
+
+
+def test_the_golden_file_knows_every_recipe_and_the_demo_is_one() -> None:
+    assert GOLDEN["recipes"].keys() == set(ALONE)
+    own, sized = recipe("demo"), demo(700, seed=3)
+    assert demo(4000).training == own.training
+    assert sized.training == replace(own.training, images=700, seed=3, score_every=350)
+    assert (sized.data, sized.model, sized.dataset.direction) == (own.data, own.model, "BtoA")
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_the_quick_recipe_is_its_settings_that_the_method_has_and_those_under_its_name(method: str) -> None:
+    config = recipe("quick", method, DatasetConfig(folder=Path("data")))
     assert (config.method, type(config.model)) == (method, METHODS[method].Config)
     assert RunConfig.from_mapping(config.to_mapping()) == config
-    found = read_recipe(name)
-    own = found["methods"][method] or {}
     plain = to_dict(METHODS[method].Config())
-    for key, value in to_dict(config.model).items():
-        wanted = own.get(key, found["model"].get(key, plain[key]))
-        assert value == ({**plain[key], **wanted} if isinstance(wanted, dict) else wanted), key
-    for section, settings in ((config.data, found["data"]), (config.training, found["training"])):
+    shared = {key: value for key, value in QUICK["model"].items() if key in plain}
+    assert (
+        to_dict(config.model)
+        == to_dict(replace(config.model))
+        == json.loads(json.dumps(merged(plain, {**shared, **(QUICK["methods"][method] or {})})))
+    )
+    for section, settings in ((config.data, QUICK["data"]), (config.training, QUICK["training"])):
         assert {key: getattr(section, key) for key in settings} == settings
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_key_of_a_recipe_is_one_that_nobody_has(name: str) -> None:
     """A shared key that a method does not have is left out, so a typo would pass without a word."""
-    found = read_recipe(name)
-    assert found.keys() <= {"title", "data", "training", "model", "methods", "near"}
-    assert found["title"]
-    assert not found["title"].endswith(".")
-    methods = {method: to_dict(METHODS[method].Config()) for method in found["methods"]}
-    for key, value in {**found["model"], **found.get("near", {}).get("model", {})}.items():
+    entry = RECIPES[name]
+    assert entry.keys() <= {"title", "notes", "method", "methods", "base", "data", "training", "model", "near"}
+    assert entry["title"]
+    assert not entry["title"].endswith(".")
+    methods = {method: to_dict(METHODS[method].Config()) for method in methods_of(name)}
+    for key, value in {**entry.get("model", {}), **entry.get("near", {}).get("model", {})}.items():
         having = [method for method, settings in methods.items() if key in settings]
         assert having, key
         if isinstance(value, dict):
             assert value.keys() <= methods[having[0]][key].keys(), key
-    for method, own in found["methods"].items():
-        assert (own or {}).keys() <= methods[method].keys(), method
-    for section, known in (("data", DataConfig), ("training", TrainingConfig)):
-        assert found[section].keys() <= known.__dataclass_fields__.keys()
 
 
 @pytest.mark.parametrize(
-    "changed", [{"data": {"imagesize": 1}}, {"training": {"image": 1}}, {"methods": {"cut": {"tap": 1}}}]
+    ("entry", "typo"),
+    [
+        ({"method": "cut", "data": {"imagesize": 1}}, "imagesize"),
+        ({"method": "cut", "training": {"image": 1}}, "image"),
+        ({"method": "cut", "model": {"tap": 1}}, "tap"),
+        ({"methods": {"cut": {"tap": 1}}}, "tap"),
+    ],
 )
 def test_a_typo_in_a_section_of_one_owner_is_refused(
-    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: dict[str, Any], typo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"title": "Mine", "methods": {"cut": None}} | changed))
-    monkeypatch.setitem(RECIPES, "mine", path)
-    (typo,) = (word for word in ("imagesize", "image", "tap") if f"'{word}'" in str(changed))
-    with pytest.raises(ConfigError, match=f"{typo}"):
-        recipe("mine", "cut")
+    monkeypatch.setitem(RECIPES, "mine", {"title": "Mine", **entry})
+    with pytest.raises(ConfigError, match=f"recipe mine: .*'{typo}'"):
+        recipe("mine")
 
 
-@pytest.mark.parametrize(("name", "method"), ROWS)
-def test_every_row_trains_resumes_to_the_bit_and_translates(
-    name: str, method: str, dataset: Path, tmp_path: Path
-) -> None:
-    config = small(recipe(name, method, DatasetConfig(folder=dataset)))
+# ---------------------------------------------------------------------------------------------------------------------
+# training by them
+# ---------------------------------------------------------------------------------------------------------------------
+SMALLER: dict[str, Any] = {
+    "base_channels": 2, "discriminator_channels": 2, "projector_width": 8, "num_queries": 32, "style_width": 8,
+    "head_channels": 4,
+}  # fmt: skip
+"""Widths only: what a recipe is about (its taps, blocks, losses, selection, pool) stays."""
+UNLIKE = list({json.dumps(GOLDEN["recipes"][name], sort_keys=True): name for name in ALONE}.values())
+"""One recipe for each set of settings."""
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_every_recipe_takes_two_steps(name: str, dataset: Path, tmp_path: Path) -> None:
+    run = recipe(name, dataset=DatasetConfig(folder=dataset))
+    tiny = tiny_run(dataset, run.method)
+    known = type(run.model).__dataclass_fields__
+    smaller = {key: value for key, value in SMALLER.items() if key in known}
+    smaller |= {key: getattr(tiny.model, key) for key in ("feature_network", "domains") if key in known}
+    data = replace(run.data, image_size=64, load_size=72, num_workers=0)
+    training = replace(run.training, images=2, accelerator="cpu", score_every=0, precision="32")
+    config = RunConfig(run.method, tiny.dataset, data, replace(run.model, **smaller), training)
+    assert train(config, tmp_path / "run", quiet=True).finished
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_the_quick_recipe_trains_resumes_to_the_bit_and_translates(method: str, dataset: Path, tmp_path: Path) -> None:
+    config = small(recipe("quick", method, DatasetConfig(folder=dataset)))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(config, whole, quiet=True).finished
     assert not train(small(config, stop_after=4), parts, quiet=True).finished
@@ -141,73 +196,116 @@ def test_a_row_trains_in_half_precision(dataset: Path, tmp_path: Path) -> None:
     assert found[1] == pytest.approx(found[0], rel=0.05, abs=0.02)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# the command line
+# ---------------------------------------------------------------------------------------------------------------------
 def test_the_option_gives_the_defaults_and_options_beside_it_win(dataset: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = ("train", "--recipe", "quick", dataset, *TINY, "--patch-weight", "0.5", "--beta1", "0.25")
-    assert unpaired(*words, "--out", run) == 0
-    kept, plain = RunConfig.load(run / "run.yaml"), recipe("quick")
+    words = ("train", "--recipe", "quick", dataset, *TINY_QUICK, "--patch-weight", "0.5", "--beta1", "0.25")
+    assert unpaired(*words, "--out", tmp_path / "quick") == 0
+    kept, plain = RunConfig.load(tmp_path / "quick" / "run.yaml"), recipe("quick")
     assert kept.method == "qs_attn"
     assert (kept.model.patch_weight, kept.model.optimiser.beta1) == (0.5, 0.25)
     assert (kept.model.base_channels, kept.data.image_size, kept.training.images) == (4, 32, 2)
     for key in ("generator", "discriminator", "taps", "similarity", "detach_attention", "identity_interval"):
         assert getattr(kept.model, key) == getattr(plain.model, key), key
     assert kept.model.optimiser.schedule == plain.model.optimiser.schedule
-    assert kept.training.ema_half_life_images == plain.training.ema_half_life_images
-
-
-def test_another_method_takes_its_own_row(dataset: Path, tmp_path: Path) -> None:
-    fits = [word for word in TINY if word not in ("--projector-width", "8")]
+    # another method takes its own row
+    fits = [word for word in TINY_QUICK if word not in ("--projector-width", "8")]
     words = ("train", "--recipe", "quick", "--method", "fsesim", dataset, *fits, "--patch-size", "8")
-    assert unpaired(*words, "--out", tmp_path / "run") == 0
-    kept = RunConfig.load(tmp_path / "run" / "run.yaml")
+    assert unpaired(*words, "--out", tmp_path / "fsesim") == 0
+    kept = RunConfig.load(tmp_path / "fsesim" / "run.yaml")
     assert (kept.method, kept.model.feature_network, kept.model.generator) == ("fsesim", "lite0", "light")
+
+
+def test_a_published_recipe_is_the_same_as_spelling_it_out(dataset: Path, tmp_path: Path) -> None:
+    words = ("train", dataset, "--direction", "BtoA", *TINY, "--seed", "3")
+    assert unpaired(*words, "--recipe", "table3_d", "--out", tmp_path / "run") == 0
+    kept = RunConfig.load(tmp_path / "run" / "run.yaml")
+    assert (kept.method, kept.model.routing, kept.model.similarity) == ("qs_attn", "self", "dot")
+    assert (kept.model.num_queries, kept.training.seed, kept.data.image_size) == (16, 3, 32)
+    assert kept.dataset == DatasetConfig(folder=dataset.absolute(), direction="BtoA")
+    file = tmp_path / "table3_d.yaml"
+    file.write_text(yaml.safe_dump({"method": "qs_attn", "model": {"routing": "self", "similarity": "dot"}}))
+    assert unpaired(*words, "--config", file, "--out", tmp_path / "again") == 0
+    for weights in ("ema", "last"):
+        first, second = ((tmp_path / name / "weights" / f"{weights}.safetensors") for name in ("run", "again"))
+        assert first.read_bytes() == second.read_bytes()
+    # images may be named otherwise, and an option may win over what the recipe is about
+    places = ("--source", dataset / "trainA", "--target", dataset / "trainB")
+    words = ("train", *places, "--recipe=table3_d", *TINY, "--routing", "none", "--out", tmp_path / "places")
+    assert unpaired(*words) == 0
+    kept = RunConfig.load(tmp_path / "places" / "run.yaml")
+    assert kept.model.routing == "none"
+    assert (kept.dataset.folder, kept.dataset.source) == (None, dataset / "trainA")
+
+
+def test_data_of_a_recipe_for_several_domains_is_their_folder(dataset: Path, tmp_path: Path) -> None:
+    folder = domain_folder(dataset)
+    words = ("train", "--recipe", "multi_domain_qs_attn", folder, *TINY, "--out", tmp_path / "run")
+    assert unpaired(*words) == 0
+    assert load_yaml(tmp_path / "run" / "run.yaml")["dataset"]["domains"] == str(folder)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--recipe", "quik"), "recipe: there is no 'quik' (did you mean 'quick'?); known: quick"),
-        (("--recipe", "quick", "--config", "run.yaml"),
-         "--config run.yaml contradicts --recipe quick: both give the settings; drop one"),
-        (("--recipe", "quick", "--run=table3_a"),
-         "--run table3_a contradicts --recipe quick: both give the settings; drop one"),
-        (("--recipe", "quick", "--method", "munit"),
+        (("recipes", "table3_aa"), "there is no recipe 'table3_aa' (did you mean 'table3_a'?); 'unpaired "),
+        (("train", "--recipe", "quik", "DATA"), "there is no recipe 'quik' (did you mean 'quick'?)"),
+        (("train", "--recipe", "table3_b", "--config", "run.yaml", "DATA"),
+         "--config run.yaml contradicts --recipe table3_b: both give the settings; drop one"),
+        (("train", "--recipe", "quick", "--method", "munit", "DATA"),
          "recipe: 'quick' is not made for the method 'munit'; it goes with qs_attn, cut, fastcut, monce, hneg_src"),
-        (("--recipe", "quick", "--method", "cutt"), "--method: there is no 'cutt' (did you mean 'cut'?)"),
+        (("train", "--recipe", "table3_b", "--method", "cut", "DATA"),
+         "recipe: 'table3_b' is not made for the method 'cut'; it goes with qs_attn"),
+        (("train", "--recipe", "quick", "--method", "cutt", "DATA"), "--method: there is no 'cutt' (did you mean"),
+        (("train", "--recipe", "table3_b"), "--recipe gives the settings, not the images"),
     ],
 )  # fmt: skip
 def test_what_is_refused(words: tuple[str, ...], said: str, capsys: Capture, tmp_path: Path) -> None:
-    assert unpaired("train", *words, "DATA", "--out", tmp_path / "run") == 2
+    out = ("--out", tmp_path / "run") if words[0] == "train" else ()
+    assert unpaired(*words, *out) == 2
     answer = capsys.readouterr()
     assert said in answer.err
     assert answer.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_runs_lists_recipes_and_shows_one_in_full(name: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_recipes_are_listed_in_a_line_each_without_waiting_for_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    assert unpaired("runs") == 0
-    out = capsys.readouterr().out
-    (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
-    found = read_recipe(name)
-    assert found["title"] in line
+    code = "import sys; from unpaired.cli import main; main(['recipes']); assert 'torch' not in sys.modules"
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    for name, entry in RECIPES.items():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert line.split()[1] == entry.get("method", str(len(ROWS)))
+        assert entry["title"] in line
+    assert len(lines) == len(RECIPES) + 3
 
-    assert unpaired("runs", name) == 0
+
+@pytest.mark.parametrize("name", ["quick", "demo", "table4_all_pooled", "monce", "multi_domain_qs_attn"])
+def test_one_recipe_in_full_is_what_it_is_and_what_it_changes(name: str, capsys: Capture) -> None:
+    assert unpaired("recipes", name) == 0
     out = capsys.readouterr().out
-    assert found["title"] in out
-    assert ", ".join(found["methods"]) in out
+    entry, config = RECIPES[name], recipe(name)
+    assert entry["title"] in out
+    assert " ".join(entry.get("notes", "").split()) in " ".join(out.split())
+    assert ", ".join(methods_of(name)) in out
     assert out.rstrip().endswith(f"unpaired train --recipe {name} DATA --out OUT")
-    shown = yaml.safe_load(out[out.index("method: ") : out.rindex("unpaired train")])
-    plain, config = RunConfig("qs_attn", DatasetConfig()).to_mapping(), recipe(name)
-    assert shown.pop("method") == "qs_attn"
+    shown = yaml.safe_load(out[out.index("\nmethod: ") : out.rindex("unpaired train")])
+    assert shown.pop("method") == config.method
+    # laid over the defaults of the method, what is shown gives the recipe again
+    plain = RunConfig(config.method, DatasetConfig()).to_mapping()
     for section, values in shown.items():
-        for key, value in values.items():
-            plain[section][key] = {**plain[section][key], **value} if isinstance(value, dict) else value
+        assert all(plain[section][key] != value for key, value in values.items()), "only what differs is shown"
+        plain[section] = merged(plain[section], values)
     again = RunConfig.from_mapping(plain)
     assert (again.data, again.model, again.training) == (config.data, config.model, config.training)
-    assert unpaired("runs", name + "k") == 2
-    assert f"did you mean '{name}'?" in capsys.readouterr().err
+
+
+def test_help_shows_the_defaults_of_the_recipe(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert unpaired("train", "--recipe", "table5_cut_128", "--help") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"--num-queries.*default: 128", re.sub(r"\s+", " ", out))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,7 +320,7 @@ def near_run(folder: Path, method: str = "qs_attn", **settings: Any) -> RunConfi
 def test_near_domains_are_held_and_far_ones_are_not(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = read_recipe("quick")["near"]
+    rule = QUICK["near"]
     config = near_run(tmp_path / "data", method)
     for distance, held in ((rule["below"] - 1, True), (rule["below"], False), (1000.0, False), (None, False)):
         monkeypatch.setattr(near, "domain_distance", lambda _, found=distance: found)
@@ -246,7 +344,7 @@ def test_what_a_person_chose_stays_near_or_far(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(near, "domain_distance", lambda _: 1.0)
     changed, line = near.held_back("quick", near_run(tmp_path, adversarial_weight=3.0), tmp_path / "new")
     assert changed.model.adversarial_weight == 3.0
-    assert changed.model.identity_interval == read_recipe("quick")["near"]["model"]["identity_interval"]
+    assert changed.model.identity_interval == QUICK["near"]["model"]["identity_interval"]
     assert "adversarial_weight" not in line
     usual = near_run(tmp_path)
     linear = dataclasses.replace(usual.model.optimiser, schedule="linear")

@@ -1,86 +1,90 @@
-"""Every named run: it builds, says what it is, and takes two steps."""
+"""``unpaired runs``: a person's run folders, how far they are, and their scores, read off files of any state."""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import importlib
-import pkgutil
-import re
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import unpaired.runs
-from test_architecture import check_run
-from tiny import tiny_run, write_images
-from unpaired.data import DataConfig
-from unpaired.engine.trainer import TrainingConfig
-from unpaired.runs import RUNS
-from unpaired.training import RunConfig, train
+from unpaired.cli import main
+from unpaired.config import save_yaml
+from unpaired.run_folder import RunStatus, run_status
 
-SMALLER: dict[str, Any] = {
-    "base_channels": 2, "discriminator_channels": 2, "projector_width": 8, "num_queries": 32, "style_width": 8,
-}  # fmt: skip
-"""Widths only: what a run is about (its taps, blocks, losses, selection, pool) stays."""
+OLD = 1_700_000_000
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    for number, split in enumerate(("trainA", "trainB")):
-        write_images(root / split, 3, size=(80, 72), seed=number)
-    return root
+def write_run(folder: Path, seen: int = 0, age: float | None = None, **training: Any) -> Path:
+    """The files of a run that have to do with its progress."""
+    save_yaml(folder / "run.yaml", {
+        "method": "cut", "dataset": {"folder": "/data/horses"}, "data": {}, "training": training,
+        "model": {"optimiser": {"epochs": 400}},
+    })  # fmt: skip
+    (folder / "sessions.jsonl").write_text(json.dumps({"images": [1067, 1334]}) + "\n")
+    if seen:
+        line = json.dumps({"images_seen": seen, "seconds_per_image": 0.5})
+        (folder / "log.jsonl").write_text(f'{line}\n{{"cut short')
+    for path in folder.iterdir() if age is not None else ():
+        os.utime(path, (age, age))
+    return folder
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_every_named_run_builds_and_says_what_it_is(name: str, tmp_path: Path) -> None:
-    function = RUNS[name]
-    assert function.__name__ == name
-    check_run(function(tmp_path), tmp_path)
-    words = function.__doc__ or ""
-    first, _, rest = words.partition("\n\n")
-    assert first.endswith("."), "the first line is a sentence: it is what 'unpaired runs' lists"
-    assert "\n" not in first
-    assert re.search(r"Published|No published", rest), "what the paper reports, or that it reports nothing"
-    assert re.search(r"hours|minutes|times the arithmetic", rest), "what it costs"
+def score(label: str, value: float) -> dict[str, Any]:
+    return {"label": label, "value": value}
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_every_named_run_takes_two_steps(name: str, folder: Path, tmp_path: Path) -> None:
-    run = RUNS[name](folder)
-    tiny = tiny_run(folder, run.method)
-    known = type(run.model).__dataclass_fields__
-    smaller = {key: value for key, value in SMALLER.items() if key in known}
-    smaller |= {key: getattr(tiny.model, key) for key in known if key == "feature_network"}
-    data = dataclasses.replace(run.data, image_size=64, load_size=72, num_workers=0)
-    if run.dataset.domains is not None:
-        data, run = dataclasses.replace(data), dataclasses.replace(run, dataset=tiny.dataset)
-        smaller["domains"] = tiny.model.domains
-    model = dataclasses.replace(run.model, **smaller)
-    training = dataclasses.replace(run.training, images=2, accelerator="cpu", score_every=0)
-    result = train(dataclasses.replace(run, data=data, model=model, training=training), tmp_path / "run", quiet=True)
-    assert result.finished
+def test_a_run_is_finished_running_or_stopped(tmp_path: Path) -> None:
+    states = {
+        "finished": write_run(tmp_path / "a", 200, OLD, images=200),
+        "stopped": write_run(tmp_path / "b", 100, OLD, images=200),
+        "running": write_run(tmp_path / "c", 100, images=200),
+    }
+    assert {run_status(run).state: run for run in states.values()} == states
+    assert run_status(states["stopped"]) == RunStatus("cut", "/data/horses", 100, 200, {}, "stopped")
+    # the length is in epochs; nothing is logged yet; weights count
+    assert run_status(write_run(tmp_path / "d", 5)).total == 400 * 1334
+    begun = write_run(tmp_path / "e", images=200)
+    assert run_status(begun).images_seen == 0
+    (begun / "weights").mkdir()
+    (begun / "weights" / "model.json").write_text('{"images_seen": 60}')
+    assert run_status(begun).images_seen == 60
 
 
-def test_every_run_is_seeded(folder: Path) -> None:
-    for name, function in RUNS.items():
-        seeded: Any = function
-        run: RunConfig = seeded(folder, seed=7)
-        assert run.training.seed == 7, name
-        assert isinstance(run.data, DataConfig)
-        assert isinstance(run.training, TrainingConfig)
+def test_the_newest_scores_are_those_of_an_evaluation_else_of_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 10, images=10)
+    lines = [{"weights": weights, "scores": {"kid_4v4": score("KID", value)}} for weights, value in
+             (("ema", 9), ("last", 8), ("ema", 7), ("last", 6))]  # fmt: skip
+    (run / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run_status(run).scores == {"KID": 7}
+    record = {"scores": {"input": {"a": score("KID", 1)}, "ema": {"a": score("KID", 5), "b": score("SWD", "inf")}}}
+    (run / "evaluations.jsonl").write_text(json.dumps(record) + "\n{")
+    assert run_status(run).scores == {"KID": 5}
 
 
-def test_every_public_function_of_the_room_is_in_the_table() -> None:
-    for module in pkgutil.iter_modules(unpaired.runs.__path__):
-        source = importlib.import_module(f"unpaired.runs.{module.name}").__file__
-        assert source is not None
-        for node in ast.parse(Path(source).read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in HELPERS:
-                assert node.name in RUNS, f"{module.name}.{node.name} is not in RUNS"
-
-
-HELPERS = {"demo", "qs_attn_run", "run"}
-"""Functions that runs are made of; ``demo`` has its own command."""
+def test_the_command_lists_runs_at_any_depth_and_names_those_that_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "mine", 1500, OLD, images=2000)
+    write_run(tmp_path / "runs" / "table" / "deep", 2000, OLD, images=2000)
+    code = "import sys; from unpaired.cli import main; main(['runs']); assert 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in found.splitlines()]
+    assert lines[1] == ["mine", "cut", "/data/horses", "1,500", "of", "2,000", "stopped"]
+    assert lines[2] == ["table/deep", "cut", "/data/horses", "2,000", "of", "2,000", "finished"]
+    (tmp_path / "runs" / "mine" / "run.yaml").write_text("method: [")
+    assert main(["runs", "runs"]) == 1
+    answer = capsys.readouterr()
+    assert "table/deep" in answer.out
+    assert "error: runs/mine/run.yaml: line" in answer.err
+    shutil.rmtree(tmp_path / "runs")
+    assert main(["runs"]) == 2
+    assert "runs: there is no such folder; 'unpaired recipes' lists the published" in capsys.readouterr().err
+    (tmp_path / "runs").mkdir()
+    assert main(["runs"]) == 0
+    assert "runs holds no run folders" in capsys.readouterr().out

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from unpaired.inference import Translator
     from unpaired.methods import METHODS
     from unpaired.ops import query_selected_attention, significance_map
-    from unpaired.runs import RUNS
+    from unpaired.recipes import recipe
     from unpaired.training import RunConfig, train
 
 __version__ = metadata.version("unpaired")
 __all__ = [
     "METHODS",
-    "RUNS",
     "DataConfig",
     "DatasetConfig",
     "Licences",
@@ -37,13 +36,13 @@ __all__ = [
     "embedded_dataset",
     "evaluate_run",
     "query_selected_attention",
+    "recipe",
     "significance_map",
     "train",
 ]
 
 _HOMES = {
     "METHODS": "unpaired.methods",
-    "RUNS": "unpaired.runs",
     "DataConfig": "unpaired.data",
     "DatasetConfig": "unpaired.data",
     "Licences": "unpaired.hub",
@@ -54,6 +53,7 @@ _HOMES = {
     "embedded_dataset": "unpaired.data",
     "evaluate_run": "unpaired.evaluation",
     "query_selected_attention": "unpaired.ops",
+    "recipe": "unpaired.recipes",
     "significance_map": "unpaired.ops",
     "train": "unpaired.training",
 }

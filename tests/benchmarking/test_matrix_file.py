@@ -10,9 +10,7 @@ import pytest
 import yaml
 
 from tiny import domain_folder, write_images
-from unpaired.benchmarking import compose, load_matrix
-from unpaired.benchmarking.cells import Cell
-from unpaired.benchmarking.matrix import check_slots
+from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
 from unpaired.data import EMBEDDED
 from unpaired.errors import ConfigError, DataError
 from unpaired.methods import METHODS
@@ -56,7 +54,7 @@ def test_the_contenders_settings_lie_over_the_common_ones_and_those_over_the_met
     content = matrix(data)
     content["common"]["model"]["optimiser"] = {"epochs": 7}
     content["contenders"]["local"]["model"] |= {"num_queries": 9, "optimiser": {"beta1": 0.25}}
-    content["contenders"]["b"] = {"run": "table3_b", "label": "B of Table 3"}
+    content["contenders"]["b"] = {"recipe": "table3_b", "label": "B of Table 3"}
     cells, notes = composed(tmp_path, content)
     assert list(cells) == ["cut-photos", "local-photos", "b-photos"]
     assert notes == []
@@ -65,7 +63,7 @@ def test_the_contenders_settings_lie_over_the_common_ones_and_those_over_the_met
     assert (cut.model.num_queries, local.model.num_queries, b.model.num_queries) == (16, 9, 16)
     assert (local.model.optimiser.epochs, local.model.optimiser.beta1) == (7, 0.25)
     assert cut.model.optimiser.beta1 == METHODS["cut"].Config().optimiser.beta1
-    assert (b.model.significance, b.model.similarity) == ("random", "dot"), "what the named run says"
+    assert (b.model.significance, b.model.similarity) == ("random", "dot"), "what the recipe says"
     assert {config.data.image_size for config in (cut, local, b)} == {32}
     assert all(config.training.score_every == 0 and config.dataset.folder == data for config in (cut, local, b))
 
@@ -99,12 +97,12 @@ def test_data_sets_are_found_beside_the_file_embedded_and_with_loading_of_their_
     cells, _ = composed(tmp_path, content)
     near, drawings, apart = (cells[f"cut-{name}"] for name in ("near", "drawings", "apart"))
     assert near.config.dataset.folder == tmp_path / "photos"
-    assert near.held_out.files.source[0] == tmp_path / "photos" / "testB" / "image0.png"
+    assert near.held_out.source[0] == tmp_path / "photos" / "testB" / "image0.png"
     assert drawings.config.dataset.folder == EMBEDDED["fluent"]
     assert (near.config.data.image_size, drawings.config.data.image_size) == (32, 64)
-    assert len(drawings.held_out.files.source) == 120
-    assert apart.held_out.files.source == near.held_out.files.source
-    assert apart.held_out.digests == near.held_out.digests != near.held_out.digests[::-1]
+    assert len(drawings.held_out.source) == 120
+    assert apart.held_out.source == near.held_out.source
+    assert apart.digests == near.digests != near.digests[::-1]
 
 
 def test_the_digest_of_the_training_images_is_that_of_the_run(data: Path, tmp_path: Path) -> None:
@@ -129,20 +127,21 @@ CUT = {"method": "cut"}
         ({"seeds": [0, 1, 0]}, r"seeds: 0, 1, 0 names one twice"),
         ({"seeds": []}, r"'seeds' is empty"),
         ({"contenders": {}}, r"'contenders' is empty"),
-        ({"contenders": {"a/b": CUT}}, r"contenders: the name 'a/b' becomes a part of folder names"),
+        ({"contenders": {"a/b": CUT}}, r"the name 'a/b' becomes a part of folder names"),
         ({"contenders": {"a": {"method": "cutt"}}}, r"in 'contenders\.a': there is no method 'cutt' \(did you mean"),
-        ({"contenders": {"a": {"run": "table3_bb"}}}, r"there is no named run 'table3_bb' \(did you mean 'table3_b'"),
-        ({"contenders": {"a": {"run": "table3_b", "method": "cut"}}}, r"give either 'method' or 'run'"),
+        ({"contenders": {"a": {"run": "table3_bb"}}}, r"there is no recipe 'table3_bb' \(did you mean 'table3_b'"),
+        ({"contenders": {"a": {}}}, r"give a 'method' or a 'recipe'"),
+        ({"contenders": {"a": {"recipe": "table3_b", "method": "cut"}}}, r"'table3_b' does not go with the method"),
         ({"contenders": {"a": {"method": "cut", "modle": {}}}}, r"unknown setting 'contenders\.a\.modle' \(did you"),
         ({"contenders": {"a": {"method": "cut", "model": {"attention": "local"}}}},
          r"contenders\.a: model: unknown setting 'attention'"),
         ({"contenders": {"a": {"method": "cut", "training": {"images": 9}}}},
-         r"contenders\.a\.training\.images has no place here: the key 'budget' says"),
-        ({"contenders": {"a": {"method": "cut", "training": {"seed": 9}}}}, r"the key 'seeds' lists them"),
+         r"contenders\.a\.training\.images has no place here: 'budget' decides it"),
+        ({"contenders": {"a": {"method": "cut", "training": {"seed": 9}}}}, r"'seeds' decides it"),
         ({"common": {"training": {"accelerator": "cpu"}}}, r"common\.training\.accelerator .* 'slots'"),
-        ({"common": {"data": {"imagesize": 3}}}, r"common\.data: unknown setting 'imagesize' \(did you mean"),
-        ({"contenders": {"a": {"method": "cut", "data": {"image_size": 64}}}},
-         r"contenders\.a\.data\.image_size would make this contender unlike the others"),
+        ({"common": {"data": {"imagesize": 3}}}, r"common\.data: there is no setting 'imagesize' \(did you mean"),
+        ({"contenders": {"a": CUT, "b": {"method": "fastcut", "data": {"image_size": 28}}}},
+         r"image_size is 32 for a but 28 for b, so their scores would mean different things"),
         ({"contenders": {"a": CUT, "b": CUT}}, r"contenders a and b have the same settings, so they are the same run"),
         ({"contenders": {"a": CUT, "b": {"method": "cut", "training": {"log_every": 7}}}}, r"are the same run"),
         ({"contenders": {"a": {**CUT, "label": "x"}, "x": {"method": "fastcut"}}}, r"two have the label 'x'"),
@@ -162,10 +161,13 @@ def test_what_is_refused(data: Path, tmp_path: Path, changes: dict[str, Any], sa
     assert "\n" not in str(error.value)
 
 
-def test_a_named_run_at_another_size_is_unlike_the_others(data: Path, tmp_path: Path) -> None:
-    content = matrix(data, common={}, contenders={"cut": {"method": "cut"}, "small": {"run": "small_images"}})
-    with pytest.raises(ConfigError, match="image_size is 256 for cut but 64 for small, so their scores"):
-        composed(tmp_path, content)
+def test_a_recipe_at_another_size_is_unlike_the_others_and_old_files_call_it_a_run(data: Path, tmp_path: Path) -> None:
+    for key in ("run", "recipe"):
+        content = matrix(data, common={}, contenders={"cut": {"method": "cut"}, "small": {key: "small_images"}})
+        with pytest.raises(ConfigError, match="image_size is 256 for cut but 64 for small, so their scores"):
+            composed(tmp_path, content)
+    content = matrix(data, contenders={"quick_cut": {"recipe": "quick", "method": "cut"}})
+    assert composed(tmp_path, content)[0]["quick_cut-photos"].config.model.generator == "light"
 
 
 def test_folders_that_would_be_shared_are_refused(data: Path, tmp_path: Path) -> None:

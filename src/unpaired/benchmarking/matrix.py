@@ -1,23 +1,32 @@
-"""The file that says what a benchmark compares: contenders, data, seeds, and how long each run may be."""
+"""The file that says what a benchmark compares, and the runs that it makes: one per contender, data set and seed."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from unpaired.config import from_dict, load_yaml
-from unpaired.data import EMBEDDED
-from unpaired.errors import ConfigError, nearest
+from unpaired.config import from_dict, load_yaml, to_dict
+from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles
+from unpaired.engine.trainer import TrainingConfig
+from unpaired.errors import ConfigError, DataError, UserError, nearest
 from unpaired.methods import METHODS
-from unpaired.runs import RUNS
-from unpaired.training import DatasetConfig
+from unpaired.recipes import RECIPES, merged, methods_of, recipe
+from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, flat, names_digest
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_SLOT = re.compile(r"cpu|mps|cuda:\d+")
+PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
+"""Settings that say where the training images lie, not what they are."""
+_ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "accelerator": "slots",
+              "threads": "threads"}  # fmt: skip
+"""Setting of a training -> key of the file that decides it."""
+_PROTOCOL = ("image_size", "channels", "background")
+"""Settings of ``data`` that also say how held-out images are read: equal for all contenders of a data set."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,7 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.images is None) == (self.minutes is None):
             raise ConfigError("give either 'images' or 'minutes'")
-        for name in ("images", "minutes"):
-            value = getattr(self, name)
+        for name, value in (("images", self.images), ("minutes", self.minutes)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
 
@@ -50,27 +58,19 @@ class DataEntry(DatasetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         places = [name for name in ("folder", "source", "target", "domains") if getattr(self, name) is not None]
-        if self.embedded is None:
-            if not places:
-                raise ConfigError("name a folder (or source and target, domains, or embedded)")
-            return
-        if places:
+        if self.embedded is None and not places:
+            raise ConfigError("name a folder (or source and target, domains, or embedded)")
+        if self.embedded is not None and places:
             raise ConfigError(f"'embedded' and '{places[0]}' contradict each other; drop one")
-        if self.embedded not in EMBEDDED:
-            raise ConfigError(
-                f"there is no embedded data set '{self.embedded}'{nearest(self.embedded, EMBEDDED)}; "
-                f"known: {', '.join(EMBEDDED)}"
-            )
+        _check_name(self.embedded, EMBEDDED, "embedded data set")
 
     def dataset(self, beside: Path) -> DatasetConfig:
         """The folders as a run has them, absolute; relative ones start from the folder ``beside``."""
         values = {one.name: getattr(self, one.name) for one in fields(DatasetConfig)}
         if self.embedded is not None:
             values["folder"] = EMBEDDED[self.embedded]
-        for name, value in values.items():
-            if isinstance(value, Path):
-                values[name] = Path(os.path.abspath(beside / value.expanduser()))
-        return DatasetConfig(**values)
+        paths = {name: value for name, value in values.items() if isinstance(value, Path)}
+        return DatasetConfig(**values | {n: Path(os.path.abspath(beside / p.expanduser())) for n, p in paths.items()})
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,34 @@ class Settings:
 
 @dataclass(frozen=True)
 class Contender(Settings):
-    """One row of the table: a method or a named run, and what is set otherwise."""
+    """One row of the table: a method or a recipe, and what is set otherwise."""
 
     method: str | None = None
-    """A method, with its own defaults."""
+    """A method, with its own defaults; beside a recipe, one of those that it goes with."""
+    recipe: str | None = None
+    """A recipe ('unpaired recipes' lists them), whose settings are the defaults."""
     run: str | None = None
-    """A named run ('unpaired runs' lists them), whose settings are the defaults."""
+    """The name that files of earlier versions have for ``recipe``."""
     label: str | None = None
     """What tables call it; unset takes its name."""
 
     def __post_init__(self) -> None:
-        if (self.method is None) == (self.run is None):
-            raise ConfigError("give either 'method' or 'run'")
-        for word, known, what in ((self.method, METHODS, "method"), (self.run, RUNS, "named run")):
-            if word is not None and word not in known:
-                raise ConfigError(f"there is no {what} '{word}'{nearest(word, known)}; known: {', '.join(known)}")
+        if self.run is not None:
+            if self.recipe is not None:
+                raise ConfigError("'run' is the old name of 'recipe'; drop 'run'")
+            object.__setattr__(self, "recipe", self.run)
+        if self.method is None and self.recipe is None:
+            raise ConfigError("give a 'method' or a 'recipe'")
+        _check_name(self.method, METHODS, "method")
+        _check_name(self.recipe, RECIPES, "recipe")
+        if self.recipe is not None and self.method is not None and self.method not in methods_of(self.recipe):
+            raise ConfigError(f"the recipe '{self.recipe}' does not go with the method '{self.method}'; drop one")
+
+    def base(self) -> dict[str, Any]:
+        """Method and sections before the file's own settings are laid over them."""
+        if self.recipe is not None:
+            return recipe(self.recipe, self.method).to_mapping()
+        return {"method": self.method, "data": {}, "model": {}, "training": {}}
 
 
 @dataclass(frozen=True)
@@ -125,8 +138,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         for entry in self.weights:
-            name, sign, path = entry.partition("=")
-            if not (name and sign and path):
+            if not re.fullmatch(r"[^=]+=.+", entry):
                 raise ConfigError(f"weights: '{entry}' must be NAME=PATH, for example inception=inception.pth")
 
 
@@ -155,17 +167,17 @@ class Matrix:
         for section in ("data", "contenders", "seeds"):
             if not getattr(self, section):
                 raise ConfigError(f"'{section}' is empty; name at least one")
-        for section in ("data", "contenders"):
-            for name in getattr(self, section):
-                if not isinstance(name, str) or not _NAME.fullmatch(name):
-                    raise ConfigError(
-                        f"{section}: the name {name!r} becomes a part of folder names; use letters, digits and _.+- "
-                        "(and quotes around a number)"
-                    )
+        for name in (*self.data, *self.contenders):
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", str(name)):
+                raise ConfigError(f"the name {name!r} becomes a part of folder names; use letters, digits and _.+-")
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds: {', '.join(map(str, self.seeds))} names one twice")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, not {self.threads}")
+        if twice := _twice(map(self.label, self.contenders)):
+            raise ConfigError(f"contenders: two have the label '{twice}'; rows must be told apart")
+        if twice := _twice(f"{contender}-{data}" for contender in self.contenders for data in self.data):
+            raise ConfigError(f"two contenders' runs would share the folder '{twice}-seed...'; rename one")
         check_slots(self.slots)
 
     def label(self, contender: str) -> str:
@@ -173,24 +185,30 @@ class Matrix:
         return self.contenders[contender].label or contender
 
 
-def check_slots(slots: Iterable[str]) -> None:
+def _check_name(name: str | None, known: Iterable[str], what: str, where: str = "") -> None:
+    if name is not None and name not in (known := list(known)):
+        raise ConfigError(f"{where}there is no {what} '{name}'{nearest(str(name), known)}; known: {', '.join(known)}")
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    names = list(names)
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def check_slots(slots: Sequence[str]) -> None:
     """Refuse slots that are no devices, or that would make runs of one table differ in their arithmetic.
 
     Raises:
         ConfigError: The message names the slot.
     """
-    slots = list(slots)
     if not slots:
         raise ConfigError("slots: name at least one device, for example cpu or cuda:0")
     for slot in slots:
-        if not _SLOT.fullmatch(slot):
+        if not re.fullmatch(r"cpu|mps|cuda:\d+", slot):
             raise ConfigError(f"slots: '{slot}' is no device; use cpu, cuda:0, cuda:1, ... or mps")
     kinds = list(dict.fromkeys(slot.partition(":")[0] for slot in slots))
     if len(kinds) > 1:
-        raise ConfigError(
-            f"slots: {' and '.join(kinds)} together would compute the runs of one table on unlike devices, at unlike "
-            "speeds; name devices of one kind"
-        )
+        raise ConfigError(f"slots: {' and '.join(kinds)} together would make unlike runs; name devices of one kind")
 
 
 def load_matrix(path: Path) -> Matrix:
@@ -203,3 +221,179 @@ def load_matrix(path: Path) -> Matrix:
     named = (entry.partition("=") for entry in matrix.evaluate.weights)
     weights = tuple(f"{name}={os.path.abspath(path.parent / Path(file).expanduser())}" for name, _, file in named)
     return replace(matrix, evaluate=replace(matrix.evaluate, weights=weights))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the cells: contenders x data sets
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Cell:
+    """One contender on one data set: what its runs of all seeds share.
+
+    Attributes:
+        contender: Its name.
+        data: Name of the data set.
+        config: The settings, with seed 0 and without a length.
+        held_out: The images that it is scored on, source first.
+        files_digest: Of the names of the training images, as ``sessions.jsonl`` holds it.
+    """
+
+    contender: str
+    data: str
+    config: RunConfig
+    held_out: UnpairedFiles
+    files_digest: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender}-{self.data}"
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """What identifies source and target images in a record of an evaluation."""
+        return _digest(self.held_out.source), _digest(self.held_out.target)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Equal where the same would be learned, seed and place of the images apart."""
+        ignored = {*MAY_CHANGE, *PATHS, "training.seed"}
+        kept = {key: value for key, value in flat(self.config.to_mapping()).items() if key not in ignored}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def compose(matrix: Matrix, where: Path) -> tuple[list[Cell], list[str]]:
+    """Lay the common settings over each method's own and the contender's over both.
+
+    Args:
+        matrix: What is compared.
+        where: Its file, for messages and relative folders.
+
+    Returns:
+        The cells, data sets outermost, and sentences about common settings that some methods do not have.
+
+    Raises:
+        ConfigError: A setting is unknown, belongs elsewhere, or makes contenders unlike; two of them are the same run.
+        DataError: Images cannot be used.
+    """
+    _check_sections(matrix, where)
+    notes = _check_common_model(matrix, where)
+    cells: list[Cell] = []
+    for data, entry in matrix.data.items():
+        dataset = entry.dataset(where.parent)
+        configs = {name: _config(matrix, name, dataset, entry.loading, where) for name in matrix.contenders}
+        try:
+            tested = find_held_out(dataset)
+            found = [
+                Cell(name, data, config, tested, names_digest(dataset.stream(config.data, 0).paths))
+                for name, config in configs.items()
+            ]
+        except UserError as error:
+            raise type(error)(f"{where}: data.{data}: {error}") from error
+        _check_alike(found, where)
+        cells += found
+    return cells, notes
+
+
+def find_held_out(dataset: DatasetConfig) -> UnpairedFiles:
+    """The test images of a data set: those named, else testA and testB, else the test folders of two domains.
+
+    Raises:
+        DataError: There are none.
+    """
+    found = dataset.held_out_files(("test",))
+    if found is None:
+        raise DataError(
+            f"{dataset.folder or dataset.domains or dataset.source}: there are no held-out images to score; add testA "
+            "and testB to the folder, or name held_out_source and held_out_target"
+        )
+    return found[0]
+
+
+@functools.cache
+def _digest(paths: tuple[Path, ...]) -> str:
+    """As ``scoring.images.ImageFiles.digest``, without decoding an image."""
+    try:
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
+
+
+def _check_sections(matrix: Matrix, where: Path) -> None:
+    """Unknown keys where they were written, and settings that another key of the file decides."""
+    sections: dict[str, tuple[dict[str, Any], type]] = {
+        f"data.{name}.loading": (entry.loading, DataConfig) for name, entry in matrix.data.items()
+    }
+    for place, one in {"common": matrix.common, **{f"contenders.{n}": c for n, c in matrix.contenders.items()}}.items():
+        sections |= {f"{place}.data": (one.data, DataConfig), f"{place}.training": (one.training, TrainingConfig)}
+    for place, (given, config) in sections.items():
+        for key in given:
+            _check_name(key, (each.name for each in fields(config)), "setting", f"{where}: {place}: ")
+            if config is TrainingConfig and key in _ELSEWHERE:
+                raise ConfigError(f"{where}: {place}.{key} has no place here: '{_ELSEWHERE[key]}' decides it")
+
+
+def _check_common_model(matrix: Matrix, where: Path) -> list[str]:
+    """Which common settings which methods do not have; a setting that none has is a mistake."""
+    usual = {name: to_dict(METHODS[one.base()["method"]].Config()) for name, one in matrix.contenders.items()}
+    without: dict[str, list[str]] = {}
+    for name, settings in usual.items():
+        for key in _applicable(matrix.common.model, settings)[1]:
+            without.setdefault(key, []).append(name)
+    for key, names in without.items():
+        if len(names) == len(usual):
+            hint = nearest(key, sorted({setting for settings in usual.values() for setting in settings}))
+            raise ConfigError(f"{where}: common.model.{key}: no contender's method has such a setting{hint}")
+    return [f"common.model.{key} is no setting of {', '.join(names)}" for key, names in without.items()]
+
+
+def _applicable(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings whose names ``usual`` has, and the dotted names of the others."""
+    applied: dict[str, Any] = {}
+    others: list[str] = []
+    for key, value in settings.items():
+        if key not in usual:
+            others.append(key)
+        elif isinstance(value, Mapping) and isinstance(usual[key], Mapping):
+            applied[key], more = _applicable(value, usual[key])
+            others += [f"{key}.{name}" for name in more]
+        else:
+            applied[key] = value
+    return applied, others
+
+
+def _config(matrix: Matrix, name: str, dataset: DatasetConfig, loading: Mapping[str, Any], where: Path) -> RunConfig:
+    contender, place = matrix.contenders[name], f"{where}: contenders.{name}"
+    base = contender.base()
+    method = METHODS[base["method"]]
+    several = "domain" in method.offers
+    if several != (dataset.domains is not None):
+        raise ConfigError(
+            f"{place}: {method.title} is for {'several domains' if several else 'two domains'}, but a data set of this "
+            f"file is for {'two' if several else 'several'}; benchmark them in a file of their own"
+        )
+    applied, _ = _applicable(matrix.common.model, to_dict(method.Config()))
+    sections = {
+        "data": (matrix.common.data, loading, contender.data),
+        "model": (applied, contender.model),
+        "training": (matrix.common.training, contender.training, dict.fromkeys(("images", "stop_after", "threads"))
+                     | {"seed": 0, "devices": 1, "accelerator": "auto"}),
+    }  # fmt: skip
+    mapping = {key: functools.reduce(merged, layers, base[key]) for key, layers in sections.items()}
+    return replace(RunConfig.from_mapping({"method": base["method"], **mapping}, place), dataset=dataset)
+
+
+def _check_alike(cells: Sequence[Cell], where: Path) -> None:
+    """Refuse contenders whose scores would mean different things, and those that are the same run."""
+    first, same = cells[0], dict[str, Cell]()
+    for cell in cells:
+        for key in _PROTOCOL:
+            values = getattr(first.config.data, key), getattr(cell.config.data, key)
+            if values[0] != values[1]:
+                raise ConfigError(
+                    f"{where}: {key} is {values[0]} for {first.contender} but {values[1]} for {cell.contender}, so "
+                    "their scores would mean different things; set it for all under common.data"
+                )
+        if (found := same.setdefault(cell.fingerprint, cell)) is not cell:
+            names = f"{found.contender} and {cell.contender}"
+            raise ConfigError(f"{where}: the contenders {names} have the same settings, so they are the same run")

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,27 +19,17 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from unpaired.benchmarking import (
-    Matrix,
-    Outcome,
-    Plan,
-    Run,
-    Schedule,
-    Stage,
-    compose,
-    load_matrix,
-    locked,
-    stage_of,
-    write_reports,
-    write_tables,
-)
-from unpaired.benchmarking.matrix import check_slots
-from unpaired.benchmarking.progress import Progressing, duration, seconds_left
-from unpaired.benchmarking.state import Failures, check_settings
+from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
+from unpaired.benchmarking.results import write_pages, write_tables
+from unpaired.benchmarking.runs import Plan, Run
+from unpaired.benchmarking.workers import Ended, LocalSlots, locked, measuring_order_of, order_of, work
 from unpaired.errors import ConfigError, UserError, nearest
 from unpaired.evaluation import known_metrics
+from unpaired.run_folder import images_seen
 
 _LINES = 110
+_LINE_EVERY = 300.0
+"""Seconds between two lines about the whole."""
 
 
 @dataclass(frozen=True)
@@ -58,177 +49,186 @@ class Benchmark:
     """Patterns of contenders or runs (qs_attn*, *-seed0): work on these now."""
     slots: tuple[str, ...] = ()
     """Devices instead of the file's, one process each: cpu cpu, or cuda:0 cuda:1."""
-    retry: bool = False
-    """Try runs again that failed before."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Plan, measure, train, score, write; 0 all done, 1 some failed, 130 interrupted."""
     options = tyro.cli(Benchmark, args=list(argv), prog="unpaired benchmark")
     matrix = load_matrix(options.matrix)
-    slots = options.slots or matrix.slots
-    check_slots(slots)
+    devices = options.slots or matrix.slots
+    check_slots(devices)
     known_metrics(matrix.evaluate.metrics)
     cells, notes = compose(matrix, options.matrix)
     out = options.out.absolute()
-    command = shlex.join(["unpaired", "benchmark", *argv])
+    threads = matrix.threads or max(1, (os.cpu_count() or 1) // len(devices))
     with ExitStack() as stack:
+        held = True
         try:
-            lock = stack.enter_context(locked(out, _say))
+            stack.enter_context(locked(out))
         except ConfigError:
             if not options.dry_run:
                 raise
-            lock = -1  # at work already: say what is known, measure nothing
+            held = False  # at work already: say what is known, measure nothing
         plan = Plan(matrix, cells, out)
-        chosen = {cell.name for cell in cells} if not options.only else _chosen_cells(plan, options.only)
-        for words in (*notes, *plan.notes):
+        chosen = _chosen(plan, options.only)
+        for words in notes:
             _say(f"note: {words}")
-        threads = matrix.threads or max(1, (os.cpu_count() or 1) // len(slots))
-        _check(plan, dry_run=True)  # before minutes of measuring
-        if lock >= 0 and not _measure(plan, slots, threads, lock, chosen, every=options.dry_run):
+        for run in plan.runs():
+            run.check_settings(change=False)  # before minutes of measuring
+        slots = LocalSlots(devices, threads, out / "logs", _say)
+        failed: dict[str, str] = {}
+        if held and _measure(plan, slots, chosen, failed, every=options.dry_run):
             return 130
         if options.dry_run:
-            _print_plan(plan, slots, Console(width=None if sys.stdout.isatty() else _LINES))
-            return 0
-        _check(plan)
+            _print_plan(plan, devices, Console(width=None if sys.stdout.isatty() else _LINES))
+            return 1 if failed else 0
+        for run in plan.runs():
+            if words := run.check_settings():
+                _say(f"note: {words}")
         shutil.copyfile(options.matrix, out / "matrix.yaml")
-        return _run(plan, slots, threads, lock, options, notes, command)
+        interrupted = _train(plan, slots, devices, chosen, failed)
+        return _finish(plan, failed, notes, shlex.join(["unpaired", "benchmark", *argv]), interrupted=interrupted)
 
 
 def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def _chosen_cells(plan: Plan, patterns: Sequence[str]) -> set[str]:
-    """Names of cells that have a chosen run. Raises ``ConfigError`` where a pattern fits nothing."""
-    found: set[str] = set()
+def _chosen(plan: Plan, patterns: Sequence[str]) -> set[str]:
+    """Names of the runs that a pattern fits. Raises ``ConfigError`` where a pattern fits nothing."""
     names = {plan.folder(cell, seed).name: cell for cell in plan.cells for seed in plan.matrix.seeds}
+    found = set() if patterns else set(names)
     for pattern in patterns:
-        fitting = {cell.name for name, cell in names.items() if _fits(name, cell.contender, [pattern])}
+        fitting = {
+            name for name, cell in names.items()
+            if any(fnmatch.fnmatchcase(each, pattern) for each in (name, cell.contender))
+        }  # fmt: skip
         if not fitting:
-            known = [*plan.matrix.contenders, *names]
-            raise ConfigError(f"only: no contender and no run fits '{pattern}'{nearest(pattern, known)}")
+            hint = nearest(pattern, [*plan.matrix.contenders, *names])
+            raise ConfigError(f"only: no contender and no run fits '{pattern}'{hint}")
         found |= fitting
     return found
 
 
-def _fits(run: str, contender: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in (run, contender))
+def _measure(plan: Plan, slots: LocalSlots, chosen: set[str], failed: dict[str, str], *, every: bool) -> bool:
+    """Measure the speeds that lengths depend on, with ``every`` also those of the estimate; returns if interrupted."""
+    unknown = {
+        f"measure-{cell.name}": cell for cell in plan.cells
+        if (plan.images(cell) is None or (every and plan.seconds_per_image(cell) is None))
+        and any(plan.folder(cell, seed).name in chosen for seed in plan.matrix.seeds)
+    }  # fmt: skip
+    if not unknown:
+        return False
+    _say(f"Measuring the speed of {len(unknown)} contender{'s' * (len(unknown) > 1)} for a moment.")
+
+    def ended(name: str, how: Ended) -> None:
+        cell = unknown[name]
+        if how.code == 0:
+            plan.keep(cell, float(how.last_line))
+            _say(f"{cell.name}: {plan.seconds_per_image(cell):.4g} seconds per image")
+        elif not how.stopped:
+            failed[cell.name] = f"its speed could not be measured: {how.words}"
+
+    return work(slots, [measuring_order_of(cell) for cell in unknown.values()], ended, lambda: None)
 
 
-def _check(plan: Plan, *, dry_run: bool = False) -> None:
-    """Refuse runs that were made with other settings, all before any work is done."""
-    for run in plan.runs():
-        words = check_settings(run, change=not dry_run)
-        if words and not dry_run:
-            _say(f"note: {words}")
+def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[str], failed: dict[str, str]) -> bool:
+    """Train and score what is left of the chosen runs; returns whether a person interrupted."""
+    runs, options = plan.runs(), plan.matrix.evaluate
+    left = [run for run in runs if run.record(options) is None]
+    waiting = {run.name: run for run in left if run.name in chosen}
+    orders = [order_of(run, options) for run in sorted(waiting.values(), key=lambda run: not run.trained)]
+    done = len(runs) - len(left)
+    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {', '.join(devices)}.")
+    told = time.monotonic()
+
+    def ended(name: str, how: Ended) -> None:
+        if how.code == 0 and waiting[name].record(options) is not None:
+            _say(f"{name}: done")
+            _tables(plan)
+        else:
+            failed[name] = how.words if how.code else "it ended without the evaluation that was asked for"
+            _say(f"FAILED: {name}: {failed[name]} (all of it: {plan.out / 'logs' / name}.log)")
+
+    def look() -> None:
+        nonlocal told
+        if time.monotonic() - told > _LINE_EVERY:
+            told = time.monotonic()
+            _say(_progress(plan, list(waiting.values()), len(devices)))
+
+    return work(slots, orders, ended, look)
 
 
-def _measure(plan: Plan, slots: Sequence[str], threads: int, lock: int, chosen: set[str], *, every: bool) -> bool:
-    """Measure what is needed for lengths, with ``every`` also for an estimate; False where a person interrupted."""
-    unknown = plan.unmeasured()
-    if every:
-        unknown = [cell for cell in plan.cells if plan.seconds_per_image(cell) is None or plan.length(cell) is None]
-    cells = [cell for cell in unknown if cell.name in chosen]
-    if not cells:
-        return True
-    _say(f"Measuring the speed of {len(cells)} contender{'s' * (len(cells) > 1)} for a moment.")
-    with Progressing(plan, slots, 0, len(cells)) as display:
-        outcome = Schedule(plan, slots, threads, lock, display, plan.matrix.evaluate).measure(cells)
-    return not outcome.interrupted
-
-
-def _run(
-    plan: Plan, slots: Sequence[str], threads: int, lock: int, options: Benchmark, notes: Sequence[str], command: str
-) -> int:
-    matrix, runs, failures = plan.matrix, plan.runs(), Failures(plan.out)
-    stages = {run.name: stage_of(run, matrix.evaluate) for run in runs}
-    mine = [run for run in runs if not options.only or _fits(run.name, run.cell.contender, options.only)]
-    waiting = [run for run in mine if stages[run.name] is not Stage.EVALUATED]
-    if options.retry:
-        for run in waiting:
-            failures.forget(run)
-    before = {run.name: words for run in waiting if (words := failures.words(run)) is not None}
-    waiting = [run for run in waiting if run.name not in before]
-    waiting.sort(key=lambda run: stages[run.name] is not Stage.TRAINED)  # scores of what is there come first
-    done = len(runs) - len([run for run in runs if stages[run.name] is not Stage.EVALUATED])
-    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {', '.join(slots)}.")
-    troubles: list[str] = []
-    with Progressing(plan, slots, done, len(runs)) as display:
-
-        def after(run: Run) -> None:
-            display.finished(1)
-            troubles[:] = _tables(matrix, runs, plan.out)
-
-        outcome = Schedule(plan, slots, threads, lock, display, matrix.evaluate).train(waiting, after)
-    unplanned = [
-        cell.name for cell in plan.unmeasured() if not options.only or cell.name in _chosen_cells(plan, options.only)
+def _progress(plan: Plan, runs: Sequence[Run], devices: int) -> str:
+    """How far the runs at work are, and how long the others take."""
+    at_work = [
+        f"{run.name} {seen:,}/{run.images:,}" for run in runs if 0 < (seen := images_seen(run.folder)) < run.images
     ]
-    return _end(plan, runs, outcome, before, unplanned, notes, command)
+    return f"about {duration(plan.seconds_left(runs) / devices)} left; {', '.join(at_work[:devices])}"
 
 
-def _tables(matrix: Matrix, runs: Sequence[Run], out: Path) -> list[str]:
+def _tables(plan: Plan) -> list[str]:
     """Write the tables; what stands in their way is no reason to stop training."""
     try:
-        write_tables(matrix, runs, out)
+        write_tables(plan.matrix, plan.runs(), plan.out)
     except UserError as error:
         return [str(error)]
     return []
 
 
-def _end(
-    plan: Plan, runs: Sequence[Run], outcome: Outcome, before: dict[str, str], unplanned: Sequence[str],
-    notes: Sequence[str], command: str,
-) -> int:  # fmt: skip
+def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: str, *, interrupted: bool) -> int:
     """Say how it ended and write what there is to see."""
-    matrix, out = plan.matrix, plan.out
-    stages = {run.name: stage_of(run, matrix.evaluate) for run in runs}
-    code = 0
-    for name, words in before.items():
-        _say(f"failed before: {name}: {words} (--retry tries again)")
-    for name, words in outcome.failed.items():
+    runs, out = plan.runs(), plan.out
+    for name, words in failed.items():
         _say(f"failed: {name}: {words}")
-    for name in unplanned:
-        _say(f"failed: {name}: its speed could not be measured, so it has no length yet; see {out / 'logs'}")
-    if before or outcome.failed or unplanned:
-        code = 1
-    troubles = _tables(matrix, runs, out)
-    if not outcome.interrupted and any(stage is Stage.EVALUATED for stage in stages.values()) and not troubles:
+    troubles, left = _tables(plan), [run for run in runs if run.record(plan.matrix.evaluate) is None]
+    if not interrupted and not troubles and len(left) < len(runs):
         try:
-            for page in write_reports(matrix, runs, out, notes, command):
+            for page in write_pages(plan.matrix, runs, out, notes, command):
                 print(f"{page}: open it in a browser; {page.parent / 'table.md'} has the table")
         except UserError as error:
             troubles.append(str(error))
     for words in troubles:
         _say(f"error: {words}")
-    left = len([stage for stage in stages.values() if stage is not Stage.EVALUATED])
-    _say(f"{len(runs) - left} of {len(runs)} runs are done" + ("; the same command goes on." if left else "."))
-    if outcome.interrupted:
-        return 130
-    return 1 if troubles else code
+    _say(f"{len(runs) - len(left)} of {len(runs)} runs are done" + ("; the same command goes on." if left else "."))
+    return 130 if interrupted else 1 if troubles or failed else 0
 
 
-def _print_plan(plan: Plan, slots: Sequence[str], console: Console) -> None:
+def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
     """What would be done, and how long it would take."""
     table = Table(title="Runs", title_justify="left")
     for head in ("contender", "data", "method", "images", "s/image", "run", "done", "left"):
         table.add_column(head, justify="left" if head in ("contender", "data", "method") else "right")
-    runs = plan.runs()
-    stages = {run.name: stage_of(run, plan.matrix.evaluate) for run in runs}
-    waiting = [run for run in runs if stages[run.name] in (Stage.NEW, Stage.BEGUN)]
+    runs, options = plan.runs(), plan.matrix.evaluate
+    done = {run.name for run in runs if run.record(options) is not None}
     for cell in plan.cells:
-        own = [run for run in runs if run.cell is cell]
-        length, speed = plan.length(cell), plan.seconds_per_image(cell)
-        done = len([run for run in own if stages[run.name] is Stage.EVALUATED])
-        left = len(plan.matrix.seeds) - done
-        table.add_row(
-            cell.contender, cell.data, cell.config.method, "?" if length is None else f"{length:,}",
-            "?" if speed is None else f"{speed:.3g}",
-            "?" if speed is None or length is None else duration(speed * length), str(done), str(left),
-        )  # fmt: skip
+        table.add_row(*_plan_row(plan, cell, len([run for run in runs if run.cell is cell and run.name in done])))
     console.print(table)
-    total = seconds_left(plan, waiting)
-    words = f"{len(runs)} runs, {len(waiting)} to train"
+    waiting = [run for run in runs if not run.trained]
+    total, words = plan.seconds_left(waiting), f"{len(runs)} runs, {len(waiting)} to train"
     if total:
-        words += f": about {duration(total)} of training, {duration(total / len(slots))} on {', '.join(slots)}"
+        words += f": about {duration(total)} of training, {duration(total / len(devices))} on {', '.join(devices)}"
     console.print(f"{words}. Scoring comes on top.", highlight=False, soft_wrap=True)
+
+
+def _plan_row(plan: Plan, cell: Cell, done: int) -> list[str]:
+    images, speed = plan.images(cell), plan.seconds_per_image(cell)
+    return [
+        cell.contender, cell.data, cell.config.method, "?" if images is None else f"{images:,}",
+        "?" if speed is None else f"{speed:.3g}",
+        "?" if speed is None or images is None else duration(speed * images), str(done),
+        str(len(plan.matrix.seeds) - done),
+    ]  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> [duration(s) for s in (20, 600, 9000, 400_000)]
+    ['20 s', '10 min', '2.5 h', '4.6 days']
+    """
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            value = seconds / length
+            return f"{value:.1f} {unit}" if unit != "min" else f"{value:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -24,8 +24,8 @@ from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS, Method
+from unpaired.recipes import demo
 from unpaired.run_config import as_begun
-from unpaired.runs import demo
 from unpaired.training import RunConfig, train
 
 _OTHER_SECONDS = 75.0

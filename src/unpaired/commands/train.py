@@ -18,19 +18,14 @@ from unpaired.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.recipes import recipe
 from unpaired.recipes.near import held_back
-from unpaired.runs import RUNS
 from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
 Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
-run folder), a named run (--run table3_a; 'unpaired runs' lists them) or a recipe (--recipe quick: a picture within
-minutes) gives the defaults; options given beside it win."""
-
-
-_DATA = Path("<DATA>")
-"""Stands for the folder in a named run until DATA says where it is."""
+run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
+recipes' lists them) gives the defaults; options given beside it win."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,21 +57,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _defaults(argv: Sequence[str]) -> RunConfig:
-    """The defaults: those of the named run or of the run file if there is one, else the method's own."""
-    path, method = _value_of(argv, "--config"), _value_of(argv, "--method")
+    """The defaults: those of the recipe or of the run file if there is one, else the method's own."""
+    path, method = _value_of(argv, "--config"), _known(_value_of(argv, "--method"))
     if (name := _value_of(argv, "--recipe")) is not None:
-        for option in ("--config", "--run"):
-            if (value := _value_of(argv, option)) is not None:
-                raise ConfigError(f"{option} {value} contradicts --recipe {name}: both give the settings; drop one")
-        return recipe(name, _known(method) or "qs_attn")
-    if (name := _value_of(argv, "--run")) is not None:
-        return _of_named_run(name, path, method)
+        if path is not None:
+            raise ConfigError(f"--config {path} contradicts --recipe {name}: both give the settings; drop one")
+        return recipe(name, method)
     if path is not None:
         base = RunConfig.load(Path(path))
         if method is not None and method != base.method:
             raise ConfigError(f"--method {method} contradicts {path}, which is a run of '{base.method}'; drop one")
         return base
-    return RunConfig(_known(method) or "qs_attn", DatasetConfig())
+    return RunConfig(method or "qs_attn", DatasetConfig())
 
 
 def _known(method: str | None) -> str | None:
@@ -86,29 +78,19 @@ def _known(method: str | None) -> str | None:
     return method
 
 
-def _of_named_run(name: str, path: str | None, method: str | None) -> RunConfig:
-    """The settings of a named run; where its images lie is for DATA to say."""
-    if name not in RUNS:
-        raise ConfigError(f"--run: there is no run '{name}'{nearest(name, RUNS)}; 'unpaired runs' lists them")
-    for option, value in (("--config", path), ("--method", method)):
-        if value is not None:
-            raise ConfigError(f"{option} {value} contradicts --run {name}, which gives all settings; drop one")
-    return RUNS[name](_DATA)
-
-
 def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
     """The folders named on the command line, as absolute paths; what it leaves open comes from the run file."""
     data, domains = given.data, given.domains
-    if base.domains == _DATA and data is not None and domains is None:
-        data, domains = None, data  # a named run of several domains: DATA is their folder
+    if given.recipe is not None and "domain" in METHODS[given.method].offers and domains is None:
+        data, domains = None, data  # the recipe is for several domains: DATA is their folder
     if data is not None or domains is not None:
         places = (data, given.source, given.target)
     else:
         named = given.source is not None or given.target is not None
         places = (None if named else base.folder, given.source or base.source, given.target or base.target)
         domains = None if named else base.domains
-    if _DATA in (domains, places[0]):
-        raise ConfigError("--run gives the settings, not the images: unpaired train --run NAME DATA --out OUT")
+    if given.recipe is not None and not any((*places, domains)):
+        raise ConfigError("--recipe gives the settings, not the images: unpaired train --recipe NAME DATA --out OUT")
     held_out = (given.held_out_source or base.held_out_source, given.held_out_target or base.held_out_target)
     folder, source, target, held_out_source, held_out_target, domains = (
         place and place.absolute() for place in (*places, *held_out, domains)
@@ -165,9 +147,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
         ("method", Annotated[methods, arg(help="What to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
-        ("run", Annotated[str | None, arg(help="A named run with the defaults; 'unpaired runs' lists them.")], None),
-        ("recipe", Annotated[str | None, arg(help="A recipe for the method with the defaults: quick, a picture within "
-                                             "minutes; 'unpaired runs' lists them.")], None),
+        ("recipe", Annotated[str | None, arg(help="A recipe with the defaults, such as quick or table3_a; 'unpaired "
+                                             "recipes' lists them.")], None),
         ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
         ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],

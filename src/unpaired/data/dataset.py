@@ -67,10 +67,11 @@ class DatasetConfig:
                 )
         return self.scored_domains or (known[0], known[1])
 
-    def held_out_files(self) -> tuple[UnpairedFiles, str] | None:
-        """Images for scores during training and their name: those given, else valA and valB, else testA and testB.
+    def held_out_files(self, splits: Sequence[str] = ("val", "test")) -> tuple[UnpairedFiles, str] | None:
+        """Images for scores and their name: those given, else of the first split there is (valA and valB, say).
 
-        Of several domains they are the scored pair's, in ``val`` or else in ``test``.
+        Of several domains they are the scored pair's. During training the validation images are scored, if there are
+        any.
 
         Raises:
             DataError: A folder that is named, or one of two that belong together, cannot be used.
@@ -80,7 +81,7 @@ class DatasetConfig:
             found = find_test_images(None, self.held_out_source, self.held_out_target)
             words = f"{self.held_out_source} and {self.held_out_target}"
             return None if found is None else (found, words)
-        for split in ("val", "test"):
+        for split in splits:
             places = self._places(split)
             if places and all(place.is_dir() for place in places):
                 source, target = (tuple(list_images(place)) for place in places)

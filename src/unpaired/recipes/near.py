@@ -12,7 +12,7 @@ from unpaired.data import UnpairedFiles
 from unpaired.errors import DataError
 from unpaired.evaluation import Evaluator, ScoringNetworks, evenly_spaced
 from unpaired.methods import METHODS
-from unpaired.recipes import merged, read_recipe, recipe
+from unpaired.recipes import RECIPES, merged, recipe
 from unpaired.run_config import RunConfig
 
 _DISTANCE = "kid_lite0_x1e3"
@@ -33,7 +33,7 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
     Raises:
         DataError: The images cannot be read.
     """
-    near: dict[str, Any] = read_recipe(name).get("near") or {}
+    near: dict[str, Any] = RECIPES[name].get("near") or {}
     usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
     changes = _left_alone(near.get("model", {}), settings, usual)
     if not changes:
