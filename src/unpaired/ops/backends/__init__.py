@@ -27,7 +27,7 @@ def _none() -> list[str]:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way of computing query selection; reasons are whole sentences for ``unpaired info`` and for errors.
+    """One way of computing query selection; reasons are short phrases for ``unpaired info`` and for errors.
 
     Attributes:
         name: What ``backend=`` calls it.
