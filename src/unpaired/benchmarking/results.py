@@ -82,7 +82,9 @@ def write_pages(matrix: Matrix, runs: Sequence[Run], out: Path, notes: Sequence[
         first = list({run.cell.contender: run for run in reversed(done)}.values())[::-1]
         files = first[0].cell.held_out
         found = read_runs([run.folder for run in first], [matrix.label(run.cell.contender) for run in first])
-        gallery = make_gallery(found, choose_images(files, _SHOWN), find_partners(files, matrix.evaluate.paired), taps=())
+        gallery = make_gallery(
+            found, choose_images(files, _SHOWN), find_partners(files, matrix.evaluate.paired), taps=()
+        )
         write_atomically(folder / "grid.png", png_bytes(image_grid(gallery.columns)))
         rows = [(name, list(cells)) for name, *cells in zip(gallery.names, *gallery.columns.values(), strict=True)]
         title, seeds = f"{len(first)} contenders on {data}", ", ".join(map(str, matrix.seeds))
