@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unpaired.config import to_dict
 from unpaired.data import PixelFormat
 from unpaired.environment import environment
-from unpaired.export import OnnxGenerator, write_generator
+from unpaired.inference.export import OnnxGenerator, write_generator
 from unpaired.methods import METHODS, Method
 from unpaired.ops.winograd import direct_convolutions
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from unpaired.data import embedded_dataset, image_to_tensor
 from unpaired.environment import environment
 from unpaired.inference import Translator
-from unpaired.large_images import memory_needed, trace, translate_in_stripes, translate_within
+from unpaired.inference.large_images import memory_needed, trace, translate_in_stripes, translate_within
 from unpaired.methods import METHODS, Method
 
 TILE, OVERLAP = 256, 32

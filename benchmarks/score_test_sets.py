@@ -21,7 +21,7 @@ import torch
 import tyro
 
 import mobilenet_judge
-from unpaired.commands.evaluate import number
+from unpaired.cli.evaluate import number
 from unpaired.data import DataConfig, embedded_dataset, find_test_images, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError

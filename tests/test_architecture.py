@@ -27,8 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run_folder",),
     ("networks", "losses", "web"),
     ("methods",),
-    ("engine", "hub", "large_images"),
-    ("export",),
+    ("engine",),
     ("inference",),
     ("run_config",),
     ("evaluation",),
@@ -37,7 +36,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reporting",),
     ("benchmarking",),
     ("study", "studio"),
-    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -150,7 +148,7 @@ def test_training_needs_no_optional_package() -> None:
     """Neither Triton nor anything of an extra is loaded by the floors that train and translate on a CPU."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['triton', 'torchvision', 'scipy', 'onnx', 'matplotlib']));"
-        "import unpaired.recipes, unpaired.evaluation, unpaired.commands.demo, unpaired.commands.translate"
+        "import unpaired.recipes, unpaired.evaluation, unpaired.cli.demo, unpaired.cli.translate"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -28,7 +28,7 @@ from PIL import Image
 from tiny import write_images
 from unpaired import __version__
 from unpaired.cli import COMMANDS, main
-from unpaired.commands import evaluate as evaluate_command
+from unpaired.cli import evaluate as evaluate_command
 from unpaired.data import EmbeddedDataset, UnpairedFiles, embedded_dataset
 from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
@@ -176,7 +176,7 @@ def test_errors_of_the_machine_are_one_line(
     def fail(argv: Any) -> int:
         raise error
 
-    monkeypatch.setattr("unpaired.commands.info.main", fail)
+    monkeypatch.setattr("unpaired.cli.info.main", fail)
     answer = unpaired("info")
     assert (answer.code, answer.err.count("\n")) == (code, 1)
     assert words in answer.err
@@ -914,8 +914,8 @@ def small_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for split in ("train", "test")
     )
     small = EmbeddedDataset("fluent", "drawing_to_colour", root, train, embedded_dataset().validation, test)
-    monkeypatch.setattr("unpaired.commands.demo.demo", tiny)
-    monkeypatch.setattr("unpaired.commands.demo.embedded_dataset", lambda *_: small)
+    monkeypatch.setattr("unpaired.cli.demo.demo", tiny)
+    monkeypatch.setattr("unpaired.cli.demo.embedded_dataset", lambda *_: small)
 
 
 def test_demo_makes_a_report_that_needs_nothing_else(
@@ -965,7 +965,7 @@ def test_demo_sizes_training_to_this_machine_and_tells_an_interruption(
         asked.append(config)
         return FitResult(images_seen=1, finished=False, interrupted=True)
 
-    monkeypatch.setattr("unpaired.commands.demo.train", interrupted)
+    monkeypatch.setattr("unpaired.cli.demo.train", interrupted)
     for minutes in ("0.001", "3"):
         answer = unpaired("demo", "--minutes", minutes, "--out", tmp_path / "demo")
         assert answer.code == 130, answer

@@ -238,7 +238,7 @@ def test_every_method_has_a_row_on_the_page_of_methods() -> None:
             config = METHODS[name].Config
             method = METHODS[name](config(domains=("a", "b", "c")) if hasattr(config, "domains") else config())
             assert f"{sum(p.numel() for p in method.parameters()) / 1e6:.1f}" == words, name
-            assert method.offers == {word for word in row[4].split(", ") if word}
+            assert method.supports == {word for word in row[4].split(", ") if word}
 
 
 def test_every_row_of_table_3_has_its_settings() -> None:

@@ -255,8 +255,8 @@ def test_best_weights_are_chosen_by_a_network_that_training_does_not_look_throug
     places = [list_images(write_images(tmp_path / name, 12, seed=seed)) for seed, name in enumerate("AB")]
     files = UnpairedFiles(*map(tuple, places))
 
-    def chosen(*looks_through: str, by: str = "auto") -> str:
-        return HeldOutScorer(files, DataConfig(image_size=32), 12, by, "here", looks_through=looks_through).best_by
+    def chosen(*frozen_networks: str, by: str = "auto") -> str:
+        return HeldOutScorer(files, DataConfig(image_size=32), 12, by, "here", frozen_networks=frozen_networks).best_by
 
     assert chosen() == "kid_lite0_x1e3_12v12"
     assert chosen("lite0") in ("swd_progan_x1e3_12v12", "kid_torchfidelity_x1e3_12v12")

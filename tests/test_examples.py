@@ -11,7 +11,7 @@ from PIL import Image
 
 from doc_pages import DOCS, blocks, run_examples
 from tiny import microscopy, tiny_run, write_images
-from unpaired.large_images import translate
+from unpaired.inference.large_images import translate
 from unpaired.training import train
 
 

@@ -19,7 +19,7 @@ from unpaired.cli import main
 from unpaired.data import read_image
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator, precision
-from unpaired.large_images import trace, translate_in_stripes
+from unpaired.inference.large_images import trace, translate_in_stripes
 from unpaired.methods import METHODS
 from unpaired.studio.limits import Limits
 from unpaired.studio.runs import open_runs
@@ -114,7 +114,7 @@ def test_stripes_are_the_whole_image(home: Path, run: str, monkeypatch: pytest.M
     single, half = both(home / run)
     x = torch.rand(1, single.channels, 203, 90) * 2 - 1
     whole, exact = half.translate(x), single.translate(x)
-    monkeypatch.setattr("unpaired.large_images.translate.taken_memory", lambda device: 0)
+    monkeypatch.setattr("unpaired.inference.large_images.translate.taken_memory", lambda device: 0)
     asked: list[bool] = []
 
     def in_stripes(program: Any, *arguments: Any, **options: Any) -> torch.Tensor:
@@ -122,7 +122,7 @@ def test_stripes_are_the_whole_image(home: Path, run: str, monkeypatch: pytest.M
         asked.append(set(weights) == {torch.bfloat16})
         return translate_in_stripes(program, *arguments, **options)
 
-    monkeypatch.setattr("unpaired.large_images.translate.translate_in_stripes", in_stripes)
+    monkeypatch.setattr("unpaired.inference.large_images.translate.translate_in_stripes", in_stripes)
     half.memory_gib, half.scratch = 0.0035, tmp_path
     stripes = half.translate(x)
     assert asked == [True]
@@ -176,7 +176,7 @@ def test_the_studio_takes_it(home: Path, tmp_path: Path) -> None:
 def test_auto_is_decided_once_by_time(home: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str) -> None:
     clock, ran = [0.0], list[bool]()
 
-    def run_whole(method: Any, x: torch.Tensor, wish: Any, *, half: bool) -> None:
+    def run_whole(method: Any, x: torch.Tensor, request: Any, *, half: bool) -> None:
         ran.append(half)
         clock[0] += ratio if half else 1.0
 

@@ -40,8 +40,10 @@ def test_every_method_trains_resumes_translates_and_is_scored(method: str, datas
     translator = Translator.from_pretrained(whole)
     assert translator.image_size == size
     assert translator.translate(torch.zeros(3, 36, 52)).shape == (3, 36, 52)
-    wish = {"domain": "b"} if method == "multi_domain_qs_attn" else None
-    scores = evaluate({"ema": translator}, files_of(dataset), names=("swd_progan_x1e3", "paired_l1_pm1"), wish=wish)
+    request = {"domain": "b"} if method == "multi_domain_qs_attn" else None
+    scores = evaluate(
+        {"ema": translator}, files_of(dataset), names=("swd_progan_x1e3", "paired_l1_pm1"), request=request
+    )
     assert scores.translations["ema"][0].shape == scores.sources[0].shape == (3, *size)
     assert scores.data["image_size"] == size
     assert all(np.isfinite(score.value) for score in scores.scores["ema"].values())

@@ -18,7 +18,7 @@ from PIL import Image
 
 from doc_pages import DOCS, ROOT, blocks
 from tiny import tiny_run, write_images
-from unpaired.commands import train as train_command
+from unpaired.cli import train as train_command
 from unpaired.training import MAY_CHANGE, RunConfig, flat, train
 
 PAGE = DOCS / "ten_minutes.md"

@@ -131,6 +131,6 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
         section = next(name for name, cls in classes.items() if key in cls.__dataclass_fields__)
         sections[section][key] = value
     built = {name: classes[name](**values) for name, values in sections.items()}
-    several = "domain" in METHODS[method].offers
+    several = "domain" in METHODS[method].supports
     place = DatasetConfig(domains=domain_folder(dataset)) if several else DatasetConfig(folder=dataset)
     return RunConfig(method, place, **built)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from unpaired.engine.trainer import TrainingConfig
     from unpaired.errors import UserError
     from unpaired.evaluation import evaluate_run
-    from unpaired.hub import Licences
     from unpaired.inference import Translator
+    from unpaired.inference.hub import Licences
     from unpaired.methods import METHODS
     from unpaired.ops import query_selected_attention, significance_map
     from unpaired.recipes import recipe
@@ -45,7 +45,7 @@ _HOMES = {
     "METHODS": "unpaired.methods",
     "DataConfig": "unpaired.data",
     "DatasetConfig": "unpaired.data",
-    "Licences": "unpaired.hub",
+    "Licences": "unpaired.inference.hub",
     "RunConfig": "unpaired.training",
     "TrainingConfig": "unpaired.engine.trainer",
     "Translator": "unpaired.inference",

@@ -31,7 +31,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def ignore(warning: str) -> None:
-    """Drop a warning that nobody asked for."""
+    """Ignore a warning."""
 
 
 def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Iterator[tuple[str, dict[str, Any]]]:

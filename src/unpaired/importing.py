@@ -22,7 +22,7 @@ from torch import Tensor
 from unpaired.data import DataConfig, DatasetConfig
 from unpaired.engine.checkpoint import export_weights
 from unpaired.errors import CheckpointError, ConfigError, nearest
-from unpaired.hub.bundle import file_digest
+from unpaired.inference.hub.bundle import file_digest
 from unpaired.inference.loading import build_method, load_into
 from unpaired.methods import METHODS
 from unpaired.networks import ResnetGenerator
@@ -271,7 +271,7 @@ def _resampling(method: str) -> Resampling:
 def _generators(method: str) -> tuple[ResnetGenerator, ...]:
     """The networks that translate, without weights; none if they are no ResNet generators."""
     settings: Any = METHODS[method].Config
-    if "domain" in METHODS[method].offers:
+    if "domain" in METHODS[method].supports:
         return ()
     with torch.device("meta"):
         networks = list(METHODS[method](settings(), channels=3).served_networks().values())

@@ -12,7 +12,7 @@ from typing import Any
 from unpaired.config import load_yaml
 
 _QUIET_SECONDS = 120.0
-"""A run that wrote nothing for so long, and for three intervals of its log, is taken for one that nobody computes."""
+"""A run that wrote nothing for so long, and for three intervals of its log, counts as stopped."""
 _WRITTEN = ("sessions.jsonl", "log.jsonl", "scores.jsonl", "samples", "checkpoints", "weights")
 
 

@@ -35,8 +35,8 @@ from unpaired.evaluation import HeldOutScorer
 from unpaired.files import write_atomically
 from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
 from unpaired.length import Extension, TrainingLength
-from unpaired.methods import METHODS, PLAIN, Method, Wish
-from unpaired.methods.base import looked_through
+from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
+from unpaired.methods.base import frozen_networks
 from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, first_digest, flat, store
 
 FORMATS = "formats.json"
@@ -74,8 +74,8 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
             f"batch_size: {method.title} compares the images of a batch with each other, at least "
             f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"
         )
-    if method.host_decides and config.training.cuda_graph:
-        raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.host_decides}); turn one off")
+    if method.not_recordable and config.training.cuda_graph:
+        raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.not_recordable}); turn one off")
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     method.prepare()
@@ -101,7 +101,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, looked_through(config.model), quiet=quiet) if fabric.is_global_zero else None
+    scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
     return fit(
         method,
         stream,
@@ -114,7 +114,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
         examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
         description=describe(config, formats),
         scorer=scorer,
-        wish=_wish(config, method),
+        request=_request(config, method),
         quiet=quiet,
     )
 
@@ -134,7 +134,7 @@ def _with_domains(config: RunConfig) -> RunConfig:
         DataError: The folder cannot be used.
     """
     method, folder = METHODS[config.method], config.dataset.domains
-    several = "domain" in method.offers
+    several = "domain" in method.supports
     if several and folder is None:
         raise ConfigError(
             f"{method.title} learns several domains from one folder each: give --domains DIR, which holds "
@@ -143,7 +143,7 @@ def _with_domains(config: RunConfig) -> RunConfig:
     if folder is None:
         return config
     if not several:
-        able = ", ".join(key for key, row in METHODS.items() if "domain" in row.offers)
+        able = ", ".join(key for key, row in METHODS.items() if "domain" in row.supports)
         raise ConfigError(
             f"domains: {method.title} translates between two domains; give DATA with trainA and trainB, or --source "
             f"and --target, or take a method of several domains: {able}"
@@ -158,14 +158,16 @@ def _with_domains(config: RunConfig) -> RunConfig:
     return replace(config, model=replace(config.model, domains=names))
 
 
-def _wish(config: RunConfig, method: Method) -> Wish:
+def _request(config: RunConfig, method: Method) -> TranslateRequest:
     """What translations to score and to look at should be."""
     if config.dataset.domains is None:
-        return PLAIN
-    return Wish(domain=method.domains.index(config.dataset.scored_pair()[1]))
+        return DEFAULT_REQUEST
+    return TranslateRequest(domain=method.domains.index(config.dataset.scored_pair()[1]))
 
 
-def _scorer(config: RunConfig, formats: Formats, looks_through: Iterable[str], *, quiet: bool) -> HeldOutScorer | None:
+def _scorer(
+    config: RunConfig, formats: Formats, frozen_networks: Iterable[str], *, quiet: bool
+) -> HeldOutScorer | None:
     """What scores the held-out images during training; None where there are none or none were wanted."""
     training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
     if training.score_every == 0:
@@ -182,7 +184,7 @@ def _scorer(config: RunConfig, formats: Formats, looks_through: Iterable[str], *
     files, words = found
     try:
         scorer = HeldOutScorer(
-            files, config.data, training.score_images, training.score_by, words, formats, looks_through
+            files, config.data, training.score_images, training.score_by, words, formats, frozen_networks
         )
         if scorer.remark and not quiet:
             print(scorer.remark, file=sys.stderr)

@@ -21,8 +21,8 @@ from unpaired.data import (
     ValueMapping,
     can_hold,
     encode,
-    looks_note,
     pictures,
+    preview_note,
     read_attached,
     read_image,
     read_values,
@@ -260,9 +260,9 @@ def test_resizing_is_pillows(size: tuple[int, int]) -> None:
 
 
 def test_pictures_say_what_they_show() -> None:
-    assert looks_note(PixelFormat(1)) == looks_note(PixelFormat(3)) == ""
-    assert looks_note(PixelFormat(2)) == " (channel 1 of 2)"
-    assert looks_note(pixels(5, "float32")) == " (channels 1-3 of 5, stretched)"
+    assert preview_note(PixelFormat(1)) == preview_note(PixelFormat(3)) == ""
+    assert preview_note(PixelFormat(2)) == " (channel 1 of 2)"
+    assert preview_note(pixels(5, "float32")) == " (channels 1-3 of 5, stretched)"
     dark = torch.rand(5, 20, 20) * 0.01 - 1
     (shown,) = pictures([dark], pixels(5, "uint16"))
     assert shown.mode == "RGB"

@@ -15,10 +15,10 @@ from unpaired.data.layouts import COLLECTION
 from unpaired.data.prepare import Prepared, PrepareSettings, prepare
 from unpaired.errors import ConfigError, DataError
 
-PLAIN = PrepareSettings()
+DEFAULT_REQUEST = PrepareSettings()
 
 
-def run(archive: Path, out: Path, name: str = "horse2zebra", settings: PrepareSettings = PLAIN) -> Prepared:
+def run(archive: Path, out: Path, name: str = "horse2zebra", settings: PrepareSettings = DEFAULT_REQUEST) -> Prepared:
     return prepare(name, [archive], out, settings, quiet)
 
 
@@ -59,12 +59,12 @@ def test_a_wrong_archive_is_told_by_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_missing_archive_is_told_where_to_get_and_never_fetched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"horse2zebra\.zip, never downloaded .*http://efrosgans\.\S+/datasets/,"):
-        prepare("horse2zebra", [], tmp_path / "out", PLAIN, quiet)
+        prepare("horse2zebra", [], tmp_path / "out", DEFAULT_REQUEST, quiet)
     with pytest.raises(DataError, match=r"mine\.zip: there is no such file or folder; .* http://efrosgans"):
         run(tmp_path / "mine.zip", tmp_path / "out")
     archive = write_zip(tmp_path / "a.zip", horse2zebra())
     with pytest.raises(ConfigError, match="from one archive or folder, and 2 were named"):
-        prepare("horse2zebra", [archive, archive], tmp_path / "out", PLAIN, quiet)
+        prepare("horse2zebra", [archive, archive], tmp_path / "out", DEFAULT_REQUEST, quiet)
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,9 @@ def test_what_cannot_be_recorded_is_refused(dataset: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="cuda_graph records the step of one process"):
         tiny_run(dataset, cuda_graph=True, devices=2)
     for name in ("fastcut", "cut"):
-        reason = make(name, **({"image_pool": 5} if name == "cut" else {})).host_decides
+        reason = make(name, **({"image_pool": 5} if name == "cut" else {})).not_recordable
         assert "decided on the host" in reason
-    assert not make("qs_attn").host_decides
+    assert not make("qs_attn").not_recordable
 
 
 @pytest.mark.slow

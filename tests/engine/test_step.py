@@ -21,7 +21,16 @@ from unpaired.engine.step import (
     settle_optimizers,
     training_step,
 )
-from unpaired.methods.base import PLAIN, AdamSettings, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
+from unpaired.methods.base import (
+    DEFAULT_REQUEST,
+    AdamSettings,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    TranslateRequest,
+    image_seeds,
+)
 
 
 class Toy(Method):
@@ -59,7 +68,7 @@ class Toy(Method):
         assert (d.requires_grad, g.requires_grad, p.requires_grad) == (False, True, True)
         return {"g": 2 * (g * d).sum(), "p": -5 * p.sum()}
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return x_BCHW
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

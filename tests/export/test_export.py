@@ -15,9 +15,9 @@ from torch import Tensor
 from tiny import tiny_settings
 from unpaired.data import PixelFormat
 from unpaired.errors import BackendError, CheckpointError, ConfigError
-from unpaired.export import OnnxGenerator, exported, onnx_file, write_generator
-from unpaired.export.exported import TOLERANCE, ExportedGenerator, on_any_sides
-from unpaired.methods import METHODS, Method, Wish
+from unpaired.inference.export import OnnxGenerator, exported, onnx_file, write_generator
+from unpaired.inference.export.exported import TOLERANCE, ExportedGenerator, on_any_sides
+from unpaired.methods import METHODS, Method, TranslateRequest
 
 onnxruntime = pytest.importorskip("onnxruntime")
 RGB, GRAY = PixelFormat(3), PixelFormat(1)
@@ -44,7 +44,9 @@ def session_run(path: Path, **inputs: Tensor) -> Tensor:
 
 
 def ways() -> list[tuple[str, bool]]:
-    return [(name, way) for name, row in METHODS.items() for way in (False, True) if not way or "reverse" in row.offers]
+    return [
+        (name, way) for name, row in METHODS.items() for way in (False, True) if not way or "reverse" in row.supports
+    ]
 
 
 _WRITTEN: dict[str, Path] = {}
@@ -58,7 +60,9 @@ def test_every_generator_exports(name: str, reverse: bool, tmp_path_factory: pyt
     graph = generator.record().graph_module.code
     if graph not in _WRITTEN:
         path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-        done = write_generator(method_of(name), description_of(name), (RGB, RGB), path, Wish(reverse=reverse))
+        done = write_generator(
+            method_of(name), description_of(name), (RGB, RGB), path, TranslateRequest(reverse=reverse)
+        )
         assert 0 < done.difference <= TOLERANCE
         _WRITTEN[graph] = path
     session = onnxruntime.InferenceSession(str(_WRITTEN[graph]), providers=["CPUExecutionProvider"])
@@ -119,19 +123,21 @@ def test_channels_of_both_domains_are_those_of_the_file(tmp_path: Path) -> None:
     write_generator(method, description_of("cyclegan"), (GRAY, RGB), tmp_path / "a.onnx")
     made = session_run(tmp_path / "a.onnx", image=image[:, :1])
     torch.testing.assert_close(made, method.translate(image[:, :1].expand(-1, 3, -1, -1)), rtol=0, atol=TOLERANCE)
-    write_generator(method, description_of("cyclegan"), (GRAY, RGB), tmp_path / "b.onnx", Wish(reverse=True))
+    write_generator(
+        method, description_of("cyclegan"), (GRAY, RGB), tmp_path / "b.onnx", TranslateRequest(reverse=True)
+    )
     made = session_run(tmp_path / "b.onnx", image=image)
-    wanted = method.translate(image, Wish(reverse=True)).mean(1, keepdim=True)
+    wanted = method.translate(image, TranslateRequest(reverse=True)).mean(1, keepdim=True)
     torch.testing.assert_close(made, wanted, rtol=0, atol=TOLERANCE)
 
 
 def test_a_domain_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     method, image = method_of("multi_domain_qs_attn"), torch.rand(1, 3, 20, 16) * 2 - 1
     name = "multi_domain_qs_attn"
-    write_generator(method, description_of(name), (RGB, RGB), tmp_path / "c.onnx", Wish(domain=2))
+    write_generator(method, description_of(name), (RGB, RGB), tmp_path / "c.onnx", TranslateRequest(domain=2))
     made = session_run(tmp_path / "c.onnx", image=image)
-    torch.testing.assert_close(made, method.translate(image, Wish(domain=2)), rtol=0, atol=TOLERANCE)
-    assert float((made - method.translate(image, Wish(domain=0)).detach()).abs().max()) > 100 * TOLERANCE
+    torch.testing.assert_close(made, method.translate(image, TranslateRequest(domain=2)), rtol=0, atol=TOLERANCE)
+    assert float((made - method.translate(image, TranslateRequest(domain=0)).detach()).abs().max()) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("target", ["cpu", "any"])
@@ -170,7 +176,7 @@ def test_a_program_of_torch(name: str, tmp_path: Path) -> None:
     image = torch.rand(3, 3, 28, 40) * 2 - 1
     style = () if name == "qs_attn" else (torch.zeros(1, method.style_channels),)
     made = program.module()(image, *style)
-    wanted = method.translate(image, Wish(style=style[0] if style else None))
+    wanted = method.translate(image, TranslateRequest(style=style[0] if style else None))
     torch.testing.assert_close(made, wanted, rtol=0, atol=TOLERANCE)
     kept = {key.split(".")[1] for key in program.state_dict}
     assert kept == ({"generator"} if name == "qs_attn" else {"content_encoder_a", "decoder_b"})

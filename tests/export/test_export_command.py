@@ -19,9 +19,9 @@ from unpaired import cli
 from unpaired.config import to_dict
 from unpaired.data import PixelFormat, ValueMapping
 from unpaired.errors import ConfigError
-from unpaired.export import OnnxGenerator
-from unpaired.export.exported import TOLERANCE
 from unpaired.inference import Origin, Translator
+from unpaired.inference.export import OnnxGenerator
+from unpaired.inference.export.exported import TOLERANCE
 from unpaired.training import train
 
 pytest.importorskip("onnxruntime")

@@ -18,9 +18,9 @@ from recorded_runs import evaluation
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.errors import BackendError, CheckpointError
-from unpaired.hub import Licences, is_repo_id
 from unpaired.importing import import_published
 from unpaired.inference import Translator
+from unpaired.inference.hub import Licences, is_repo_id
 from unpaired.training import InitialWeights, RunConfig, train
 
 library = pytest.importorskip("huggingface_hub", reason="needs pip install 'unpaired[hub]'")

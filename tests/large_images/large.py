@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tiny import tiny_settings
-from unpaired.large_images.passes import stripe_rows
-from unpaired.large_images.plan import make_plan
-from unpaired.large_images.program import Program
-from unpaired.large_images.translate import Fit, run_plan
+from unpaired.inference.large_images.passes import stripe_rows
+from unpaired.inference.large_images.plan import make_plan
+from unpaired.inference.large_images.program import Program
+from unpaired.inference.large_images.translate import Fit, run_plan
 from unpaired.methods import METHODS, Method
 
 TOLERANCE = 2e-5

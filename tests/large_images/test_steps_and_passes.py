@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from large import lively
 from torch import Tensor
 
-from unpaired.large_images import trace
-from unpaired.large_images.passes import rounds, stripe_rows, whole, working_set
-from unpaired.large_images.plan import make_plan
-from unpaired.large_images.program import Program
-from unpaired.large_images.rearrangements import DepthToSpace, SpaceToDepth
-from unpaired.large_images.statistics import Statistics
-from unpaired.large_images.steps import (
+from unpaired.inference.large_images import trace
+from unpaired.inference.large_images.passes import rounds, stripe_rows, whole, working_set
+from unpaired.inference.large_images.plan import make_plan
+from unpaired.inference.large_images.program import Program
+from unpaired.inference.large_images.rearrangements import DepthToSpace, SpaceToDepth
+from unpaired.inference.large_images.statistics import Statistics
+from unpaired.inference.large_images.steps import (
     ChannelNorm,
     Concatenation,
     Convolution,

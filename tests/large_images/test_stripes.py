@@ -11,10 +11,16 @@ from large import TOLERANCE, in_stripes, lively, picture
 from torch import Tensor, nn
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.large_images import UnsuitableNetworkError, trace, translate, translate_in_stripes, translate_within
-from unpaired.large_images.plan import make_plan
-from unpaired.large_images.program import Program
-from unpaired.methods import METHODS, Wish
+from unpaired.inference.large_images import (
+    UnsuitableNetworkError,
+    trace,
+    translate,
+    translate_in_stripes,
+    translate_within,
+)
+from unpaired.inference.large_images.plan import make_plan
+from unpaired.inference.large_images.program import Program
+from unpaired.methods import METHODS, TranslateRequest
 from unpaired.networks.padding import pad
 
 
@@ -73,24 +79,24 @@ def test_sides_that_are_no_multiples_of_four_by_the_light_generator(
 
 
 @pytest.mark.parametrize(
-    ("name", "wish"),
+    ("name", "request"),
     [
-        ("cyclegan", Wish(reverse=True)),
-        ("munit", Wish(style_seeds=torch.tensor([5]))),
-        ("munit", Wish(reverse=True, style_reference=picture(48, 32, seed=3))),
-        ("multi_domain_qs_attn", Wish(domain=2)),
+        ("cyclegan", TranslateRequest(reverse=True)),
+        ("munit", TranslateRequest(style_seeds=torch.tensor([5]))),
+        ("munit", TranslateRequest(reverse=True, style_reference=picture(48, 32, seed=3))),
+        ("multi_domain_qs_attn", TranslateRequest(domain=2)),
     ],
     ids=["reverse", "style seed", "style reference", "domain"],
 )
-def test_wishes_are_part_of_what_is_recorded(name: str, wish: Wish, tmp_path: Path) -> None:
+def test_wishes_are_part_of_what_is_recorded(name: str, request: TranslateRequest, tmp_path: Path) -> None:
     method, x = lively(name), picture(36, 40)
     if name == "multi_domain_qs_attn":  # whose domains are alike at the start
         for key, weight in method.generator.named_parameters():
             if "scale" in key or "shift" in key:
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)), alpha=0.5)
-    expected = method.translate(x, wish)
+    expected = method.translate(x, request)
     assert (expected - method.translate(x)).abs().max() > 1e-3
-    found = in_stripes(trace(method, 3, wish), x, tmp_path, memory=100_000)
+    found = in_stripes(trace(method, 3, request), x, tmp_path, memory=100_000)
     assert (found - expected).abs().max() < TOLERANCE
 
 
@@ -160,9 +166,9 @@ def test_within_enough_memory_the_method_itself_runs() -> None:
 @pytest.mark.usefixtures("nothing_taken")
 def test_a_batch_is_translated_image_by_image_with_each_ones_wish() -> None:
     method, x = lively("munit"), torch.cat([picture(36, 40), picture(36, 40, seed=1)])
-    wish, told = Wish(style_seeds=torch.tensor([3, 4])), list[float]()
-    found = translate_within(method, x, 400_000, wish, progress=told.append)
-    assert (found - method.translate(x, wish)).abs().max() < TOLERANCE
+    request, told = TranslateRequest(style_seeds=torch.tensor([3, 4])), list[float]()
+    found = translate_within(method, x, 400_000, request, progress=told.append)
+    assert (found - method.translate(x, request)).abs().max() < TOLERANCE
     assert told.count(1.0) >= 2, "one end for each image"
     first = told[: told.index(1.0) + 1]
     assert first == sorted(first)

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from tiny import shared_data, tiny_run, write_images
 from unpaired import cli
-from unpaired.commands.translation_bar import tracked
+from unpaired.cli.translation_bar import tracked
 from unpaired.data import image_to_tensor, read_image
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
-from unpaired.large_images import free_memory, memory_bound, trace, translate, translate_in_stripes
-from unpaired.large_images import memory as memory_module
-from unpaired.large_images.memory import taken_memory
+from unpaired.inference.large_images import free_memory, memory_bound, trace, translate, translate_in_stripes
+from unpaired.inference.large_images import memory as memory_module
+from unpaired.inference.large_images.memory import taken_memory
 from unpaired.training import train
 
 
@@ -126,7 +126,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 from large import lively, picture
-from unpaired.large_images import translate_within
+from unpaired.inference.large_images import translate_within
 method, x = lively("cut", base_channels=16), picture(1536, 1024)
 translate_within(method, x, {bound})
 status = open("/proc/self/status").read()  # ru_maxrss would be that of the parent where it is larger

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from unpaired.methods import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
+from unpaired.methods import DEFAULT_REQUEST, ImageBatch, Method, OptimiserConfig, Phase, TranslateRequest, image_seeds
 from unpaired.methods.base import AdamSettings, coin_flips, derive_seeds
 
 
@@ -86,7 +86,7 @@ class Plain(Method):
     def forward_train(self, batch: ImageBatch) -> Any:
         raise NotImplementedError
 
-    def translate(self, x_BCHW: torch.Tensor, wish: Wish = PLAIN) -> torch.Tensor:
+    def translate(self, x_BCHW: torch.Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> torch.Tensor:
         raise NotImplementedError
 
     def encode(self, x_BCHW: torch.Tensor, taps: Any) -> list[torch.Tensor]:
@@ -99,7 +99,12 @@ def test_what_a_method_is_that_says_nothing_more() -> None:
     assert method.served_networks() == {"generator": method.generator}
     assert method.selection("down1") == {"significance": "random", "routing": "none"}
     assert (method.domains, method.default_domain, method.style_channels, method.smallest_image) == ((), 1, 0, 8)
-    assert (method.offers, method.compiled, method.host_decides, method.one_process_only) == (frozenset(), (), "", "")
+    assert (method.supports, method.compiled, method.not_recordable, method.one_process_only) == (
+        frozenset(),
+        (),
+        "",
+        "",
+    )
     for needed in ("forward_train", "translate", "encode"):
         without = type("Without", (Plain,), {needed: getattr(Method, needed)})
         with pytest.raises(TypeError, match=needed):
@@ -107,7 +112,7 @@ def test_what_a_method_is_that_says_nothing_more() -> None:
 
 
 def test_a_plain_wish_wants_nothing() -> None:
-    assert dataclasses.asdict(PLAIN) == {
+    assert dataclasses.asdict(DEFAULT_REQUEST) == {
         "reverse": False, "style_seeds": None, "style_reference": None, "domain": None, "style": None,
     }  # fmt: skip
 

@@ -201,7 +201,7 @@ def test_a_run_passes_its_progress_to_the_losses(
 def test_a_replayed_step_reads_the_progress() -> None:
     """Nothing of the curriculum is decided on the host, so a recorded step follows it."""
     plain, recorded = make("hneg_src", **ENDS), make("hneg_src", **ENDS)
-    assert not recorded.host_decides
+    assert not recorded.not_recordable
     assert not recorded.one_process_only
 
     def later(step: Any) -> Any:

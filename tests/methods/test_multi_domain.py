@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny import domain_folder, tiny_run, tiny_settings
-from unpaired.commands.train import main
+from unpaired.cli.train import main
 from unpaired.config import load_yaml
 from unpaired.data import DatasetConfig
 from unpaired.engine.checkpoint import read_checkpoint
@@ -21,7 +21,7 @@ from unpaired.engine.monitors import Monitor
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
-from unpaired.methods import ImageBatch, Wish, image_seeds
+from unpaired.methods import ImageBatch, TranslateRequest, image_seeds
 from unpaired.methods.base import derive_seeds
 from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn, MultiDomainQSAttnConfig
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
@@ -270,12 +270,14 @@ def test_only_the_wanted_domains_codes_and_scores_get_a_gradient() -> None:
 def test_steps_teach_the_domains_apart() -> None:
     method = make(blocks=6)
     x = torch.rand(1, 3, 32, 32) * 2 - 1
-    assert torch.equal(method.translate(x, Wish(domain=0)), method.translate(x, Wish(domain=2)))
+    assert torch.equal(method.translate(x, TranslateRequest(domain=0)), method.translate(x, TranslateRequest(domain=2)))
     optimizers = make_optimizers(method, method.config.optimiser)
     for _ in range(2):
         training_step(method, optimizers, batch())
-    assert not torch.equal(method.translate(x, Wish(domain=0)), method.translate(x, Wish(domain=2)))
-    assert torch.equal(method.translate(x), method.translate(x, Wish(domain=1)))
+    assert not torch.equal(
+        method.translate(x, TranslateRequest(domain=0)), method.translate(x, TranslateRequest(domain=2))
+    )
+    assert torch.equal(method.translate(x), method.translate(x, TranslateRequest(domain=1)))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +317,7 @@ def test_two_steps_resume_and_translations_to_each_domain(dataset: Path, tmp_pat
     translator = Translator.from_pretrained(whole, weights="last")
     assert translator.method.domains == ("a", "b", "c")
     x = torch.rand(2, 3, 32, 32) * 2 - 1
-    made = [translator.method.translate(x, Wish(domain=domain)) for domain in range(3)]
+    made = [translator.method.translate(x, TranslateRequest(domain=domain)) for domain in range(3)]
     for one_way, other in ((0, 1), (0, 2), (1, 2)):
         assert not torch.equal(made[one_way], made[other])
     assert torch.equal(translator.method.translate(x), made[1])
@@ -362,13 +364,13 @@ def test_a_step_of_several_domains_is_not_recorded(
 def test_the_scored_pair_decides_what_is_scored_and_shown(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wishes: list[Wish] = []
+    page_request: list[TranslateRequest] = []
     shown: list[Tensor] = []
     original, sample = MultiDomainQSAttn.translate, Monitor.sample
 
-    def translate(self: MultiDomainQSAttn, x: Tensor, wish: Wish = Wish()) -> Tensor:  # noqa: B008
-        wishes.append(wish)
-        return original(self, x, wish)
+    def translate(self: MultiDomainQSAttn, x: Tensor, request: TranslateRequest = TranslateRequest()) -> Tensor:  # noqa: B008
+        page_request.append(request)
+        return original(self, x, request)
 
     def look(self: Monitor, seen: int) -> None:
         shown.append(self.examples)
@@ -380,10 +382,10 @@ def test_the_scored_pair_decides_what_is_scored_and_shown(
         run = tiny_run(dataset, NAME, images=2, score_every=2, sample_every=2, score_by="swd_progan_x1e3")
         place = DatasetConfig(domains=run.dataset.domains, scored_domains=pair)
         out = tmp_path / f"run_{pair}"
-        wishes.clear()
+        page_request.clear()
         train(RunConfig(NAME, place, run.data, run.model, run.training), out, quiet=True)
         source, target = pair or ("a", "b")
-        assert {wish.domain for wish in wishes} == {"abc".index(target)}
+        assert {request.domain for request in page_request} == {"abc".index(target)}
         scored = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
         assert len(scored) == 2
         assert scored[0]["chosen_on"] == f"test/{source} and test/{target} of {place.domains}"

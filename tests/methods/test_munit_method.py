@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tiny import tiny_settings
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
-from unpaired.methods import ImageBatch, Wish, image_seeds
+from unpaired.methods import ImageBatch, TranslateRequest, image_seeds
 from unpaired.methods.base import derive_seeds
 from unpaired.methods.munit import MUNIT, MUNITConfig
 from unpaired.ops import location_draws, normal_draws
@@ -196,15 +196,15 @@ def seeds(*numbers: int) -> Tensor:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_style_seed_gives_the_same_picture_whatever_the_batch(reverse: bool) -> None:
     method, x = make(), batch(3).source
-    together = method.translate(x, Wish(reverse=reverse, style_seeds=seeds(5, 6, 5)))
+    together = method.translate(x, TranslateRequest(reverse=reverse, style_seeds=seeds(5, 6, 5)))
     for number, seed in enumerate((5, 6, 5)):
-        alone = method.translate(x[number : number + 1], Wish(reverse=reverse, style_seeds=seeds(seed)))
+        alone = method.translate(x[number : number + 1], TranslateRequest(reverse=reverse, style_seeds=seeds(seed)))
         torch.testing.assert_close(together[number : number + 1], alone, rtol=1e-4, atol=1e-5)
-    same = method.translate(x[:1].expand(3, -1, -1, -1), Wish(reverse=reverse, style_seeds=seeds(5, 6, 5)))
+    same = method.translate(x[:1].expand(3, -1, -1, -1), TranslateRequest(reverse=reverse, style_seeds=seeds(5, 6, 5)))
     torch.testing.assert_close(same[0], same[2])
     assert (same[0] - same[1]).abs().mean() > 0.01
-    plain = method.translate(x, Wish(reverse=reverse))
-    assert torch.equal(plain, method.translate(x, Wish(reverse=reverse, style_seeds=seeds(0, 0, 0))))
+    plain = method.translate(x, TranslateRequest(reverse=reverse))
+    assert torch.equal(plain, method.translate(x, TranslateRequest(reverse=reverse, style_seeds=seeds(0, 0, 0))))
 
 
 def test_directions_use_their_own_networks() -> None:
@@ -212,8 +212,8 @@ def test_directions_use_their_own_networks() -> None:
     style = normal_draws(seeds(9, 9), 8).float()
     there = method.decoder_b(method.content_encoder_a(x), style)
     back = method.decoder_a(method.content_encoder_b(x), style)
-    assert torch.equal(method.translate(x, Wish(style_seeds=seeds(9, 9))), there)
-    assert torch.equal(method.translate(x, Wish(reverse=True, style_seeds=seeds(9, 9))), back)
+    assert torch.equal(method.translate(x, TranslateRequest(style_seeds=seeds(9, 9))), there)
+    assert torch.equal(method.translate(x, TranslateRequest(reverse=True, style_seeds=seeds(9, 9))), back)
     assert torch.equal(method.encode(x, ["block2"])[0], method.content_encoder_a(x))
 
 
@@ -224,9 +224,9 @@ def test_a_reference_gives_its_style(reverse: bool) -> None:
     encoder = method.style_encoder_a if reverse else method.style_encoder_b
     content = method.content_encoder_b if reverse else method.content_encoder_a
     decoder = method.decoder_a if reverse else method.decoder_b
-    one = method.translate(x, Wish(reverse=reverse, style_reference=references[:1]))
+    one = method.translate(x, TranslateRequest(reverse=reverse, style_reference=references[:1]))
     torch.testing.assert_close(one, decoder(content(x), encoder(references[:1]).expand(2, -1)))
-    each = method.translate(x, Wish(reverse=reverse, style_reference=references))
+    each = method.translate(x, TranslateRequest(reverse=reverse, style_reference=references))
     torch.testing.assert_close(each[:1], one[:1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(each[1], one[1], atol=1e-3)
 
@@ -237,7 +237,7 @@ def test_sides_are_rounded_up_to_4() -> None:
 
 def test_what_is_served_translates_and_nothing_else_is() -> None:
     method = make()
-    assert method.offers == {"reverse", "style"}
+    assert method.supports == {"reverse", "style"}
     kinds = ("content_encoder", "style_encoder", "decoder")
     assert set(method.served_networks()) == {f"{kind}_{domain}" for kind in kinds for domain in "ab"}
     assert not [name for network in method.served_networks().values() for name, _ in network.named_buffers()]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tiny import tiny_settings
 from unpaired.engine.step import make_optimizers, set_learning_rate
 from unpaired.errors import ConfigError
-from unpaired.methods import METHODS, ImageBatch, Wish, image_seeds
+from unpaired.methods import METHODS, ImageBatch, TranslateRequest, image_seeds
 from unpaired.methods.base import derive_seeds
 from unpaired.methods.cyclegan import CycleGANConfig
 from unpaired.methods.dclgan import DCLGANConfig
@@ -309,11 +309,11 @@ def test_each_generator_and_discriminator_runs_as_often_as_it_must(name: str, en
 @pytest.mark.parametrize("name", NAMES)
 def test_both_directions_are_served(name: str) -> None:
     method, x = make(name), batch().source
-    assert method.offers == {"reverse"}
+    assert method.supports == {"reverse"}
     assert set(method.served_networks()) == {"generator_ab", "generator_ba"}
     assert torch.equal(method.translate(x), method.generator_ab(x))
-    assert torch.equal(method.translate(x, Wish(reverse=True)), method.generator_ba(x))
-    assert not torch.equal(method.translate(x), method.translate(x, Wish(reverse=True)))
+    assert torch.equal(method.translate(x, TranslateRequest(reverse=True)), method.generator_ba(x))
+    assert not torch.equal(method.translate(x), method.translate(x, TranslateRequest(reverse=True)))
     for one, other in zip(method.encode(x, ("block1",)), method.generator_ab.encode(x, ("block1",)), strict=True):
         assert torch.equal(one, other)
 
@@ -344,9 +344,9 @@ def test_each_discriminator_is_shown_earlier_translations_of_its_own_domain() ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pool_is_what_keeps_a_step_from_being_recorded(name: str) -> None:
-    assert make(name, image_pool=50).host_decides
+    assert make(name, image_pool=50).not_recordable
     assert make(name, image_pool=50).one_process_only
-    assert not make(name, image_pool=0).host_decides
+    assert not make(name, image_pool=0).not_recordable
     assert not make(name, image_pool=0).one_process_only
 
 

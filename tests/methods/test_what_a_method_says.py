@@ -45,14 +45,14 @@ NETWORKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, tup
     ),
     "santa": (ONE_WAY[0], (), (("discriminator", ("discriminator",)), ("generator", ("generator",)))),
 }  # fmt: skip
-"""Method -> networks that translate, wishes that it offers, phases in their order with the networks they update."""
+"""Method -> networks that translate, requests that it supports, phases in their order with the networks they update."""
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_networks_wishes_and_phases(name: str) -> None:
     method = make(name)
     phases = tuple((phase.name, phase.networks) for phase in method.phases)
-    assert (method.served, tuple(sorted(method.offers)), phases) == NETWORKS[name]
+    assert (method.served, tuple(sorted(method.supports)), phases) == NETWORKS[name]
     assert list(method.served_networks()) == list(method.served)
     for entry in method.compiled:
         network, function = entry.split(".")
@@ -97,9 +97,9 @@ def test_the_smallest_image_and_batch_of_the_others() -> None:
 )  # fmt: skip
 def test_what_a_configuration_rules_out(name: str, changes: dict[str, Any], host: str, alone: str) -> None:
     method = make(name, **changes)
-    assert method.host_decides.startswith(host)
+    assert method.not_recordable.startswith(host)
     assert method.one_process_only.startswith(alone)
-    assert bool(method.host_decides) == bool(host)
+    assert bool(method.not_recordable) == bool(host)
     assert bool(method.one_process_only) == bool(alone)
 
 

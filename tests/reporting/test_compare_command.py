@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recorded_runs import KID, METRICS, PSNR, evaluation, named, score, training_line, write_lines, write_run
-from unpaired.commands.compare import main
+from unpaired.cli.compare import main
 from unpaired.errors import ConfigError
 
 Printed = Callable[..., str]

@@ -141,7 +141,7 @@ def test_images_are_evenly_spaced_or_picked_by_name() -> None:
     assert [path.stem for path in choose_images(files, 1, ["07", "03.png", "07"])] == ["07", "03"]
     with pytest.raises(DataError, match=r"no held-out image '3' \(did you mean"):
         choose_images(files, 1, ["3"])
-    with pytest.raises(ConfigError, match="images must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="show must be at least 1, not 0"):
         choose_images(files, 0)
 
 

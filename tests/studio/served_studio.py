@@ -20,7 +20,7 @@ class ServedStudio:
         self.here, self.temporary = here / "here", here / "temporary"
         for folder in (self.here, self.temporary):
             folder.mkdir(parents=True)
-        code = "import sys; from unpaired.commands.studio import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from unpaired.cli.studio import main; sys.exit(main(sys.argv[1:]))"
         limits = ["--megapixels", str(MEGAPIXELS), "--megabytes", "1", "--batch", "5", "--refresh-seconds", "0.5"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *words, "--port", "0", "--device", "cpu", *limits],

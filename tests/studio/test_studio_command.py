@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unpaired import cli
-from unpaired.commands import studio
+from unpaired.cli import studio
 from unpaired.studio import serving
 from unpaired.studio.limits import Limits
 

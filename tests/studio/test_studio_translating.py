@@ -18,7 +18,7 @@ from unpaired.inference import Translator
 from unpaired.studio.gallery import copy_examples, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.runs import StudioRun, open_runs
-from unpaired.studio.translating import Results, Wishes, discard, download, see, translate_uploads, view
+from unpaired.studio.translating import PageRequest, Results, discard, download, see, translate_uploads, view
 
 LIMITS = Limits(megapixels=0.1, megabytes=1, batch=3)
 
@@ -33,8 +33,8 @@ def root(tmp_path: Path) -> Path:
     return write_images(tmp_path / "root", 2, size=(41, 36))
 
 
-def translated(runs: tuple[StudioRun, ...], root: Path, wishes: Wishes | None = None) -> Results:
-    return translate_uploads(runs, sorted(root.glob("*.png")), root, LIMITS, wishes or Wishes())
+def translated(runs: tuple[StudioRun, ...], root: Path, page_request: PageRequest | None = None) -> Results:
+    return translate_uploads(runs, sorted(root.glob("*.png")), root, LIMITS, page_request or PageRequest())
 
 
 def test_every_picture_is_translated_by_every_run_at_its_own_size(runs: tuple[StudioRun, ...], root: Path) -> None:
@@ -56,17 +56,17 @@ def test_the_same_picture_gives_the_same_file(runs: tuple[StudioRun, ...], root:
 
 
 def test_at_the_training_size_the_result_comes_back_to_its_own(runs: tuple[StudioRun, ...], root: Path) -> None:
-    plain, scaled = (translated(runs[:1], root, wishes).pictures[0].made["first"]
-                     for wishes in (Wishes(), Wishes("training")))  # fmt: skip
+    plain, scaled = (translated(runs[:1], root, page_request).pictures[0].made["first"]
+                     for page_request in (PageRequest(), PageRequest("training")))  # fmt: skip
     with Image.open(plain) as one, Image.open(scaled) as other:
         assert one.size == other.size == (41, 36)
         assert one.tobytes() != other.tobytes()
 
 
 def test_a_wish_that_a_method_does_not_know_is_left_out(runs: tuple[StudioRun, ...], root: Path) -> None:
-    wishes = Wishes(reverse=True, style_seed=3, domain="a")
-    assert wishes.of(runs[0]) == {}
-    assert len(translated(runs, root, wishes).pictures) == 2
+    page_request = PageRequest(reverse=True, style_seed=3, domain="a")
+    assert page_request.of(runs[0]) == {}
+    assert len(translated(runs, root, page_request).pictures) == 2
 
 
 def test_a_bad_file_does_not_stop_the_others(runs: tuple[StudioRun, ...], root: Path) -> None:

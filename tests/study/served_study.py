@@ -20,7 +20,7 @@ class Served:
 
     def __init__(self, folder: Path, *words: str) -> None:
         pytest.importorskip("uvicorn", reason='needs pip install "unpaired[study]"')
-        code = "import sys; from unpaired.commands.study import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from unpaired.cli.study import main; sys.exit(main(sys.argv[1:]))"
         port = [] if "--port" in words else ["--port", "0"]
         command = [sys.executable, "-c", code, str(folder), *port, *words]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

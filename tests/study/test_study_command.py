@@ -18,7 +18,7 @@ from PIL import Image
 from served_study import METHODS, Served
 
 from tiny import tiny_run, write_images
-from unpaired.commands.study import main
+from unpaired.cli.study import main
 from unpaired.config import save_yaml
 from unpaired.data import read_image
 from unpaired.errors import BackendError, ConfigError, DataError, UserError
@@ -47,7 +47,7 @@ def making(made: Path) -> list[object]:
 # ---------------------------------------------------------------------------------------------------------------------
 def test_a_study_of_folders(making: list[object], made: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "new" / "study"
-    assert study(*making, "--out", out, "--images", 9, "--examples", 1, "--names", "Ours (a)", "CUT") == 0
+    assert study(*making, "--out", out, "--show", 9, "--examples", 1, "--names", "Ours (a)", "CUT") == 0
     assert "6 images (all that there are; 9 were asked for), 2 methods" in capsys.readouterr().out
     store = Store(out)
     assert [method.name for method in store.study.methods] == ["Ours (a)", "CUT"]
@@ -67,9 +67,7 @@ def test_a_study_of_runs(dataset: Path, tmp_path: Path, capsys: Capture) -> None
         config = tiny_run(dataset, seed=seed)
         train(config, tmp_path / f"run{seed}", quiet=True)
         runs.append(tmp_path / f"run{seed}")
-    assert (
-        study(*runs, "--out", tmp_path / "study", "--images", 2, "--size", 24, "--weights", "last", "--no-serve") == 0
-    )
+    assert study(*runs, "--out", tmp_path / "study", "--show", 2, "--size", 24, "--weights", "last", "--no-serve") == 0
     store = Store(tmp_path / "study")
     image = store.study.images[1]
     source = read_image(dataset / "testA" / image.name)
@@ -84,14 +82,14 @@ def test_a_study_of_runs(dataset: Path, tmp_path: Path, capsys: Capture) -> None
 
 def test_the_same_command_again_opens_what_it_made(making: list[object], tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "study"
-    study(*making, "--out", out, "--images", 3)
+    study(*making, "--out", out, "--show", 3)
     before = Store(out).study
     Store(out).enter("Ada")
-    assert study(*making, "--out", out, "--images", 3) == 0
+    assert study(*making, "--out", out, "--show", 3) == 0
     assert Store(out).study == before
     assert len(Store(out).raters()) == 1
     with pytest.raises(ConfigError, match=r"holds another study \(images was 3, now 4\); choose another --out"):
-        study(*making, "--out", out, "--images", 4)
+        study(*making, "--out", out, "--show", 4)
 
 
 def test_images_are_those_that_every_folder_has(made: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
@@ -148,7 +146,7 @@ def test_an_interrupted_study_leaves_nothing(plan: Callable[..., Plan], tmp_path
         (["OURS", "OURS", "--out", "OUT"], ConfigError, "two methods would be called 'ours'"),
         (["OURS", "CUT", "--out", "OUT", "--names", "a"], ConfigError, "names: 1 given for 2 methods"),
         (["OURS", "CUT", "--out", "OUT", "--names", "a", "b\n"], ConfigError, "printable"),
-        (["OURS", "CUT", "--out", "OUT", "--images", "0"], ConfigError, "images must be at least 1"),
+        (["OURS", "CUT", "--out", "OUT", "--show", "0"], ConfigError, "images must be at least 1"),
         (["OURS", "CUT", "--out", "OUT", "--size", "big"], ConfigError, "size is 'big'"),
         (["OURS", "EMPTY", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], DataError, "folder is empty"),
         (["OURS", "OTHER", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], DataError,
@@ -193,7 +191,7 @@ def test_runs_that_disagree_are_asked_about(dataset: Path, tmp_path: Path) -> No
 
 
 def test_an_opened_study_takes_no_options_of_making(store: Store, made: Path) -> None:
-    for words in (["--images", 7], ["--names", "a", "b"], ["--weights", "last"], ["--seed", 3]):
+    for words in (["--show", 7], ["--names", "a", "b"], ["--weights", "last"], ["--seed", 3]):
         with pytest.raises(ConfigError, match=r"is made already and shows what it shows"):
             study(store.folder, *words, "--no-serve")
     with pytest.raises(ConfigError, match="is a study; open it alone"):

@@ -366,7 +366,7 @@ def _config(matrix: Matrix, name: str, dataset: DatasetConfig, loading: Mapping[
     contender, place = matrix.contenders[name], f"{where}: contenders.{name}"
     base = contender.base()
     method = METHODS[base["method"]]
-    several = "domain" in method.offers
+    several = "domain" in method.supports
     if several != (dataset.domains is not None):
         raise ConfigError(
             f"{place}: {method.title} is for {'several domains' if several else 'two domains'}, but a data set of this "

@@ -72,11 +72,11 @@ def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
             return _STOPPED
     options = from_dict(EvaluationOptions, order["evaluate"], "evaluate")
     dataset = config.dataset
-    wish = {} if dataset.domains is None else {"domain": dataset.scored_pair()[1]}
+    request = {} if dataset.domains is None else {"domain": dataset.scored_pair()[1]}
     print(f"evaluating on {order['data']}", flush=True)
     weights = {name: Path(file) for name, _, file in (entry.partition("=") for entry in options.weights)}
     evaluation = evaluate_run(
-        folder, find_held_out(dataset), device=device, batch_size=options.batch_size, wish=wish,
+        folder, find_held_out(dataset), device=device, batch_size=options.batch_size, request=request,
         networks=ScoringNetworks(weights, device, download=options.download), names=options.metrics or None,
         paired=options.paired, seed=options.seed, intervals=options.intervals, report=print,
     )  # fmt: skip
@@ -135,7 +135,7 @@ def _end_with_the_parent() -> None:
 # workers on this machine
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Ended:
+class WorkerExit:
     """How a worker ended: its exit code, negative where a signal ended it, and the last line that it printed."""
 
     code: int
@@ -173,7 +173,7 @@ class LocalSlots:
         self._lock, self._stopping, self._processes = threading.Lock(), False, set[subprocess.Popen[str]]()
         logs.mkdir(parents=True, exist_ok=True)
 
-    def submit(self, order: Mapping[str, Any]) -> Future[Ended]:
+    def submit(self, order: Mapping[str, Any]) -> Future[WorkerExit]:
         """Carry out an order as soon as a device is free."""
         return self._pool.submit(self._run, order)
 
@@ -190,7 +190,7 @@ class LocalSlots:
         for process in list(self._processes):
             process.kill()
 
-    def _run(self, order: Mapping[str, Any]) -> Ended:
+    def _run(self, order: Mapping[str, Any]) -> WorkerExit:
         device, path = self._devices.get(), self._logs / f"{order['name']}.log"
         told = {
             **order,
@@ -203,7 +203,7 @@ class LocalSlots:
                 start = log.seek(0, os.SEEK_END)
                 with self._lock:
                     if self._stopping:
-                        return Ended(_STOPPED)
+                        return WorkerExit(_STOPPED)
                     process = subprocess.Popen(
                         [sys.executable, "-m", "unpaired.benchmarking.workers", order["name"]],
                         stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True,
@@ -222,9 +222,9 @@ class LocalSlots:
                     self._processes.remove(process)
                 log.seek(start)
                 lines = log.read().decode("utf-8", "replace").splitlines()
-            return Ended(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
+            return WorkerExit(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
         except (OSError, UserError) as error:
-            return Ended(1, str(error))
+            return WorkerExit(1, str(error))
         finally:
             self._devices.put(device)
 
@@ -245,7 +245,7 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
 def work(
     slots: LocalSlots,
     orders: Sequence[Mapping[str, Any]],
-    ended: Callable[[str, Ended], None],
+    ended: Callable[[str, WorkerExit], None],
     look: Callable[[], None],
 ) -> bool:
     """Carry out all orders; a person's Ctrl-C lets the workers save.
@@ -259,7 +259,7 @@ def work(
     Returns:
         Whether a person interrupted.
     """
-    names: dict[Future[Ended], str] = {}
+    names: dict[Future[WorkerExit], str] = {}
     with _signals_are_ctrl_c():
         try:
             names |= {slots.submit(order): order["name"] for order in orders}

@@ -6,9 +6,9 @@ from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
 from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
-from unpaired.data.looks import looks_note, pictures
 from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import PixelFormat, array_values, picture_values, read_values, tensor_of
+from unpaired.data.preview import pictures, preview_note
 from unpaired.data.resizing import resize_values
 from unpaired.data.samples import SampleStream, decay_turns
 from unpaired.data.settings import DataConfig, Formats, in_todays_words, of_an_earlier_version
@@ -54,11 +54,11 @@ __all__ = [
     "load_examples",
     "load_for_protocol",
     "load_resized",
-    "looks_note",
     "of_an_earlier_version",
     "pair_by_name",
     "picture_values",
     "pictures",
+    "preview_note",
     "read_attached",
     "read_for_protocol",
     "read_image",

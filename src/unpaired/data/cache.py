@@ -22,7 +22,7 @@ class ImageCache:
 
     The memory is anonymous and shared: a forked process reads and adds to the same images, and they outlive it. Pages
     are taken from the system only when an image is written. An image is announced after it is written, and a process
-    that dies in between wastes its bytes and harms nobody.
+    that dies in between wastes its bytes, no more.
     """
 
     def __init__(self, count: int, budget_bytes: int, processes: int = 0) -> None:

@@ -85,7 +85,7 @@ def inspect(content: bytes, name: Path | str) -> ImageInfo:
     else:
         try:
             frames = int(getattr(image, "n_frames", 1))
-        except Exception:  # what follows the first frame is damaged; nobody reads it
+        except Exception:  # later frames may be damaged; they are not read
             frames = 2
     turned = _orientation(image) not in (0, 1)
     try:

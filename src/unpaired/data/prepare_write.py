@@ -125,7 +125,7 @@ def _sweep(out: Path) -> None:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether nobody is writing a piece any more; its name ends in the number of the process that did."""
+    """Whether the process that wrote a piece has ended; the piece's name ends in the number of the process that did."""
     process = path.name.split(".")[-2]
     if os.name == "posix" and process.isdecimal():
         try:

@@ -87,7 +87,7 @@ def _orientation(image: Image.Image) -> int:
 def _frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # what follows the first frame is damaged; nobody reads it
+    except Exception:  # later frames may be damaged; they are not read
         return 2
 
 

@@ -40,7 +40,7 @@ class RecordedSteps:
     ``settle_optimizers(..., recorded=True)``: a learning rate that was a Python number would be recorded with the step.
 
     Args:
-        method: On a CUDA device, with an empty ``host_decides``.
+        method: On a CUDA device, with an empty ``not_recordable``.
         optimizers: By phase name.
         autocast: Opens the context in which the networks run.
         eager_steps: Steps that run as they are.

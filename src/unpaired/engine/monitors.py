@@ -20,16 +20,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from torch import Tensor
 
-from unpaired.data import Batch, Formats, average_copies, looks_note, pictures, repeat_channels
+from unpaired.data import Batch, Formats, average_copies, pictures, preview_note, repeat_channels
 from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
-from unpaired.methods.base import PLAIN, Method, Wish
+from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
 
 _UNCHANGED_AT_FIRST = 0.25
-"""Share of training before which nobody is warned that the input comes back: some generators begin there."""
+"""Share of training before which there is no warning of an unchanged input: some generators begin at the identity."""
 _SMALLEST_CHANGE = 1.0
 """Mean change, in levels of 255, below which translations count as their inputs; rounding alone makes 0.25."""
 
@@ -101,14 +101,16 @@ class Monitor:
         formats: Formats,
         *,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        wish: Wish = PLAIN,
+        request: TranslateRequest = DEFAULT_REQUEST,
         quiet: bool = False,
     ) -> None:
         self.run = run
         self._autocast = autocast
         self.fabric = fabric
-        # A method that offers no wish need not take one.
-        self._made = method.translate if wish is PLAIN else functools.partial(method.translate, wish=wish)
+        # A method that supports no field of a request need not take one.
+        self._made = (
+            method.translate if request is DEFAULT_REQUEST else functools.partial(method.translate, request=request)
+        )
         self._formats = formats
         self.ema = ema
         self.log_every = log_every
@@ -181,9 +183,9 @@ class Monitor:
         averaged, last = self._translations(averaged=True), self._translations(averaged=False)
         if source.channels == target.channels:
             self._warn_if_the_input_comes_back(seen, self.examples, last)
-        columns = {f"input{looks_note(source)}": pictures(list(self.examples), source)}
-        columns[f"average (EMA){looks_note(target)}"] = pictures(averaged, target)
-        columns[f"last{looks_note(target)}"] = pictures(last, target)
+        columns = {f"input{preview_note(source)}": pictures(list(self.examples), source)}
+        columns[f"average (EMA){preview_note(target)}"] = pictures(averaged, target)
+        columns[f"last{preview_note(target)}"] = pictures(last, target)
         folder = self.run / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{seen:09d}.png", png_bytes(image_grid(columns)))

@@ -63,7 +63,7 @@ def settle_optimizers(optimizers: dict[str, torch.optim.Optimizer], *, recorded:
 
 
 def set_learning_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate of the next step, times each group's factor; nothing waits for the device."""
+    """Set the learning rate of the next step, times each group's factor, without synchronisation."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             own = rate * group.get("learning_rate_factor", 1.0)  # checkpoints of older versions have no factor
@@ -95,7 +95,7 @@ def training_step(
         average: Replaces the gradients given to it by their means over all processes, in place.
 
     Returns:
-        Every loss term by name, scalars that still wait on the device; nothing here waits for it.
+        Every loss term by name, scalars on the device; nothing here synchronises.
     """
     terms: dict[str, Tensor] = {}
     with autocast():

@@ -28,7 +28,15 @@ from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
 from unpaired.length import TrainingLength
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Wish, derive_seeds, image_seeds
+from unpaired.methods.base import (
+    DEFAULT_REQUEST,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    TranslateRequest,
+    derive_seeds,
+    image_seeds,
+)
 from unpaired.ops.winograd import direct_convolutions
 
 
@@ -140,7 +148,7 @@ def fit(
     examples: Tensor,
     description: Mapping[str, Any],
     scorer: Scorer | None = None,
-    wish: Wish = PLAIN,
+    request: TranslateRequest = DEFAULT_REQUEST,
     quiet: bool = False,
 ) -> FitResult:
     """Train ``method`` until ``length.total`` images are seen, going on from the newest checkpoint in ``run``.
@@ -157,7 +165,7 @@ def fit(
         examples: Source images for the sample grids, (n, c, H, W) in [-1, 1], in the channels of their own domain.
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
         scorer: Scores held-out translations at intervals; only the first process needs one.
-        wish: What the translations in the sample grids and for the scores should be.
+        request: What the translations in the sample grids and for the scores should be.
         quiet: Print nothing.
 
     Raises:
@@ -180,7 +188,16 @@ def fit(
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
     monitor = Monitor(
-        run, fabric, method, ema, config.log_every, examples, stream.formats, autocast=autocast, wish=wish, quiet=quiet
+        run,
+        fabric,
+        method,
+        ema,
+        config.log_every,
+        examples,
+        stream.formats,
+        autocast=autocast,
+        request=request,
+        quiet=quiet,
     )
     seen = saved = checkpoints.restore(stateful, monitor.say)
     settle_optimizers(optimizers, recorded=config.cuda_graph)

@@ -243,7 +243,7 @@ class Evaluator:
 
 
 SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")
-"""Computed each time, where the images allow it; the first two choose the best weights when nobody says by which."""
+"""Computed each time, where the images allow it; the first two choose the best weights by default."""
 _BATCH = 8
 
 
@@ -257,7 +257,7 @@ class HeldOutScorer:
         by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
         chosen_on: What the images are called.
         formats: What source and target images are made of; unset: 8-bit images.
-        looks_through: Networks that training looks through; ``auto`` chooses by none of their scores but by a KID on
+        frozen_networks: Networks that training looks through; ``auto`` chooses by none of their scores but by a KID on
             another network if one is at hand, else by SWD.
 
     Raises:
@@ -272,7 +272,7 @@ class HeldOutScorer:
         by: str,
         chosen_on: str,
         formats: Formats | None = None,
-        looks_through: Iterable[str] = (),
+        frozen_networks: Iterable[str] = (),
     ) -> None:
         if by != "auto" and by not in METRICS:
             raise ConfigError(f"score_by: there is no '{by}'{nearest(by, METRICS)}; known: auto, {', '.join(METRICS)}")
@@ -283,10 +283,10 @@ class HeldOutScorer:
         if by != "auto" and by not in possible:
             raise ConfigError(f"score_by: '{by}' cannot be computed: {self._evaluator.left_out[by]}")
         names = [name for name in SCORES if name in possible]
-        fair = [name for name in names if not METRICS[name].judges_by(looks_through)]
+        fair = [name for name in names if not METRICS[name].judges_by(frozen_networks)]
         if fair != names:  # a KID on another network chooses, if one is at hand: the last registered is the user's own
             others = (name for name in reversed(possible) if name.startswith("kid_"))
-            fair = [name for name in others if not METRICS[name].judges_by(looks_through)][:1] + fair
+            fair = [name for name in others if not METRICS[name].judges_by(frozen_networks)][:1] + fair
         chosen = by if by != "auto" else fair[0]
         self._evaluator.names = [*names, *([chosen] if chosen not in names else [])]
         sources, targets = (len(found.paths) for found in (self._evaluator.sources, self._evaluator.targets))

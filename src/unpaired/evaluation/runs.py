@@ -21,7 +21,7 @@ from unpaired.evaluation.registry import METRICS, Score
 from unpaired.evaluation.scoring_networks import ScoringNetworks
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
-from unpaired.methods.base import looked_through
+from unpaired.methods.base import frozen_networks
 from unpaired.run_config import RunConfig
 
 LABELS = {
@@ -81,7 +81,7 @@ def evaluate(
     real: Sequence[Path] = (),
     batch_size: int = 8,
     best: dict[str, Any] | None = None,
-    wish: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Translate the source files with each translator and score the results against the target files.
@@ -93,7 +93,7 @@ def evaluate(
         real: More real images of the target domain, scored like translations: the ceiling ``real against real``.
         batch_size: Images translated at a time.
         best: How the row ``best`` was chosen.
-        wish: What ``Translator.translate`` is asked for: ``reverse``, ``style_seed`` or ``domain``.
+        request: What ``Translator.translate`` is asked for: ``reverse``, ``style_seed`` or ``domain``.
         options: Further ones of ``Evaluator``.
 
     Raises:
@@ -102,7 +102,7 @@ def evaluate(
     first = next(iter(translators.values()))
     data = DataConfig(image_size=first.image_size, load_size="image_size", channels=first.channels,
                       background=first.background)  # fmt: skip
-    formats = first.sides(bool((wish or {}).get("reverse")))
+    formats = first.sides(bool((request or {}).get("reverse")))
     found = networks or ScoringNetworks(device=first.device)
     evaluator = Evaluator(files, data, found, formats=formats, **options)
     if evaluator.remark:
@@ -116,18 +116,18 @@ def evaluate(
     if truth := evaluator.score_truths():
         scores["truth"] = truth
     for row, translator in translators.items():
-        translate = functools.partial(translator.translate, **(wish or {}))
+        translate = functools.partial(translator.translate, **(request or {}))
         translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(translations[row], LABELS.get(row, row))
-    looked_through = frozenset[str]().union(*(_looked_through(each.description) for each in translators.values()))
-    evaluation = _evaluation(evaluator, scores, translations, best or {}, wish, looked_through)
+    frozen_networks = frozenset[str]().union(*(_frozen_networks(each.description) for each in translators.values()))
+    evaluation = _evaluation(evaluator, scores, translations, best or {}, request, frozen_networks)
     return replace(evaluation, precision=first.arithmetic.name)
 
 
-def _looked_through(description: Mapping[str, Any]) -> frozenset[str]:
+def _frozen_networks(description: Mapping[str, Any]) -> frozenset[str]:
     """Frozen networks that the training of a model looked through."""
     config: Any = from_dict(METHODS[description["method"]].Config, description["model"], "model.json: model")
-    return looked_through(config)
+    return frozen_networks(config)
 
 
 def evaluate_made(
@@ -169,10 +169,10 @@ def evaluate_run(
         name: Translator.from_pretrained(run, weights=name, device=device, precision=precision)  # type: ignore[arg-type]
         for name in names
     }
-    wish = options.get("wish") or {}
+    request = options.get("request") or {}
     if "real" not in options:
-        options["real"] = _training_images(run, wish)
-    if wish:  # how the best weights were chosen says nothing about another direction, style or domain
+        options["real"] = _training_images(run, request)
+    if request:  # how the best weights were chosen says nothing about another direction, style or domain
         best = {**best, "chosen_on": f"{best['chosen_on']}, by plain translations"} if best else best
     return evaluate(translators, files, best=best, **options)
 
@@ -186,15 +186,15 @@ def best_record(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _training_images(run: Path, wish: Mapping[str, Any]) -> Sequence[Path]:
+def _training_images(run: Path, request: Mapping[str, Any]) -> Sequence[Path]:
     """The real images of the wanted domain that a run was trained with, where they still lie."""
     try:
         dataset = RunConfig.load(run / "run.yaml").dataset
         if dataset.domains is not None:
-            name = wish.get("domain")
+            name = request.get("domain")
             return list_images(dataset.domains / "train" / name) if name else ()
         files = dataset.training_files()
-        return files.source if wish.get("reverse") else files.target
+        return files.source if request.get("reverse") else files.target
     except UserError:
         return ()
 
@@ -204,8 +204,8 @@ def _evaluation(
     scores: dict[str, dict[str, Score]],
     translations: dict[str, Sequence[Tensor]],
     best: dict[str, Any],
-    wish: Mapping[str, Any] | None = None,
-    looks_through: Iterable[str] = (),
+    request: Mapping[str, Any] | None = None,
+    frozen_networks: Iterable[str] = (),
 ) -> Evaluation:
     computed = dict.fromkeys(name for found in scores.values() for name in found)
     data = {
@@ -215,12 +215,12 @@ def _evaluation(
         "target_images": len(evaluator.targets.paths),
         "image_size": evaluator.data.image_size,
         "paired": evaluator.truths is not None,
-        **({"wish": dict(wish)} if wish else {}),
+        **({"request": dict(request)} if request else {}),
     }
     return Evaluation(
         scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,
         evaluator.networks.used(), evaluator.left_out, best, evaluator.seed,
-        tuple(name for name in computed if METRICS[name].judges_by(looks_through)),
+        tuple(name for name in computed if METRICS[name].judges_by(frozen_networks)),
     )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ class ScoringNetworks:
                 raise BackendError(
                     f"{self.paths.get(name, name)}: these are not the published weights of {found.title} (the "
                     f"SHA-256 begins with {found.digest[:8]}, not {PRETRAINED[name].published}), so scores by its name "
-                    f"would compare with nobody's. {PRETRAINED[name].weights.how_to_get}"
+                    f"would be comparable with no others. {PRETRAINED[name].weights.how_to_get}"
                 )
             self._loaded[name] = found
         return self._loaded[name]

@@ -1,8 +1,26 @@
-"""Translation with trained weights: one class for the command line, the metrics and anybody's own script."""
+"""Translation with trained weights: one class for the command line, the metrics and anybody's own script.
 
-from unpaired.inference.loading import Origin, choose_device
-from unpaired.inference.precision import InferencePrecision
-from unpaired.inference.significance import Significance
-from unpaired.inference.translator import Translator
+Names are imported on first use, so that the rooms inside (``hub``, ``export``, ``large_images``) load no torch of their
+own accord.
+"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unpaired.inference.loading import Origin, choose_device
+    from unpaired.inference.precision import InferencePrecision
+    from unpaired.inference.significance import Significance
+    from unpaired.inference.translator import Translator
+
+_HOMES = {"Origin": "loading", "choose_device": "loading", "InferencePrecision": "precision",
+          "Significance": "significance", "Translator": "translator"}  # fmt: skip
 __all__ = ["InferencePrecision", "Origin", "Significance", "Translator", "choose_device"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"unpaired.inference.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'unpaired.inference' has no attribute '{name}'")

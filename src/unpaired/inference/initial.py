@@ -16,8 +16,8 @@ from unpaired.config import from_dict, settings, to_dict
 from unpaired.engine.checkpoint import CheckpointFolder, load_weights
 from unpaired.errors import CheckpointError, UserError
 from unpaired.files import write_atomically
-from unpaired.hub import fetch, is_repo_id
-from unpaired.hub.bundle import check_digests, file_digest
+from unpaired.inference.hub import fetch, is_repo_id
+from unpaired.inference.hub.bundle import check_digests, file_digest
 from unpaired.inference.loading import check_weights, kind_of_weights, networks_of, read_description
 from unpaired.methods import METHODS, Method
 

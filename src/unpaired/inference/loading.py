@@ -14,7 +14,7 @@ from torch import Tensor
 from unpaired.config import from_dict
 from unpaired.data import Formats, PixelFormat
 from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
-from unpaired.hub import Snapshot
+from unpaired.inference.hub import Snapshot
 from unpaired.methods import METHODS, Method
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -97,7 +97,7 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
         config = config.for_translation()
     method = METHODS[name](config, channels=description["channels"])
     if not set(method.served) <= set(networks_of(description, method)):
-        method.offers = method.offers - {"reverse"}  # imported, of one direction
+        method.supports = method.supports - {"reverse"}  # imported, of one direction
     return method
 
 
@@ -105,10 +105,10 @@ def check_offered(method: Method, asked: Sequence[str]) -> None:
     """Raise ``ConfigError`` unless a method offers what is asked for: ``reverse``, ``style``, ``domain``."""
     words = {"reverse": "the reverse direction", "style": "styles", "domain": "a choice of domains"}
     for name in asked:
-        if name in type(method).offers - method.offers:
+        if name in type(method).supports - method.supports:
             raise ConfigError("this model was imported with one direction only; import the other as well")
-        if name not in method.offers:
-            able = ", ".join(key for key, row in METHODS.items() if name in row.offers)
+        if name not in method.supports:
+            able = ", ".join(key for key, row in METHODS.items() if name in row.supports)
             raise ConfigError(f"{method.title} does not offer {words[name]}; methods that do: {able}")
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from unpaired.environment import has_fast_bf16
 from unpaired.errors import ConfigError
-from unpaired.large_images import of_image, run_whole
-from unpaired.methods import Method, Wish
+from unpaired.inference.large_images import of_image, run_whole
+from unpaired.methods import Method, TranslateRequest
 
 InferencePrecision = Literal["32", "bf16", "auto"]
 """float32, bf16 in the networks, or whichever is faster on this machine."""
@@ -44,13 +44,13 @@ class Arithmetic:
         self.name = precision
         self._half: Method | None = None
 
-    def half(self, method: Method, x_BCHW: Tensor, wish: Wish) -> Method | None:
+    def half(self, method: Method, x_BCHW: Tensor, request: TranslateRequest) -> Method | None:
         """What translates these images in bf16, a copy of ``method``; None where ``method`` itself is to."""
         if self.name == "32":
             return None
         half = self._half or with_half_weights(method)
         if self.name == "auto":
-            self.name = "bf16" if _half_is_faster(method, half, x_BCHW, wish) else "32"
+            self.name = "bf16" if _half_is_faster(method, half, x_BCHW, request) else "32"
         self._half = half if self.name == "bf16" else None
         return self._half
 
@@ -66,17 +66,17 @@ def with_half_weights(method: Method) -> Method:
     return half
 
 
-def _half_is_faster(method: Method, half: Method, x_BCHW: Tensor, wish: Wish) -> bool:
+def _half_is_faster(method: Method, half: Method, x_BCHW: Tensor, request: TranslateRequest) -> bool:
     """Whether bf16 is the faster on this device; measured where the processor has instructions for it."""
     if x_BCHW.device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     if x_BCHW.device.type != "cpu" or not has_fast_bf16():
         return False
-    blank, wish = x_BCHW.new_zeros(1, x_BCHW.shape[1], *_MEASURED), of_image(wish, 0)
+    blank, request = x_BCHW.new_zeros(1, x_BCHW.shape[1], *_MEASURED), of_image(request, 0)
 
     def seconds(networks: Method, *, half: bool) -> float:
         started = time.perf_counter()
-        run_whole(networks, blank, wish, half=half)
+        run_whole(networks, blank, request, half=half)
         return time.perf_counter() - started
 
     ratios = [seconds(half, half=True) / seconds(method, half=False) for _ in range(_PAIRS + 1)]

@@ -16,10 +16,11 @@ from torch import Tensor
 from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
-from unpaired.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
-from unpaired.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
-from unpaired.hub.bundle import check_digests
-from unpaired.inference.kinds import as_picture, checked, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.inference.conversion import as_picture, checked, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.inference.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
+from unpaired.inference.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
+from unpaired.inference.hub.bundle import check_digests
+from unpaired.inference.large_images import memory_bound, translate_within
 from unpaired.inference.loading import (
     Origin,
     build_method,
@@ -36,8 +37,7 @@ from unpaired.inference.loading import (
 from unpaired.inference.packaged import folder_of
 from unpaired.inference.precision import Arithmetic, InferencePrecision
 from unpaired.inference.significance import Significance, significance_of
-from unpaired.large_images import memory_bound, translate_within
-from unpaired.methods import PLAIN, Method, Wish
+from unpaired.methods import DEFAULT_REQUEST, Method, TranslateRequest
 from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
@@ -164,12 +164,12 @@ class Translator:
         """
         if self.origin is None:
             raise ConfigError("this model was not loaded from a run; export the run that it came from")
-        wish = self._wish(reverse, None, None, domain)
+        request = self._request(reverse, None, None, domain)
         licence = {"data_licence": data_licence} if data_licence else {}
         facts = {"weights": self.origin.weights, "weights_sha256": self.origin.sha256, **licence}
         formats = self.source, self.target
         options: dict[str, Any] = {"format": format, "precision": precision, "target": target, "facts": facts}
-        return write_generator(self.method, self.description, formats, Path(path), wish, **options)
+        return write_generator(self.method, self.description, formats, Path(path), request, **options)
 
     def push_to_hub(
         self,
@@ -287,19 +287,19 @@ class Translator:
             ConfigError: The method does not offer what is asked for, or the domain is unknown.
             DataError: Channels, type or range do not fit.
         """
-        wish = self._wish(reverse, style_seed, style_reference, domain)
-        return self._translate(images, wish)
+        request = self._request(reverse, style_seed, style_reference, domain)
+        return self._translate(images, request)
 
-    def _translate(self, images: Any, wish: Wish) -> Any:
+    def _translate(self, images: Any, request: TranslateRequest) -> Any:
         if isinstance(images, Tensor):
-            return self._translate_tensor(images, wish)
+            return self._translate_tensor(images, request)
         if isinstance(images, np.ndarray):
-            return self._translate_array(images, wish)
+            return self._translate_array(images, request)
         if isinstance(images, Image.Image):
-            taken, made = self.sides(wish.reverse)
-            return as_picture(self._run(floats_of_picture(images, taken), wish)[0], made)
+            taken, made = self.sides(request.reverse)
+            return as_picture(self._run(floats_of_picture(images, taken), request)[0], made)
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
-            return [self._translate(image, wish) for image in images]
+            return [self._translate(image, request) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
 
     @torch.no_grad()
@@ -321,7 +321,9 @@ class Translator:
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
         return significance_of(self.method, padded, tap, count)
 
-    def _wish(self, reverse: bool, style_seed: int | None, style_reference: Any, domain: str | None) -> Wish:
+    def _request(
+        self, reverse: bool, style_seed: int | None, style_reference: Any, domain: str | None
+    ) -> TranslateRequest:
         """What is asked for, if this method offers it."""
         asked = {
             "reverse": reverse,
@@ -346,52 +348,52 @@ class Translator:
                     f"domain: this model knows no '{domain}'{nearest(domain, known)}; it knows {', '.join(known)}"
                 )
             position = known.index(domain)
-        return Wish(reverse, seeds, reference, position) if any(asked.values()) else PLAIN
+        return TranslateRequest(reverse, seeds, reference, position) if any(asked.values()) else DEFAULT_REQUEST
 
-    def _translate_tensor(self, images: Tensor, wish: Wish) -> Tensor:
+    def _translate_tensor(self, images: Tensor, request: TranslateRequest) -> Tensor:
         if images.ndim not in (3, 4) or not images.is_floating_point():
             raise DataError(
                 f"a tensor must be float (C, H, W) or (B, C, H, W) in [-1, 1], not {images.dtype} {tuple(images.shape)}"
             )
         batch = images if images.ndim == 4 else images[None]
-        translated = self._run(batch, wish).to(images.device, images.dtype)
+        translated = self._run(batch, request).to(images.device, images.dtype)
         return translated if images.ndim == 4 else translated[0]
 
-    def _translate_array(self, images: np.ndarray, wish: Wish) -> np.ndarray:
-        taken, made = self.sides(wish.reverse)
+    def _translate_array(self, images: np.ndarray, request: TranslateRequest) -> np.ndarray:
+        taken, made = self.sides(request.reverse)
         floats = floats_of_array(images, taken)
-        values = np.stack([made.to_values(image) for image in self._run(floats, wish)])
+        values = np.stack([made.to_values(image) for image in self._run(floats, request)])
         if images.ndim == 4:
             return values
         return values[0, :, :, 0] if images.ndim == 2 and made.channels == 1 else values[0]
 
     @torch.no_grad()
-    def _run(self, x_BCHW: Tensor, wish: Wish) -> Tensor:
+    def _run(self, x_BCHW: Tensor, request: TranslateRequest) -> Tensor:
         """Images of one domain in its own channels, any size, as images of the other one."""
         height, width = x_BCHW.shape[-2:]
-        if wish.style_seeds is not None:
-            wish = replace(wish, style_seeds=wish.style_seeds.expand(len(x_BCHW)))
-        taken, wanted = self.sides(wish.reverse)
-        made = self.run_network(pad(self._checked(x_BCHW, taken)), wish)
+        if request.style_seeds is not None:
+            request = replace(request, style_seeds=request.style_seeds.expand(len(x_BCHW)))
+        taken, wanted = self.sides(request.reverse)
+        made = self.run_network(pad(self._checked(x_BCHW, taken)), request)
         return average_copies(made[..., :height, :width].float().clamp(-1, 1), wanted.channels).cpu()
 
-    def run_network(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def run_network(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         """The networks and nothing else, within the bound on memory; what runs a model differently replaces this.
 
         Args:
             x_BCHW: float32 on ``device`` in [-1, 1], in the networks' channels, padded: sides are multiples of 4 and
                 at least 16.
-            wish: Direction, style, domain.
+            request: Direction, style, domain.
 
         Returns:
             The same shape; not yet cropped or clamped.
         """
         bound = memory_bound(self.memory_gib, self.device)
         if isinstance(self.method, OnnxGenerator):
-            return self.method.translate_within(x_BCHW, bound, wish)
-        half = self.arithmetic.half(self.method, x_BCHW, wish)
+            return self.method.translate_within(x_BCHW, bound, request)
+        half = self.arithmetic.half(self.method, x_BCHW, request)
         return translate_within(
-            self.method, x_BCHW, bound, wish, half=half, scratch=self.scratch, progress=self.progress
+            self.method, x_BCHW, bound, request, half=half, scratch=self.scratch, progress=self.progress
         )
 
     def _checked(self, x_BCHW: Tensor, pixels: PixelFormat) -> Tensor:

@@ -1,6 +1,14 @@
 """Methods: one paper, one file; adding one is a file, a row here and a run in ``runs.py``."""
 
-from unpaired.methods.base import PLAIN, ImageBatch, Method, OptimiserConfig, Phase, Wish, image_seeds
+from unpaired.methods.base import (
+    DEFAULT_REQUEST,
+    ImageBatch,
+    Method,
+    OptimiserConfig,
+    Phase,
+    TranslateRequest,
+    image_seeds,
+)
 from unpaired.methods.cut import CUT, FastCUT
 from unpaired.methods.cyclegan import CycleGAN
 from unpaired.methods.cyclegan_qs_attn import CycleGANQSAttn
@@ -35,4 +43,13 @@ METHODS: dict[str, type[Method]] = {
     "santa": SANTA,
 }
 
-__all__ = ["METHODS", "PLAIN", "ImageBatch", "Method", "OptimiserConfig", "Phase", "Wish", "image_seeds"]
+__all__ = [
+    "DEFAULT_REQUEST",
+    "METHODS",
+    "ImageBatch",
+    "Method",
+    "OptimiserConfig",
+    "Phase",
+    "TranslateRequest",
+    "image_seeds",
+]

@@ -97,7 +97,7 @@ class AdversarialConfig:
                 raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
 
     @property
-    def looks_through(self) -> frozenset[str]:
+    def frozen_networks(self) -> frozenset[str]:
         """Names of the frozen networks that training looks through: scores by them are flattered."""
         return frozenset() if self.discriminator == "patch" else frozenset({self.backbone})
 

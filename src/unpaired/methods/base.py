@@ -66,8 +66,8 @@ class ImageBatch:
         target: I_y, (B, C, H, W) float in [-1, 1]; not paired with the source.
         seeds: (B,) int64, one per image, a function of (training seed, image): every random draw of a method is a
             function of these, so that it does not depend on batch size, process count or device. They lie on the CPU,
-            where decisions that the host takes (:func:`coin_flips`) wait for nobody, or, while a step is recorded, on
-            the device.
+            where decisions that the host takes (:func:`coin_flips`) need no synchronisation, or, while a step is
+            recorded, on the device.
         source_domains: (B,) int64, the domain of each source image, where there are more than two domains.
         target_domains: (B,) int64, the domain of each target image; never that of its source image.
         progress: () float64 in [0, 1), the share of training done when the step begins, for losses that change on the
@@ -85,8 +85,8 @@ class ImageBatch:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a translation should be, for methods that offer more than one (:attr:`Method.offers`).
+class TranslateRequest:
+    """What a translation should be, for methods that offer more than one (:attr:`Method.supports`).
 
     Attributes:
         reverse: Translate from the target domain to the source domain.
@@ -103,8 +103,8 @@ class Wish:
     style: Tensor | None = None
 
 
-PLAIN = Wish()
-"""Source to target, the default style, the method's default domain: what every method offers."""
+DEFAULT_REQUEST = TranslateRequest()
+"""Source to target, the default style, the method's default domain: what every method supports."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class Method(nn.Module, ABC):
     """What ``torch.compile`` takes when asked to: ``network.function``."""
 
     phases: tuple[Phase, ...]
-    offers: frozenset[str] = frozenset()
-    """Which fields of :class:`Wish` it understands: ``reverse``, ``style`` or ``domain``."""
+    supports: frozenset[str] = frozenset()
+    """Which fields of :class:`TranslateRequest` it understands: ``reverse``, ``style`` or ``domain``."""
     domains: tuple[str, ...] = ()
     """Names of the domains of a method that knows several."""
     default_domain: int = 1
-    """Position of the domain into which a plain wish translates, where there are several."""
+    """Position of the domain into which a plain request translates, where there are several."""
     style_channels: int = 0
     """Length of a style; 0 without styles."""
     smallest_image: int = 8
@@ -171,7 +171,7 @@ class Method(nn.Module, ABC):
     """The fewest images of a step that leave its losses something to compare."""
     cycle: int = 1
     """After how many steps what ``forward_train`` computes repeats: it may do more at each multiple of this."""
-    host_decides: str = ""
+    not_recordable: str = ""
     """Why a step of this method, as configured, cannot be recorded as a CUDA graph; empty when it can."""
     one_process_only: str = ""
     """Why this method, as configured, cannot be trained by several processes; empty when it can."""
@@ -195,10 +195,10 @@ class Method(nn.Module, ABC):
         """Compute every image and encoding that the losses need, once."""
 
     @abstractmethod
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         """Translate images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same sides rounded up to 4.
 
-        A method may leave out the fields of ``wish`` that it does not offer; nobody passes them.
+        A method may leave out ``request`` if it supports none of its fields.
         """
 
     @abstractmethod
@@ -217,9 +217,9 @@ class Method(nn.Module, ABC):
         return {name: getattr(self, name) for name in self.served}
 
 
-def looked_through(config: Any) -> frozenset[str]:
+def frozen_networks(config: Any) -> frozenset[str]:
     """Names of the frozen networks that training with these settings looks through; scores by them are flattered."""
-    return getattr(config, "looks_through", frozenset())
+    return getattr(config, "frozen_networks", frozenset())
 
 
 def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:

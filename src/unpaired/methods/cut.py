@@ -14,12 +14,12 @@ from unpaired.config import settings
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
-    PLAIN,
+    DEFAULT_REQUEST,
     ImageBatch,
     Method,
     OptimiserConfig,
     Phase,
-    Wish,
+    TranslateRequest,
     coin_flips,
     derive_seeds,
 )
@@ -128,7 +128,7 @@ class CUT(Method):
         self.smallest_image = self.discriminator.smallest_image
         self.cycle = config.identity_interval if config.identity_weight > 0 else 1
         if config.image_pool or config.flip_equivariance:
-            self.host_decides = "image_pool and flip_equivariance are decided on the host, image by image"
+            self.not_recordable = "image_pool and flip_equivariance are decided on the host, image by image"
         if config.image_pool:
             self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.phases = (
@@ -144,7 +144,7 @@ class CUT(Method):
         """The discriminator of the settings."""
         return self.config.new_discriminator(channels)
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return self.generator(x_BCHW)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

@@ -15,13 +15,13 @@ from unpaired.config import Share, settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
-    PLAIN,
+    DEFAULT_REQUEST,
     AdamSettings,
     ImageBatch,
     Method,
     OptimiserConfig,
     Phase,
-    Wish,
+    TranslateRequest,
     derive_seeds,
 )
 from unpaired.networks import PredictingProjector, ProjectedScores
@@ -139,14 +139,14 @@ class EnCo(Method):
         )
         self.smallest_image = self.discriminator.smallest_image
         if config.identity_weight > 0:
-            self.host_decides = "the identity pass ends on the way; identity_weight 0 leaves it out"
+            self.not_recordable = "the identity pass ends on the way; identity_weight 0 leaves it out"
         faster = {"discriminator": AdamSettings(config.discriminator_learning_rate_factor)}
         self.phases = (
             Phase("discriminator", ("discriminator",), self.discriminator_loss, adam=faster),
             Phase("generator", ("generator", "projector"), self.generator_loss),
         )
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return self.generator(x_BCHW)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

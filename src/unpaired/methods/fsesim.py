@@ -16,12 +16,12 @@ from unpaired.errors import BackendError, ConfigError
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
-    PLAIN,
+    DEFAULT_REQUEST,
     ImageBatch,
     Method,
     OptimiserConfig,
     Phase,
-    Wish,
+    TranslateRequest,
     derive_seeds,
 )
 from unpaired.methods.image_pool import ImagePool
@@ -71,8 +71,8 @@ class FSeSimConfig(AdversarialConfig):
         layer_channels(self.feature_network, self.layers)
 
     @property
-    def looks_through(self) -> frozenset[str]:
-        return super().looks_through | {self.feature_network}
+    def frozen_networks(self) -> frozenset[str]:
+        return super().frozen_networks | {self.feature_network}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class FSeSim(Method):
         self.discriminator = config.new_discriminator(channels)
         self.pool = ImagePool(config.image_pool)
         if config.image_pool:
-            self.host_decides = "image_pool is decided on the host, image by image; 0 turns it off"
+            self.not_recordable = "image_pool is decided on the host, image by image; 0 turns it off"
             self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.smallest_image = max(16, self.discriminator.smallest_image)  # of 8 pixels, a layer sees one location
         self.phases = (
@@ -186,7 +186,7 @@ class FSeSim(Method):
             raise BackendError(f"{self.title}: its frozen {self.config.feature_network} is not loaded; call prepare()")
         return self._frozen(x_BCHW.expand(-1, 3, -1, -1))
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return self.generator(x_BCHW)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

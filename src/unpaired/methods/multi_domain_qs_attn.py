@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unpaired.config import settings
 from unpaired.errors import ConfigError
-from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
+from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.networks import ConditionalGenerator, MultiTaskDiscriminator, Projector
@@ -62,7 +62,7 @@ class MultiDomainQSAttn(Method):
     A composition of our own, there is no paper with figures. From QS-Attn: the contrast L_X between I_x and its
     translation at selected locations, L_Y between I_y and its translation into its own domain, weights, optimiser. From
     StarGAN v2: the discriminator with one output per domain. The generator hears of the domain only after the last tap,
-    so that encodings, and with them what is selected, mean the same for all directions. Without a wish it translates
+    so that encodings, and with them what is selected, mean the same for all directions. Without a request it translates
     into the second domain, the target that training scores unless it is told another.
 
     Args:
@@ -80,8 +80,8 @@ class MultiDomainQSAttn(Method):
         "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains. CVPR 2020. " + QSAttn.citation
     )
     data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
-    offers = frozenset({"domain"})
-    host_decides = "the domains of its images would not be recorded with it"
+    supports = frozenset({"domain"})
+    not_recordable = "the domains of its images would not be recorded with it"
 
     def __init__(self, config: MultiDomainQSAttnConfig, channels: int = 3) -> None:
         super().__init__()
@@ -113,8 +113,8 @@ class MultiDomainQSAttn(Method):
             Phase("generator", ("generator", "projector"), self.generator_loss),
         )
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
-        domain = self.default_domain if wish.domain is None else wish.domain
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
+        domain = self.default_domain if request.domain is None else request.domain
         return self.generator(x_BCHW, torch.full(x_BCHW.shape[:1], domain, device=x_BCHW.device))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

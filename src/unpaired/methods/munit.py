@@ -16,12 +16,12 @@ from unpaired.config import settings
 from unpaired.losses import discriminator_loss
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import (
-    PLAIN,
+    DEFAULT_REQUEST,
     ImageBatch,
     Method,
     OptimiserConfig,
     Phase,
-    Wish,
+    TranslateRequest,
     derive_seeds,
 )
 from unpaired.methods.two_way import mean_distance
@@ -106,8 +106,8 @@ class MUNITOutputs:
 class MUNIT(Method):
     """Multimodal unsupervised translation (Huang et al., 2018), written from the paper.
 
-    A style is drawn from N(0, I) as a function of one seed, or taken from an image of the wanted domain. Unless a wish
-    says otherwise, images are translated with the style of seed 0.
+    A style is drawn from N(0, I) as a function of one seed, or taken from an image of the wanted domain. Unless a
+    request says otherwise, images are translated with the style of seed 0.
 
     Deviations, named: layer norms start as the identity and divide by the biased deviation, as torch's do (the
     published ones by the unbiased one, 1e-5 apart); drawn styles are functions of (seed, image), and the discriminators
@@ -136,7 +136,7 @@ class MUNIT(Method):
         "discriminator_a.forward",
         "discriminator_b.forward",
     )
-    offers = frozenset({"reverse", "style"})
+    supports = frozenset({"reverse", "style"})
 
     def __init__(self, config: MUNITConfig, channels: int = 3) -> None:
         super().__init__()
@@ -169,21 +169,21 @@ class MUNIT(Method):
             Phase("generators", self.served, self.generator_loss),
         )
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         """Translate; a style reference needs sides of at least 16."""
         height, width = x_BCHW.shape[2:]
         x_BCHW = F.pad(x_BCHW, (0, -width % 4, 0, -height % 4), mode="replicate")
         encoder, style_encoder, decoder = (
             (self.content_encoder_b, self.style_encoder_a, self.decoder_a)
-            if wish.reverse
+            if request.reverse
             else (self.content_encoder_a, self.style_encoder_b, self.decoder_b)
         )
-        if wish.style is not None:
-            style = wish.style
-        elif wish.style_reference is not None:
-            style = style_encoder(wish.style_reference)
+        if request.style is not None:
+            style = request.style
+        elif request.style_reference is not None:
+            style = style_encoder(request.style_reference)
         else:
-            seeds = torch.zeros(1, dtype=torch.int64) if wish.style_seeds is None else wish.style_seeds
+            seeds = torch.zeros(1, dtype=torch.int64) if request.style_seeds is None else request.style_seeds
             # On the CPU, whose quantiles are the same to the bit wherever the networks run.
             style = normal_draws(seeds.cpu(), self.config.style_channels).to(x_BCHW)
         return decoder(encoder(x_BCHW), style.expand(x_BCHW.shape[0], -1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, judged
-from unpaired.methods.base import PLAIN, ImageBatch, Method, Phase, Wish, derive_seeds
+from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds
 from unpaired.networks import PathGenerator
 from unpaired.ops import location_draws, normal_draws, widen
 
@@ -126,7 +126,7 @@ class SANTA(Method):
             Phase("generator", ("generator",), self.generator_loss),
         )
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return self.generator(x_BCHW, torch.ones(x_BCHW.shape[:1], device=x_BCHW.device))
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:

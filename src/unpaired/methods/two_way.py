@@ -15,12 +15,12 @@ from unpaired.config import settings
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.adversarial import AdversarialConfig, judged
 from unpaired.methods.base import (
-    PLAIN,
+    DEFAULT_REQUEST,
     AdamSettings,
     ImageBatch,
     Method,
     Phase,
-    Wish,
+    TranslateRequest,
     derive_seeds,
 )
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
@@ -117,7 +117,7 @@ class TwoWay(Method):
         "discriminator_a.forward",
         "discriminator_b.forward",
     )
-    offers = frozenset({"reverse"})
+    supports = frozenset({"reverse"})
     config: TwoWayConfig
 
     def __init__(
@@ -138,7 +138,7 @@ class TwoWay(Method):
         self.pool_a, self.pool_b = ImagePool(config.image_pool), ImagePool(config.image_pool)
         self.smallest_image = self.discriminator_a.smallest_image
         if config.image_pool:
-            self.host_decides = "image_pool is decided on the host, image by image; 0 turns it off"
+            self.not_recordable = "image_pool is decided on the host, image by image; 0 turns it off"
             self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
         self.set_phases()
 
@@ -154,8 +154,8 @@ class TwoWay(Method):
     def identity_factor(self) -> float:
         """Factor of the L1 distance between G(target) and target; 0 leaves the identity passes out."""
 
-    def translate(self, x_BCHW: Tensor, wish: Wish = PLAIN) -> Tensor:
-        return self.generator_ba(x_BCHW) if wish.reverse else self.generator_ab(x_BCHW)
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
+        return self.generator_ba(x_BCHW) if request.reverse else self.generator_ab(x_BCHW)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
         return self.generator_ab.encode(x_BCHW, taps)

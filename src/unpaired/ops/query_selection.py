@@ -212,7 +212,7 @@ def significance_map(
 def _float32_products() -> Iterator[None]:
     """Full float32 in matrix products, whatever ``torch.set_float32_matmul_precision`` allows the networks.
 
-    TF32 moves a logit of 47,000 by up to 20, and with it what is selected. Set on the host; nothing waits.
+    TF32 moves a logit of 47,000 by up to 20, and with it what is selected. Set on the host, without synchronisation.
     """
     backends: Any = torch.backends
     settings = (backends.cuda.matmul, backends.mkldnn.matmul)

@@ -221,7 +221,7 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
                 raise DataError(f"pick: there is no held-out image '{name}'{nearest(name, by_name)}")
         return tuple(dict.fromkeys(by_name[name] for name in pick))
     if count < 1:
-        raise ConfigError(f"images must be at least 1, not {count}")
+        raise ConfigError(f"show must be at least 1, not {count}")
     total = len(files.source)
     count = min(count, total)
     return tuple(files.source[number * total // count] for number in range(count))

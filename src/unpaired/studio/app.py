@@ -16,10 +16,10 @@ from unpaired.studio.gallery import EXAMPLES, copy_examples, figures, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.live import live_key, live_page
 from unpaired.studio.runs import StudioRun
-from unpaired.studio.translating import Picture, Results, Wishes, discard, download, see, translate_uploads, view
+from unpaired.studio.translating import PageRequest, Picture, Results, discard, download, see, translate_uploads, view
 
 _FORGET_SECONDS = 3600
-"""Files and results of a page that nobody looks at any more are removed after so long."""
+"""Files and results of a closed page are removed after so many seconds."""
 _SESSIONS = 256
 """Pages whose last values are kept; the longest unused is forgotten first."""
 _HIDDEN: dict[str, Any] = {"api_visibility": "private"}
@@ -86,7 +86,7 @@ def _head(shown: Shown) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 def _translate_tab(shown: Shown) -> None:
     runs, limits = {run.name: run for run in shown.able}, shown.limits
-    offers = frozenset().union(*(run.offers for run in shown.able))
+    supports = frozenset().union(*(run.supports for run in shown.able))
     domains = list(dict.fromkeys(domain for run in shown.able for domain in run.translator.method.domains))  # type: ignore[union-attr]
     kept = gr.State(None, time_to_live=_FORGET_SECONDS, delete_callback=discard)
     with gr.Row(equal_height=False):
@@ -103,9 +103,9 @@ def _translate_tab(shown: Shown) -> None:
                     [("as it is", "original"), ("training size, then scaled back", "training")], value="original",
                     label="Size to translate at",
                 )  # fmt: skip
-                reverse = gr.Checkbox(False, label="From target to source", visible="reverse" in offers)
+                reverse = gr.Checkbox(False, label="From target to source", visible="reverse" in supports)
                 style = gr.Number(
-                    0, label="Style seed", precision=0, minimum=0, maximum=2**31, visible="style" in offers
+                    0, label="Style seed", precision=0, minimum=0, maximum=2**31, visible="style" in supports
                 )
                 domain = gr.Dropdown(domains, value=domains[0] if domains else None, label="Domain",
                                      visible=bool(domains))  # fmt: skip
@@ -128,12 +128,12 @@ def _translate_tab(shown: Shown) -> None:
         paths: list[tuple[str, Any]] | None, names: list[str], size: Any, reverse: bool, style: float | None,
         domain: str | None, before: Results | None, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:  # fmt: skip
-        wishes = Wishes(size, reverse, None if style is None else int(style), domain)
+        page_request = PageRequest(size, reverse, None if style is None else int(style), domain)
         wanted = [runs[name] for name in names if name in runs]
         files = [path for path, _ in paths or []]
         try:
             results = translate_uploads(
-                wanted, files, shown.root, limits, wishes,
+                wanted, files, shown.root, limits, page_request,
                 lambda done, total: progress((done, total), desc="translating"),
             )  # fmt: skip
         except UserError as error:

@@ -34,9 +34,9 @@ class StudioRun:
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     @property
-    def offers(self) -> frozenset[str]:
-        """Wishes that its method knows: reverse, style, domain."""
-        return self.translator.method.offers if self.translator else frozenset()
+    def supports(self) -> frozenset[str]:
+        """PageRequest that its method knows: reverse, style, domain."""
+        return self.translator.method.supports if self.translator else frozenset()
 
     @property
     def title(self) -> str:

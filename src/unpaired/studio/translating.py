@@ -30,8 +30,8 @@ _HEAT_PIXELS = 2**18
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """How to translate; a run whose method does not know a wish is translated without it."""
+class PageRequest:
+    """How to translate; a run whose method does not know a request is translated without it."""
 
     size: Literal["original", "training"] = "original"
     reverse: bool = False
@@ -41,9 +41,9 @@ class Wishes:
     def of(self, run: StudioRun) -> dict[str, Any]:
         """The arguments of ``Translator.translate`` for one run."""
         wanted: dict[str, Any] = {}
-        if self.reverse and "reverse" in run.offers:
+        if self.reverse and "reverse" in run.supports:
             wanted["reverse"] = True
-        if self.style_seed is not None and "style" in run.offers:
+        if self.style_seed is not None and "style" in run.supports:
             wanted["style_seed"] = self.style_seed
         if run.translator is not None and self.domain in run.translator.method.domains:
             wanted["domain"] = self.domain
@@ -89,7 +89,7 @@ def translate_uploads(
     uploads: Sequence[str | Path],
     root: Path,
     limits: Limits,
-    wishes: Wishes = Wishes(),
+    page_request: PageRequest = PageRequest(),
     progress: Progress = lambda done, total: None,
 ) -> Results:
     """Translate every upload with every run.
@@ -99,7 +99,7 @@ def translate_uploads(
         uploads: Files below ``root``.
         root: The temporary folder of the studio; the results go into a new folder in it.
         limits: The studio's limits.
-        wishes: How to translate.
+        page_request: How to translate.
         progress: Called with (translations done, all).
 
     Raises:
@@ -123,7 +123,7 @@ def translate_uploads(
         place.mkdir()
         try:
             name = _free_name(shown_name(upload), taken)
-            pictures.append(_translate_one(able, upload, name, place, root, limits, wishes, seconds))
+            pictures.append(_translate_one(able, upload, name, place, root, limits, page_request, seconds))
         except UserError as error:
             refused.append(str(error))
         except (MemoryError, RuntimeError) as error:  # PyTorch says that memory ran out with a RuntimeError
@@ -140,7 +140,7 @@ def _translate_one(
     place: Path,
     root: Path,
     limits: Limits,
-    wishes: Wishes,
+    page_request: PageRequest,
     seconds: dict[str, float],
 ) -> Picture:
     made: dict[str, Path] = {}
@@ -153,23 +153,23 @@ def _translate_one(
             image.save(source)
             size = image.size
         begun = time.perf_counter()
-        result = _translated(run, image, wishes)
+        result = _translated(run, image, page_request)
         seconds[run.name] += time.perf_counter() - begun
         made[run.name] = place / f"{number}.png"
         result.save(made[run.name])
     return Picture(name, size, source, made)
 
 
-def _translated(run: StudioRun, image: Image.Image, wishes: Wishes) -> Image.Image:
+def _translated(run: StudioRun, image: Image.Image, page_request: PageRequest) -> Image.Image:
     assert run.translator is not None
     shown = image
-    if wishes.size == "training":
+    if page_request.size == "training":
         scale = shorter_side(run.translator.image_size) / min(image.size)
         shown = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
         )
     with run.lock:
-        made = run.translator.translate(shown, **wishes.of(run))
+        made = run.translator.translate(shown, **page_request.of(run))
     return made if made.size == image.size else made.resize(image.size, Image.Resampling.BICUBIC)
 
 

@@ -36,7 +36,7 @@ LONGEST_NAME = 40
 _LONGEST_ID = 64
 _PUNCTUATION = " .-_'"
 _PIXEL_ART_SIDE = 100
-"""Images up to this side are enlarged with hard pixels, so that nobody judges the browser's smoothing."""
+"""Images up to this side are enlarged with hard pixels, so that the browser's smoothing is not what is judged."""
 _NOT_KEPT = {"cache-control": "no-store"}
 
 

@@ -121,7 +121,7 @@ def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -
         return -value_Bn, value_Bn
 
 
-# A custom_op with a fake, so that torch.compile and CUDA graphs take it: nothing waits for the device, and every size
+# A custom_op with a fake, so that torch.compile and CUDA graphs take it: there is no synchronisation, and every size
 # follows from sizes. It is not differentiable: ranks have no gradient.
 @custom_op("unpaired::global_key", mutates_args=())
 def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: float, entropy: bool) -> Tensor:

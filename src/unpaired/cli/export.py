@@ -1,0 +1,78 @@
+"""``unpaired export``: a trained generator as one file that runs without this package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from unpaired.errors import ConfigError
+from unpaired.inference import Translator
+from unpaired.inference.hub import is_repo_id
+
+_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the generator of a run as one file that runs without this package.
+
+    Batch and sides of the images are free. The file is compared with PyTorch on several sizes before it gets its name,
+    and says of itself what it takes and makes (docs/export.md).
+    """
+
+    run: Positional[
+        Annotated[str, arg(help="A run folder (the --out of 'unpaired train'), or owner/name[@revision] on the Hub.")]
+    ]
+    format: Literal["onnx", "torch"] = "onnx"
+    """onnx: one .onnx file. torch: a .pt2 program that torch loads by itself."""
+    out: Path | None = None
+    """The file; unset writes model.onnx or model.pt2 into the run folder."""
+    weights: Literal["ema", "last", "best"] = "ema"
+    """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
+    precision: Literal["float32", "float16"] = "float32"
+    """float16: weights of half the size; images and sums stay float32 (onnx only)."""
+    target: Literal["cpu", "any"] = "cpu"
+    """Where an .onnx file is to be fast. cpu: wide convolutions as products of matrices (Winograd). any: plain
+    convolutions, which GPUs, phones and browsers have faster code for."""
+    reverse: bool = False
+    """The generator from the target to the source domain, with methods that go both ways."""
+    domain: str | None = None
+    """The domain that the file translates into, with methods that know several; unset takes the second."""
+    data_licence: str | None = None
+    """Licence of the training images, stored in the file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load, write, compare, say what was written."""
+    options = tyro.cli(Export, args=list(argv), prog="unpaired export")
+    path = options.out
+    if path is None:
+        if is_repo_id(options.run):
+            raise ConfigError("out: a model of the Hub has no run folder to write into; name the file with --out")
+        path = Path(options.run) / f"model{_SUFFIXES[options.format]}"
+    elif path.suffix != _SUFFIXES[options.format]:
+        raise ConfigError(f"out: {path} should end in {_SUFFIXES[options.format]}, or choose another --format")
+    translator = Translator.from_pretrained(options.run, weights=options.weights, device="cpu")
+    print("exporting and comparing with PyTorch ...", file=sys.stderr)
+    done = translator.export(
+        path,
+        format=options.format,
+        precision=options.precision,
+        target=options.target,
+        reverse=options.reverse,
+        domain=options.domain,
+        data_licence=options.data_licence,
+    )
+    size = path.stat().st_size / 1e6
+    print(f"wrote {path} ({size:.1f} MB); largest difference from PyTorch {done.difference:.1e} (allowed: 1e-4)")
+    if done.rounding:
+        print(f"weights in float16 change a translation by up to {done.rounding:.1e} (of values in [-1, 1])")
+    if options.format == "onnx":
+        print(f"use it: unpaired translate {path} INPUT --out DIR")
+    return 0

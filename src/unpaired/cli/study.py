@@ -1,0 +1,232 @@
+"""``unpaired study``: make a blind study of several methods, serve it to raters, count their votes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import Positional, arg
+
+from unpaired.errors import ConfigError, DataError
+from unpaired.files import write_atomically
+from unpaired.study.records import DATABASE
+from unpaired.study.server import require_web_packages, serve
+from unpaired.study.store import Store
+
+if TYPE_CHECKING:
+    from unpaired.study.prepare import Plan
+
+_OF_MAKING = ("data", "source", "target", "direction", "out", "names", "show", "examples", "seed", "weights", "size",
+              "device")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """Ask people which method is best: blind, shuffled, side by side, with the three questions of the paper's Table 2.
+
+    'unpaired study RUN RUN --out STUDY' translates held-out images with each run, or takes them from folders of made
+    images, and serves a page on this machine. 'unpaired study STUDY' opens it again; with --table or --export it prints
+    or writes what raters said, also while it is served elsewhere. See docs/study.md.
+    """
+
+    run: Positional[
+        Annotated[
+            tuple[Path, ...],
+            arg(
+                metavar="RUN [RUN ...]",
+                help="Two to nine runs, or folders of made images named like the sources; or one study made before.",
+            ),
+        ]
+    ]
+    out: Path | None = None
+    """Folder for a new study."""
+    data: Path | None = None
+    """Folder with testA and testB; unset takes the runs' own."""
+    source: Path | None = None
+    """Folder of source images, instead of DATA."""
+    target: Path | None = None
+    """Folder of real target images, instead of DATA."""
+    direction: Literal["AtoB", "BtoA"] | None = None
+    """Which domain of DATA is the source; unset takes the runs' own direction."""
+    names: tuple[str, ...] = ()
+    """Names of the methods in the results, one for each RUN; unset takes the folders' names. Raters never see them."""
+    show: int = 30
+    """Source images to show, evenly spaced by name."""
+    examples: int = 6
+    """Real target images to show beside the question about the target domain."""
+    seed: int = 0
+    """Seed of the orders in which raters see images and methods."""
+    weights: Literal["ema", "last", "best"] = "ema"
+    """Of the runs: the averaged weights, those of the last step, or those that scored best during training."""
+    size: str = "training"
+    """How runs get the images. training: with the shorter side scaled to that of the training crops. original: at
+    their own size. A number: with the shorter side scaled to so many pixels."""
+    device: str = "auto"
+    """To translate on: auto, cpu, cuda or cuda:N."""
+    host: str = "127.0.0.1"
+    """Address to serve at. Anything but a loopback address lets other machines vote."""
+    port: int = 8000
+    """Port to serve at; 0 takes any free one."""
+    serve: bool = True
+    """Serve the page; --no-serve only makes the study."""
+    table: bool = False
+    """Print shares, intervals and tests, and do not serve."""
+    format: Literal["text", "markdown", "csv"] = "text"
+    """How --table prints."""
+    export: Path | None = None
+    """Write every vote to this CSV file, and do not serve."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make or open a study, then print, write or serve it."""
+    options = tyro.cli(Study, args=list(argv), prog="unpaired study")
+    results_only = options.table or options.export is not None
+    if options.serve and not results_only:
+        require_web_packages()  # before minutes are spent on translating
+    store = _store(options)
+    if options.export is not None:
+        _export(store, options.export)
+    if options.table:
+        _print_results(store, options.format)
+    if options.serve and not results_only:
+        _serve(store, options.host, options.port)
+    return 0
+
+
+def _store(options: Study) -> Store:
+    """The study that was named, made if need be."""
+    opened = [folder for folder in options.run if (folder / DATABASE).is_file()]
+    if len(options.run) == 1 and opened:
+        _nothing_of_making(options)
+        return Store(opened[0])
+    if opened:
+        raise ConfigError(f"{opened[0]} is a study; open it alone: unpaired study {opened[0]}")
+    if options.out is None:
+        if len(options.run) < 2:
+            what = f"{options.run[0]} holds no study, and a" if options.run else "no RUN was given: a"
+            raise ConfigError(f"{what} new study compares at least two methods: unpaired study RUN RUN --out STUDY")
+        raise ConfigError("--out is missing: a new study needs a folder, unpaired study RUN RUN --out STUDY")
+    return _made_study(options, options.out)
+
+
+def _made_study(options: Study, out: Path) -> Store:
+    """A new study, or the one that the same command made before."""
+    from unpaired.study.prepare import make_study  # it loads torch, which opening or counting a study does not need
+
+    plan = _plan(options)
+    if (out / DATABASE).is_file():
+        return _same_study(Store(out), plan)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(words: str, done: int, total: int) -> None:
+            if words not in tasks:
+                tasks[words] = bar.add_task(words, total=total)
+            bar.update(tasks[words], completed=done)
+
+        shown = make_study(plan, out, progress)
+    few = f" (all that there are; {options.show} were asked for)" if shown < options.show else ""
+    print(f"made {out}: {shown} images{few}, {len(plan.contenders)} methods")
+    return Store(out)
+
+
+def _nothing_of_making(options: Study) -> None:
+    """Refuse options that a study made before cannot follow."""
+    for field in fields(options):
+        if field.name in _OF_MAKING and field.default is not MISSING and getattr(options, field.name) != field.default:
+            raise ConfigError(
+                f"{field.name}: {options.run[0]} is made already and shows what it shows; "
+                "name the runs and a new --out for another study"
+            )
+
+
+def _plan(options: Study) -> Plan:
+    from unpaired.study.prepare import Plan, contenders_of, held_out_files
+
+    for name, value in (("show", options.show), ("examples", options.examples)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if options.size not in ("training", "original") and not (options.size.isdecimal() and int(options.size) >= 16):
+        raise ConfigError(f"size is '{options.size}': it must be training, original, or a number of pixels from 16 on")
+    contenders = contenders_of(options.run, options.names)
+    files, described = held_out_files(contenders, options.data, options.source, options.target, options.direction)
+    settings = {
+        "runs": [str(contender.folder.resolve()) for contender in contenders],
+        "names": [contender.name for contender in contenders],
+        "data": described,
+        "images": options.show,
+        **{name: getattr(options, name) for name in ("examples", "seed", "weights", "size")},
+    }
+    return Plan(
+        contenders, files, options.show, options.examples, options.seed, options.weights, options.size,
+        options.device, settings,
+    )  # fmt: skip
+
+
+def _same_study(store: Store, plan: Plan) -> Store:
+    before = store.study.settings
+    changed = [key for key, value in plan.settings.items() if before.get(key) != value]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r}, now {plan.settings[key]!r}" for key in changed[:3])
+        raise ConfigError(f"{store.folder} holds another study ({listed}); choose another --out")
+    return store
+
+
+def _export(store: Store, path: Path) -> None:
+    from unpaired.study.results import votes_csv  # with it comes SciPy
+
+    votes = store.votes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, votes_csv(votes).encode())
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    print(f"{len(votes)} votes written to {path}")
+
+
+def _print_results(store: Store, kind: str) -> None:
+    from unpaired.study.results import (
+        EXPLANATION,
+        evaluate_study,
+        markdown,
+        results_csv,
+        share_table,
+        significance_table,
+    )
+
+    results = evaluate_study(store)
+    if kind != "text":
+        print(markdown(results) if kind == "markdown" else results_csv(results), end="")
+        return
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(share_table(results))
+    if results.votes:
+        console.print(significance_table(results))
+        console.print(EXPLANATION, markup=False, style="dim")
+    for warning in results.warnings:
+        console.print(f"Note: {warning}.", markup=False)
+
+
+def _serve(store: Store, host: str, port: int) -> None:
+    study = store.study
+    print(f"{store.folder}: {len(study.images)} images, {len(study.methods)} methods, {_progress(store)}")
+    serve(
+        store,
+        host,
+        port,
+        lambda address: print(f"open {address} in a browser; Ctrl-C ends it, votes are kept", flush=True),
+    )
+    print(f"\nended with {_progress(store)}; results: unpaired study {store.folder} --table")
+
+
+def _progress(store: Store) -> str:
+    raters = store.raters()
+    finished = sum(rater.votes == store.study.votes_per_rater for rater in raters)
+    votes = sum(rater.votes for rater in raters)
+    return f"{len(raters)} rater{'s' * (len(raters) != 1)} ({finished} finished), {votes:,} votes"

@@ -1,0 +1,177 @@
+"""``unpaired train``: every setting of a run as an option, or from a YAML file, or both."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, arg
+
+from unpaired.data import DataConfig
+from unpaired.engine.trainer import TrainingConfig
+from unpaired.errors import ConfigError, nearest
+from unpaired.inference.hub import is_repo_id
+from unpaired.methods import METHODS
+from unpaired.recipes import recipe
+from unpaired.recipes.near import held_back
+from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
+
+_DESCRIPTION = """Train a translator from two folders of images, no pairs.
+
+Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
+Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
+run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
+recipes' lists them) gives the defaults; options given beside it win."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, train, and say what to do next."""
+    base = _defaults(argv)
+    arguments = tyro.cli(
+        _arguments(base), args=list(argv), prog="unpaired train", description=_DESCRIPTION, config=(OmitArgPrefixes,)
+    )
+    dataset = _dataset(arguments, base.dataset)
+    config = RunConfig(
+        arguments.method,
+        dataset,
+        arguments.loading,
+        _from_options(arguments.model, arguments.method),
+        arguments.training,
+        _initial(arguments, base),
+        base.extensions,
+    )
+    if arguments.recipe is not None:
+        config, line = held_back(arguments.recipe, config, arguments.out)
+        if line and not arguments.quiet:
+            print(line, file=sys.stderr)
+    result = train(config, arguments.out, extend_to=arguments.extend_to, quiet=arguments.quiet)
+    if result.interrupted and not result.finished:
+        return 130
+    if result.finished and result.first_process and not arguments.quiet:
+        print(f"translate: unpaired translate {arguments.out} INPUT --out DIR")
+    return 0
+
+
+def _defaults(argv: Sequence[str]) -> RunConfig:
+    """The defaults: those of the recipe or of the run file if there is one, else the method's own."""
+    path, method = _value_of(argv, "--config"), _known(_value_of(argv, "--method"))
+    if (name := _value_of(argv, "--recipe")) is not None:
+        if path is not None:
+            raise ConfigError(f"--config {path} contradicts --recipe {name}: both give the settings; drop one")
+        return recipe(name, method)
+    if path is not None:
+        base = RunConfig.load(Path(path))
+        if method is not None and method != base.method:
+            raise ConfigError(f"--method {method} contradicts {path}, which is a run of '{base.method}'; drop one")
+        return base
+    return RunConfig(method or "qs_attn", DatasetConfig())
+
+
+def _known(method: str | None) -> str | None:
+    """``method``, if there is one of that name or none is named. Raises ``ConfigError``."""
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"--method: there is no '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+    return method
+
+
+def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
+    """The folders named on the command line, as absolute paths; what it leaves open comes from the run file."""
+    data, domains = given.data, given.domains
+    if given.recipe is not None and "domain" in METHODS[given.method].supports and domains is None:
+        data, domains = None, data  # the recipe is for several domains: DATA is their folder
+    if data is not None or domains is not None:
+        places = (data, given.source, given.target)
+    else:
+        named = given.source is not None or given.target is not None
+        places = (None if named else base.folder, given.source or base.source, given.target or base.target)
+        domains = None if named else base.domains
+    if given.recipe is not None and not any((*places, domains)):
+        raise ConfigError("--recipe gives the settings, not the images: unpaired train --recipe NAME DATA --out OUT")
+    held_out = (given.held_out_source or base.held_out_source, given.held_out_target or base.held_out_target)
+    folder, source, target, held_out_source, held_out_target, domains = (
+        place and place.absolute() for place in (*places, *held_out, domains)
+    )
+    scored = given.scored_domains or (base.scored_domains if domains is not None else None)
+    return DatasetConfig(
+        folder, source, target, given.direction, held_out_source, held_out_target, domains, scored_domains=scored
+    )
+
+
+def _initial(given: Any, base: RunConfig) -> InitialWeights | None:
+    """What the run begins with; a folder as an absolute path."""
+    if given.init is None:
+        if given.init_weights is not None:
+            raise ConfigError("--init-weights says which weights of --init are taken; give both")
+        return base.init
+    source = given.init if is_repo_id(given.init) else str(Path(given.init).absolute())
+    return InitialWeights(source, given.init_weights or "ema")
+
+
+def _as_options(model: Any) -> Any:
+    """A method's settings without the names of its domains, which are no option: the folder of --domains has them."""
+    if not hasattr(model, "domains"):
+        return model
+    hidden: Any = ("domains", Annotated[tuple[str, ...], tyro.conf.Suppress], dataclasses.field(default=()))
+    options = dataclasses.make_dataclass(type(model).__name__, [hidden], bases=(type(model),), frozen=True)
+    return options(**vars(model))
+
+
+def _from_options(model: Any, method: str) -> Any:
+    """The settings that were parsed, of the method's own class again."""
+    return METHODS[method].Config(**vars(model))
+
+
+def _value_of(argv: Sequence[str], option: str) -> str | None:
+    """The last value of an option that decides which other options there are, read before the real parsing."""
+    found = None
+    for position, word in enumerate(argv):
+        if word == option and position + 1 < len(argv):
+            found = argv[position + 1]
+        elif word.startswith(option + "="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _arguments(base: RunConfig) -> type[Any]:
+    """The typed command line for one method, with ``base`` as the defaults."""
+    methods: Any = Literal[tuple(METHODS)]
+    model = _as_options(base.model)
+    words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB).")
+    folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
+    fields: list[tuple[str, Any, Any]] = [
+        ("data", folder, None),
+        ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
+        ("method", Annotated[methods, arg(help="What to train.")], base.method),
+        ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
+        ("recipe", Annotated[str | None, arg(help="A recipe with the defaults, such as quick or table3_a; 'unpaired "
+                                             "recipes' lists them.")], None),
+        ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
+        ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
+        ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
+         base.dataset.direction),
+        ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),
+        ("held_out_target", Annotated[Path | None, arg(help="Target images to score, not valB or testB.")], None),
+        ("domains", Annotated[Path | None, arg(help="Folder with train/<domain> and test/<domain>, instead of DATA.")],
+         None),
+        ("scored_domains", Annotated[tuple[str, str] | None, arg(help="Source and target domain that are scored.")],
+         None),
+        ("init", Annotated[str | None, arg(help="Begin with the weights of this run folder or of owner/name on the Hub "
+                                           "instead of random ones; optimizers start fresh.")], None),
+        ("init_weights", Annotated[Literal["ema", "last", "best"] | None,
+                                   arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
+        ("extend_to", Annotated[int | None, arg(help="Train the run in OUT, finished or not, until so many images are "
+                                                "seen in all, with the schedule of a run of that length.")], None),
+        ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
+        ("training", TrainingConfig, base.training),
+        ("loading", DataConfig, base.data),
+        ("model", type(model), model),
+    ]  # fmt: skip
+    return dataclasses.make_dataclass(
+        "Train",
+        [(n, t) if d is dataclasses.MISSING else (n, t, dataclasses.field(default=d)) for n, t, d in fields],
+        kw_only=True,
+    )

@@ -1,1 +1,0 @@
-"""One module per subcommand: words for people around the floors below; no maths."""

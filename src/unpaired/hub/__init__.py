@@ -1,8 +1,0 @@
-"""Trained models on the Hugging Face Hub: what is uploaded, its card, and fetching with an offline cache."""
-
-from unpaired.hub.bundle import Bundle, write_bundle
-from unpaired.hub.card import Licences
-from unpaired.hub.fetch import Snapshot, fetch, is_repo_id
-from unpaired.hub.upload import upload
-
-__all__ = ["Bundle", "Licences", "Snapshot", "fetch", "is_repo_id", "upload", "write_bundle"]

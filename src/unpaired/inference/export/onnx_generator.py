@@ -1,0 +1,106 @@
+"""An exported generator in the place of a method: it translates by onnxruntime on the CPU, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unpaired.data import repeat_channels
+from unpaired.errors import CheckpointError, ConfigError
+from unpaired.inference.export.exported import FORMAT, styles_of
+from unpaired.inference.export.onnx_packages import session_of
+from unpaired.inference.large_images import taken_memory
+from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
+
+_MAPS = 7
+"""A translation takes at most so many maps of the largest size (measured, docs/export.md)."""
+
+
+class OnnxGenerator(Method):
+    """A file that ``unpaired export`` wrote, served by onnxruntime.
+
+    It holds one direction: what was exported in reverse translates plainly here, and offers no reverse.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BackendError: onnxruntime is not installed.
+        CheckpointError: The file is missing, damaged, or not one of this package.
+
+    Attributes:
+        facts: What the file says of itself, text by name.
+        description: What the run's ``model.json`` holds, with source and target as this file takes and makes them.
+    """
+
+    served = ()
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror or error}; give an .onnx file") from error
+        self._session: Any = session_of(content, path)
+        facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if facts.get("unpaired_format") != FORMAT:
+            raise CheckpointError(
+                f"{path} is an ONNX model, but not one of this version's 'unpaired export'; export the run again"
+            )
+        try:
+            self.description: dict[str, Any] = json.loads(facts["description"])
+            self._channels, self._largest = int(self.description["channels"]), float(facts["largest_map"])
+            self._taken = int(self.description["source"]["channels"])
+            self.title = f"{facts['title']} as ONNX"  # type: ignore[misc]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: its metadata is incomplete ({error}); export the run again") from error
+        self.facts = facts
+        styles = [each for each in self._session.get_overridable_initializers() if each.name == "style"]
+        self.supports = frozenset({"style"} if styles else ())
+        self.style_channels = int(styles[0].shape[1]) if styles else 0
+
+    def translate_within(
+        self, x_BCHW: Tensor, memory_bytes: int, request: TranslateRequest = DEFAULT_REQUEST
+    ) -> Tensor:
+        """:meth:`translate`, refused (``ConfigError``) where it would take more than so many bytes in all."""
+        batch, _, height, width = x_BCHW.shape
+        needed = taken_memory(x_BCHW.device) + int(_MAPS * 4 * self._largest) * batch * height * width
+        if needed > memory_bytes:
+            raise ConfigError(
+                f"memory_gib: {batch} x {height} x {width} pixels may take {needed / 2**30:.1f} GiB by ONNX Runtime, "
+                f"more than the {memory_bytes / 2**30:.1f} GiB allowed; use a smaller size, or the run itself, which "
+                "translates large images in stripes"
+            )
+        return self.translate(x_BCHW, request)
+
+    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
+        """(B, C, H, W) in [-1, 1], in the networks' channels -> the same; see :class:`unpaired.methods.Method`.
+
+        Raises:
+            ConfigError: A style of an image is asked for, whose encoder is not in the file, or several in one batch.
+        """
+        if request.style_reference is not None:
+            raise ConfigError(
+                "a style reference needs the style encoder, which an ONNX file does not hold; use a style seed"
+            )
+        fed = {"image": np.ascontiguousarray(x_BCHW[:, : self._taken].numpy())}
+        if request.style_seeds is not None:
+            seeds = request.style_seeds.unique()
+            if len(seeds) > 1:
+                raise ConfigError("an ONNX file takes one style for all images of a batch; translate them one by one")
+            fed["style"] = styles_of(seeds, self.style_channels).numpy()
+        return repeat_channels(torch.from_numpy(self._session.run(None, fed)[0]), self._channels)
+
+    def forward_train(self, batch: Any) -> Any:
+        """Refused: ``ConfigError``."""
+        raise ConfigError("an ONNX file cannot be trained; train the run that it came from")
+
+    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """Refused: ``ConfigError``."""
+        raise ConfigError("an ONNX file has no taps; load the run that it came from")

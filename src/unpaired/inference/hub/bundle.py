@@ -1,0 +1,135 @@
+"""The folder that is uploaded: description, safe weights, digests, samples, scores, card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unpaired.errors import CheckpointError
+from unpaired.files import write_atomically
+from unpaired.inference.hub.card import Licences, model_card, newest_record
+from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
+
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that is ready to be uploaded.
+
+    Attributes:
+        folder: Where it lies.
+        weights: The kinds of weights in it.
+        digests: Name of a file -> SHA-256, 64 hex digits.
+    """
+
+    folder: Path
+    weights: tuple[str, ...]
+    digests: dict[str, str]
+
+
+def write_bundle(
+    weights_folder: Path,
+    out: Path,
+    repo_id: str,
+    description: dict[str, Any],
+    *,
+    title: str,
+    citation: str,
+    weights: Sequence[str] = ("ema",),
+    licences: Licences | None = None,
+) -> Bundle:
+    """Write what :func:`unpaired.inference.hub.upload` uploads. The paths of this machine do not go along.
+
+    Args:
+        weights_folder: Holds ``model.json`` and safetensors files; the run's records lie in the folder above it.
+        out: A new or empty folder.
+        repo_id: ``owner/name``.
+        description: What ``model.json`` holds.
+        title: Name of the method.
+        citation: Its paper.
+        weights: Which to take along: ``ema``, ``last``, ``best``.
+        licences: Of the model and of the data.
+
+    Raises:
+        CheckpointError: Weights are missing, or ``out`` is not empty or cannot be written.
+    """
+    run = weights_folder.parent
+    for name in weights:
+        if not (weights_folder / f"{name}.safetensors").is_file():
+            raise CheckpointError(f"{weights_folder} holds no {name} weights to upload")
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise CheckpointError(f"{out} is not empty; choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        for name in weights:
+            shutil.copyfile(weights_folder / f"{name}.safetensors", out / f"{name}.safetensors")
+        if "best" in weights and (weights_folder / "best.json").is_file():
+            shutil.copyfile(weights_folder / "best.json", out / "best.json")
+        write_atomically(out / DESCRIPTION, json.dumps(description, indent=2).encode())
+        samples = max(run.glob("samples/*.png"), default=None)
+        if samples is not None:
+            shutil.copyfile(samples, out / "samples.png")
+        record = newest_record(run)
+        if record is not None:
+            write_atomically(out / "scores.json", json.dumps(_without_paths(record), indent=1).encode())
+        digests = {f"{name}.safetensors": file_digest(out / f"{name}.safetensors") for name in weights}
+        write_atomically(out / DIGESTS, json.dumps({"sha256": digests}, indent=2).encode())
+        card = model_card(
+            repo_id, description, title=title, citation=citation, weights=weights, licences=licences or Licences(),
+            record=record, samples=samples is not None,
+        )  # fmt: skip
+        write_atomically(out / "README.md", card.encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the model to {out}: {error.strerror or error}; choose another folder"
+        ) from error
+    return Bundle(out, tuple(weights), digests)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_digests(folder: Path, name: str) -> str:
+    """Compare a weights file with ``digests.json``, where there is one.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        CheckpointError: It is another file than the one that was uploaded, or cannot be read.
+    """
+    try:
+        found = file_digest(folder / f"{name}.safetensors")
+    except OSError as error:
+        path = folder / f"{name}.safetensors"
+        raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    try:
+        expected = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))["sha256"].get(f"{name}.safetensors")
+    except FileNotFoundError:
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / DIGESTS} cannot be read ({error}); fetch the model again") from error
+    if expected != found:
+        raise CheckpointError(
+            f"{folder / f'{name}.safetensors'} is not the file that {DIGESTS} describes (damaged, or replaced); "
+            "fetch the model again"
+        )
+    return found
+
+
+def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the name of the data set only, and nothing about the machine."""
+    data = {**record.get("data", {}), "name": Path(str(record.get("data", {}).get("name", ""))).name}
+    return {key: value for key, value in record.items() if key != "environment"} | {"data": data}
