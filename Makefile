@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs size clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unpaired demo $(DEMO)
@@ -29,6 +29,12 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# Lines and files of Python, room by room.
+size:
+	@for room in src/unpaired tests benchmarks $$(ls -d src/unpaired/*/); do \
+	  printf '%7d lines %4d files  %s\n' $$(find $$room -name '*.py' -exec cat {} + | wc -l) \
+	    $$(find $$room -name '*.py' | wc -l) $$room; done
 
 clean:
 	rm -rf $(VENV)

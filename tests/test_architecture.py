@@ -41,7 +41,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """Rooms from the bottom up. A room imports only from lower floors, so rooms beside each other never meet."""
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LONGEST_FILE = 400
 
 
 def module_name(path: Path) -> str:
@@ -115,12 +114,6 @@ def test_the_engine_never_names_a_method() -> None:
 def test_these_never_see_a_configuration(room: str) -> None:
     for path in (ROOT / room).glob("*.py"):
         assert not [target for target, _ in imports(path) if target.split(".")[0] == "config"], path
-
-
-def test_files_stay_short() -> None:
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
-    longest = max(lengths, key=lambda path: lengths[path])
-    assert lengths[longest] <= LONGEST_FILE, f"{longest} has {lengths[longest]} lines"
 
 
 def test_nothing_is_left_half_done() -> None:

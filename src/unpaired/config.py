@@ -156,8 +156,8 @@ def _place(problem: Any, given: Any) -> tuple[tuple[str | int, ...], Any]:
 def _names(cls: Any, path: tuple[str | int, ...]) -> list[str]:
     """Names of the settings below a path."""
     for part in path:
-        if isinstance(part, str):
-            cls = next(_classes(get_type_hints(cls)[part]))
+        if part in (hints := get_type_hints(cls)):  # what is none is a key of a dictionary or a position in a list
+            cls = next(_classes(hints[part]))
     return [field.name for field in dataclasses.fields(cls)]
 
 

@@ -221,7 +221,7 @@ def test_a_damaged_copy_is_noticed(source: Path, dataset: Path, tmp_path: Path) 
 def test_settings_of_the_beginning_are_checked() -> None:
     with pytest.raises(UserError, match="init: unknown setting 'wieghts'"):
         RunConfig.from_mapping({"method": "cut", "init": {"source": "x", "wieghts": "ema"}})
-    with pytest.raises(ConfigError, match="expected one of"):
+    with pytest.raises(ConfigError, match="weights must be 'ema', 'last' or 'best'"):
         RunConfig.from_mapping({"method": "cut", "init": {"source": "x", "weights": "average"}})
     with pytest.raises(ConfigError, match="extensions must be a list"):
         RunConfig.from_mapping({"method": "cut", "extensions": 7})

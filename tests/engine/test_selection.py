@@ -125,7 +125,7 @@ def test_validation_images_go_before_test_images(config: RunConfig, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"score_every": -1}, "score_every must be 0"),
+        ({"score_every": -1}, "score_every must be at least 0"),
         ({"score_images": 1}, "score_images must be at least 2"),
         ({"score_by": "swd"}, "score_by: there is no 'swd'"),
         ({"score_by": "kid_lite0_x1e3"}, "'kid_lite0_x1e3' cannot be computed: it needs at least 10 images"),

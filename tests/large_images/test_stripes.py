@@ -79,7 +79,7 @@ def test_sides_that_are_no_multiples_of_four_by_the_light_generator(
 
 
 @pytest.mark.parametrize(
-    ("name", "request"),
+    ("name", "asked"),
     [
         ("cyclegan", TranslateRequest(reverse=True)),
         ("munit", TranslateRequest(style_seeds=torch.tensor([5]))),
@@ -88,15 +88,15 @@ def test_sides_that_are_no_multiples_of_four_by_the_light_generator(
     ],
     ids=["reverse", "style seed", "style reference", "domain"],
 )
-def test_wishes_are_part_of_what_is_recorded(name: str, request: TranslateRequest, tmp_path: Path) -> None:
+def test_requests_are_part_of_what_is_recorded(name: str, asked: TranslateRequest, tmp_path: Path) -> None:
     method, x = lively(name), picture(36, 40)
     if name == "multi_domain_qs_attn":  # whose domains are alike at the start
         for key, weight in method.generator.named_parameters():
             if "scale" in key or "shift" in key:
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)), alpha=0.5)
-    expected = method.translate(x, request)
+    expected = method.translate(x, asked)
     assert (expected - method.translate(x)).abs().max() > 1e-3
-    found = in_stripes(trace(method, 3, request), x, tmp_path, memory=100_000)
+    found = in_stripes(trace(method, 3, asked), x, tmp_path, memory=100_000)
     assert (found - expected).abs().max() < TOLERANCE
 
 

@@ -207,7 +207,7 @@ SETTINGS: list[tuple[list[dict[str, Any]], list[str]]] = [
         ["QS-Attn", "QS-Attn, load size 64"],
     ),
     (
-        [{"model": {"temperature": 0.1, "attention_taps": ["block5"]}}, {}],
+        [{"model": {"temperature": 0.1, "attention_taps": ("block5",)}}, {}],
         ["QS-Attn, temperature 0.1, attention taps block5", "QS-Attn, temperature 0.07, attention taps block1+block5"],
     ),
     ([{"files_digest": "1111111"}, {"files_digest": "2222222"}],

@@ -146,7 +146,7 @@ def test_an_interrupted_study_leaves_nothing(plan: Callable[..., Plan], tmp_path
         (["OURS", "OURS", "--out", "OUT"], ConfigError, "two methods would be called 'ours'"),
         (["OURS", "CUT", "--out", "OUT", "--names", "a"], ConfigError, "names: 1 given for 2 methods"),
         (["OURS", "CUT", "--out", "OUT", "--names", "a", "b\n"], ConfigError, "printable"),
-        (["OURS", "CUT", "--out", "OUT", "--show", "0"], ConfigError, "images must be at least 1"),
+        (["OURS", "CUT", "--out", "OUT", "--show", "0"], ConfigError, "show must be at least 1"),
         (["OURS", "CUT", "--out", "OUT", "--size", "big"], ConfigError, "size is 'big'"),
         (["OURS", "EMPTY", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], DataError, "folder is empty"),
         (["OURS", "OTHER", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], DataError,

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from unpaired.config import from_dict, load_yaml, to_dict
+from pydantic import PositiveFloat, PositiveInt
+
+from unpaired.config import Seed, from_dict, load_yaml, settings, to_dict
 from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, DataError, UserError, nearest
@@ -29,24 +31,21 @@ _PROTOCOL = ("image_size", "channels", "background")
 """Settings of ``data`` that also say how held-out images are read: equal for all contenders of a data set."""
 
 
-@dataclass(frozen=True)
+@settings
 class Budget:
     """How long every run is: as many images for each, or as many minutes of training steps for each."""
 
-    images: int | None = None
+    images: PositiveInt | None = None
     """Training images of every run."""
-    minutes: float | None = None
+    minutes: PositiveFloat | None = None
     """Minutes of training steps of every run: measured once per contender and data set, then turned into images."""
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.minutes is None):
             raise ConfigError("give either 'images' or 'minutes'")
-        for name, value in (("images", self.images), ("minutes", self.minutes)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be above 0, not {value}")
 
 
-@dataclass(frozen=True)
+@settings
 class DataEntry(DatasetConfig):
     """One data set: the keys of ``dataset`` in a run file, or an embedded one. Folders are relative to the file."""
 
@@ -73,7 +72,7 @@ class DataEntry(DatasetConfig):
         return DatasetConfig(**values | {n: Path(os.path.abspath(beside / p.expanduser())) for n, p in paths.items()})
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """Settings of runs, in the sections of a run file."""
 
@@ -85,7 +84,7 @@ class Settings:
     """Averaging, batch size, bookkeeping."""
 
 
-@dataclass(frozen=True)
+@settings
 class Contender(Settings):
     """One row of the table: a method or a recipe, and what is set otherwise."""
 
@@ -117,7 +116,7 @@ class Contender(Settings):
         return {"method": self.method, "data": {}, "model": {}, "training": {}}
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluationOptions:
     """How every run is scored: the same way."""
 
@@ -131,9 +130,9 @@ class EvaluationOptions:
     """Files of pretrained networks as NAME=PATH, relative to this file."""
     download: bool = False
     """Let torch-fidelity fetch the Inception weights of FID."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Images translated at a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is drawn at random."""
 
     def __post_init__(self) -> None:
@@ -142,7 +141,7 @@ class EvaluationOptions:
                 raise ConfigError(f"weights: '{entry}' must be NAME=PATH, for example inception=inception.pth")
 
 
-@dataclass(frozen=True)
+@settings
 class Matrix:
     """What a benchmark compares."""
 
@@ -152,11 +151,11 @@ class Matrix:
     """Name -> data set."""
     contenders: dict[str, Contender]
     """Name -> what is compared, in the order of the tables."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Training seeds; each contender is trained once per data set and seed."""
     slots: tuple[str, ...] = ("cpu",)
     """Where runs are computed, one process each: cpu (any number of times), cuda:N, mps."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """CPU threads of each process; unset shares the cores of this machine evenly among the slots."""
     common: Settings = field(default_factory=Settings)
     """Settings of all runs. Those of ``model`` are for every method that has a setting of that name."""
@@ -172,8 +171,6 @@ class Matrix:
                 raise ConfigError(f"the name {name!r} becomes a part of folder names; use letters, digits and _.+-")
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds: {', '.join(map(str, self.seeds))} names one twice")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, not {self.threads}")
         if twice := _twice(map(self.label, self.contenders)):
             raise ConfigError(f"contenders: two have the label '{twice}'; rows must be told apart")
         if twice := _twice(f"{contender}-{data}" for contender in self.contenders for data in self.data):
@@ -337,8 +334,8 @@ def _check_common_model(matrix: Matrix, where: Path) -> list[str]:
     """Which common settings which methods do not have; a setting that none has is a mistake."""
     usual = {name: to_dict(METHODS[one.base()["method"]].Config()) for name, one in matrix.contenders.items()}
     without: dict[str, list[str]] = {}
-    for name, settings in usual.items():
-        for key in _applicable(matrix.common.model, settings)[1]:
+    for name, known in usual.items():
+        for key in _applicable(matrix.common.model, known)[1]:
             without.setdefault(key, []).append(name)
     for key, names in without.items():
         if len(names) == len(usual):

@@ -15,6 +15,8 @@ import numpy as np
 SHARED_BY_FORK = sys.platform.startswith("linux")
 
 _TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+_CLAIMED = -1
+"""In the place of an image's height while a process writes its pixels."""
 
 
 class ImageCache:
@@ -75,9 +77,9 @@ class ImageCache:
             return
         try:
             end = self.used_bytes + pixels.nbytes
-            if self._table[number, 0] or end > self._pixels.size:
+            if self._table[number, 1] or end > self._pixels.size:  # kept, or another process is about to
                 return
-            self._table[-1, 0] = end
+            self._table[-1, 0], self._table[number, 1] = end, _CLAIMED
         finally:
             self._lock.release()
         self._pixels[end - pixels.nbytes : end] = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
