@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -27,6 +26,9 @@ from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
 
 _UNCHANGED_AT_FIRST = 0.25
 """Share of training before which there is no warning of an unchanged input: some generators begin at the identity."""

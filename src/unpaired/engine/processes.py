@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from unpaired.errors import TrainingError, UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
 
 
 def mean_over_processes(value: Tensor, fabric: Fabric) -> Tensor:

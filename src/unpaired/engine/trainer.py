@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -38,6 +37,9 @@ from unpaired.methods.base import (
     image_seeds,
 )
 from unpaired.ops.winograd import direct_convolutions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
 
 
 @settings
@@ -131,6 +133,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    from lightning_fabric import Fabric
+
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
 
