@@ -116,6 +116,16 @@ def test_these_never_see_a_configuration(room: str) -> None:
         assert not [target for target, _ in imports(path) if target.split(".")[0] == "config"], path
 
 
+def test_no_message_advises_deleting_a_file() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise | ast.Return):
+                words = " ".join(str(x.value) for x in ast.walk(node) if isinstance(x, ast.Constant))
+                assert not re.search(
+                    r"\b(delete|erase)\b (it|them|the (file|folder|run))|remove the (file|folder)", words
+                ), path
+
+
 def test_nothing_is_left_half_done() -> None:
     for path in SOURCES:
         found = re.search(r"TODO|FIXME|XXX|NotImplementedError", path.read_text(encoding="utf-8"))

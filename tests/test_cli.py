@@ -419,8 +419,8 @@ def truncated_jpeg() -> bytes:
 
 
 BROKEN = {
-    "cut.jpg": (truncated_jpeg(), ["truncated or damaged", "copy or download it again, or delete it"]),
-    "words.png": (b"dear diary, this is no picture", ["the content is text, not an image", "delete it"]),
+    "cut.jpg": (truncated_jpeg(), ["truncated or damaged", "copy or download it again, or move it elsewhere"]),
+    "words.png": (b"dear diary, this is no picture", ["the content is text, not an image", "move it elsewhere"]),
     "bomb.png": (huge_png(100_000, 100_000), ["100,000 x 100,000 pixels are more than the limit", "scale it down"]),
     "empty.png": (b"", ["the file is empty (0 bytes)"]),
 }

@@ -88,7 +88,7 @@ def _open_npy(file: IO[bytes], where: Path | str) -> np.ndarray:
     except Exception as error:  # numpy's readers let EOFError, SyntaxError and more escape
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{where}: the NPY file cannot be read ({why}); write it again with numpy.save, or delete it"
+            f"{where}: the NPY file cannot be read ({why}); write it again with numpy.save, or move it elsewhere"
         ) from error
 
 

@@ -86,7 +86,7 @@ def _visible_files(folder: Path, recursive: bool) -> Iterator[Path]:
                 if recursive:
                     yield from _visible_files(folder / entry.name, recursive)
             elif entry.is_symlink():
-                raise DataError(f"{folder / entry.name}: the link points to nothing; mend or delete it")
+                raise DataError(f"{folder / entry.name}: the link points to nothing; mend or move it")
 
 
 def _is_image_name(name: str) -> bool:

@@ -115,7 +115,7 @@ def open_stored(file: IO[bytes], path: Path | str) -> Image.Image:
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is_instead(file)}") from None
     except Exception as error:  # PIL's readers let struct.error, SyntaxError, ValueError and more escape
-        raise DataError(f"{path}: the image header is damaged ({error}); replace or delete the file") from error
+        raise DataError(f"{path}: the image header is damaged ({error}); replace it, or move it elsewhere") from error
     check_size(*image.size, path)
     return image
 
@@ -123,7 +123,7 @@ def open_stored(file: IO[bytes], path: Path | str) -> Image.Image:
 def check_size(width: int, height: int, path: Path | str) -> None:
     """Refuse, before anything is decoded, what has no pixels or too many. Raises ``DataError``, which names it."""
     if width < 1 or height < 1:
-        raise DataError(f"{path}: the image has no pixels ({width} x {height}); delete the file")
+        raise DataError(f"{path}: the image has no pixels ({width} x {height}); move it elsewhere")
     if width * height > MAX_IMAGE_PIXELS:
         raise DataError(
             f"{path}: {width:,} x {height:,} pixels are more than the limit of {MAX_IMAGE_PIXELS:,}; "
@@ -142,7 +142,7 @@ def decoding(path: Path | str) -> Iterator[None]:
         yield
     except Exception as error:  # as above; a truncated file is the common case
         raise DataError(
-            f"{path}: the image is truncated or damaged ({error}); copy or download it again, or delete it"
+            f"{path}: the image is truncated or damaged ({error}); copy or download it again, or move it elsewhere"
         ) from error
 
 
@@ -162,14 +162,15 @@ def _what_it_is_instead(file: IO[bytes]) -> str:
     file.seek(0)
     head = file.read(512)
     if not head:
-        return "the file is empty (0 bytes); copy or download it again, or delete it"
+        return "the file is empty (0 bytes); copy or download it again, or move it elsewhere"
     if head.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the image; run 'git lfs pull'"
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "this kind of TIFF cannot be read (16-bit colour?); save it as 8-bit RGB or 8- or 16-bit gray"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return f"the content is text, not an image (it begins with {head[:40].decode(errors='replace')!r}); delete it"
-    return f"the content is not a {_READABLE} image, or is damaged; convert it, or delete the file"
+        begins = head[:40].decode(errors="replace")
+        return f"the content is text, not an image (it begins with {begins!r}); move it elsewhere"
+    return f"the content is not a {_READABLE} image, or is damaged; convert it, or move it elsewhere"
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -185,6 +185,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except Exception as error:  # safetensors' own error type differs between versions
         raise CheckpointError(
-            f"the weights {path} are damaged ({error}); remove the folder {path.parent} and run the training command "
+            f"the weights {path} are damaged ({error}); rename the folder {path.parent} and run the training command "
             "again to write them from the checkpoint"
         ) from error
