@@ -30,6 +30,7 @@ from unpaired.config import from_dict
 from unpaired.data import DatasetConfig
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
+from unpaired.methods.base import register
 from unpaired.methods.qs_attn import QSAttnConfig
 from unpaired.recipes import RECIPES, read_recipes, recipe
 from unpaired.training import RunConfig, train
@@ -174,12 +175,13 @@ def test_doctests_of_the_modules_pass(name: str) -> None:
 
 
 EXAMPLE = DOCS / "adding_a_method.md"
-ROWS = re.findall(r'^\+ +"(\w+)": (\w+),$', "\n".join(blocks(EXAMPLE, "diff")), re.MULTILINE)
+ADDED = re.findall(r'^@register\("(\w+)"\)$', "\n".join(blocks(EXAMPLE, "python")), re.MULTILINE)
 
 
 @pytest.fixture
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The methods of the page, in the table as its rows say."""
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The methods of the page, which their files register."""
+    before = dict(METHODS)
     for text in blocks(EXAMPLE, "python"):
         where = re.match(r"# src/(unpaired/methods/(\w+)\.py)\n", text)
         if where:
@@ -191,11 +193,12 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             module = importlib.util.module_from_spec(spec)
             monkeypatch.setitem(sys.modules, spec.name, module)
             spec.loader.exec_module(module)
-    for name, cls in ROWS:
-        monkeypatch.setitem(METHODS, name, getattr(sys.modules[f"unpaired.methods.{name}"], cls))
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
-@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+@pytest.mark.parametrize("name", ADDED)
 def test_the_methods_of_the_page_train_resume_and_translate(
     name: str, added: None, dataset: Path, tmp_path: Path
 ) -> None:
@@ -217,7 +220,7 @@ def test_the_methods_of_the_page_train_resume_and_translate(
 def test_the_method_of_the_page_is_an_option_and_its_recipe_builds(
     added: None, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(ROWS) == 2
+    assert ADDED == ["self_regularised", "cut_brightness"]
     assert "--regularisation-weight" in hooks().help_text(["train", "--method", "self_regularised"])
     (text,) = [text for text in blocks(EXAMPLE, "yaml") if text.startswith("# src/unpaired/recipes/")]
     file = dataset.parent / "self_regularised.yaml"
@@ -227,6 +230,16 @@ def test_the_method_of_the_page_is_an_option_and_its_recipe_builds(
     config = recipe("self_regularised", dataset=DatasetConfig(folder=dataset))
     assert config.method == "self_regularised"
     assert RunConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_every_file_of_a_method_registers_it_and_no_list_names_it() -> None:
+    files = {path.stem for path in (SOURCE / "methods").glob("*.py")}
+    homes = {row.__module__.rpartition(".")[2] for row in METHODS.values()}
+    assert homes <= files
+    text = (SOURCE / "methods" / "__init__.py").read_text(encoding="utf-8")
+    assert not [row.__name__ for row in METHODS.values() if row.__name__ in text]
+    with pytest.raises(ValueError, match="two methods are called 'cut'"):
+        register("cut")(METHODS["qs_attn"])
 
 
 def test_every_method_has_a_row_on_the_page_of_methods() -> None:

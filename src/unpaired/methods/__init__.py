@@ -1,7 +1,11 @@
-"""Methods: one paper, one file; adding one is a file, a row here and a run in ``runs.py``."""
+"""Methods: one paper, one file, registered by a decorator. A new method is a new file here, no list."""
+
+import importlib
+import pkgutil
 
 from unpaired.methods.base import (
     DEFAULT_REQUEST,
+    METHODS,
     ImageBatch,
     Method,
     OptimiserConfig,
@@ -9,39 +13,11 @@ from unpaired.methods.base import (
     TranslateRequest,
     image_seeds,
 )
-from unpaired.methods.cut import CUT, FastCUT
-from unpaired.methods.cyclegan import CycleGAN
-from unpaired.methods.cyclegan_qs_attn import CycleGANQSAttn
-from unpaired.methods.dclgan import DCLGAN
-from unpaired.methods.dclgan_qs_attn import DCLGANQSAttn
-from unpaired.methods.enco import EnCo
-from unpaired.methods.fsesim import FSeSim, LSeSim
-from unpaired.methods.hneg_src import HnegSRC
-from unpaired.methods.monce import MoNCE
-from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn
-from unpaired.methods.munit import MUNIT
-from unpaired.methods.qs_attn import QSAttn
-from unpaired.methods.santa import SANTA
-from unpaired.methods.sincut import SinCUT
 
-METHODS: dict[str, type[Method]] = {
-    "qs_attn": QSAttn,
-    "cut": CUT,
-    "fastcut": FastCUT,
-    "sincut": SinCUT,
-    "cyclegan": CycleGAN,
-    "cyclegan_qs_attn": CycleGANQSAttn,
-    "dclgan": DCLGAN,
-    "dclgan_qs_attn": DCLGANQSAttn,
-    "multi_domain_qs_attn": MultiDomainQSAttn,
-    "munit": MUNIT,
-    "fsesim": FSeSim,
-    "lsesim": LSeSim,
-    "monce": MoNCE,
-    "hneg_src": HnegSRC,
-    "enco": EnCo,
-    "santa": SANTA,
-}
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+for _name in sorted(METHODS, key=lambda name: (name != "qs_attn", name)):  # the default first, then by name
+    METHODS[_name] = METHODS.pop(_name)
 
 __all__ = [
     "DEFAULT_REQUEST",

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -215,6 +215,24 @@ class Method(nn.Module, ABC):
     def served_networks(self) -> dict[str, nn.Module]:
         """The networks that ``translate`` needs, by name."""
         return {name: getattr(self, name) for name in self.served}
+
+
+M = TypeVar("M", bound=Method)
+
+METHODS: dict[str, type[Method]] = {}
+"""Name -> method; each file of this package adds its own."""
+
+
+def register(name: str) -> Callable[[type[M]], type[M]]:
+    """Make a subclass of :class:`Method` known as ``name``, on the command line and everywhere else."""
+
+    def add(method: type[M]) -> type[M]:
+        if name in METHODS:
+            raise ValueError(f"two methods are called '{name}': {METHODS[name].__name__} and {method.__name__}")
+        METHODS[name] = method
+        return method
+
+    return add
 
 
 def frozen_networks(config: Any) -> frozenset[str]:

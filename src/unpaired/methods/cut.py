@@ -22,6 +22,7 @@ from unpaired.methods.base import (
     TranslateRequest,
     coin_flips,
     derive_seeds,
+    register,
 )
 from unpaired.methods.contrast import Pair, mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
@@ -98,6 +99,7 @@ class ContrastiveOutputs:
     identical: Tensor | None
 
 
+@register("cut")
 class CUT(Method):
     """Contrastive unpaired translation (Park et al., 2020).
 
@@ -221,6 +223,7 @@ class CUT(Method):
         return mean_patch_nce(self.pairs(outputs), len(outputs.target), config.temperature, config.negatives)
 
 
+@register("fastcut")
 class FastCUT(CUT):
     """FastCUT: the lighter variant of the CUT paper, with mirrored inputs in place of the identity pass."""
 

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from unpaired.config import settings
-from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig
+from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig, register
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs, mean_distance
 
 
@@ -26,6 +26,7 @@ class CycleGANConfig(TwoWayConfig):
     """Adam and its schedule."""
 
 
+@register("cyclegan")
 class CycleGAN(TwoWay):
     """Cycle-consistent adversarial translation (Zhu et al., 2017), with strided networks and N(0, 0.02) weights.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unpaired.config import settings
-from unpaired.methods.base import ImageBatch, derive_seeds
+from unpaired.methods.base import ImageBatch, derive_seeds, register
 from unpaired.methods.cyclegan import CycleGAN, CycleGANConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
 from unpaired.methods.two_way import TwoWayContrastConfig, TwoWayOutputs, direction_contrast
@@ -20,6 +20,7 @@ class CycleGANQSAttnConfig(QuerySelectionConfig, TwoWayContrastConfig, CycleGANC
     """Settings of CycleGAN + QS-Attn: those of both; cycle_weight and identity_weight may be lowered or 0."""
 
 
+@register("cyclegan_qs_attn")
 class CycleGANQSAttn(CycleGAN):
     """CycleGAN whose generators also keep the query-selected features of their inputs, each with its own encoder.
 

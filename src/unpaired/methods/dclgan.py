@@ -12,7 +12,7 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.losses import GanMode
 from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.base import AdamSettings, Decay, ImageBatch, derive_seeds
+from unpaired.methods.base import AdamSettings, Decay, ImageBatch, derive_seeds, register
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayContrastConfig, TwoWayOutputs, direction_contrast
 from unpaired.networks import Projector
 
@@ -40,6 +40,7 @@ class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
     """Decays of the running means of the gradient and of its square in the projectors' own Adam."""
 
 
+@register("dclgan")
 class DCLGAN(TwoWay):
     """Dual contrastive learning (Han et al., 2021): each domain has an encoder and a projector of its own.
 

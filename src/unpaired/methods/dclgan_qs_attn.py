@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from unpaired.config import settings
+from unpaired.methods.base import register
 from unpaired.methods.dclgan import DCLGAN, DCLGANConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
 
@@ -14,6 +15,7 @@ class DCLGANQSAttnConfig(QuerySelectionConfig, DCLGANConfig):
     """Settings of DCLGAN + QS-Attn: those of both."""
 
 
+@register("dclgan_qs_attn")
 class DCLGANQSAttn(DCLGAN):
     """DCLGAN whose last taps choose and route what they compare, in both directions.
 

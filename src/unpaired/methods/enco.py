@@ -23,6 +23,7 @@ from unpaired.methods.base import (
     Phase,
     TranslateRequest,
     derive_seeds,
+    register,
 )
 from unpaired.networks import PredictingProjector, ProjectedScores
 from unpaired.ops import location_draws, widen
@@ -105,6 +106,7 @@ class EnCoOutputs:
     seeds: Tensor
 
 
+@register("enco")
 class EnCo(Method):
     """EnCo (Cai et al., 2024): no second pass through the encoder and no negatives.
 

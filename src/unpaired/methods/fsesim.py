@@ -23,6 +23,7 @@ from unpaired.methods.base import (
     Phase,
     TranslateRequest,
     derive_seeds,
+    register,
 )
 from unpaired.methods.image_pool import ImagePool
 from unpaired.methods.recolouring import recoloured
@@ -130,6 +131,7 @@ class LearnedOutputs(SelfSimilarityOutputs):
     recoloured_other_features: list[Tensor]
 
 
+@register("fsesim")
 class FSeSim(Method):
     """Translation that keeps the fixed self-similarity of VGG16 features (Zheng et al., 2021).
 
@@ -246,6 +248,7 @@ class FSeSim(Method):
         return chosen.to(features_BCHW.device, non_blocking=True)
 
 
+@register("lsesim")
 class LSeSim(FSeSim):
     """Translation that keeps a self-similarity learned for the task: a projector on top of the frozen features.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unpaired.config import settings
 from unpaired.losses.semantic_relation import Mining, hard_negative_loss, relation_consistency_loss
-from unpaired.methods.base import ImageBatch
+from unpaired.methods.base import ImageBatch, register
 from unpaired.methods.contrast import Pair, mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 
@@ -61,6 +61,7 @@ class HnegSRCOutputs(ContrastiveOutputs):
     relation_temperatures: Tensor
 
 
+@register("hneg_src")
 class HnegSRC(CUT):
     """Patch-wise semantic relation (Jung et al., 2022): the relations of an image's locations are kept in its
     translation, and say which negatives are hard.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unpaired.config import settings
 from unpaired.losses.modulated_nce import modulated_nce_loss
+from unpaired.methods.base import register
 from unpaired.methods.contrast import mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 
@@ -26,6 +27,7 @@ class MoNCEConfig(CUTConfig):
     """Iterations of Sinkhorn's algorithm."""
 
 
+@register("monce")
 class MoNCE(CUT):
     """Modulated contrast (Zhan et al., 2022) in CUT: hard negatives weigh more, balanced over all anchors and keys.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unpaired.config import settings
 from unpaired.errors import ConfigError
-from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds
+from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds, register
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.networks import ConditionalGenerator, MultiTaskDiscriminator, Projector
@@ -56,6 +56,7 @@ class MultiDomainOutputs:
     seeds: Tensor
 
 
+@register("multi_domain_qs_attn")
 class MultiDomainQSAttn(Method):
     """One generator for all directions between several domains, with QS-Attn's contrast.
 

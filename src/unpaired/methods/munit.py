@@ -23,6 +23,7 @@ from unpaired.methods.base import (
     Phase,
     TranslateRequest,
     derive_seeds,
+    register,
 )
 from unpaired.methods.two_way import mean_distance
 from unpaired.networks.munit import ContentEncoder, Decoder, MultiScaleDiscriminator, StyleEncoder
@@ -103,6 +104,7 @@ class MUNITOutputs:
         return ("ab", self.ab), ("ba", self.ba)
 
 
+@register("munit")
 class MUNIT(Method):
     """Multimodal unsupervised translation (Huang et al., 2018), written from the paper.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from unpaired.config import settings
+from unpaired.methods.base import register
 from unpaired.methods.cut import CUT, CUTConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
 
@@ -14,6 +15,7 @@ class QSAttnConfig(QuerySelectionConfig, CUTConfig):
     """Settings of QS-Attn; the defaults are the paper's Global mode."""
 
 
+@register("qs_attn")
 class QSAttn(CUT):
     """Query-selected attention (Hu et al., 2022): CUT whose last taps choose and route what they compare.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, judged
-from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds
+from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, Method, Phase, TranslateRequest, derive_seeds, register
 from unpaired.networks import PathGenerator
 from unpaired.ops import location_draws, normal_draws, widen
 
@@ -91,6 +91,7 @@ class SANTAOutputs:
     seeds: Tensor
 
 
+@register("santa")
 class SANTA(Method):
     """SANTA, shortest path regularisation (Xie et al., 2023).
 

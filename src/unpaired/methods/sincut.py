@@ -12,7 +12,7 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.losses import GanMode, r1_penalty
 from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.base import OptimiserConfig
+from unpaired.methods.base import OptimiserConfig, register
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 from unpaired.networks import LocalDiscriminator, LocalGenerator
 
@@ -55,6 +55,7 @@ class SinCUTConfig(CUTConfig):
         self.own_networks("SinCUT", "generator", "discriminator")
 
 
+@register("sincut")
 class SinCUT(CUT):
     """Single-image translation (Park et al., 2020, section 4.4): one picture per domain, each crop an image.
 
