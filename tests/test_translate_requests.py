@@ -22,7 +22,7 @@ FAST = {"images": 2, "checkpoint_every": 2, "sample_every": 100}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("page_request") / "data"
+    root = tmp_path_factory.mktemp("requests") / "data"
     for number, split in enumerate(("trainA", "trainB", "testA", "testB")):
         write_images(root / split, 3, seed=number)
     return root

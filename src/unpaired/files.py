@@ -61,3 +61,8 @@ def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Itera
             yield where, entry
         else:
             warn(f"{where} is skipped: {reason}")
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON Lines file; see :func:`read_json_lines`."""
+    return [entry for _, entry in read_json_lines(path)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.config import load_yaml
+from unpaired.files import json_lines
 
 _QUIET_SECONDS = 120.0
 """A run that wrote nothing for so long, and for three intervals of its log, counts as stopped."""
@@ -75,23 +76,6 @@ def seconds_per_image(run: Path) -> float | None:
     found = [line.get("seconds_per_image") for line in json_lines(run / "log.jsonl")]
     known = [float(each) for each in found if isinstance(each, int | float) and each > 0]
     return statistics.median(known) if known else None
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; lines that a crash cut short are left out, and so is a missing file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:

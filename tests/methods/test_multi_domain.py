@@ -364,12 +364,12 @@ def test_a_step_of_several_domains_is_not_recorded(
 def test_the_scored_pair_decides_what_is_scored_and_shown(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page_request: list[TranslateRequest] = []
+    requests: list[TranslateRequest] = []
     shown: list[Tensor] = []
     original, sample = MultiDomainQSAttn.translate, Monitor.sample
 
     def translate(self: MultiDomainQSAttn, x: Tensor, request: TranslateRequest = TranslateRequest()) -> Tensor:  # noqa: B008
-        page_request.append(request)
+        requests.append(request)
         return original(self, x, request)
 
     def look(self: Monitor, seen: int) -> None:
@@ -382,10 +382,10 @@ def test_the_scored_pair_decides_what_is_scored_and_shown(
         run = tiny_run(dataset, NAME, images=2, score_every=2, sample_every=2, score_by="swd_progan_x1e3")
         place = DatasetConfig(domains=run.dataset.domains, scored_domains=pair)
         out = tmp_path / f"run_{pair}"
-        page_request.clear()
+        requests.clear()
         train(RunConfig(NAME, place, run.data, run.model, run.training), out, quiet=True)
         source, target = pair or ("a", "b")
-        assert {request.domain for request in page_request} == {"abc".index(target)}
+        assert {request.domain for request in requests} == {"abc".index(target)}
         scored = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
         assert len(scored) == 2
         assert scored[0]["chosen_on"] == f"test/{source} and test/{target} of {place.domains}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from unpaired.benchmarking.matrix import Matrix
 from unpaired.benchmarking.runs import Run
-from unpaired.files import write_atomically
+from unpaired.files import json_lines, write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.methods import METHODS
 from unpaired.reporting import page
@@ -19,7 +19,7 @@ from unpaired.reporting.formats import to_csv, to_json, to_latex, to_markdown
 from unpaired.reporting.pictures import make_gallery
 from unpaired.reporting.run_folders import choose_images, find_partners, read_runs
 from unpaired.reporting.tables import DASH, Comparison, collect
-from unpaired.run_folder import json_lines, seconds_per_image
+from unpaired.run_folder import seconds_per_image
 from unpaired.training import DatasetConfig, RunConfig, flat
 
 _SHOWN = 12

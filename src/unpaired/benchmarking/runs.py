@@ -14,9 +14,9 @@ from unpaired.benchmarking.matrix import PATHS, Cell, EvaluationOptions, Matrix
 from unpaired.config import to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import METRICS
-from unpaired.files import write_atomically
+from unpaired.files import json_lines, write_atomically
 from unpaired.run_config import as_begun, store
-from unpaired.run_folder import images_in_weights, images_seen, json_lines, seconds_per_image
+from unpaired.run_folder import images_in_weights, images_seen, seconds_per_image
 from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
 
 

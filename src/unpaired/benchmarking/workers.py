@@ -25,7 +25,8 @@ from unpaired.benchmarking.runs import Run, is_trained
 from unpaired.config import from_dict, to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import ScoringNetworks, append_record, evaluate_run
-from unpaired.run_folder import images_in_weights, json_lines
+from unpaired.files import json_lines
+from unpaired.run_folder import images_in_weights
 from unpaired.training import RunConfig, train
 
 _STOPPED = 130

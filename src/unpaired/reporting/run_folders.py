@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unpaired.data import UnpairedFiles, find_test_images, list_images, pair_by_name
 from unpaired.errors import ConfigError, DataError, nearest
-from unpaired.files import read_json_lines
+from unpaired.files import json_lines
 from unpaired.methods import METHODS
 from unpaired.run_config import RunConfig
 
@@ -124,13 +124,9 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
             raise ConfigError(f"{path} is not a run folder: {what}; give the --out of 'unpaired train'")
     configs = [RunConfig.load(path / "run.yaml") for path in paths]
     return [
-        RunFolder(path, name, config, _entries(path / "log.jsonl"), _entries(path / "sessions.jsonl"))
+        RunFolder(path, name, config, json_lines(path / "log.jsonl"), json_lines(path / "sessions.jsonl"))
         for path, name, config in zip(paths, names or _names(paths, configs), configs, strict=True)
     ]
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    return [entry for _, entry in read_json_lines(path)]
 
 
 def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:

@@ -31,7 +31,7 @@ _HEAT_PIXELS = 2**18
 
 @dataclass(frozen=True)
 class PageRequest:
-    """How to translate; a run whose method does not know a request is translated without it."""
+    """How to translate; what a run's method does not support is left out for it."""
 
     size: Literal["original", "training"] = "original"
     reverse: bool = False

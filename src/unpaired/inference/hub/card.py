@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.data import height_width, size_words
-from unpaired.files import read_json_lines
+from unpaired.files import json_lines
 
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
 
@@ -87,7 +87,7 @@ def newest_record(run: Path) -> dict[str, Any] | None:
     """The last whole line of a run's ``evaluations.jsonl``; ``None`` where it was never scored."""
     scored: list[dict[str, Any]] = []
     with contextlib.suppress(OSError):
-        entries = (entry for _, entry in read_json_lines(run / "evaluations.jsonl"))
+        entries = json_lines(run / "evaluations.jsonl")
         scored = [entry for entry in entries if isinstance(entry.get("scores"), dict)]
     return scored[-1] if scored else None
 
