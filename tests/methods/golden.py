@@ -270,7 +270,7 @@ def replace_draws(patch: pytest.MonkeyPatch, golden: Golden, step: dict[str, Any
         patch.setattr("unpaired.methods.fsesim.location_draws", ranks)
     elif golden.method == "santa":
         later, earlier = (torch.full((1,), place, dtype=torch.float64) for place in step["places"])
-        patch.setattr(METHODS["santa"], "near_places", lambda self, seeds: (later, earlier))
+        patch.setattr(METHODS["santa"], "near_positions", lambda self, seeds: (later, earlier))
         patch.setattr(
             "unpaired.methods.santa.normal_draws",
             lambda seeds, count: fills.hashed(61 + 3001 * number, len(seeds) * count).reshape(len(seeds), count),

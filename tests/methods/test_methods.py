@@ -193,10 +193,9 @@ def test_pooling_before_attention_is_attention_of_the_pooled_maps() -> None:
     ]
     plain = make("qs_attn", taps=taps, attention_taps=taps)
     assert isinstance(plain, QSAttn)
-    expected = plain.contrastive_loss(
-        dataclasses.replace(outputs, source_features=maps[0], translated_features=maps[1])
-    )
-    torch.testing.assert_close(method.contrastive_loss(outputs), expected)
+    first_pooled = dataclasses.replace(outputs, source_features=maps[0], translated_features=maps[1])
+    expected = plain.contrastive_loss(first_pooled, plain.pairs(first_pooled))
+    torch.testing.assert_close(method.contrastive_loss(outputs, method.pairs(outputs)), expected)
 
 
 def test_gradient_through_the_attention_rows_can_be_stopped() -> None:

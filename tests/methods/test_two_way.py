@@ -327,10 +327,10 @@ def test_each_discriminator_is_shown_earlier_translations_of_its_own_domain() ->
         found = method.discriminator_loss(outputs)
         for name, way in outputs.named():
             made[name].append(way.translated.detach())
-            assert not way.shown.requires_grad
-            assert any(torch.equal(way.shown, earlier) for earlier in made[name])
-            differ.append((step, name, not torch.equal(way.shown, made[name][-1])))
-        scores = method.discriminator_b(outputs.ab.shown), method.discriminator_b(outputs.ab.target)
+            assert not way.fakes.requires_grad
+            assert any(torch.equal(way.fakes, earlier) for earlier in made[name])
+            differ.append((step, name, not torch.equal(way.fakes, made[name][-1])))
+        scores = method.discriminator_b(outputs.ab.fakes), method.discriminator_b(outputs.ab.target)
         expected = 0.5 * (scores[0].square().mean() + (scores[1] - 1).square().mean())
         torch.testing.assert_close(found["discriminator_b"], expected)
     earlier = {(step, name) for step, name, is_earlier in differ if is_earlier}

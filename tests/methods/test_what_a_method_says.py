@@ -89,7 +89,7 @@ def test_the_smallest_image_and_batch_of_the_others() -> None:
         ("dclgan", {"image_pool": 1}, "image_pool is decided on the host", "image_pool keeps images in each process"),
         ("fsesim", {}, "image_pool is decided on the host", "image_pool keeps images in each process"),
         ("lsesim", {"image_pool": 0}, "", ""),
-        ("enco", {}, "the identity pass ends on the way", ""),
+        ("enco", {}, "the identity pass ends during training", ""),
         ("enco", {"identity_weight": 0.0}, "", ""),
         ("multi_domain_qs_attn", {}, "the domains of its images would not be recorded", ""),
         ("munit", {}, "", ""), ("santa", {}, "", ""), ("hneg_src", {}, "", ""), ("monce", {}, "", ""),

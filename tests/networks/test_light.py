@@ -8,6 +8,7 @@ from torch import nn
 
 from unpaired.errors import ConfigError
 from unpaired.networks import LightGenerator
+from unpaired.networks.generators import channels_at
 
 TAPS = ("padded_input", "down1", "stem", "down2", "block1", "block3")
 
@@ -136,6 +137,6 @@ def test_what_it_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="as many channels out as in, not 1 in and 3 out"):
         LightGenerator(1, 3)
     with pytest.raises(ConfigError, match=r"block9"):
-        LightGenerator(base_channels=4, blocks=3).check_taps(["block9"])
+        channels_at(LightGenerator(base_channels=4, blocks=3).tap_channels, ["block9"])
     with pytest.raises(KeyError, match="blok1"):
         LightGenerator(base_channels=4, blocks=3).translate_and_encode(torch.zeros(1, 3, 8, 8), ["blok1"])

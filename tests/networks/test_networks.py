@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from unpaired.errors import ConfigError
 from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
+from unpaired.networks.generators import channels_at
 from unpaired.networks.layers import BlurDownsample, blur_upsample, instance_norm
 
 
@@ -77,9 +78,9 @@ def test_the_smallest_image_of_the_discriminator_is_the_smallest() -> None:
 
 def test_unknown_tap_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'block5'.*setting 'blocks'|'block9'"):
-        ResnetGenerator(base_channels=2, blocks=5).check_taps(["block9"])
+        channels_at(ResnetGenerator(base_channels=2, blocks=5).tap_channels, ["block9"])
     with pytest.raises(ConfigError, match="in this order"):
-        ResnetGenerator(base_channels=2, blocks=5).check_taps(["block1", "down1"])
+        channels_at(ResnetGenerator(base_channels=2, blocks=5).tap_channels, ["block1", "down1"])
 
 
 def test_blur_downsample_is_the_binomial_filter() -> None:

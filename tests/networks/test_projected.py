@@ -14,7 +14,7 @@ from unpaired.engine.ema import EMA
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
 from unpaired.methods import METHODS, ImageBatch, image_seeds
-from unpaired.methods.adversarial import AdversarialConfig, judged
+from unpaired.methods.adversarial import AdversarialConfig, generator_scores
 from unpaired.networks import PatchDiscriminator, ProjectedDiscriminator, ProjectedScores
 from unpaired.networks.projected import _pink_noise
 
@@ -243,7 +243,7 @@ def test_the_losses_are_those_written_down() -> None:
     assert not images.requires_grad
     assert len(drawn.unique()) == 2
 
-    scores = judged(discriminator, fake, seeds(1))
+    scores = generator_scores(discriminator, fake, seeds(1))
     assert discriminator.asked[1][0] is fake
     assert discriminator.asked[1][1].item() not in drawn.tolist()
     hinge = ((0.5 + 0 + 2.5 + 0.5) / 4 + (2 + 0) / 2) / 2

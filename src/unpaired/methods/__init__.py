@@ -1,4 +1,4 @@
-"""Methods: one paper, one file, registered by a decorator. A new method is a new file here, no list."""
+"""Methods: one paper, one file, registered by a decorator; every file of this package is imported."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""The game between generator and discriminator, as every method here plays it: its settings and its loss terms."""
+"""Settings and loss terms of the adversarial part, shared by all methods."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ GENERATORS: dict[str, Callable[..., Any]] = {
     "light": LightGenerator,
     "light_smooth": functools.partial(LightGenerator, smooth=True),
 }
-"""Generators by name: those with taps under the names of the paper's places."""
+"""Generators that can be chosen by name; their taps have the names of the paper's layers."""
 Scores = Tensor | ProjectedScores
-"""What a discriminator gives: scores (B, ...), or those of several heads."""
+"""Output of a discriminator: scores (B, ...), or those of several heads."""
 
 
 @settings
 class AdversarialConfig:
-    """Kinds and sizes of generator and discriminator, and the adversarial loss; a method's Config inherits them."""
+    """Settings of generator, discriminator and adversarial loss; a method's Config inherits them."""
 
     generator: Literal["resnet", "light", "light_smooth"] = "resnet"
-    """resnet: that of the paper. light: starts at the identity and does its work at a quarter of the side, five
-    times as fast on a CPU. light_smooth: the same without texture of its own, for drawings."""
+    """resnet: the paper's. light: starts at the identity and works at a quarter of the resolution, five times as fast
+    on a CPU. light_smooth: the same without texture synthesis, for drawings."""
     discriminator: Literal["patch", "projected", "projected_patch"] = "patch"
-    """patch: the PatchGAN of the paper. projected: small heads on a frozen network's maps, which knows images already.
+    """patch: the paper's PatchGAN. projected: small heads on the features of a frozen pretrained network.
     projected_patch: both."""
     base_channels: PositiveInt = 64
     """Width of the generator's first convolution."""
@@ -52,76 +52,70 @@ class AdversarialConfig:
     blocks: PositiveInt = 9
     """Residual blocks of the generator."""
     discriminator_layers: PositiveInt = 3
-    """Halvings of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one (40),
-    which suits crops of 64 to 128 pixels."""
+    """Downsampling layers of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one
+    (40), which suits crops of 64 to 128 pixels."""
     spectral_norm: bool = False
     """Divide each weight of the discriminator by its largest singular value (Miyato et al., 2018)."""
     gan_mode: GanMode = "lsgan"
-    """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
+    """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
     gradient_penalty_weight: NonNegativeFloat = 10.0
-    """Weight of the penalty on the discriminator's gradient; gan_mode wgangp alone has one."""
+    """Weight of the penalty on the discriminator's gradient; used by gan_mode wgangp only."""
     adversarial_weight: NonNegativeFloat = 1.0
     """Weight of the generator's adversarial term."""
     backbone: str = "lite0"
     """The projected discriminator's frozen network: lite0 (EfficientNet-Lite0), dino, clip, timm:<model> or
     torchvision:<model>."""
     backbone_weights: Path | None = None
-    """File of its weights; unset takes those of its library."""
+    """File with its weights; unset uses those of its library."""
     head_channels: PositiveInt = 64
     """Width of the projected discriminator's heads."""
     augment_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
-    """Largest shift of the images before the frozen network sees them, as a share of the side."""
+    """Largest random shift of the frozen network's input, as a fraction of the side."""
     augment_noise: NonNegativeFloat = 0.08
-    """Standard deviation of the noise added to them, in units of the range [-1, 1]; without it generators learn rasters
-    that fool the frozen network."""
+    """Standard deviation of the noise added to it, in units of the range [-1, 1]; without it generators learn grid
+    patterns that fool the frozen network."""
     patch_weight: NonNegativeFloat = 1.0
-    """Weight of the patch discriminator's part of the generator's adversarial term, beside a projected one."""
+    """Weight of the patch discriminator's part of the generator's adversarial term with projected_patch."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
         if self.gan_mode == "wgangp" and self.discriminator != "patch":
             raise ConfigError(
-                f"gan_mode: 'wgangp' penalises the gradient at images; discriminator '{self.discriminator}' needs "
-                "another"
+                f"gan_mode: 'wgangp' needs discriminator 'patch'; choose another gan_mode for '{self.discriminator}'"
             )
         if self.gan_mode == "wgangp" and self.gradient_penalty_weight == 0:
             raise ConfigError(
-                "gradient_penalty_weight: gan_mode 'wgangp' has no bound without a penalty; set it above 0 (usual: 10)"
+                "gradient_penalty_weight: gan_mode 'wgangp' diverges without a penalty; set it above 0 (usual: 10)"
             )
 
-    def own_networks(self, title: str, *names: Literal["generator", "discriminator"]) -> None:
-        """Raise ``ConfigError`` if a network is asked for by name that the method ``title`` has of its own."""
+    def require_defaults(self, title: str, *names: Literal["generator", "discriminator"]) -> None:
+        """Raise ``ConfigError`` if a network was chosen that the method ``title`` defines itself."""
         for name in names:
-            if getattr(self, name) != (usual := getattr(AdversarialConfig, name)):
-                raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {usual}")
+            if getattr(self, name) != (default := getattr(AdversarialConfig, name)):
+                raise ConfigError(f"{name}: {title} has a {name} of its own; leave the setting at {default}")
 
     @property
     def frozen_networks(self) -> frozenset[str]:
-        """Names of the frozen networks that training looks through: scores by them are flattered."""
+        """Frozen networks that training uses; scores computed with them are biased in its favour."""
         return frozenset() if self.discriminator == "patch" else frozenset({self.backbone})
 
     def for_translation(self) -> Self:
-        """The settings for translating alone, which needs no package that a frozen network comes with."""
+        """The settings for inference, which needs no frozen network and none of its packages."""
         return replace(self, discriminator="patch")
 
-    def new_generator(self, channels: int, **of_resnet: Any) -> Any:
-        """The generator of these settings for images of ``channels`` channels.
-
-        Args:
-            channels: In and out.
-            of_resnet: Further arguments of ``ResnetGenerator``; the others have no such choice.
-        """
-        options = of_resnet if self.generator == "resnet" else {}
+    def new_generator(self, channels: int, **resnet_options: Any) -> Any:
+        """Create the generator for images of ``channels`` channels; options are for ``ResnetGenerator`` only."""
+        options = resnet_options if self.generator == "resnet" else {}
         kind = GENERATORS[self.generator]
         return kind(channels, channels, base_channels=self.base_channels, blocks=self.blocks, **options)
 
     def new_discriminator(self, channels: int, **options: Any) -> PatchDiscriminator | ProjectedDiscriminator:
-        """The discriminator of these settings for images of ``channels`` channels; options are the PatchGAN's.
+        """Create the discriminator for images of ``channels`` channels; options are for the PatchGAN.
 
         Raises:
-            ConfigError: A frozen network cannot see such images, or there is none of that name.
-            BackendError: The package that it comes with is missing.
+            ConfigError: The frozen network does not exist or does not take such images.
+            BackendError: Its package is missing.
         """
         if self.discriminator == "patch":
             return self.patch_discriminator(channels, **options)
@@ -144,7 +138,7 @@ class AdversarialConfig:
         }
 
     def patch_discriminator(self, channels: int, **options: Any) -> PatchDiscriminator:
-        """The discriminator of these settings for images of ``channels`` channels."""
+        """Create the PatchGAN for images of ``channels`` channels."""
         return PatchDiscriminator(channels, **self.discriminator_options(), **options)
 
     def discriminator_terms(
@@ -155,14 +149,14 @@ class AdversarialConfig:
         seeds_B: Tensor,
         ending: str = "",
     ) -> dict[str, Tensor]:
-        """The loss of D on real images and on translations, judged in one pass, and its penalty if the mode has one.
+        """Discriminator loss on real images and translations, scored in one pass, and its penalty if there is one.
 
         Args:
             discriminator: (B, C, H, W) and (B,) seeds -> scores.
             real_BCHW: I_y.
-            fake_BCHW: As many translations; no gradient reaches what made them.
-            seeds_B: (B,) int64, one per image, for D's draws and the penalty's.
-            ending: Of the terms' names.
+            fake_BCHW: As many translations, which are detached.
+            seeds_B: (B,) int64, one per image, for the draws of D and of the penalty.
+            ending: Suffix of the terms' names.
         """
         seeds_2B = torch.cat([derive_seeds(seeds_B, -8), derive_seeds(seeds_B, -9)])
         scores = discriminator(torch.cat([real_BCHW, fake_BCHW.detach()]), seeds_2B)
@@ -190,7 +184,7 @@ class AdversarialConfig:
         seeds_B: Tensor,
         ending: str = "",
     ) -> dict[str, Tensor]:
-        """The weighted penalty on D's gradient; nothing where the mode has none. Arguments as above."""
+        """The weighted gradient penalty of D; empty unless gan_mode is wgangp. Arguments as above."""
         if self.gan_mode != "wgangp":
             return {}
         shares_B = location_draws(derive_seeds(seeds_B, -7), 1)[:, 0].to(real_BCHW, non_blocking=True)
@@ -200,7 +194,7 @@ class AdversarialConfig:
     def adversarial_term(self, scores: Scores) -> Tensor:
         """The generator's weighted loss on the scores of its translations, a scalar.
 
-        A projected discriminator's is the hinge loss, mean over its maps; the patch discriminator's is added to it.
+        For a projected discriminator: the hinge loss, mean over its maps, plus the patch discriminator's loss if any.
         """
         if not isinstance(scores, ProjectedScores):
             return self.adversarial_weight * generator_loss(scores, self.gan_mode)
@@ -210,12 +204,12 @@ class AdversarialConfig:
         return self.adversarial_weight * term
 
 
-def judged(discriminator: Callable[..., Scores], fake_BCHW: Tensor, seeds_B: Tensor) -> Scores:
-    """Scores of translations when G learns, with draws of D of their own.
+def generator_scores(discriminator: Callable[..., Scores], fake_BCHW: Tensor, seeds_B: Tensor) -> Scores:
+    """Scores of translations for the generator's loss; D's draws differ from those for its own loss.
 
     Args:
         discriminator: (B, C, H, W) and (B,) seeds -> scores.
         fake_BCHW: G(I_x), with gradient.
-        seeds_B: (B,) int64, one per image, as :meth:`AdversarialConfig.discriminator_terms` has them.
+        seeds_B: (B,) int64, one per image, as in :meth:`AdversarialConfig.discriminator_terms`.
     """
     return discriminator(fake_BCHW, derive_seeds(seeds_B, -10))

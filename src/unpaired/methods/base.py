@@ -1,4 +1,4 @@
-"""What every method is: networks, phases of loss terms, and a translation. The engine knows nothing more of it."""
+"""The interface of a method: networks, phases with their losses, and translation. The engine uses nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unpaired.config import Share, settings
 from unpaired.ops import splitmix64
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-"""A decay of Adam's running means, in [0, 1)."""
+"""A decay rate of Adam's running means, in [0, 1)."""
 
 
 @settings
@@ -28,18 +28,17 @@ class OptimiserConfig:
     learning_rate: PositiveFloat = 2e-4
     """Learning rate of Adam for every network."""
     beta1: Decay = 0.5
-    """Adam's decay of the gradient's running mean."""
+    """Adam's decay rate of the running mean of the gradient."""
     beta2: Decay = 0.999
-    """Adam's decay of the squared gradient's running mean."""
+    """Adam's decay rate of the running mean of the squared gradient."""
     weight_decay: NonNegativeFloat = 0.0
     """L2 penalty of Adam on every parameter."""
     epochs: PositiveInt = 400
     """Length of training when the number of images is not given: passes over the larger of the two sets."""
     schedule: Literal["linear", "cosine", "halving"] = "linear"
-    """How the learning rate falls: to zero after constant_fraction, linearly or along half a cosine, or by halves, each
-    after a tenth."""
+    """Learning rate decay: linear or cosine, to zero after constant_fraction, or halving after each tenth."""
     constant_fraction: Share = 0.5
-    """Share of training at the full learning rate; over the rest it falls to zero."""
+    """Fraction of training at the full learning rate, before it decays to zero."""
 
     def factor(self, progress: float) -> float:
         """Multiplier of the learning rate after ``progress`` (0 at the start, 1 at the end) of training."""
@@ -52,7 +51,7 @@ class OptimiserConfig:
 
     def constant_images(self, total: int) -> int:
         """How many of ``total`` training images are seen at the full learning rate."""
-        # Of the decimal number that was written: 0.55 of 20 is 11, in floats 11.000...2.
+        # Exact decimal arithmetic: in floats, 0.55 of 20 is 11.000...2, which would round up to 12.
         share = Fraction(1, 10) if self.schedule == "halving" else Fraction(repr(float(self.constant_fraction)))
         return math.ceil(share * total)
 
@@ -64,15 +63,15 @@ class ImageBatch:
     Attributes:
         source: I_x, (B, C, H, W) float in [-1, 1].
         target: I_y, (B, C, H, W) float in [-1, 1]; not paired with the source.
-        seeds: (B,) int64, one per image, a function of (training seed, image): every random draw of a method is a
-            function of these, so that it does not depend on batch size, process count or device. They lie on the CPU,
-            where decisions that the host takes (:func:`coin_flips`) need no synchronisation, or, while a step is
-            recorded, on the device.
+        seeds: (B,) int64, one per image, a function of (training seed, image). Every random draw of a method is a
+            function of these, so it does not depend on batch size, process count or device. They are on the CPU, where
+            decisions of the host (:func:`coin_flips`) need no synchronisation, or, during CUDA graph capture, on the
+            device.
         source_domains: (B,) int64, the domain of each source image, where there are more than two domains.
         target_domains: (B,) int64, the domain of each target image; never that of its source image.
-        progress: () float64 in [0, 1), the share of training done when the step begins, for losses that change on the
-            way. It lies where ``seeds`` do and is the same in all processes.
-        number: Which step this is, from 0, for what is computed at every few steps only (:attr:`Method.cycle`).
+        progress: () float64 in [0, 1), the fraction of training done before this step, on the device of ``seeds`` and
+            the same in all processes.
+        number: Index of the step, from 0, for passes that run every few steps (:attr:`Method.cycle`).
     """
 
     source: Tensor
@@ -86,14 +85,14 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class TranslateRequest:
-    """What a translation should be, for methods that offer more than one (:attr:`Method.supports`).
+    """Options of a translation, for methods that have them (:attr:`Method.supports`).
 
     Attributes:
         reverse: Translate from the target domain to the source domain.
-        style_seeds: (B,) int64, one per image: draws its style. Equal seeds give equal styles.
-        style_reference: (1 or B, C, H, W) in [-1, 1]: images of the wanted domain whose style is taken.
-        domain: Position of the wanted domain among :attr:`Method.domains`.
-        style: (1 or B, :attr:`Method.style_channels`), the style itself: ``normal_draws`` of a seed, say.
+        style_seeds: (B,) int64, one per image, from which its style is drawn.
+        style_reference: (1 or B, C, H, W) in [-1, 1], images of the target domain whose style is used.
+        domain: Index of the target domain in :attr:`Method.domains`.
+        style: (1 or B, :attr:`Method.style_channels`), the style itself, for example ``normal_draws`` of a seed.
     """
 
     reverse: bool = False
@@ -104,16 +103,16 @@ class TranslateRequest:
 
 
 DEFAULT_REQUEST = TranslateRequest()
-"""Source to target, the default style, the method's default domain: what every method supports."""
+"""Source to target, default style, default domain; every method supports it."""
 
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """What the Adam of one network has otherwise than the run's, for papers that set it apart.
+    """Per-network overrides of Adam.
 
     Attributes:
         learning_rate_factor: Multiplies the learning rate of the settings.
-        betas: Decays of the running means of the gradient and of its square; None takes those of the settings.
+        betas: Decay rates; None means those of the settings.
     """
 
     learning_rate_factor: float = 1.0
@@ -126,10 +125,10 @@ class Phase:
 
     Attributes:
         name: Key of its optimizer in the checkpoint.
-        networks: Names of the method's attributes that it updates; all others are frozen while it runs.
-        loss: Maps the outputs of ``forward_train`` to named loss terms, each already weighted, mean over the images.
+        networks: Attributes of the method that it updates; all other networks are frozen while it runs.
+        loss: Maps the outputs of ``forward_train`` to named loss terms, already weighted, each a mean over the images.
         interval: Run the phase at every ``interval``-th step.
-        adam: Network -> what its Adam has otherwise than the run's.
+        adam: Network -> overrides of its Adam settings.
     """
 
     name: str
@@ -142,7 +141,7 @@ class Phase:
 class Method(nn.Module, ABC):
     """Base of all methods: one paper, one file.
 
-    Subclasses set ``Config`` (a frozen dataclass with a field ``optimiser: OptimiserConfig``), ``title`` and
+    Subclasses set ``Config`` (a class of settings with a field ``optimiser: OptimiserConfig``), ``title`` and
     ``citation``, take ``(config, channels)``, create their networks and list ``phases`` in the order of the step.
     """
 
@@ -150,41 +149,40 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]
     citation: ClassVar[str]
     data_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Settings of :class:`unpaired.data.DataConfig` that this method's authors have and that are not its defaults."""
+    """Settings of :class:`unpaired.data.DataConfig` in which the method's authors depart from its defaults."""
     served: ClassVar[tuple[str, ...]] = ("generator",)
-    """Names of the networks that ``translate`` needs: these are averaged (EMA) and exported."""
+    """Networks that ``translate`` needs; these are averaged (EMA) and exported."""
     compiled: ClassVar[tuple[str, ...]] = ()
-    """What ``torch.compile`` takes when asked to: ``network.function``."""
+    """Functions (``network.function``) that the setting ``compile`` passes to ``torch.compile``."""
 
     phases: tuple[Phase, ...]
     supports: frozenset[str] = frozenset()
-    """Which fields of :class:`TranslateRequest` it understands: ``reverse``, ``style`` or ``domain``."""
+    """Supported options of :class:`TranslateRequest`: ``reverse``, ``style`` or ``domain``."""
     domains: tuple[str, ...] = ()
-    """Names of the domains of a method that knows several."""
+    """Names of the domains of a multi-domain method."""
     default_domain: int = 1
-    """Position of the domain into which a plain request translates, where there are several."""
+    """Index of the target domain of a multi-domain method without a request."""
     style_channels: int = 0
     """Length of a style; 0 without styles."""
     smallest_image: int = 8
     """The smallest training image, in pixels, that every network accepts."""
     smallest_batch: int = 1
-    """The fewest images of a step that leave its losses something to compare."""
+    """The smallest batch size for which all losses are defined."""
     cycle: int = 1
-    """After how many steps what ``forward_train`` computes repeats: it may do more at each multiple of this."""
+    """Period, in steps, after which the computation of ``forward_train`` repeats."""
     not_recordable: str = ""
     """Why a step of this method, as configured, cannot be recorded as a CUDA graph; empty when it can."""
     one_process_only: str = ""
     """Why this method, as configured, cannot be trained by several processes; empty when it can."""
 
     def prepare(self) -> None:
-        """Load what training needs and translating does not (pretrained networks); called once, before training.
+        """Load what only training needs (pretrained networks), once, before training.
 
-        A network of the method that has a ``prepare`` of its own is asked to do so.
-
-        What it loads belongs in no checkpoint and no optimizer: see :class:`unpaired.networks.frozen.Frozen`.
+        Calls ``prepare`` of the networks that have it. Keep pretrained networks out of checkpoints and optimizers with
+        :class:`unpaired.networks.frozen.Frozen`.
 
         Raises:
-            BackendError: It is not on this machine; the message says what to do.
+            BackendError: Weights are missing; the message says what to do.
         """
         for network in self.children():
             if callable(prepare := getattr(network, "prepare", None)):
@@ -192,23 +190,23 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward_train(self, batch: ImageBatch) -> Any:
-        """Compute every image and encoding that the losses need, once."""
+        """Compute the images and encodings that the losses need, once per step."""
 
     @abstractmethod
     def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
-        """Translate images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same sides rounded up to 4.
+        """Translate images: (B, C, H, W) in [-1, 1], sides at least 8 -> the same, sides rounded up to multiples of 4.
 
-        A method may leave out ``request`` if it supports none of its fields.
+        ``request`` may be left out by methods that support none of its fields.
         """
 
     @abstractmethod
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """Features of images at named places of the encoder, for heat maps of significance."""
+        """Features of images at named encoder layers, for heat maps of significance."""
 
     def selection(self, tap: str) -> dict[str, Any]:
-        """Options of ``query_selected_attention`` at one tap; methods without selection sample at random.
+        """Options of ``query_selected_attention`` at one tap, with ``pool_to``, if present, the side to pool to first.
 
-        ``pool_to`` among them, if it is there, is the side to which larger maps are pooled first.
+        Methods without selection sample at random.
         """
         return {"significance": "random", "routing": "none"}
 
@@ -224,7 +222,7 @@ METHODS: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[type[M]], type[M]]:
-    """Make a subclass of :class:`Method` known as ``name``, on the command line and everywhere else."""
+    """Register a subclass of :class:`Method` under ``name``."""
 
     def add(method: type[M]) -> type[M]:
         if name in METHODS:
@@ -236,16 +234,16 @@ def register(name: str) -> Callable[[type[M]], type[M]]:
 
 
 def frozen_networks(config: Any) -> frozenset[str]:
-    """Names of the frozen networks that training with these settings looks through; scores by them are flattered."""
+    """Frozen networks that training with these settings uses; scores computed with them are biased in its favour."""
     return getattr(config, "frozen_networks", frozenset())
 
 
 def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:
-    """Make independent seeds for one purpose out of the seeds of the images.
+    """Derive independent seeds for one purpose from the seeds of the images.
 
     Args:
         seeds: (B,) int64.
-        salts: What the seeds are for (a tap's number, a term's number).
+        salts: Numbers of the purpose (a tap, a term).
 
     Returns:
         (B,) int64 on the device of ``seeds``: splitmix64 over the seed and each salt in turn.
@@ -256,16 +254,16 @@ def derive_seeds(seeds: Tensor, *salts: int) -> Tensor:
 
 
 def coin_flips(seeds: Tensor) -> list[bool]:
-    """One fair coin per image, decided on the host."""
+    """One fair coin per image, on the host."""
     return [hashed < 0 for hashed in splitmix64(seeds).tolist()]  # the highest bit is the sign
 
 
 @functools.cache
 def _hashed(salt: int) -> int:
-    """A number of the host's, so that using it copies nothing to the device."""
+    """A Python integer, so that using it copies nothing to the device."""
     return int(splitmix64(torch.tensor(salt)))
 
 
 def image_seeds(seed: int, indices: Sequence[int] | Tensor) -> Tensor:
-    """Seeds of images by their place in the training sequence: (B,) int64 on the CPU."""
+    """Seeds of images by their index in the training sequence: (B,) int64 on the CPU."""
     return derive_seeds(torch.as_tensor(indices, dtype=torch.int64), seed)

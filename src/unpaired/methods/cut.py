@@ -2,63 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from unpaired.config import settings
-from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.adversarial import AdversarialConfig, judged
-from unpaired.methods.base import (
-    DEFAULT_REQUEST,
-    ImageBatch,
-    Method,
-    OptimiserConfig,
-    Phase,
-    TranslateRequest,
-    coin_flips,
-    derive_seeds,
-    register,
-)
-from unpaired.methods.contrast import Pair, mean_patch_nce, projected_pairs
-from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, Projector
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import ImageBatch, OptimiserConfig, coin_flips, derive_seeds, register
+from unpaired.methods.contrast import ContrastConfig, Pair, mean_patch_nce, projected_pairs
+from unpaired.methods.one_way import OneWay, OneWayOutputs
+from unpaired.networks import Projector
+from unpaired.networks.generators import channels_at
 
 
 @settings
-class CUTConfig(AdversarialConfig):
+class CUTConfig(ContrastConfig, AdversarialConfig):
     """Settings of CUT; the defaults are the paper's."""
 
-    taps: tuple[str, ...] = DEFAULT_TAPS
-    """Places of the encoder where the contrastive loss is taken."""
-    num_queries: PositiveInt = 256
-    """N: anchors per tap and image (all locations where a map has fewer)."""
-    temperature: PositiveFloat = 0.07
-    """tau of Eq. 2, the contrastive loss."""
-    projector_width: PositiveInt = 256
-    """Dimension of the projected features."""
-    negatives: Negatives = "image"
-    """Where an anchor's negatives come from: its own image, or all images of the batch."""
-    contrastive_weight: NonNegativeFloat = 1.0
-    """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
     identity_weight: NonNegativeFloat = 1.0
-    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves the identity pass out."""
+    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
     identity_interval: PositiveInt = 1
-    """The identity pass is made at every so many steps: at 4, at one step in four."""
+    """Run the identity pass at every so many steps."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
-    """How L_X and L_Y join: their mean (the published code) or their sum (Eq. 3)."""
+    """Combine L_X and L_Y as their mean (the published code) or their sum (Eq. 3)."""
     image_pool: NonNegativeInt = 0
-    """Earlier translations kept for the discriminator (CycleGAN keeps 50, CUT none)."""
+    """Earlier translations kept for the discriminator (50 in CycleGAN); 0 uses the newest only."""
     flip_equivariance: bool = False
-    """Translate a mirrored input half of the time and compare it with the features of the plain one."""
+    """Translate a mirrored input half of the time and compare it with the features of the original."""
 
     @property
     def contrastive_share(self) -> float:
-        """Factor of L_X and of L_Y: a half where they join as their mean, at steps without L_Y, too."""
+        """Factor of L_X and of L_Y: 0.5 where they are averaged, also at steps without L_Y."""
         return 0.5 if self.identity_weight > 0 and self.contrastive_reduction == "mean" else 1.0
 
 
@@ -67,106 +44,70 @@ class FastCUTConfig(CUTConfig):
     """Settings of FastCUT: CUT without the identity pass, a stronger contrastive loss and mirrored inputs."""
 
     contrastive_weight: NonNegativeFloat = 10.0
-    """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
+    """Weight of the contrastive loss between I_x and G(I_x)."""
     identity_weight: NonNegativeFloat = 0.0
-    """Weight of L_Y; 0 leaves the identity pass out."""
+    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
     flip_equivariance: bool = True
-    """Translate a mirrored input half of the time and compare it with the features of the plain one."""
+    """Translate a mirrored input half of the time and compare it with the features of the original."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=200, constant_fraction=0.75))
     """Adam and its schedule."""
 
 
-@dataclass(frozen=True)
-class ContrastiveOutputs:
-    """What one training step computes, once. K = 2 with the identity pass, else 1.
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveOutputs(OneWayOutputs):
+    """As :class:`OneWayOutputs`, with what the contrastive loss needs. K = 2 with the identity pass, else 1.
 
     Attributes:
-        target: I_y, (B, C, H, W).
-        translated: G(I_x), (B, C, H, W).
-        shown: What the discriminator sees as translated: G(I_x), or earlier translations from the pool, (B, C, H, W).
         source_features: Per tap, the encodings of I_x (and I_y), (K B, C_t, H_t, W_t), from the full passes.
         translated_features: Per tap, the encodings of G(I_x) (and G(I_y)), the same shapes.
-        seeds: (K B,) int64.
         identical: G(I_y), (B, C, H, W), or None without the identity pass.
     """
 
-    target: Tensor
-    translated: Tensor
-    shown: Tensor
     source_features: list[Tensor]
     translated_features: list[Tensor]
-    seeds: Tensor
     identical: Tensor | None
 
 
 @register("cut")
-class CUT(Method):
+class CUT(OneWay):
     """Contrastive unpaired translation (Park et al., 2020).
 
-    Deviations, named: draws are functions of (seed, image); the schedule falls per image instead of per epoch; keys
-    come from the full passes instead of being encoded again (the same values).
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
+    Known deviations: draws are functions of (seed, image); the schedule decays per image instead of per epoch; keys are
+    taken from the full passes instead of being encoded again (the same values).
     """
 
     Config: ClassVar[type[CUTConfig]] = CUTConfig
-    compiled = ("generator.translate_and_encode", "generator.encode", "discriminator.forward")
     title = "CUT"
     citation = "Park, Efros, Zhang, Zhu: Contrastive Learning for Unpaired Image-to-Image Translation. ECCV 2020."
-    data_defaults: ClassVar[Mapping[str, Any]] = {"load_size_until": "decay"}
+    updated_with_generator = ("projector",)
+    has_pool = True
+    config: CUTConfig
 
     def __init__(self, config: CUTConfig, channels: int = 3) -> None:
-        super().__init__()
-        self.config = config
-        self.generator = self.new_generator(channels)
-        self.generator.check_taps(config.taps)
-        self.discriminator = self.new_discriminator(channels)
-        self.pool = ImagePool(config.image_pool)
-        self.projector = Projector(
-            {tap: self.generator.tap_channels[tap] for tap in config.taps}, config.projector_width
-        )
-        self.smallest_image = self.discriminator.smallest_image
+        super().__init__(config, channels)
+        self.projector = Projector(channels_at(self.generator.tap_channels, config.taps), config.projector_width)
         self.cycle = config.identity_interval if config.identity_weight > 0 else 1
         if config.image_pool or config.flip_equivariance:
             self.not_recordable = "image_pool and flip_equivariance are decided on the host, image by image"
-        if config.image_pool:
-            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
-        self.phases = (
-            Phase("discriminator", ("discriminator",), self.discriminator_loss),
-            Phase("generator", ("generator", "projector"), self.generator_loss),
-        )
-
-    def new_generator(self, channels: int) -> Any:
-        """The generator of the settings, whose first part is the encoder."""
-        return self.config.new_generator(channels)
-
-    def new_discriminator(self, channels: int) -> Any:
-        """The discriminator of the settings."""
-        return self.config.new_discriminator(channels)
-
-    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
-        return self.generator(x_BCHW)
-
-    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        return self.generator.encode(x_BCHW, taps)
 
     def keys_need_gradient(self) -> bool:
-        """Whether any gradient flows into the encodings of the inputs (through attention rows)."""
+        """Whether gradient flows into the encodings of the inputs (through attention rows)."""
         return False
 
+    def with_identity(self, batch: ImageBatch) -> bool:
+        """Whether this step has an identity pass."""
+        return self.config.identity_weight > 0 and batch.number % self.config.identity_interval == 0
+
     def forward_train(self, batch: ImageBatch) -> ContrastiveOutputs:
-        taps = self.config.taps
-        with_identity = self.config.identity_weight > 0 and batch.number % self.config.identity_interval == 0
+        taps, images = self.config.taps, len(batch.source)
+        with_identity = self.with_identity(batch)
         inputs = torch.cat([batch.source, batch.target]) if with_identity else batch.source
         copies = 2 if with_identity else 1
-        seeds = torch.cat([derive_seeds(batch.seeds, term) for term in range(copies)])
 
         flips = coin_flips(derive_seeds(batch.seeds, -1)) * copies if self.config.flip_equivariance else []
         translated, source_features = self.generator.translate_and_encode(_mirror(inputs, flips), taps)
         if any(flips):
-            # The keys are those of the plain inputs, so the mirrored ones are encoded once more.
+            # The keys are those of the original inputs, so the mirrored ones are encoded once more.
             mirrored = [i for i, flip in enumerate(flips) if flip]
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.keys_need_gradient()):
                 plain = self.generator.encode(torch.stack([inputs[i] for i in mirrored]), taps)
@@ -177,50 +118,35 @@ class CUT(Method):
         translated_features = [_mirror(f, flips) for f in self.generator.encode(translated, taps)]
         return ContrastiveOutputs(
             target=batch.target,
-            translated=translated[: len(batch.source)],
-            shown=self.pool.exchange(translated[: len(batch.source)], derive_seeds(batch.seeds, -3)),
+            translated=translated[:images],
+            fakes=self.pool.exchange(translated[:images], derive_seeds(batch.seeds, -3)),
             source_features=source_features,
             translated_features=translated_features,
-            seeds=seeds,
-            identical=translated[len(batch.source) :] if with_identity else None,
+            seeds=torch.cat([derive_seeds(batch.seeds, term) for term in range(copies)]),
+            identical=translated[images:] if with_identity else None,
         )
-
-    def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
-        """The loss of D on I_y and on what it is shown of G, without gradient to G."""
-        seeds = outputs.seeds[: len(outputs.target)]
-        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.shown, seeds)
 
     def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
         """Eq. 3: adversarial term, L_X and L_Y."""
-        terms = {"adversarial": self.adversarial_loss(outputs)}
-        contrastive = self.contrastive_loss(outputs)
-        images, share = len(outputs.target), self.config.contrastive_share
-        terms["contrastive"] = share * self.config.contrastive_weight * contrastive[:images].mean()
-        if len(contrastive) > images:
-            terms["identity"] = share * self.config.identity_weight * contrastive[images:].mean()
+        return super().generator_loss(outputs) | self.contrastive_terms(outputs, self.pairs(outputs))
+
+    def contrastive_terms(self, outputs: ContrastiveOutputs, pairs: list[Pair]) -> dict[str, Tensor]:
+        """L_X and, with the identity pass, L_Y, weighted."""
+        config = self.config
+        of_source, of_target = self.contrastive_loss(outputs, pairs).tensor_split([len(outputs.target)])
+        terms = {"contrastive": config.contrastive_share * config.contrastive_weight * of_source.mean()}
+        if len(of_target):
+            terms["identity"] = config.contrastive_share * config.identity_weight * of_target.mean()
         return terms
 
-    def adversarial_loss(self, outputs: ContrastiveOutputs) -> Tensor:
-        """The generator's weighted adversarial term, a scalar."""
-        seeds = outputs.seeds[: len(outputs.target)]
-        return self.config.adversarial_term(judged(self.discriminator, outputs.translated, seeds))
-
     def pairs(self, outputs: ContrastiveOutputs) -> list[Pair]:
-        """What the contrastive loss compares: one pair per tap, of K B images."""
-        return projected_pairs(
-            self.config.taps,
-            outputs.source_features,
-            outputs.translated_features,
-            outputs.seeds,
-            projector=self.projector,
-            num_queries=self.config.num_queries,
-            selection=self.selection,
-        )
+        """Projected features that the contrastive loss compares: one pair per tap, of K B images."""
+        features = (outputs.source_features, outputs.translated_features)
+        return projected_pairs(self.config, self.selection, *features, outputs.seeds, self.projector)
 
-    def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
-        """Mean over the taps of Eq. 2, per image: (K B,)."""
-        config = self.config
-        return mean_patch_nce(self.pairs(outputs), len(outputs.target), config.temperature, config.negatives)
+    def contrastive_loss(self, outputs: ContrastiveOutputs, pairs: list[Pair]) -> Tensor:
+        """Mean over the taps of the contrastive loss, per image: (K B,)."""
+        return mean_patch_nce(pairs, len(outputs.target), self.config)
 
 
 @register("fastcut")
@@ -232,7 +158,7 @@ class FastCUT(CUT):
 
 
 def _mirror(x_BCHW: Tensor, flips: list[bool]) -> Tensor:
-    """Flip the images (or feature maps) along their width where ``flips`` says so; an empty list flips nothing."""
+    """Mirror the images (or feature maps) whose flag is set; an empty list mirrors nothing."""
     if not any(flips):
         return x_BCHW
     if all(flips):

@@ -1,4 +1,4 @@
-"""CycleGAN: two translators that undo each other."""
+"""CycleGAN: two generators, each the inverse of the other."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class CycleGANConfig(TwoWayConfig):
     """Settings of CycleGAN; the defaults are the paper's."""
 
     cycle_weight: NonNegativeFloat = 10.0
-    """lambda of the paper's Eq. 3: weight of the L1 distance between an image and its translation brought back; 0
-    leaves these passes out."""
+    """lambda of the paper's Eq. 3: weight of the L1 distance between an image and its reconstruction by both
+    generators; 0 skips these passes."""
     identity_weight: NonNegativeFloat = 0.5
-    """Weight of the L1 distance between G(I_y) and I_y (section 5.2) as a share of cycle_weight; 0 leaves it out."""
+    """Weight of the L1 distance between G(I_y) and I_y (section 5.2) relative to cycle_weight; 0 skips these passes."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=200))
     """Adam and its schedule."""
 
@@ -30,14 +30,14 @@ class CycleGANConfig(TwoWayConfig):
 class CycleGAN(TwoWay):
     """Cycle-consistent adversarial translation (Zhu et al., 2017), with strided networks and N(0, 0.02) weights.
 
-    Deviations, named: the identity term, which the paper takes for paintings, is always on, as in its published code;
-    draws of the pools are functions of (seed, image); the schedule falls per image instead of per epoch. As published,
-    the generators learn before the discriminators in a step.
+    As published, a step updates the generators before the discriminators. Known deviations: the identity term, which
+    the paper uses for paintings, is always on, as in the published code; draws of the pools are functions of (seed,
+    image); the schedule decays per image instead of per epoch.
 
     Args:
         config: The settings.
         channels: Channels of the images of both domains.
-        taps: Places whose encodings of the inputs a subclass needs.
+        taps: Encoder layers whose features of the inputs a subclass needs.
     """
 
     Config: ClassVar[type[CycleGANConfig]] = CycleGANConfig
@@ -53,7 +53,7 @@ class CycleGAN(TwoWay):
         super().__init__(config, channels, resampling="strided", initialisation="normal", taps=taps)
 
     def set_phases(self, *projectors: str, adam: AdamSettings | None = None) -> None:
-        """Both generators together with ``projectors``, then both discriminators: the order of the published code."""
+        """Both generators with ``projectors``, then both discriminators: the order of the published code."""
         super().set_phases(*projectors, adam=adam)
         self.phases = self.phases[::-1]
 

@@ -1,4 +1,4 @@
-"""CycleGAN + QS-Attn: the question that Appendix A of the QS-Attn paper leaves open, put together from both."""
+"""CycleGAN + QS-Attn, a combination that Appendix A of the QS-Attn paper leaves open."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from torch import Tensor
 
 from unpaired.config import settings
 from unpaired.methods.base import ImageBatch, derive_seeds, register
+from unpaired.methods.contrast import ContrastConfig
 from unpaired.methods.cyclegan import CycleGAN, CycleGANConfig
 from unpaired.methods.query_selection import QuerySelectionConfig
-from unpaired.methods.two_way import TwoWayContrastConfig, TwoWayOutputs, direction_contrast
+from unpaired.methods.two_way import TwoWayOutputs
 from unpaired.networks import Projector
+from unpaired.networks.generators import channels_at
 
 
 @settings
-class CycleGANQSAttnConfig(QuerySelectionConfig, TwoWayContrastConfig, CycleGANConfig):
-    """Settings of CycleGAN + QS-Attn: those of both; cycle_weight and identity_weight may be lowered or 0."""
+class CycleGANQSAttnConfig(QuerySelectionConfig, ContrastConfig, CycleGANConfig):
+    """Settings of CycleGAN + QS-Attn: those of both; cycle_weight and identity_weight may be 0."""
 
 
 @register("cyclegan_qs_attn")
 class CycleGANQSAttn(CycleGAN):
-    """CycleGAN whose generators also keep the query-selected features of their inputs, each with its own encoder.
+    """CycleGAN with QS-Attn's contrastive loss in each direction, each computed with the direction's own encoder.
 
-    A composition of our own, there is no paper with figures: everything of CycleGAN stays, and QS-Attn's contrastive
-    loss comes in once per direction. Keys are the encodings from the translations' full passes, so that the only
-    addition to a step is to encode each translation. ``contrastive_weight=0`` is CycleGAN.
+    Our own combination, without published scores. Keys are the encodings from the full passes, so a step only adds an
+    encoder pass per translation. ``contrastive_weight=0`` is CycleGAN.
     """
 
     Config: ClassVar[type[CycleGANQSAttnConfig]] = CycleGANQSAttnConfig
@@ -40,8 +41,7 @@ class CycleGANQSAttn(CycleGAN):
 
     def __init__(self, config: CycleGANQSAttnConfig, channels: int = 3) -> None:
         super().__init__(config, channels, taps=config.taps)
-        self.generator_ab.check_taps(config.taps)
-        tap_channels = {tap: self.generator_ab.tap_channels[tap] for tap in config.taps}
+        tap_channels = channels_at(self.generator_ab.tap_channels, config.taps)
         self.projector_ab, self.projector_ba = (Projector(tap_channels, config.projector_width) for _ in range(2))
         self.set_phases("projector_ab", "projector_ba")
 
@@ -58,11 +58,9 @@ class CycleGANQSAttn(CycleGAN):
         )
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
-        """CycleGAN's terms and, per direction, PatchNCE at the selected locations."""
+        """CycleGAN's terms and PatchNCE at the selected locations in each direction."""
         terms = super().generator_loss(outputs)
         projectors = (self.projector_ab, self.projector_ba)
         for number, ((name, way), projector) in enumerate(zip(outputs.named(), projectors, strict=True)):
-            seeds = derive_seeds(outputs.seeds, number)
-            contrast = direction_contrast(way, seeds, self.config, self.selection, projector)
-            terms[f"contrastive_{name}"] = self.config.contrastive_weight * contrast
+            terms[f"contrastive_{name}"] = self.contrastive_term(way, derive_seeds(outputs.seeds, number), projector)
         return terms

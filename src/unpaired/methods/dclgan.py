@@ -1,4 +1,4 @@
-"""DCLGAN: contrastive learning in both directions, between the encoders of two domains."""
+"""DCLGAN: contrastive learning in both directions between the encoders of two domains."""
 
 from __future__ import annotations
 
@@ -13,51 +13,48 @@ from unpaired.config import settings
 from unpaired.losses import GanMode
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import AdamSettings, Decay, ImageBatch, derive_seeds, register
-from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayContrastConfig, TwoWayOutputs, direction_contrast
+from unpaired.methods.contrast import ContrastConfig
+from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs
 from unpaired.networks import Projector
+from unpaired.networks.generators import channels_at
 
 
 @settings
-class DCLGANConfig(TwoWayContrastConfig, TwoWayConfig):
+class DCLGANConfig(ContrastConfig, TwoWayConfig):
     """Settings of DCLGAN; the defaults are those of its authors' code."""
 
     gan_mode: GanMode = "hinge"
-    """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
+    """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
     image_pool: NonNegativeInt = 0
-    """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
+    """Earlier translations kept per domain for its discriminator; 0 uses the newest only."""
     negatives: Negatives = "batch"
-    """Where an anchor's negatives come from: its own image, or all images of the batch (of a process)."""
+    """Source of an anchor's negatives: its own image, or all images of the batch (of a process)."""
 
     taps: tuple[str, ...] = ("down1", "down2", "block1", "block5")
-    """Places of the encoders where the contrastive loss is taken: two halvings and two residual blocks."""
+    """Encoder layers at which the contrastive loss is computed."""
     contrastive_weight: NonNegativeFloat = 2.0
-    """Weight of each direction's contrastive loss."""
+    """Weight of the contrastive loss of each direction."""
     identity_weight: NonNegativeFloat = 1.0
-    """Weight of the L1 distance between G_ab(I_y) and I_y, and between G_ba(I_x) and I_x; 0 leaves them out."""
+    """Weight of the L1 distance between G_ab(I_y) and I_y, and G_ba(I_x) and I_x; 0 skips these passes."""
     projector_learning_rate: PositiveFloat = 1e-3
-    """Learning rate of the projectors' own Adam, before the schedule."""
+    """Initial learning rate of the projectors."""
     projector_betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decays of the running means of the gradient and of its square in the projectors' own Adam."""
+    """Adam's decay rates (beta1, beta2) for the projectors."""
 
 
 @register("dclgan")
 class DCLGAN(TwoWay):
-    """Dual contrastive learning (Han et al., 2021): each domain has an encoder and a projector of its own.
+    """Dual contrastive learning (Han et al., 2021): each domain has its own encoder and projector.
 
-    A translation into B is encoded by the generator that reads B (G_ba) and compared with the encoding of its input by
-    the generator that reads A (G_ab), each through its domain's projector; and the other way round. No cycle.
+    A translation into B is encoded by the encoder of B (in G_ba) and compared with the encoding of its input by the
+    encoder of A (in G_ab), each through the projector of its domain; and vice versa. There is no cycle.
 
-    As in its authors' code: hinge losses (the paper's equations are the logarithmic ones), no pool, negatives from the
-    whole batch, positives without gradient, the contrast as a mean over taps and locations, an Adam of their own for
-    the projectors. Both discriminators learn first in a step. The generators minimise half the sum of their
-    terms, as published.
+    As in the authors' code: hinge losses (the paper's equations are logarithmic), no pool, negatives from the whole
+    batch, positives without gradient, the contrast averaged over taps and locations, separate Adam settings for the
+    projectors, discriminators updated first; the generators minimise half the sum of their terms.
 
-    Deviations, named: draws are functions of (seed, image); the schedule falls per image instead of per epoch. The
+    Known deviations: draws are functions of (seed, image); the schedule decays per image instead of per epoch. The
     paper's variant SimDCL with its similarity loss is left out.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
     """
 
     Config: ClassVar[type[DCLGANConfig]] = DCLGANConfig
@@ -72,9 +69,8 @@ class DCLGAN(TwoWay):
 
     def __init__(self, config: DCLGANConfig, channels: int = 3) -> None:
         super().__init__(config, channels, taps=config.taps)
-        self.generator_ab.check_taps(config.taps)
-        tap_channels = {tap: self.generator_ab.tap_channels[tap] for tap in config.taps}
-        self.projector_a, self.projector_b = (  # the loss takes cosines: nothing is added to a length
+        tap_channels = channels_at(self.generator_ab.tap_channels, config.taps)
+        self.projector_a, self.projector_b = (  # the published loss takes cosines, without an epsilon
             Projector(tap_channels, config.projector_width, epsilon=0.0) for _ in range(2)
         )
         faster = config.projector_learning_rate / config.optimiser.learning_rate
@@ -93,12 +89,11 @@ class DCLGAN(TwoWay):
         )
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
-        """Adversarial, identity and dual contrastive terms, each by half."""
+        """Adversarial, identity and dual contrastive terms, each halved."""
         terms = super().generator_loss(outputs)
         in_a, in_b = self.projector_a, self.projector_b
         for number, (name, way) in enumerate(outputs.named()):
             anchors, positives = (in_b, in_a) if name == "ab" else (in_a, in_b)
             seeds = derive_seeds(outputs.seeds, number)
-            contrast = direction_contrast(way, seeds, self.config, self.selection, anchors, positives)
-            terms[f"contrastive_{name}"] = self.config.contrastive_weight * contrast
+            terms[f"contrastive_{name}"] = self.contrastive_term(way, seeds, anchors, positives)
         return {name: 0.5 * term for name, term in terms.items()}

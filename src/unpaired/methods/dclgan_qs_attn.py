@@ -1,4 +1,4 @@
-"""DCLGAN + QS-Attn: dual contrastive learning at query-selected locations; nothing but the selection is new."""
+"""DCLGAN + QS-Attn: dual contrastive learning at query-selected locations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class DCLGANQSAttnConfig(QuerySelectionConfig, DCLGANConfig):
 
 @register("dclgan_qs_attn")
 class DCLGANQSAttn(DCLGAN):
-    """DCLGAN whose last taps choose and route what they compare, in both directions.
+    """DCLGAN whose last taps select locations and route features by attention, in both directions.
 
-    A composition of our own. Locations and attention come from the encoding of the input, as in QS-Attn; its rows also
-    route the translation's features, which the other domain's encoder made.
+    Our own combination, without published scores. Locations and attention rows come from the encoding of the input, as
+    in QS-Attn; the rows also route the translation's features, which come from the other domain's encoder.
     """
 
     Config: ClassVar[type[DCLGANQSAttnConfig]] = DCLGANQSAttnConfig

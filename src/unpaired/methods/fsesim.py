@@ -1,8 +1,8 @@
-"""FSeSim and LSeSim: the self-similarity of an image's features stays in its translation."""
+"""FSeSim and LSeSim: translations preserve the self-similarity of image features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,18 +14,9 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.errors import BackendError, ConfigError
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
-from unpaired.methods.adversarial import AdversarialConfig, judged
-from unpaired.methods.base import (
-    DEFAULT_REQUEST,
-    ImageBatch,
-    Method,
-    OptimiserConfig,
-    Phase,
-    TranslateRequest,
-    derive_seeds,
-    register,
-)
-from unpaired.methods.image_pool import ImagePool
+from unpaired.methods.adversarial import AdversarialConfig
+from unpaired.methods.base import ImageBatch, OptimiserConfig, Phase, derive_seeds, register
+from unpaired.methods.one_way import OneWay, OneWayOutputs
 from unpaired.methods.recolouring import recoloured
 from unpaired.networks.feature_maps import (
     DEFAULT_LAYERS,
@@ -43,23 +34,23 @@ class FSeSimConfig(AdversarialConfig):
     """Settings of FSeSim; the defaults are those of its authors' current code."""
 
     num_queries: PositiveInt = 256
-    """N_s: locations per layer and image whose self-similarity is compared (all where a map has fewer)."""
+    """N_s: locations per layer and image whose self-similarity is compared (all where a feature map has fewer)."""
     patch_size: PositiveInt = 64
-    """Side, in locations of the feature map, of the square that a location is compared with (all of a smaller map)."""
+    """Side, in locations of the feature map, of the patch that a location is compared with; clipped to the map."""
     similarity: Literal["cosine", "dot"] = "dot"
-    """Of two locations' features: the dot product as Eq. 2 has it, through tanh, or the cosine."""
+    """Similarity of the features of two locations: the dot product of Eq. 2, through tanh, or the cosine."""
     feature_network: FeatureNetwork = "vgg16"
-    """The frozen network: the paper's VGG16, EfficientNet-Lite0 as a stand-in where its weights cannot be had, or
-    VGG16 with random weights (an ablation)."""
+    """The frozen network: the paper's VGG16, EfficientNet-Lite0 where VGG16's weights are not available, or VGG16 with
+    random weights (an ablation)."""
     feature_layers: tuple[str, ...] = ()
-    """Its layers; empty takes relu3_1, relu4_1 and relu4_3 (the first release: the first two), or those of the same
-    strides (stride4, stride8) of the stand-in."""
+    """Its layers; empty means relu3_1, relu4_1 and relu4_3 (the first release: the first two), or stride4 and stride8
+    of EfficientNet-Lite0."""
     vgg16_weights: Path | None = None
-    """File of torchvision's VGG16 weights; unset looks where torchvision keeps it."""
+    """File with torchvision's VGG16 weights; unset means torchvision's cache."""
     download_weights: bool = False
-    """Fetch VGG16's weights (528 MB) where they are missing."""
+    """Download VGG16's weights (528 MB) if they are missing."""
     image_pool: NonNegativeInt = 50
-    """Earlier translations kept for the discriminator; 0 shows the newest only."""
+    """Earlier translations kept for the discriminator; 0 uses the newest only."""
     structure_weight: NonNegativeFloat = 10.0
     """lambda: weight of the spatially-correlative loss between I_x and G(I_x)."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-4))
@@ -68,7 +59,7 @@ class FSeSimConfig(AdversarialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.feature_network != "vgg16" and self.vgg16_weights is not None:
-            raise ConfigError(f"vgg16_weights: feature_network '{self.feature_network}' reads no such file; leave it")
+            raise ConfigError(f"vgg16_weights: feature_network '{self.feature_network}' has none; leave it unset")
         layer_channels(self.feature_network, self.layers)
 
     @property
@@ -88,37 +79,29 @@ class LSeSimConfig(FSeSimConfig):
     temperature: PositiveFloat = 0.07
     """tau of the contrastive loss that trains the projector."""
     contrastive_weight: NonNegativeFloat = 1.0
-    """Weight of that loss; no gradient of it reaches the generator."""
+    """Weight of that loss, which gives no gradient to the generator."""
     projector_width: PositiveInt | None = None
-    """Channels of the projected maps; unset takes a quarter of a layer's, but at least 32."""
+    """Channels of the projected maps; unset means a quarter of a layer's, at least 32."""
 
 
-@dataclass(frozen=True)
-class SelfSimilarityOutputs:
-    """What one training step computes, once. Lists have one entry per layer of the frozen network.
+@dataclass(frozen=True, kw_only=True)
+class SelfSimilarityOutputs(OneWayOutputs):
+    """As :class:`OneWayOutputs`; lists have one entry per layer of the frozen network.
 
     Attributes:
-        target: I_y, (B, C, H, W).
-        translated: G(I_x), (B, C, H, W).
-        shown: What the discriminator sees as translated: G(I_x), or earlier translations from the pool, (B, C, H, W).
         locations: The queries, (B, N) int64, the same in all images that are compared.
         source_features: Frozen features of I_x, (B, C_l, H_l, W_l), without gradient.
         translated_features: Frozen features of G(I_x), the same shapes, with gradient to the generator.
-        seeds: (B,) int64.
     """
 
-    target: Tensor
-    translated: Tensor
-    shown: Tensor
     locations: list[Tensor]
     source_features: list[Tensor]
     translated_features: list[Tensor]
-    seeds: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnedOutputs(SelfSimilarityOutputs):
-    """The same, with what the projector learns from besides: frozen features, (B, C_l, H_l, W_l), without gradient.
+    """The same with the other inputs of the projector's loss: frozen features, (B, C_l, H_l, W_l), without gradient.
 
     Attributes:
         recoloured_features: Of the recoloured I_x.
@@ -132,42 +115,34 @@ class LearnedOutputs(SelfSimilarityOutputs):
 
 
 @register("fsesim")
-class FSeSim(Method):
+class FSeSim(OneWay):
     """Translation that keeps the fixed self-similarity of VGG16 features (Zheng et al., 2021).
 
     As in its authors' current code: features centred over the map, only the strongest quarter of a translation's
     map, smooth L1 with the dot form, the mean over three layers, a pool of 50. Their first release had two layers, no
     quarter, and tanh(dot / 6).
 
-    Deviations, named: locations are drawn for each image, not once for the batch; draws are functions of (seed, image);
-    the schedule falls per image. ``feature_network`` other than ``vgg16`` is not the paper's method.
+    Known deviations: locations are drawn per image, not once per batch; draws are functions of (seed, image); the
+    schedule decays per image. ``feature_network`` other than ``vgg16`` is not the paper's method.
 
     Args:
         config: The settings.
-        channels: Channels of the images of both domains: 3, or 1, which the frozen network sees as grey.
+        channels: Channels of the images of both domains: 3, or 1, repeated for the frozen network.
     """
 
     Config: ClassVar[type[FSeSimConfig]] = FSeSimConfig
     compiled = ("generator.forward", "discriminator.forward")
+    data_defaults: ClassVar[Mapping[str, Any]] = {}
+    has_pool = True
+    config: FSeSimConfig
     title = "FSeSim"
     citation = "Zheng, Cham, Cai: The Spatially-Correlative Loss for Various Image Translation Tasks. CVPR 2021."
 
     def __init__(self, config: FSeSimConfig, channels: int = 3) -> None:
-        super().__init__()
         if channels not in (1, 3):
-            raise ConfigError(f"channels: {self.title}'s frozen network sees images of 1 or 3 channels, not {channels}")
-        self.config = config
-        self.generator = config.new_generator(channels)
-        self.discriminator = config.new_discriminator(channels)
-        self.pool = ImagePool(config.image_pool)
-        if config.image_pool:
-            self.not_recordable = "image_pool is decided on the host, image by image; 0 turns it off"
-            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
-        self.smallest_image = max(16, self.discriminator.smallest_image)  # of 8 pixels, a layer sees one location
-        self.phases = (
-            Phase("discriminator", ("discriminator",), self.discriminator_loss),
-            Phase("generator", ("generator",), self.generator_loss),
-        )
+            raise ConfigError(f"channels: {self.title} takes images of 1 or 3 channels, not {channels}")
+        super().__init__(config, channels)
+        self.smallest_image = max(16, self.smallest_image)  # at 8 pixels, the last layer has one location
         self._frozen: Frozen | None = None
 
     def prepare(self) -> None:
@@ -179,43 +154,29 @@ class FSeSim(Method):
         self._frozen = Frozen(network)
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Maps of the frozen network, one per layer; gradients flow to the images.
-
-        Raises:
-            BackendError: It has not been loaded.
-        """
+        """Maps of the frozen network, one per layer; gradients flow to the images. Raises ``BackendError``."""
         if self._frozen is None:
             raise BackendError(f"{self.title}: its frozen {self.config.feature_network} is not loaded; call prepare()")
         return self._frozen(x_BCHW.expand(-1, 3, -1, -1))
 
-    def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
-        return self.generator(x_BCHW)
-
-    def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        return self.generator.encode(x_BCHW, taps)
-
     def forward_train(self, batch: ImageBatch) -> SelfSimilarityOutputs:
         with torch.no_grad():
             source_features = self.features(batch.source)
-        return SelfSimilarityOutputs(**self._shared(batch, source_features))
+        return SelfSimilarityOutputs(**self._common_outputs(batch, source_features))
 
-    def _shared(self, batch: ImageBatch, source_features: list[Tensor]) -> dict[str, Any]:
-        """What both methods compute of a batch: the fields of :class:`SelfSimilarityOutputs`."""
+    def _common_outputs(self, batch: ImageBatch, source_features: list[Tensor]) -> dict[str, Any]:
+        """The fields of :class:`SelfSimilarityOutputs`."""
         translated, _ = self.generator.translate_and_encode(batch.source, ())
         return {
             "target": batch.target,
             "translated": translated,
-            "shown": self.pool.exchange(translated, derive_seeds(batch.seeds, -3)),
+            "fakes": self.pool.exchange(translated, derive_seeds(batch.seeds, -3)),
             "locations": [self._locations(batch.seeds, k, each) for k, each in enumerate(source_features)],
             "source_features": source_features,
-            # A pass of its own: batched with I_x, backpropagation would go through both.
+            # A separate pass: batched with I_x, backpropagation would go through both.
             "translated_features": self.features(translated),
             "seeds": batch.seeds,
         }
-
-    def discriminator_loss(self, outputs: SelfSimilarityOutputs) -> dict[str, Tensor]:
-        """The loss of D on I_y and on what it is shown of G, without gradient to G."""
-        return self.config.discriminator_terms(self.discriminator, outputs.target, outputs.shown, outputs.seeds)
 
     def generator_loss(self, outputs: SelfSimilarityOutputs) -> dict[str, Tensor]:
         """The adversarial term and the spatially-correlative loss."""
@@ -225,10 +186,8 @@ class FSeSim(Method):
             self_similarity_loss(source, translated, self.config.similarity).mean()
             for source, translated in zip(source_maps, translated_maps, strict=True)
         ]
-        return {
-            "adversarial": self.config.adversarial_term(judged(self.discriminator, outputs.translated, outputs.seeds)),
-            "structure": self.config.structure_weight * torch.stack(per_layer).mean(),
-        }
+        structure = {"structure": self.config.structure_weight * torch.stack(per_layer).mean()}
+        return super().generator_loss(outputs) | structure
 
     def maps(self, features: Sequence[Tensor], locations: Sequence[Tensor]) -> list[Tensor]:
         """Self-similarity maps at the queries, per layer: (B, C_l, H_l, W_l) and (B, N) -> (B, N, N_p)."""
@@ -238,29 +197,25 @@ class FSeSim(Method):
         ]
 
     def project(self, layer: str, features_BCHW: Tensor) -> Tensor:
-        """What is done to the frozen features of a layer before they are compared: nothing."""
+        """Map frozen features before comparison; FSeSim uses them unchanged."""
         return features_BCHW
 
     def _locations(self, seeds: Tensor, number: int, features_BCHW: Tensor) -> Tensor:
-        """Random locations of a map, a function of the images' seeds: (B, N) int64."""
+        """Random locations of a map as a function of the images' seeds: (B, N) int64."""
         draws = location_draws(derive_seeds(seeds, number), features_BCHW[0, 0].numel())
-        chosen = draws.argsort(dim=1, stable=True)[:, : self.config.num_queries]
-        return chosen.to(features_BCHW.device, non_blocking=True)
+        locations = draws.argsort(dim=1, stable=True)[:, : self.config.num_queries]
+        return locations.to(features_BCHW.device, non_blocking=True)
 
 
 @register("lsesim")
 class LSeSim(FSeSim):
-    """Translation that keeps a self-similarity learned for the task: a projector on top of the frozen features.
+    """FSeSim with a learned self-similarity: a projector on top of the frozen features.
 
-    The projector learns first in a step, as published: the maps of an image must be found again at the same location
-    in its translation and in its recoloured copy (torchvision's ColorJitter, 0.5, 0.5, 0.5 and hue 0.3), among those
-    of all other locations and those of another image, I_y upside down.
+    The projector is updated first in a step, as published. Its contrastive loss: each map of an image must match that
+    of the same location in the translation and in a recoloured copy (torchvision's ColorJitter, 0.5, 0.5, 0.5 and hue
+    0.3) against those of all other locations and those of another image, I_y rotated by 180 degrees.
 
-    Deviations: those of :class:`FSeSim`.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains, 1 or 3.
+    Known deviations: those of :class:`FSeSim`.
     """
 
     Config: ClassVar[type[LSeSimConfig]] = LSeSimConfig
@@ -283,7 +238,7 @@ class LSeSim(FSeSim):
             frozen = self.features(torch.cat([batch.source, recoloured_source, others]))
         kinds = [list(each) for each in zip(*(layer.split(images) for layer in frozen), strict=True)]
         return LearnedOutputs(
-            **self._shared(batch, kinds[0]),
+            **self._common_outputs(batch, kinds[0]),
             recoloured_features=kinds[1],
             other_features=kinds[2],
             recoloured_other_features=kinds[3],
@@ -293,7 +248,7 @@ class LSeSim(FSeSim):
         return self.projector(layer, features_BCHW)
 
     def projector_loss(self, outputs: LearnedOutputs) -> dict[str, Tensor]:
-        """The contrastive loss of the maps, mean over both kinds of positives, layers and images; none reaches G."""
+        """Contrastive loss of the maps, mean over both kinds of positives, layers and images; no gradient to G."""
         translated = [each.detach() for each in outputs.translated_features]
         kinds = (outputs.source_features, translated, outputs.other_features,
                  outputs.recoloured_features, outputs.recoloured_other_features)  # fmt: skip

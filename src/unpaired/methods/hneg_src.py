@@ -1,4 +1,4 @@
-"""Hneg-SRC: CUT with decoupled contrast, hard negatives mined by semantic relation, and the relation kept."""
+"""Hneg-SRC: CUT with decoupled contrast, hard negatives mined by semantic relation, and relation consistency."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class HnegSRCConfig(CUTConfig):
     RETIRED: ClassVar[tuple[str, ...]] = ("curriculum_images",)
     """Settings of earlier versions that run files may still hold."""
     contrastive_weight: NonNegativeFloat = 0.1
-    """Weight of the hard-negative contrast between I_x and G(I_x)."""
+    """Weight of the hard-negative contrastive loss between I_x and G(I_x)."""
     identity_weight: NonNegativeFloat = 0.1
-    """Weight of the same contrast between I_y and G(I_y); 0 leaves the identity pass out."""
+    """Weight of the same loss between I_y and G(I_y); 0 skips the identity pass."""
     relation_weight: NonNegativeFloat = 0.05
     """Weight of the semantic relation consistency between I_x and G(I_x), a sum over the N locations."""
     mining: Mining = "similarity"
-    """How relations weigh negatives: their similarities (the published code), their importance (the paper's
-    expectation over von Mises-Fisher), or not at all."""
+    """Weighting of the negatives: by similarity (the published code), by importance (the paper's expectation over von
+    Mises-Fisher), or none."""
     decoupled: bool = True
-    """Leave the positive out of the contrast's denominator."""
+    """Leave the positive out of the denominator of the contrastive loss."""
     relation_temperature: PositiveFloat = 50.0
-    """Temperature of the relation that mines negatives, at the start: nearly all alike."""
+    """Temperature of the relation that mines negatives at the start of training: nearly uniform weights."""
     final_relation_temperature: PositiveFloat = 10.0
-    """The same at the end of the curriculum: smaller means harder negatives."""
+    """The same at the end of the curriculum; lower means harder negatives."""
 
     def relation_temperature_at(self, progress: Tensor) -> Tensor:
-        """The curriculum's temperature after a share ``progress`` of training, () float64.
+        """Temperature of the curriculum at ``progress`` of training, () float64.
 
-        In epoch e = 1, 2, ... of E it is start + (end - start) e / E, as published; E is the optimiser's ``epochs``,
-        and where the length of training is given in images, as many equal parts of it.
+        As published, in epoch e = 1 ... E it is start + (end - start) e / E; E is the optimiser's ``epochs``, or as
+        many equal parts of a training whose length is given in images.
         """
         epochs = self.optimiser.epochs
         epoch = (progress * epochs + 1e-9).floor().clamp(max=epochs - 1) + 1
@@ -50,12 +50,12 @@ class HnegSRCConfig(CUTConfig):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HnegSRCOutputs(ContrastiveOutputs):
-    """What one training step computes, once.
+    """As :class:`ContrastiveOutputs`.
 
     Attributes:
-        relation_temperatures: The curriculum's temperature for each image, (K B,), the same for all.
+        relation_temperatures: Temperature of the curriculum, (K B,), the same for all images.
     """
 
     relation_temperatures: Tensor
@@ -63,17 +63,13 @@ class HnegSRCOutputs(ContrastiveOutputs):
 
 @register("hneg_src")
 class HnegSRC(CUT):
-    """Patch-wise semantic relation (Jung et al., 2022): the relations of an image's locations are kept in its
-    translation, and say which negatives are hard.
+    """Patch-wise semantic relation (Jung et al., 2022): a translation keeps the relations between the locations of its
+    input, which also determine the hard negatives.
 
-    Deviations, named, beside those of :class:`CUT`: the curriculum's sudden step to temperature 1 halfway, used for
-    Cityscapes only, is left out; a location is kept out of its own negatives exactly; the value of the decoupled loss
-    is reported as it is (the published code reports a cross entropy and takes the gradient of this).
+    Known deviations beside those of :class:`CUT`: the jump of the curriculum to temperature 1 halfway, used for
+    Cityscapes only, is left out; a location is excluded from its own negatives exactly; the decoupled loss is reported
+    as it is (the published code reports a cross entropy and takes the gradient of this).
     ``mining="importance"`` is the paper's equation, which the published code does not compute.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
     """
 
     Config: ClassVar[type[HnegSRCConfig]] = HnegSRCConfig
@@ -89,38 +85,28 @@ class HnegSRC(CUT):
         temperature = self.config.relation_temperature_at(batch.progress).to(batch.source, non_blocking=True)
         return HnegSRCOutputs(**vars(outputs), relation_temperatures=temperature.expand(len(outputs.seeds)))
 
-    def generator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
-        """Adversarial term, hard-negative contrast of both images, relation consistency of I_x."""
-        assert isinstance(outputs, HnegSRCOutputs)
-        config, images = self.config, len(outputs.target)
-        terms = {"adversarial": self.adversarial_loss(outputs)}
-        pairs = self.pairs(outputs)  # projected once, for both losses
-        contrastive = self.contrast_of(pairs, outputs.relation_temperatures)
-        share = config.contrastive_share
-        terms["contrastive"] = share * config.contrastive_weight * contrastive[:images].mean()
-        if len(contrastive) > images:
-            terms["identity"] = share * config.identity_weight * contrastive[images:].mean()
-        if config.relation_weight > 0:
+    def contrastive_terms(self, outputs: ContrastiveOutputs, pairs: list[Pair]) -> dict[str, Tensor]:
+        """Hard-negative contrast of both images and relation consistency of I_x, weighted."""
+        terms = super().contrastive_terms(outputs, pairs)
+        if self.config.relation_weight > 0:
+            images = len(outputs.target)
             of_source = [Pair(pair.anchors[:images], pair.positives[:images]) for pair in pairs]
-            terms["relation"] = config.relation_weight * mean_over_pairs(of_source, relation_consistency_loss).mean()
+            consistency = mean_over_pairs(of_source, relation_consistency_loss).mean()
+            terms["relation"] = self.config.relation_weight * consistency
         return terms
 
-    def contrast_of(self, pairs: list[Pair], relation_temperatures: Tensor) -> Tensor:
-        """Mean over the taps of the hard-negative contrast, per image: (K B,)."""
-        config = self.config
+    def contrastive_loss(self, outputs: ContrastiveOutputs, pairs: list[Pair]) -> Tensor:
+        assert isinstance(outputs, HnegSRCOutputs)
+        config, temperatures = self.config, outputs.relation_temperatures
 
         def loss(anchors_BND: Tensor, positives_BND: Tensor) -> Tensor:
             return hard_negative_loss(
                 anchors_BND,
                 positives_BND,
-                relation_temperatures,
+                temperatures,
                 config.temperature,
                 mining=config.mining,
                 decoupled=config.decoupled,
             )
 
         return mean_over_pairs(pairs, loss)
-
-    def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
-        assert isinstance(outputs, HnegSRCOutputs)
-        return self.contrast_of(self.pairs(outputs), outputs.relation_temperatures)

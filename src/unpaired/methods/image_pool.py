@@ -1,4 +1,4 @@
-"""A pool of earlier translations for the discriminator (Shrivastava et al., 2017), as CycleGAN uses it."""
+"""A pool of earlier translations for the discriminator (Shrivastava et al., 2017), as in CycleGAN."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from unpaired.methods.base import coin_flips, derive_seeds
 
 
 class ImagePool(nn.Module):
-    """Keeps up to ``size`` translations; half of the time an earlier one stands in for the newest.
+    """Keeps up to ``size`` translations; half of the time an earlier one replaces the newest.
 
-    A discriminator that still sees what the generator made some hundred steps ago is harder to lead in circles. Draws
-    are functions of the images' seeds, and the images are part of the method's state, so a resumed run goes on to the
-    bit. The pool belongs to one process, so training with several refuses it.
+    Showing the discriminator earlier translations stabilises training. Draws are functions of the images' seeds, and
+    the images are part of the method's state, so a resumed run continues bitwise. The pool is local to a process, so
+    training with several is refused.
 
     Args:
-        size: Images kept; 0 hands every image through.
+        size: Images kept; 0 returns every image unchanged.
     """
 
     def __init__(self, size: int) -> None:
@@ -26,9 +26,19 @@ class ImagePool(nn.Module):
         self.size = size
         self._images: list[Tensor] = []
 
+    @property
+    def not_recordable(self) -> str:
+        """As :attr:`Method.not_recordable`."""
+        return "image_pool is decided on the host, image by image; 0 turns it off" if self.size else ""
+
+    @property
+    def one_process_only(self) -> str:
+        """As :attr:`Method.one_process_only`."""
+        return "image_pool keeps images in each process, and a checkpoint holds those of the first" if self.size else ""
+
     @torch.no_grad()
     def exchange(self, images_BCHW: Tensor, seeds: Tensor) -> Tensor:
-        """Take in translations and give back as many, some of them earlier ones.
+        """Store translations and return as many, some of them earlier ones.
 
         Args:
             images_BCHW: The newest translations, (B, C, H, W) in [-1, 1].
@@ -41,18 +51,18 @@ class ImagePool(nn.Module):
             return images_BCHW.detach()
         flips, draws = coin_flips(derive_seeds(seeds, 0)), derive_seeds(seeds, 1).tolist()
         self._images = [image.to(images_BCHW.device) for image in self._images]  # restored on the CPU
-        given = []
+        returned = []
         for image, flip, draw in zip(images_BCHW.detach(), flips, draws, strict=True):
             if len(self._images) < self.size:
                 self._images.append(image.clone())
-                given.append(image)
+                returned.append(image)
             elif flip:
-                place = draw % self.size
-                given.append(self._images[place])
-                self._images[place] = image.clone()
+                slot = draw % self.size
+                returned.append(self._images[slot])
+                self._images[slot] = image.clone()
             else:
-                given.append(image)
-        return torch.stack(given)
+                returned.append(image)
+        return torch.stack(returned)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"images": [image.cpu() for image in self._images]}

@@ -1,4 +1,4 @@
-"""MoNCE: CUT whose contrastive loss shares the force of the negatives out by optimal transport."""
+"""MoNCE: CUT whose contrastive loss weights the negatives by optimal transport."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from unpaired.config import settings
 from unpaired.losses.modulated_nce import modulated_nce_loss
 from unpaired.methods.base import register
-from unpaired.methods.contrast import mean_over_pairs
+from unpaired.methods.contrast import Pair, mean_over_pairs
 from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 
 
@@ -19,8 +19,8 @@ class MoNCEConfig(CUTConfig):
     """Settings of MoNCE; the defaults are those published for unpaired translation."""
 
     transport_temperature: Annotated[float, Field(ge=0.05)] = 1.0
-    """beta: the smaller, the more of the force goes to negatives that resemble the anchor; large values give CUT. The
-    authors trained horse2zebra with 0.1."""
+    """beta: lower values shift weight to negatives that resemble the anchor; large values give CUT. The authors trained
+    horse2zebra with 0.1."""
     negative_weight: PositiveFloat = 1.0
     """Q: mean weight of a negative."""
     transport_iterations: PositiveInt = 50
@@ -31,12 +31,9 @@ class MoNCEConfig(CUTConfig):
 class MoNCE(CUT):
     """Modulated contrast (Zhan et al., 2022) in CUT: hard negatives weigh more, balanced over all anchors and keys.
 
-    As in its authors' code, Sinkhorn's kernel is the hard weight exp(similarity / beta) and gradient flows through the
-    plan. Only the hard weighting, the one for unpaired translation, is offered; deviations are those of :class:`CUT`.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
+    As in the authors' code, Sinkhorn's kernel is the hard weight exp(similarity / beta) and gradient flows through the
+    plan. Only the hard weighting, the one for unpaired translation, is implemented. Known deviations: those of
+    :class:`CUT`.
     """
 
     Config: ClassVar[type[MoNCEConfig]] = MoNCEConfig
@@ -44,8 +41,7 @@ class MoNCE(CUT):
     citation = "Zhan, Zhang, Yu, Wu, Lu: Modulated Contrast for Versatile Image Synthesis. CVPR 2022."
     config: MoNCEConfig
 
-    def contrastive_loss(self, outputs: ContrastiveOutputs) -> Tensor:
-        """Mean over the taps of the modulated loss, per image: (K B,)."""
+    def contrastive_loss(self, outputs: ContrastiveOutputs, pairs: list[Pair]) -> Tensor:
         config = self.config
 
         def loss(anchors_BND: Tensor, positives_BND: Tensor) -> Tensor:
@@ -58,4 +54,4 @@ class MoNCE(CUT):
                 iterations=config.transport_iterations,
             )
 
-        return mean_over_pairs(self.pairs(outputs), loss)
+        return mean_over_pairs(pairs, loss)

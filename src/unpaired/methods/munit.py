@@ -1,4 +1,4 @@
-"""MUNIT: an image is a content and a style; a translation keeps the content and draws another style."""
+"""MUNIT: images are split into content and style; a translation keeps the content and draws a new style."""
 
 from __future__ import annotations
 
@@ -32,52 +32,52 @@ from unpaired.ops import normal_draws
 
 @settings
 class MUNITConfig(AdversarialConfig):
-    """Settings of MUNIT; the defaults are the paper's. Sizes are those of each encoder, decoder and discriminator."""
+    """Settings of MUNIT; the defaults are the paper's. Sizes are per encoder, decoder and discriminator."""
 
     blocks: PositiveInt = 4
     """Residual blocks of each content encoder and of each decoder."""
     style_channels: PositiveInt = 8
     """Dimension of the style."""
     perceptron_width: PositiveInt = 256
-    """Width of the perceptrons that make the decoders' normalisation parameters out of the style."""
+    """Width of the MLPs that map the style to the decoders' normalisation parameters."""
     discriminator_layers: PositiveInt = 4
-    """Halvings of each discriminator, at each of its scales; 2 suits crops of 64 pixels."""
+    """Downsampling layers of each discriminator at each scale; 2 suits crops of 64 pixels."""
     discriminator_scales: PositiveInt = 3
-    """How many sizes of an image each discriminator looks at: the image, its half, its quarter, ..."""
+    """Number of scales of each discriminator: the image, half its size, a quarter, ..."""
     reconstruction_weight: NonNegativeFloat = 10.0
-    """lambda_x of Eq. 5: weight of the L1 distance between an image and what its own content and style decode to."""
+    """lambda_x of Eq. 5: weight of the L1 distance between an image and its reconstruction from content and style."""
     content_weight: NonNegativeFloat = 1.0
-    """lambda_c: weight of the L1 distance between a content and that of its translation."""
+    """lambda_c: weight of the L1 distance between the contents of an image and of its translation."""
     style_weight: NonNegativeFloat = 1.0
-    """lambda_s: weight of the L1 distance between a drawn style and that of the translation made with it."""
+    """lambda_s: weight of the L1 distance between a drawn style and the style of the translation that used it."""
     cycle_weight: NonNegativeFloat = 0.0
     """Weight of the style-augmented cycle: the L1 distance between an image and its translation's content decoded with
-    the image's own style; 0, as in Eq. 5, leaves these passes out."""
+    the image's own style; 0, as in Eq. 5, skips these passes."""
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(learning_rate=1e-4, weight_decay=1e-4, schedule="halving", epochs=750)
     )
-    """Adam and its schedule: halved after each tenth. The paper trains on a million images; 750 epochs are as many
-    where the larger set has 1,334 (horse2zebra)."""
+    """Adam and its schedule: halved after each tenth. The paper trains on a million images, which are 750 epochs of
+    horse2zebra (1,334 images)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.own_networks("MUNIT", "generator", "discriminator")
+        self.require_defaults("MUNIT", "generator", "discriminator")
 
 
 @dataclass(frozen=True)
 class MUNITDirection:
-    """What one training step computes of one direction, from domain A to B (or B to A).
+    """Tensors of one direction in a training step, from domain A to B (or B to A).
 
     Attributes:
         source: Images of A, (B, C, H, W).
         target: Images of B, (B, C, H, W); not paired with the source.
         content: Of the source, (B, 4 base_channels, H / 4, W / 4).
-        drawn: The style that the translation was made with, (B, style_channels), from N(0, I).
-        reconstructed: The source's content and style, decoded, (B, C, H, W).
-        translated: The source's content and ``drawn``, decoded in B, (B, C, H, W).
-        content_again: Of the translation, by B's encoder.
-        drawn_again: The style of the translation, by B's encoder.
-        cycled: ``content_again`` and the source's style, decoded in A, where it is asked for.
+        drawn: The style of the translation, (B, style_channels), drawn from N(0, I).
+        reconstructed: The source decoded from its own content and style, (B, C, H, W).
+        translated: The source's content decoded with ``drawn`` in B, (B, C, H, W).
+        content_again: Content of the translation, by B's encoder.
+        drawn_again: Style of the translation, by B's encoder.
+        cycled: ``content_again`` decoded with the source's style in A, or None without the cycle term.
     """
 
     source: Tensor
@@ -100,7 +100,7 @@ class MUNITOutputs:
     seeds: Tensor
 
     def named(self) -> tuple[tuple[str, MUNITDirection], ...]:
-        """Both directions with the endings of their terms' names."""
+        """Both directions with the suffixes of their terms' names."""
         return ("ab", self.ab), ("ba", self.ba)
 
 
@@ -108,18 +108,14 @@ class MUNITOutputs:
 class MUNIT(Method):
     """Multimodal unsupervised translation (Huang et al., 2018), written from the paper.
 
-    A style is drawn from N(0, I) as a function of one seed, or taken from an image of the wanted domain. Unless a
-    request says otherwise, images are translated with the style of seed 0.
+    A style is drawn from N(0, I) as a function of a seed, or taken from an image of the target domain. The default is
+    the style of seed 0.
 
-    Deviations, named: layer norms start as the identity and divide by the biased deviation, as torch's do (the
-    published ones by the unbiased one, 1e-5 apart); drawn styles are functions of (seed, image), and the discriminators
-    see the translations that the generators learn from, made once; the discriminators learn first in a step; the
-    learning rate halves after each tenth of the training, however long it is; the domain-invariant perceptual loss,
-    which the paper takes for images of 512 pixels, is left out.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
+    Known deviations: layer norms start as the identity and divide by the biased deviation, as in torch (published: the
+    unbiased one, a difference of 1e-5); drawn styles are functions of (seed, image); discriminators and generators are
+    trained on the same translations, and the discriminators are updated first; the learning rate is halved after each
+    tenth of training, however long it is; the domain-invariant perceptual loss, which the paper uses for images of 512
+    pixels, is left out.
     """
 
     Config: ClassVar[type[MUNITConfig]] = MUNITConfig
@@ -165,7 +161,7 @@ class MUNIT(Method):
             for _ in range(2)
         )
         self.style_channels = style
-        self.smallest_image = max(16, self.discriminator_a.smallest_image)  # the style encoders need 16
+        self.smallest_image = max(16, self.discriminator_a.smallest_image)  # of the style encoders
         self.phases = (
             Phase("discriminators", ("discriminator_a", "discriminator_b"), self.discriminator_loss),
             Phase("generators", self.served, self.generator_loss),
@@ -186,7 +182,7 @@ class MUNIT(Method):
             style = style_encoder(request.style_reference)
         else:
             seeds = torch.zeros(1, dtype=torch.int64) if request.style_seeds is None else request.style_seeds
-            # On the CPU, whose quantiles are the same to the bit wherever the networks run.
+            # On the CPU, so that the style does not depend on the device.
             style = normal_draws(seeds.cpu(), self.config.style_channels).to(x_BCHW)
         return decoder(encoder(x_BCHW), style.expand(x_BCHW.shape[0], -1))
 
@@ -201,7 +197,7 @@ class MUNIT(Method):
         )
         content_a, content_b = self.content_encoder_a(a), self.content_encoder_b(b)
         style_a, style_b = self.style_encoder_a(a), self.style_encoder_b(b)
-        # Each decoder makes its domain's reconstructions and the translations into it in one pass.
+        # Each decoder computes its domain's reconstructions and the translations into it in one pass.
         a_again, ba = self.decoder_a(torch.cat([content_a, content_b]), torch.cat([style_a, drawn_a])).split(images)
         b_again, ab = self.decoder_b(torch.cat([content_b, content_a]), torch.cat([style_b, drawn_b])).split(images)
         content_ab, content_ba = self.content_encoder_b(ab), self.content_encoder_a(ba)
@@ -219,9 +215,9 @@ class MUNIT(Method):
         )  # fmt: skip
 
     def discriminator_loss(self, outputs: MUNITOutputs) -> dict[str, Tensor]:
-        """The losses of D_A and D_B, summed over their scales, without gradient to what made the translations.
+        """Losses of D_A and D_B, summed over their scales, without gradient to the translations.
 
-        As published the two halves of a scale's loss are added, not averaged; with Adam's weight decay that matters.
+        As published, the losses on real and translated images are added, not averaged; with weight decay that matters.
         """
         terms: dict[str, Tensor] = {}
         for number, (name, way) in enumerate((("a", outputs.ba), ("b", outputs.ab))):
@@ -232,12 +228,12 @@ class MUNIT(Method):
             halves = 1.0 if self.config.gan_mode == "wgangp" else 2.0
             terms[f"discriminator_{name}"] = halves * torch.stack(losses).sum()
             seeds = derive_seeds(outputs.seeds, 2 + number)
-            joined = functools.partial(_joined_scores, discriminator)
-            terms |= self.config.penalty_terms(joined, way.target, way.translated, seeds, f"_{name}")
+            all_scores = functools.partial(_all_scores, discriminator)
+            terms |= self.config.penalty_terms(all_scores, way.target, way.translated, seeds, f"_{name}")
         return terms
 
     def generator_loss(self, outputs: MUNITOutputs) -> dict[str, Tensor]:
-        """Eq. 5: adversarial terms, and the reconstructions of images, contents and styles; the cycle if asked for."""
+        """Eq. 5: adversarial terms, reconstructions of images, contents and styles, and the optional cycle."""
         config, terms = self.config, dict[str, Tensor]()
         for name, way in outputs.named():
             discriminator = self.discriminator_b if name == "ab" else self.discriminator_a
@@ -252,6 +248,6 @@ class MUNIT(Method):
         return terms
 
 
-def _joined_scores(discriminator: MultiScaleDiscriminator, x_BCHW: Tensor) -> Tensor:
-    """The scores of all scales side by side, (B, n)."""
+def _all_scores(discriminator: MultiScaleDiscriminator, x_BCHW: Tensor) -> Tensor:
+    """The scores of all scales, concatenated: (B, n)."""
     return torch.cat([scores.flatten(1) for scores in discriminator(x_BCHW)], dim=1)

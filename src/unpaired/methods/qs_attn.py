@@ -1,4 +1,4 @@
-"""QS-Attn: contrastive learning at the most significant locations, with features routed by their attention."""
+"""QS-Attn: contrastive learning at the most significant locations, on features routed by their attention."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class QSAttnConfig(QuerySelectionConfig, CUTConfig):
 
 @register("qs_attn")
 class QSAttn(CUT):
-    """Query-selected attention (Hu et al., 2022): CUT whose last taps choose and route what they compare.
+    """Query-selected attention (Hu et al., 2022): CUT whose last taps select locations and route features by attention.
 
-    Deviations, named: the ranking key is taken in the log domain (exact where float32 entropy ties at zero); local
-    windows are those of Eq. 5, which the published code scrambles, and their keys outside the image are masked;
-    ``formulation="published"`` brings back what the published code does. ``similarity="scaled"`` is a variant of ours
+    Known deviations: the ranking key is computed in the log domain (exact where float32 entropies underflow to zero);
+    local windows are those of Eq. 5, which the published code scrambles, and keys outside the image are masked.
+    ``formulation="published"`` reproduces the published code. ``similarity="scaled"`` is our own variant
     (docs/significance.md).
     """
 

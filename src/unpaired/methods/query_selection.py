@@ -1,4 +1,4 @@
-"""Settings of query selection, for every method that chooses its anchors by significance."""
+"""Settings of query selection, for methods that select their anchors by significance."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from unpaired.errors import ConfigError, nearest
 from unpaired.ops import backend_report
 
 RANDOM: dict[str, Any] = {"significance": "random", "routing": "none"}
-"""Options of ``query_selected_attention`` of a tap that samples at random, as CUT does."""
+"""Options of ``query_selected_attention`` at a tap that samples at random, as CUT does."""
 
 
 @settings
 class QuerySelectionConfig:
-    """The options of QS-Attn; a method's Config inherits them beside its own settings, ``taps`` among them."""
+    """The settings of QS-Attn; a method's Config inherits them beside its own, which include ``taps``."""
 
     attention: Literal["global", "local", "local_global"] = "global"
     """The paper's mode: select and route with A_g, with A_l, or select with A_l and route with A_g."""
     attention_taps: tuple[str, ...] = ("block1", "block5")
     """Taps that select by significance; the others sample at random as CUT does."""
     significance: Literal["entropy", "max_mean", "random"] = "entropy"
-    """What ranks the queries: entropy (Eq. 4, 5), Informer's max-mean (Eq. 6), or nothing (ablations B, E)."""
+    """Ranking of the queries: entropy (Eq. 4, 5), Informer's max-mean (Eq. 6), or random (ablations B, E)."""
     routing: Literal["cross", "self", "none"] = "cross"
-    """Which attention routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
+    """Attention that routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
     similarity: Literal["dot", "scaled", "cosine"] = "dot"
-    """Logits of the attention: dot product as in the paper, divided by sqrt(C), or cosine over a temperature."""
+    """Attention logits: dot product as in the paper, dot product / sqrt(C), or cosine over a temperature."""
     similarity_temperature: PositiveFloat | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""
     pool_attention_to: Annotated[int, Field(ge=2)] | None = None
-    """Average-pool larger maps to this side before they attend (the paper's Table 4 takes 64 for all five taps)."""
+    """Average-pool larger feature maps to this side first (the paper's Table 4 uses 64 with all five taps)."""
     window: Annotated[int, Field(ge=1)] = 7
     """w: side of the local attention's window, odd."""
     detach_attention: bool = False
-    """Stop the gradient through the source's attention rows (published behaviour: it flows)."""
+    """Stop the gradient through the source's attention rows (the published code does not)."""
     backend: str | None = None
-    """Which implementation of query selection trains (see 'unpaired info'); unset takes the best that can run."""
+    """Implementation of query selection (see 'unpaired info'); unset uses the best that can run."""
     formulation: Literal["equations", "published"] = "equations"
-    """The paper's equations, or the published code with its scrambled windows and zero-key borders."""
+    """The paper's equations, or the published code with its scrambled windows and zero keys at the borders."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]  # of the method's settings, which a Config inherits after these
+        super().__post_init__()  # type: ignore[misc]  # the method's own settings follow in the MRO
         taps: tuple[str, ...] = self.taps  # type: ignore[attr-defined]
         if unknown := [tap for tap in self.attention_taps if tap not in taps]:
             raise ConfigError(
@@ -56,12 +56,12 @@ class QuerySelectionConfig:
                 f"backend: there is no '{self.backend}'{nearest(self.backend, known)}; known: {', '.join(known)}"
             )
         if self.formulation == "published" and (self.similarity, self.similarity_temperature) != ("dot", None):
-            raise ConfigError("formulation 'published' knows the plain dot product only; set similarity to 'dot'")
+            raise ConfigError("formulation 'published' supports similarity 'dot' without temperature only")
         if self.formulation == "published" and self.significance == "max_mean":
-            raise ConfigError("formulation 'published' knows significance 'entropy' and 'random', not 'max_mean'")
+            raise ConfigError("formulation 'published' supports significance 'entropy' and 'random', not 'max_mean'")
 
     def selection(self, tap: str) -> dict[str, Any]:
-        """Options of ``query_selected_attention`` at one tap, and ``pool_to``, the side to pool to before it."""
+        """Options of ``query_selected_attention`` at one tap, and ``pool_to``, the side to pool to first."""
         if tap not in self.attention_taps:
             return dict(RANDOM)
         return {
@@ -79,5 +79,5 @@ class QuerySelectionConfig:
 
     @property
     def keys_need_gradient(self) -> bool:
-        """Whether any gradient flows into the encodings of the inputs (through attention rows)."""
+        """Whether gradient flows into the encodings of the inputs (through attention rows)."""
         return self.routing == "cross" and not self.detach_attention

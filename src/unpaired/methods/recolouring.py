@@ -1,4 +1,4 @@
-"""Changes of colour that leave the structure of an image alone, as functions of its seed."""
+"""Colour jitter as a function of an image's seed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from unpaired.ops import location_draws
 
 
 def recoloured(x_BCHW: Tensor, seeds: Tensor) -> Tensor:
-    """Change the colours of each image and nothing of its structure: torchvision's ColorJitter(0.5, 0.5, 0.5, 0.3).
+    """Apply torchvision's ColorJitter(0.5, 0.5, 0.5, 0.3) to each image with seeded draws.
 
-    Brightness, contrast and saturation are scaled by 0.5 to 1.5, the hue turns by up to 0.3 of the circle, in an order
-    that is drawn, too. Images of one channel know brightness and contrast only.
+    Brightness, contrast and saturation are scaled by 0.5 to 1.5 and the hue is rotated by up to 0.3 of the circle, in
+    random order. Saturation and hue leave single-channel images unchanged.
 
     Args:
         x_BCHW: (B, 1 or 3, H, W) in [-1, 1].
-        seeds: (B,) int64: the changes are a function of them.
+        seeds: (B,) int64; the changes are a function of them.
 
     Returns:
         The same shape, in [-1, 1].
     """
-    from torchvision.transforms import functional as change  # a second to import, and needed by one method only
+    from torchvision.transforms import functional as change  # takes a second to import
 
     images = []
     for x_CHW, draws in zip(x_BCHW, location_draws(seeds, 8).tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""SinCUT: CUT between two single pictures, learned from their crops at many scales."""
+"""SinCUT: CUT between two single images, trained on their crops at many scales."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class SinCUTConfig(CUTConfig):
     """Settings of SinCUT; the defaults are those of its authors' code."""
 
     base_channels: PositiveInt = 80
-    """Width of the generator at the image's size; its blocks have twice as many channels."""
+    """Width of the generator at full resolution; its blocks have twice as many channels."""
     discriminator_channels: PositiveInt | None = 32
     """Width of the discriminator's first convolution; unset means base_channels."""
     blocks: PositiveInt = 6
-    """Residual blocks of the generator; the first half of them belongs to the encoder."""
+    """Residual blocks of the generator; the first half belongs to the encoder."""
     discriminator_layers: PositiveInt = 4
-    """Halvings of the discriminator."""
+    """Downsampling layers of the discriminator."""
     gan_mode: GanMode = "nonsaturating"
-    """The adversarial loss: least squares, hinge, the non-saturating logistic one, or Wasserstein with a penalty."""
+    """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
     r1_weight: NonNegativeFloat = 1.0
-    """Weight of R1, the penalty on the discriminator's gradient at real crops; 0 leaves it out."""
+    """Weight of R1, the penalty on the discriminator's gradient at real crops; 0 turns it off."""
     taps: tuple[str, ...] = ("input", "down", "block2")
-    """Places of the encoder where the contrastive loss is taken: input, stem, down or a block of the first half."""
+    """Encoder layers at which the contrastive loss is computed: input, stem, down or a block of the first half."""
     num_queries: PositiveInt = 1
     """N: anchors per tap and crop."""
     negatives: Negatives = "batch"
-    """Where an anchor's negatives come from: its own image, or all images of the batch."""
+    """Source of an anchor's negatives: its own image, or all images of the batch."""
     contrastive_weight: NonNegativeFloat = 4.0
-    """Weight of L_X, the contrastive loss between I_x and G(I_x)."""
+    """Weight of the contrastive loss between I_x and G(I_x)."""
     identity_weight: NonNegativeFloat = 4.0
-    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 leaves it out."""
+    """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
     pixel_identity_weight: NonNegativeFloat = 1.0
     """Weight of the L1 distance between I_y and G(I_y); it needs the identity pass (identity_weight above 0)."""
     optimiser: OptimiserConfig = field(
@@ -52,22 +52,18 @@ class SinCUTConfig(CUTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.own_networks("SinCUT", "generator", "discriminator")
+        self.require_defaults("SinCUT", "generator", "discriminator")
 
 
 @register("sincut")
 class SinCUT(CUT):
-    """Single-image translation (Park et al., 2020, section 4.4): one picture per domain, each crop an image.
+    """Single-image translation (Park et al., 2020, section 4.4): one image per domain, each crop a training image.
 
-    One location of each crop is an anchor, the other crops' are its negatives, so a batch must have several (16 in the
+    Each crop has one anchor, whose negatives are those of the other crops, so a batch needs several crops (16 in the
     published training).
 
-    Deviations, named, beside those of :class:`CUT`: networks after StyleGAN2's as its authors' are, without noise, and
-    with a score for each place of a crop instead of one for all of it; locations differ from crop to crop.
-
-    Args:
-        config: The settings.
-        channels: Channels of the images of both domains.
+    Known deviations beside those of :class:`CUT`: the networks follow StyleGAN2 like the authors', but without noise,
+    and the discriminator scores each location of a crop instead of the whole crop; locations differ between crops.
     """
 
     Config: ClassVar[type[SinCUTConfig]] = SinCUTConfig
@@ -92,7 +88,7 @@ class SinCUT(CUT):
         return LocalDiscriminator(channels, **self.config.discriminator_options())
 
     def discriminator_loss(self, outputs: ContrastiveOutputs) -> dict[str, Tensor]:
-        """The adversarial loss of D, and R1 at I_y."""
+        """Discriminator loss and R1 at I_y."""
         terms = super().discriminator_loss(outputs)
         if self.config.r1_weight > 0:
             terms["r1"] = self.config.r1_weight * r1_penalty(self.discriminator, outputs.target)

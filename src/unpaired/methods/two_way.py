@@ -1,19 +1,18 @@
-"""What translators of both directions share: two generators, two discriminators, and the pools between them."""
+"""The base of methods that translate in both directions: two generators, two discriminators, two image pools."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from unpaired.config import settings
-from unpaired.losses.patch_nce import Negatives
-from unpaired.methods.adversarial import AdversarialConfig, judged
+from unpaired.methods.adversarial import AdversarialConfig, generator_scores
 from unpaired.methods.base import (
     DEFAULT_REQUEST,
     AdamSettings,
@@ -25,55 +24,38 @@ from unpaired.methods.base import (
 )
 from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
-from unpaired.networks import DEFAULT_TAPS, Projector
+from unpaired.networks import Projector
 from unpaired.networks.layers import Initialisation, Resampling
 
 
 @settings
 class TwoWayConfig(AdversarialConfig):
-    """Settings of a translator of both directions; sizes are those of each generator and discriminator."""
+    """Settings of a two-way method; sizes are those of each generator and discriminator."""
 
     image_pool: NonNegativeInt = 50
-    """Earlier translations kept per domain for its discriminator; 0 shows the newest only."""
-
-
-@settings
-class TwoWayContrastConfig:
-    """The settings of a contrastive loss in both directions; a method's Config inherits them beside its own."""
-
-    taps: tuple[str, ...] = DEFAULT_TAPS
-    """Places of the encoders where the contrastive loss is taken."""
-    num_queries: PositiveInt = 256
-    """N: anchors per tap, image and direction (all locations where a map has fewer)."""
-    temperature: PositiveFloat = 0.07
-    """tau of the contrastive loss."""
-    projector_width: PositiveInt = 256
-    """Dimension of the projected features."""
-    contrastive_weight: NonNegativeFloat = 1.0
-    """Weight of each direction's contrastive loss."""
-    negatives: Negatives = "image"
-    """Where an anchor's negatives come from: its own image, or all images of the batch."""
+    """Earlier translations kept per domain for its discriminator; 0 uses the newest only."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """What one generator makes in a step, and what that is held against.
+    """Tensors of one direction in a training step.
 
     Attributes:
-        source: Images of the domain that it reads, (B, C, H, W).
-        target: Images of the domain that it writes, (B, C, H, W); not paired with the source.
+        source: Images of the generator's input domain, (B, C, H, W).
+        target: Images of its output domain, (B, C, H, W); not paired with the source.
         translated: G(source), (B, C, H, W).
-        shown: What the discriminator sees as translated: G(source), or earlier translations from the pool.
-        identity: G(target), (B, C, H, W), where it is asked for.
-        cycled: ``translated`` brought back to the source's domain by the other generator, where it is asked for.
+        fakes: Translations for the discriminator: G(source), some replaced by earlier ones from the pool.
+        identity: G(target), (B, C, H, W), or None without the identity term.
+        cycled: ``translated``, translated back by the other generator, or None without the cycle term.
         source_features: Per tap, the encodings of ``source`` by this generator, (B, C_t, H_t, W_t), from the full pass.
-        translated_features: Per tap, the encodings of ``translated``, the same shapes; whose, says the method.
+        translated_features: Per tap, the encodings of ``translated``, the same shapes; the method decides by which
+            generator.
     """
 
     source: Tensor
     target: Tensor
     translated: Tensor
-    shown: Tensor
+    fakes: Tensor
     identity: Tensor | None
     source_features: list[Tensor]
     cycled: Tensor | None = None
@@ -82,7 +64,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class TwoWayOutputs:
-    """What one training step computes, once.
+    """Tensors that one training step computes once.
 
     Attributes:
         ab: From the source domain, A, to the target domain, B.
@@ -95,19 +77,19 @@ class TwoWayOutputs:
     seeds: Tensor
 
     def named(self) -> tuple[tuple[str, Direction], ...]:
-        """Both directions with the endings of their terms' names."""
+        """Both directions with the suffixes of their terms' names."""
         return ("ab", self.ab), ("ba", self.ba)
 
 
 class TwoWay(Method):
-    """Base of the translators of both directions; G_ab is the paper's G: X -> Y, G_ba its F: Y -> X.
+    """Base of two-way methods; G_ab is the paper's G: X -> Y, G_ba its F: Y -> X.
 
     Args:
         config: The settings.
         channels: Channels of the images of both domains.
-        resampling: How the networks halve and double.
+        resampling: Down- and upsampling of the networks.
         initialisation: Of generators and discriminators.
-        taps: Places whose encodings of the inputs a subclass needs.
+        taps: Encoder layers whose features of the inputs a subclass needs.
     """
 
     served: ClassVar[tuple[str, ...]] = ("generator_ab", "generator_ba")
@@ -118,7 +100,7 @@ class TwoWay(Method):
         "discriminator_b.forward",
     )
     supports = frozenset({"reverse"})
-    config: TwoWayConfig
+    config: Any
 
     def __init__(
         self,
@@ -132,27 +114,25 @@ class TwoWay(Method):
         super().__init__()
         self.config = config
         self.taps = taps
-        shared: dict[str, Any] = {"resampling": resampling, "initialisation": initialisation}
-        self.generator_ab, self.generator_ba = (config.new_generator(channels, **shared) for _ in range(2))
-        self.discriminator_a, self.discriminator_b = (config.new_discriminator(channels, **shared) for _ in range(2))
+        options: dict[str, Any] = {"resampling": resampling, "initialisation": initialisation}
+        self.generator_ab, self.generator_ba = (config.new_generator(channels, **options) for _ in range(2))
+        self.discriminator_a, self.discriminator_b = (config.new_discriminator(channels, **options) for _ in range(2))
         self.pool_a, self.pool_b = ImagePool(config.image_pool), ImagePool(config.image_pool)
         self.smallest_image = self.discriminator_a.smallest_image
-        if config.image_pool:
-            self.not_recordable = "image_pool is decided on the host, image by image; 0 turns it off"
-            self.one_process_only = "image_pool keeps images in each process, and a checkpoint holds those of the first"
+        self.not_recordable, self.one_process_only = self.pool_a.not_recordable, self.pool_a.one_process_only
         self.set_phases()
 
     def set_phases(self, *projectors: str, adam: AdamSettings | None = None) -> None:
-        """Both discriminators, then both generators together with ``projectors``, whose Adam may be their own."""
-        own = {} if adam is None else dict.fromkeys(projectors, adam)
+        """Both discriminators, then both generators together with ``projectors``, whose Adam settings are ``adam``."""
+        overrides = {} if adam is None else dict.fromkeys(projectors, adam)
         self.phases = (
             Phase("discriminators", ("discriminator_a", "discriminator_b"), self.discriminator_loss),
-            Phase("generators", ("generator_ab", "generator_ba", *projectors), self.generator_loss, adam=own),
+            Phase("generators", ("generator_ab", "generator_ba", *projectors), self.generator_loss, adam=overrides),
         )
 
     @abstractmethod
     def identity_factor(self) -> float:
-        """Factor of the L1 distance between G(target) and target; 0 leaves the identity passes out."""
+        """Weight of the L1 distance between G(target) and target; 0 skips the identity passes."""
 
     def translate(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:
         return self.generator_ba(x_BCHW) if request.reverse else self.generator_ab(x_BCHW)
@@ -172,71 +152,53 @@ class TwoWay(Method):
         """Translate the source and, for the identity term, the target, in one batch."""
         images, with_identity = len(source), self.identity_factor() > 0
         inputs = torch.cat([source, target]) if with_identity else source
-        made, features = generator.translate_and_encode(inputs, self.taps)
+        translated, features = generator.translate_and_encode(inputs, self.taps)
         return Direction(
             source=source,
             target=target,
-            translated=made[:images],
-            shown=pool.exchange(made[:images], seeds),
-            identity=made[images:] if with_identity else None,
+            translated=translated[:images],
+            fakes=pool.exchange(translated[:images], seeds),
+            identity=translated[images:] if with_identity else None,
             source_features=[each[:images] for each in features],
         )
 
     def discriminator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
-        """The losses of D_A and D_B on their real images and on what they are shown, without gradient to G."""
+        """Losses of D_A and D_B on real images and fakes, without gradient to the generators."""
         terms: dict[str, Tensor] = {}
         for number, (name, way) in enumerate((("a", outputs.ba), ("b", outputs.ab))):
             discriminator = self.discriminator_a if name == "a" else self.discriminator_b
             seeds = derive_seeds(outputs.seeds, number)
-            terms |= self.config.discriminator_terms(discriminator, way.target, way.shown, seeds, f"_{name}")
+            terms |= self.config.discriminator_terms(discriminator, way.target, way.fakes, seeds, f"_{name}")
         return terms
 
     def generator_loss(self, outputs: TwoWayOutputs) -> dict[str, Tensor]:
         """The adversarial and identity terms of both directions."""
-        judges = ((self.discriminator_b, outputs.ab), (self.discriminator_a, outputs.ba))
-        terms = {
-            f"adversarial_{name}": self.config.adversarial_term(
-                judged(discriminator, way.translated, derive_seeds(outputs.seeds, number))
-            )
-            for number, (name, (discriminator, way)) in enumerate(zip(("ab", "ba"), judges, strict=True))
-        }
+        terms = {}
+        discriminators = (self.discriminator_b, self.discriminator_a)
+        for number, ((name, way), discriminator) in enumerate(zip(outputs.named(), discriminators, strict=True)):
+            scores = generator_scores(discriminator, way.translated, derive_seeds(outputs.seeds, number))
+            terms[f"adversarial_{name}"] = self.config.adversarial_term(scores)
         for name, way in outputs.named():
             if way.identity is not None:
                 terms[f"identity_{name}"] = self.identity_factor() * mean_distance(way.identity, way.target)
         return terms
 
+    def contrastive_term(
+        self, way: Direction, seeds: Tensor, projector: Projector, source_projector: Projector | None = None
+    ) -> Tensor:
+        """Weighted PatchNCE between the encodings of a direction's inputs and translations, a scalar.
+
+        Args:
+            way: With features at the taps.
+            seeds: (B,) int64, one per image; a different set for each direction.
+            projector: Of the anchors, and of the positives too without ``source_projector``.
+            source_projector: Of the positives.
+        """
+        features = (way.source_features, way.translated_features)
+        pairs = projected_pairs(self.config, self.selection, *features, seeds, projector, source_projector)
+        return self.config.contrastive_weight * mean_patch_nce(pairs, len(seeds), self.config).mean()
+
 
 def mean_distance(one_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
     """Mean absolute difference of two batches, a scalar."""
     return (one_BCHW - other_BCHW).abs().mean()
-
-
-def direction_contrast(
-    way: Direction,
-    seeds: Tensor,
-    config: TwoWayContrastConfig,
-    selection: Callable[[str], dict[str, Any]],
-    projector: Projector,
-    source_projector: Projector | None = None,
-) -> Tensor:
-    """PatchNCE between the encodings of a direction's inputs and translations, a scalar: mean over images and taps.
-
-    Args:
-        way: With features at ``config.taps``.
-        seeds: (B,) int64, one per image; another set for each direction.
-        config: The settings of the contrast.
-        selection: Options of ``query_selected_attention`` at a tap.
-        projector: Of the anchors, and of the positives too unless they have their own.
-        source_projector: Of the positives.
-    """
-    pairs = projected_pairs(
-        config.taps,
-        way.source_features,
-        way.translated_features,
-        seeds,
-        projector=projector,
-        num_queries=config.num_queries,
-        selection=selection,
-        source_projector=source_projector,
-    )
-    return mean_patch_nce(pairs, len(seeds), config.temperature, config.negatives).mean()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpaired.networks.discriminators import PatchDiscriminator
-from unpaired.networks.generators import DEFAULT_TAPS, ResidualBlock, ResnetGenerator, Stage, run_stages
+from unpaired.networks.generators import DEFAULT_TAPS, ResidualBlock, ResnetGenerator, Stage, channels_at, run_stages
 from unpaired.networks.layers import instance_norm
 from unpaired.ops.half_precision import reflect
 
@@ -87,7 +87,7 @@ class ConditionedGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.resnet = ResnetGenerator(in_channels, out_channels, **options)
-        self.resnet.check_taps(taps)
+        channels_at(self.resnet.tap_channels, taps)
         places = list(self.resnet.tap_channels)
         last = max(places.index("block1"), places.index(taps[-1]))
         self.last_tap = places[last]

@@ -100,10 +100,6 @@ class ResnetGenerator(nn.Module):
         }
         initialise(self, initialisation)
 
-    def check_taps(self, taps: Sequence[str]) -> None:
-        """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
-        check_taps(self.tap_channels, taps)
-
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1]."""
         return self.translate_and_encode(x_BCHW, ())[0]
@@ -145,17 +141,18 @@ class ResnetGenerator(nn.Module):
         ]
 
 
-def check_taps(tap_channels: Mapping[str, int], taps: Sequence[str]) -> None:
-    """Raise ``ConfigError`` unless every tap is among ``tap_channels`` and they stand in its order."""
+def channels_at(tap_channels: Mapping[str, int], taps: Sequence[str]) -> dict[str, int]:
+    """Channels at ``taps``. Raises ``ConfigError`` unless all are among ``tap_channels``, once each, in its order."""
     known = list(tap_channels)
     for tap in taps:
         if tap not in known:
             raise ConfigError(
                 f"taps: the generator has no '{tap}'{nearest(tap, known)}; it has {', '.join(known)} "
-                "(more residual blocks are a matter of the setting 'blocks')"
+                "(the setting 'blocks' is the number of residual blocks)"
             )
     if not taps or list(taps) != sorted(set(taps), key=known.index):
-        raise ConfigError(f"taps must name places once each, in this order: {', '.join(known)}")
+        raise ConfigError(f"taps must name layers once each, in this order: {', '.join(known)}")
+    return {tap: tap_channels[tap] for tap in taps}
 
 
 def run_stages(stages: Sequence[Stage], hidden: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:

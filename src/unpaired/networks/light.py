@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.networks.generators import check_taps
 from unpaired.networks.layers import Conv2d, blur_upsample, channel_norm
 
 _SLOPE = 0.1
@@ -89,10 +88,6 @@ class LightGenerator(nn.Module):
             "down2": 4 * width,
             **{f"block{number}": 4 * width for number in range(1, blocks + 1)},
         }
-
-    def check_taps(self, taps: Sequence[str]) -> None:
-        """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
-        check_taps(self.tap_channels, taps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C, H, W) in [-1, 1] -> (B, C, 4 ceil(H / 4), 4 ceil(W / 4)), clamped to [-1, 1]."""

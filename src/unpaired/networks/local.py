@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpaired.networks.generators import Stage, check_taps, run_stages
+from unpaired.networks.generators import Stage, run_stages
 from unpaired.networks.layers import BlurDownsample, blur_upsample, normalise_spectrally
 from unpaired.ops.half_precision import reflect
 
@@ -116,10 +116,6 @@ class LocalGenerator(nn.Module):
             "down": 2 * width,
             **{f"block{number}": 2 * width for number in range(1, encoding + 1)},
         }
-
-    def check_taps(self, taps: Sequence[str]) -> None:
-        """Raise ``ConfigError`` unless every tap exists and they stand in the network's order."""
-        check_taps(self.tap_channels, taps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Translate images: (B, C_in, H, W) in [-1, 1] -> (B, C_out, 2 ceil(H / 2), 2 ceil(W / 2)) in [-1, 1]."""
