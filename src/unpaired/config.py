@@ -1,9 +1,9 @@
-"""Settings: frozen dataclasses whose values pydantic checks <-> plain dictionaries <-> YAML files.
+"""Settings: frozen dataclasses validated by pydantic, converted to and from plain dictionaries and YAML files.
 
-A class of settings is decorated with :func:`settings`; its annotations are the schema, bounds included
-(``PositiveInt``, ``Share``, ``Literal[...]``). Types are strict: ``true`` is no number, and an unknown key is an error.
-Every error is a :class:`~unpaired.errors.ConfigError` of one line that names the file, the dotted key, the value and
-what was expected.
+A class of settings is decorated with :func:`settings`; its annotations are the schema, including bounds
+(``PositiveInt``, ``Share``, ``Literal[...]``). Types are strict: ``true`` is not a number, and unknown keys are errors.
+Every error is a one-line :class:`~unpaired.errors.ConfigError` with the file, the dotted key, the value and what was
+expected.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _WORDS = {
     "an instance of Path": "a path (text)",
     "None": "null",
 }
-"""What pydantic calls it -> what a person writes in YAML."""
+"""Pydantic's words -> words for YAML."""
 _BOUNDS = {"greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
            "less than": "below"}  # fmt: skip
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def settings(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass that checks types and bounds of its values, also in ``dataclasses.replace``.
+    """Make a frozen dataclass that validates types and bounds, also in ``dataclasses.replace``.
 
-    ``__post_init__`` checks what concerns several values; it raises ``ConfigError`` without a prefix. ``RETIRED``, a
-    tuple of names, holds settings of earlier versions that files may still have and that are passed over.
+    ``__post_init__`` may check combinations of values and raise ``ConfigError``. ``RETIRED``, a tuple of names, lists
+    settings of earlier versions, which are ignored in files.
 
     Raises:
-        ConfigError: From the class it makes, where a value cannot work.
+        ConfigError: On instantiation with an invalid value.
     """
     made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, config=_STRICT)
     checked = made.__init__
@@ -75,7 +75,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Settings as dictionaries, lists, strings, numbers, booleans and ``None`` only.
+    """Settings as plain dictionaries, lists, strings, numbers, booleans and ``None``.
 
     Returns:
         A new dictionary in field order; ``from_dict(type(config), to_dict(config)) == config``.
@@ -84,21 +84,21 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml") -> T:
-    """Build settings from plain values, strictly; absent keys take their defaults.
+    """Build settings from plain values, strictly; missing keys have their defaults.
 
     Args:
-        cls: A class that :func:`settings` made.
-        mapping: What :func:`to_dict` or :func:`load_yaml` returned.
-        where: The name of the file or source, for messages.
+        cls: A class decorated with :func:`settings`.
+        mapping: As returned by :func:`to_dict` or :func:`load_yaml`.
+        where: Name of the file or source, for messages.
 
     Raises:
-        ConfigError: A key is unknown or missing, or a value has the wrong type or cannot work.
+        ConfigError: A key is unknown or missing, or a value is invalid.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{where}: must hold named settings (key: value), but holds {_show(mapping)}")
     adapter = _adapter(cls)
     given = {str(key): value for key, value in mapping.items() if key not in getattr(cls, "RETIRED", ())}
-    try:  # as JSON, where pydantic's strict types take a list for a tuple and text for a path
+    try:  # from JSON, where pydantic's strict mode accepts lists for tuples and text for paths
         made: T = adapter.validate_json(json.dumps(given), strict=True)
         return made
     except ValidationError as error:
@@ -109,12 +109,12 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml")
 
 def _adapter(cls: Any) -> Any:
     if "__pydantic_validator__" not in vars(cls):
-        raise TypeError(f"{cls!r} is no class of settings; decorate it with unpaired.config.settings")
+        raise TypeError(f"{cls!r} is not a class of settings; decorate it with unpaired.config.settings")
     return TypeAdapter(cls)
 
 
 def _sentence(error: ValidationError, cls: type, given: Any) -> str:
-    """The first thing that is wrong, in one line; a union complains once for each of its members."""
+    """The first error in one line; a union reports one error for each of its members."""
     found = error.errors(include_url=False)
     path, value = _place(found[0], given)
     dotted, kind = ".".join(map(str, path)), found[0]["type"]
@@ -141,7 +141,7 @@ def _sentence(error: ValidationError, cls: type, given: Any) -> str:
 
 
 def _place(problem: Any, given: Any) -> tuple[tuple[str | int, ...], Any]:
-    """Path to the value that a problem is about, without the names of union members, and the value."""
+    """Path to the invalid value, without the names of union members, and the value."""
     path: tuple[str | int, ...] = ()
     for part in problem["loc"]:
         if (isinstance(given, Mapping) and part in given) or (
@@ -156,13 +156,13 @@ def _place(problem: Any, given: Any) -> tuple[tuple[str | int, ...], Any]:
 def _names(cls: Any, path: tuple[str | int, ...]) -> list[str]:
     """Names of the settings below a path."""
     for part in path:
-        if part in (hints := get_type_hints(cls)):  # what is none is a key of a dictionary or a position in a list
+        if part in (hints := get_type_hints(cls)):  # else a key of a dictionary or an index
             cls = next(_classes(hints[part]))
     return [field.name for field in dataclasses.fields(cls)]
 
 
 def _classes(hint: Any) -> Iterator[Any]:
-    """Classes of settings that an annotation names."""
+    """Classes of settings in an annotation."""
     if dataclasses.is_dataclass(hint):
         yield hint
     for inner in get_args(hint):
@@ -175,7 +175,7 @@ def _show(value: Any) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; here that is an error. Dates are text."""
+    """Rejects duplicate keys, of which PyYAML silently keeps the last; reads dates as text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
@@ -186,7 +186,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # no setting has such a key; PyYAML or from_dict refuses it
+                continue  # refused by PyYAML or from_dict
             if key.value in seen:
                 problem = f"the setting '{key.value}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
@@ -195,7 +195,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML writes Unicode's rare line breaks bare and reads them back as spaces; here they are escaped."""
+    """Escapes Unicode's rare line breaks, which PyYAML writes unescaped and reads back as spaces."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         style = '"' if any(sign in text for sign in "\x85\u2028\u2029\ufeff") else None
@@ -203,7 +203,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
-for _class in (_StrictLoader, _Dumper):  # YAML 1.1 reads 2e-4 (no dot) as text; people and this program mean a number
+for _class in (_StrictLoader, _Dumper):  # YAML 1.1 reads 2e-4 (no dot) as text; here it is a number
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
@@ -216,7 +216,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
         path: A UTF-8 file. An empty one gives an empty dictionary.
 
     Raises:
-        ConfigError: The file is absent, unreadable, malformed (the message holds the line number) or not a mapping.
+        ConfigError: The file is missing, unreadable, malformed (the message has the line number) or not a mapping.
     """
     path = Path(path)
     try:
@@ -243,11 +243,11 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def save_yaml(path: Path | str, config: Any) -> None:
-    """Write a configuration as YAML; the file is either the old one or complete, never half written.
+    """Write settings as YAML, atomically.
 
     Args:
-        path: The file to write; its folder is made when absent.
-        config: A dataclass instance, or plain values as :func:`to_dict` returns them.
+        path: The file to write; its folder is created if missing.
+        config: A class of settings, or plain values as returned by :func:`to_dict`.
 
     Raises:
         ConfigError: The file cannot be written.

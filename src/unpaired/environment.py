@@ -1,4 +1,4 @@
-"""What a record says of the machine and the code that made it."""
+"""Description of machine and code for records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 
 
 def has_fast_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers in hardware: AMX or AVX512-BF16."""
+    """Whether this processor has bf16 units: AMX or AVX512-BF16."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))

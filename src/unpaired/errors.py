@@ -1,4 +1,4 @@
-"""The one family of errors that a person can cause and mend.
+"""Errors that a user can cause and fix.
 
 Everything below the command line raises these with a message that names the file, value or setting and says what to
 do; the command line prints the message without a traceback and exits with ``exit_code``.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something outside the program is wrong: a file, a value, a setting, a machine."""
+    """A problem outside the program: a file, a value, a setting, a machine."""
 
     exit_code = 2
 
@@ -21,19 +21,19 @@ class DataError(UserError):
 
 
 class ConfigError(UserError, ValueError):
-    """A setting is unknown or has a value that cannot work."""
+    """A setting is unknown or has an invalid value."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint or exported model cannot be read or written, or belongs to something else."""
+    """A checkpoint or exported model cannot be read or written, or does not fit."""
 
 
 class BackendError(UserError, ValueError):
-    """A backend, device or optional package was asked for by name and cannot run; the message lists every reason."""
+    """A requested backend, device or optional package cannot run; the message lists every reason."""
 
 
 class TrainingError(UserError):
-    """Training cannot go on (a loss is not finite, the disk is full); what was saved stays."""
+    """Training cannot continue (a loss is not finite, the disk is full); checkpoints are kept."""
 
     exit_code = 3
 

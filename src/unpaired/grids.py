@@ -1,4 +1,4 @@
-"""Picture grids: one column per method, one row per example, readable headers, white paper."""
+"""Image grids: one column per method, one row per example, on white."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unpaired.errors import ConfigError, DataError
 PAPER = (255, 255, 255)
 INK = (32, 33, 36)
 PIXEL_ART_SIDE = 40
-"""Images up to this side are enlarged with hard pixels; larger ones with Lanczos."""
+"""Images up to this side are enlarged with nearest-neighbour, larger ones with Lanczos resampling."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Make any PIL image RGB for looking at: transparency on white, 16 bit and float scaled to 8 bit."""
+    """Convert any PIL image to RGB for display: transparency on white, 16 bit and float scaled to 8 bit."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -56,7 +56,7 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def font(size: float) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font: nothing to install."""
+    """Pillow's built-in font."""
     return ImageFont.load_default(size=size)
 
 
@@ -69,7 +69,7 @@ def _shortened(words: str, width: int, size: int) -> str:
 
 
 def wrapped(words: str, width: int, size: int, most_lines: int = 3) -> list[str]:
-    """Break after spaces, "-", "_" and "/" into at most three lines; what still does not fit ends in an ellipsis."""
+    """Wrap after spaces, "-", "_" and "/" into at most ``most_lines`` lines, shortened by an ellipsis."""
     lines: list[str] = []
     for part in re.findall(r"[^\s_/-]*[\s_/-]+|[^\s_/-]+", words.strip()):
         if lines and font(size).getlength((lines[-1] + part).rstrip()) <= width:
@@ -94,12 +94,12 @@ def image_grid(
     Args:
         columns: Header -> images from top to bottom; ``None`` or a shorter column leaves cells empty.
         cell: Side of a square cell in pixels; images keep their aspect ratio inside it.
-        row_labels: Words left of each row.
+        row_labels: Labels left of the rows.
         gutter: White pixels between cells.
-        font_size: Height of the letters; by default it follows ``cell``.
+        font_size: Font size in pixels; by default derived from ``cell``.
 
     Raises:
-        ConfigError: there is no column or no image, or ``cell`` is too small to see anything.
+        ConfigError: There is no column or no image, or ``cell`` is below 8.
     """
     rows = max((len(images) for images in columns.values()), default=0)
     if rows == 0:
@@ -137,7 +137,7 @@ def image_grid(
 
 
 def side_by_side(pictures: Sequence[Image.Image], gutter: int = 24) -> Image.Image:
-    """Put pictures next to each other on white paper, aligned at the top: a tall grid becomes a wide one."""
+    """Place images side by side on white, aligned at the top."""
     width = sum(picture.width for picture in pictures) + gutter * (len(pictures) - 1)
     sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
     left = 0
@@ -148,17 +148,17 @@ def side_by_side(pictures: Sequence[Image.Image], gutter: int = 24) -> Image.Ima
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """Encode as PNG in memory, so that a file can be written whole or not at all."""
+    """Encode as PNG in memory, for atomic writing."""
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
     return held.getvalue()
 
 
 def grid_cells(picture: Image.Image, cell: int = 128, gutter: int = 6) -> list[list[Image.Image]]:
-    """Cut the cells out of a grid that ``image_grid`` drew without row labels: one list per column, top to bottom.
+    """Crop the cells of a grid drawn by ``image_grid`` without row labels: one list per column, top to bottom.
 
     Returns:
-        An empty list when the picture does not have the measures of such a grid.
+        An empty list if the size of the picture does not fit such a grid.
     """
     step = cell + gutter
     columns, rows = (picture.width - gutter) // step, (picture.height - gutter) // step

@@ -1,4 +1,4 @@
-"""How long a run trains, also when it is extended; what depends on the length asks here, sample by sample."""
+"""The length of a run, including extensions, as a function of the sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Extension:
     """One ``--extend-to``.
 
     Attributes:
-        at: Images seen when the run was extended: samples from this one on (counted from 0) know the new length.
+        at: Images seen when the run was extended; the new length applies to samples from this one on (counted from 0).
         to: The new length in images, counted from the start of the run.
     """
 
@@ -29,12 +29,12 @@ class Extension:
 class TrainingLength:
     """The length of a run in images, as a function of the sample.
 
-    A sample is trained with the schedule of a run of ``total_at(sample)`` images, so it does not matter whether
-    training passed the moment of an extension before or after an interruption.
+    A sample is trained with the schedule of a run of ``total_at(sample)`` images, so interruptions around an extension
+    do not change the result.
 
     Attributes:
         planned: Length when the run began.
-        extensions: In the order in which they were asked for.
+        extensions: In order.
 
     >>> length = TrainingLength(100).extended(150, at=100)
     >>> length.total, length.total_at(99), length.total_at(100)
@@ -46,38 +46,38 @@ class TrainingLength:
 
     @property
     def total(self) -> int:
-        """Where training ends, in images."""
+        """The length of training in images."""
         return self.extensions[-1].to if self.extensions else self.planned
 
     def total_at(self, sample: int) -> int:
-        """Length of the run as known when ``sample`` (counted from 0) is trained on."""
+        """Length of the run when ``sample`` (counted from 0) is trained on."""
         return next((one.to for one in reversed(self.extensions) if one.at <= sample), self.planned)
 
     def progress(self, sample: int) -> float:
-        """Share of the training that lies before ``sample``, 0 to 1."""
+        """Fraction of training before ``sample``, 0 to 1."""
         return sample / self.total_at(sample)
 
     def extended(self, to: int, at: int) -> TrainingLength:
-        """The length after ``--extend-to`` ``to``, asked for after ``at`` images; the same if that is the length now.
+        """The length after ``--extend-to`` ``to`` at ``at`` images; unchanged if it already is the current length.
 
         Raises:
-            ConfigError: The run is to train for longer already.
+            ConfigError: ``to`` does not exceed the current length.
         """
         if to == self.total and self.extensions:
             return self
         if to <= self.total:
             so_far = "has been extended to" if self.extensions else "trains for"
             raise ConfigError(
-                f"extend_to: the run {so_far} {self.total:,} images already; give more than that, or leave the option "
-                "out to go on"
+                f"extend_to: the run {so_far} {self.total:,} images already; give more, or leave out the option to "
+                "continue"
             )
         return replace(self, extensions=(*self.extensions, Extension(at, to)))
 
     def ranges(self, start: int, stop: int, batch_size: int) -> list[tuple[int, int]]:
-        """Samples (first, one past the last) of whole steps from ``start`` until at least ``stop`` are seen.
+        """Ranges of samples (first, one past the last) that are whole steps, from ``start`` to at least ``stop``.
 
-        A range ends where the run was extended: there an earlier session may have ended with a short step, and one that
-        trains over that place again takes the very same steps.
+        A range ends where the run was extended: an earlier session may have ended there with a short step, and a
+        session that repeats it must take the same steps.
 
         >>> TrainingLength(5).extended(9, at=5).ranges(2, 8, batch_size=2)
         [(2, 5), (5, 9)]

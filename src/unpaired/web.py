@@ -1,7 +1,4 @@
-"""What our pages share: the socket, and a guard that decides which requests pass and sets headers on every answer.
-
-The guard is plain ASGI, so that nothing needs to be installed to read or test it.
-"""
+"""Common parts of our web pages: the socket, and an ASGI guard that filters requests and sets security headers."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ OWN_FILES_ONLY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""A content security policy: files of this server, nothing inline."""
+"""A content security policy: files of this server only, nothing inline."""
 
 HEADERS = {
     "cross-origin-opener-policy": "same-origin",
@@ -35,7 +32,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on ``host``.
+    """Whether a server on ``host`` can be reached from this machine only.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.1.5")]
     [True, True, True, False, False]
@@ -44,19 +41,18 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets through what a browser on the page itself sends, and refuses the rest with a sentence.
+    """ASGI middleware that accepts requests of the page itself and refuses others with a message.
 
-    A page elsewhere can point its own domain name at this machine (DNS rebinding) or send a form across sites. The
-    first shows in ``Host``: it must be an address or a name of this machine. The second shows in ``Sec-Fetch-Site`` or
-    ``Origin``, and in a content type that a form can have.
+    It protects from DNS rebinding (``Host`` must be an address or a name of this machine) and from cross-site requests
+    (``Sec-Fetch-Site`` or ``Origin``, and content types that forms cannot send).
 
     Args:
-        application: What is guarded.
+        application: The ASGI application.
         host: The address that the server is bound to.
-        what: What is served, for messages.
-        policy: The content security policy of every answer.
-        content_types: Content types that requests with a body may have.
-        longest_body: Bytes that such a request has at most.
+        what: The kind of page, for messages.
+        policy: The content security policy of every response.
+        content_types: Allowed content types of requests with a body.
+        longest_body: Maximum length of such a body in bytes.
     """
 
     def __init__(
@@ -77,7 +73,7 @@ class Guard:
         self._names = {"localhost"} if self._only_here else {"localhost", host.lower(), machine, f"{machine}.local"}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":  # the server's own start and end, no request
+        if scope["type"] == "lifespan":  # start and end of the server, not a request
             await self._application(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -99,13 +95,13 @@ class Guard:
         sent = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),  # the request's body was not read and must not be taken for the next request
+            (b"connection", b"close"),  # the unread body must not be parsed as the next request
         ]
         await send_with_headers({"type": "http.response.start", "status": status, "headers": sent})
         await send_with_headers({"type": "http.response.body", "body": body})
 
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Status and words, or None where the request may pass."""
+        """Status and message, or None if the request is accepted."""
         host = headers.get("host", "")
         if not self._known(_host_name(host)):
             return 421, f"this {self._what} is not served as '{host[:80]}'; open the address that unpaired printed"
@@ -122,7 +118,7 @@ class Guard:
         if not (length.isascii() and length.isdecimal()):
             return 411, "a request must state its length"
         if int(length) > self._longest_body:
-            return 413, f"a request has at most {self._longest_body} bytes"
+            return 413, f"a request may have at most {self._longest_body} bytes"
         return None
 
     def _known(self, name: str) -> bool:
@@ -132,7 +128,7 @@ class Guard:
 
 
 def _host_name(host: str) -> str:
-    """A ``Host`` header without its port and, for IPv6, without its brackets."""
+    """A ``Host`` header without port and without the brackets of IPv6."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
@@ -147,29 +143,31 @@ def _is_address(host: str) -> bool:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A listening socket; made here, because uvicorn would end the process where it cannot have it.
+    """A listening socket; uvicorn itself would exit the process on failure.
 
     Args:
         host: Address to bind to.
-        port: 0 takes any free one.
+        port: 0 means any free port.
 
     Raises:
-        ConfigError: The address cannot be bound to.
+        ConfigError: The address cannot be bound.
     """
     if not 0 <= port <= 65535:
-        raise ConfigError(f"port is {port}, but ports go from 0 to 65535")
+        raise ConfigError(f"port must be 0 to 65535, not {port}")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except socket.gaierror as error:
-        raise ConfigError(f"host: '{host}' is no address of this machine ({error.strerror})") from error
+        raise ConfigError(f"host: '{host}' is not an address of this machine ({error.strerror})") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} is in use on {host}; use another --port, or --port 0 for any") from error
+            raise ConfigError(
+                f"port {port} is in use on {host}; use another --port, or --port 0 for any free one"
+            ) from error
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
 
 
 def page_address(host: str, bound: socket.socket) -> str:
-    """What to type into a browser on this machine, or on others where one address stands for all."""
+    """The URL to open; with a wildcard address, one that works from other machines."""
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"

@@ -178,8 +178,8 @@ def test_wgangp_needs_its_penalty() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"similarity": "scaled"}, "knows the plain dot product only"),
-        ({"similarity_temperature": 2.0}, "knows the plain dot product only"),
+        ({"similarity": "scaled"}, "supports similarity .dot. without temperature only"),
+        ({"similarity_temperature": 2.0}, "supports similarity .dot. without temperature only"),
         ({"significance": "max_mean"}, "not 'max_mean'"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_config_for_translation_needs_no_frozen_network() -> None:
 def test_a_file_of_weights_is_for_the_network_that_reads_it() -> None:
     config = METHODS["fsesim"].Config
     assert config(feature_network="vgg16_untrained").vgg16_weights is None
-    with pytest.raises(ConfigError, match="vgg16_weights: feature_network 'lite0' reads no such file"):
+    with pytest.raises(ConfigError, match="vgg16_weights: feature_network 'lite0' has none"):
         config(feature_network="lite0", vgg16_weights=Path("vgg16.pth"))
 
 

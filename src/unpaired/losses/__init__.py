@@ -1,4 +1,4 @@
-"""Losses: functions from tensors to tensors. They know no network, no method and no setting."""
+"""Loss functions of tensors, independent of networks, methods and settings."""
 
 from unpaired.losses.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
 from unpaired.losses.patch_nce import patch_nce_loss

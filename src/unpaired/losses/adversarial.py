@@ -1,4 +1,4 @@
-"""Adversarial losses by name, and two penalties on the discriminator's gradient."""
+"""Adversarial losses and two penalties on the discriminator's gradient."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ the non-saturating logistic loss (Goodfellow et al., 2014); Wasserstein with a g
 
 
 def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, mode: GanMode = "lsgan") -> Tensor:
-    """What D minimises, a scalar, float32 at least. With r and f its scores of real and of translated images:
+    """The discriminator's loss, a scalar, float32 at least. With r and f its scores of real and translated images:
 
     - ``lsgan``: (E[(r - 1)^2] + E[f^2]) / 2;
     - ``hinge``: (E[relu(1 - r)] + E[relu(1 + f)]) / 2;
     - ``nonsaturating``: (E[softplus(-r)] + E[softplus(f)]) / 2;
-    - ``wgangp``: E[f] - E[r], to which :func:`gradient_penalty` belongs.
+    - ``wgangp``: E[f] - E[r], to be used with :func:`gradient_penalty`.
 
     Args:
         real_scores: Of any shape.
@@ -42,10 +42,10 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, mode: GanMode =
 
 
 def generator_loss(fake_scores: Tensor, mode: GanMode = "lsgan") -> Tensor:
-    """What G minimises, a scalar, float32 at least. With f the scores of its translations:
+    """The generator's loss, a scalar, float32 at least. With f the scores of its translations:
 
     - ``lsgan``: E[(f - 1)^2];
-    - ``hinge``: E[relu(1 - f)], as DCLGAN's authors have it; where f < 1 its gradient is that of the usual -E[f];
+    - ``hinge``: E[relu(1 - f)], as in DCLGAN's code; where f < 1 its gradient is that of the usual -E[f];
     - ``nonsaturating``: E[softplus(-f)];
     - ``wgangp``: -E[f].
 
@@ -69,13 +69,13 @@ def gradient_penalty(
     """E[(|grad_x D(x)| - 1)^2] at points x between real and translated images (Gulrajani et al., 2017, Eq. 3).
 
     Args:
-        discriminator: (B, C, H, W) -> scores (B, ...); the D(x) that is differentiated is the sum of an image's scores.
+        discriminator: (B, C, H, W) -> scores (B, ...); D(x) is the sum of the scores of an image.
         real_BCHW: Real images.
         fake_BCHW: As many translations.
-        shares_B: (B,) in [0, 1], the share of the real image in x.
+        shares_B: (B,) in [0, 1], the weight of the real image in x.
 
     Returns:
-        A scalar, with gradient to the discriminator's weights, before any weight.
+        A scalar, unweighted, with gradient to the discriminator's weights.
     """
     shares = shares_B.to(real_BCHW)[:, None, None, None]
     between = shares * real_BCHW.detach() + (1 - shares) * fake_BCHW.detach()
@@ -87,7 +87,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_BCHW: Tensor) -> 
     """E[|grad_x D(x)|^2] / 2 at real images (Mescheder, Geiger and Nowozin, 2018, Eq. 9, with gamma = 1).
 
     Args:
-        discriminator: (B, C, H, W) -> scores (B, ...), summed over an image.
+        discriminator: (B, C, H, W) -> scores (B, ...); D(x) is the sum of the scores of an image.
         real_BCHW: Real images.
 
     Returns:
@@ -98,8 +98,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_BCHW: Tensor) -> 
 
 def _gradient_at(discriminator: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> Tensor:
     """Gradient of each image's summed scores with respect to its pixels, (B, C H W), itself differentiable."""
-    images_BCHW = images_BCHW.requires_grad_(True).clone()  # no leaf: torch's counters of operations refuse leaves
-    with direct_convolutions():  # the tiles of Winograd's algorithm can be differentiated once only
+    images_BCHW = images_BCHW.requires_grad_(True).clone()  # not a leaf: torch's FLOP counter rejects leaves
+    with direct_convolutions():  # our Winograd convolution is differentiable once only
         total = widen(discriminator(images_BCHW)).sum()
         (gradient,) = torch.autograd.grad(total, images_BCHW, create_graph=True)
     return widen(gradient).flatten(1)

@@ -6,27 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_KEPT_OUT = -10.0
-"""Published: the similarity that stands on the diagonal, far below any cosine, so that nearly nothing goes there."""
+_MASKED = -10.0
+"""Published similarity on the diagonal, far below any cosine, so that almost no mass is transported there."""
 
 
 def transport_plan(similarity_BNN: Tensor, temperature: float, iterations: int = 50) -> Tensor:
-    """Sinkhorn's plan between N anchors and N keys that sends nearly nothing from a location to itself.
+    """Sinkhorn's transport plan between N anchors and N keys, with almost no mass on the diagonal.
 
-    The kernel is the paper's weight of a hard negative, exp(similarity / beta); the iterations balance it so that
-    every anchor gives, and every key takes, a total of 1. Gradient flows through all of them, as in the published code.
+    The kernel is the paper's weight of a hard negative, exp(similarity / beta); the iterations normalise its rows and
+    columns to a sum of 1. Gradient flows through all of them, as in the published code.
 
     Args:
         similarity_BNN: Anchor by key, (B, N, N) in [-1, 1], N at least 2.
-        temperature: beta, at least 0.05 (the kernel of less would leave the range of float32).
-        iterations: Balancings of anchors and keys.
+        temperature: beta, at least 0.05 (below, the kernel leaves the range of float32).
+        iterations: Iterations of Sinkhorn's algorithm.
 
     Returns:
-        (B, N, N), in [0, 1], all but 0 on the diagonal. Columns sum to 1; rows do once it has converged.
+        (B, N, N), in [0, 1], nearly 0 on the diagonal. Columns sum to 1, rows after convergence.
     """
     count = similarity_BNN.shape[1]
     itself = torch.eye(count, dtype=torch.bool, device=similarity_BNN.device)
-    kernel = (similarity_BNN.masked_fill(itself, _KEPT_OUT) / temperature).exp()
+    kernel = (similarity_BNN.masked_fill(itself, _MASKED) / temperature).exp()
     transposed = kernel.transpose(1, 2)
     keys_BN1 = torch.ones_like(kernel[:, :, :1])
     for _ in range(iterations):
@@ -36,13 +36,13 @@ def transport_plan(similarity_BNN: Tensor, temperature: float, iterations: int =
 
 
 def weighted_nce_loss(anchors_BND: Tensor, positives_BND: Tensor, weights_BNN: Tensor, temperature: float) -> Tensor:
-    """Eq. 2 whose negatives count by weight: -log(exp(s_ii / tau) / (exp(s_ii / tau) + sum_j w_ij exp(s_ij / tau))).
+    """Eq. 2 with weighted negatives: -log(exp(s_ii / tau) / (exp(s_ii / tau) + sum_j w_ij exp(s_ij / tau))).
 
     Args:
         anchors_BND: q, features of the translated image, (B, N, D), unit length.
         positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
-        weights_BNN: w_ij of key j for anchor i, (B, N, N), not negative; the diagonal is not looked at. 1e-8 is added,
-            as published.
+        weights_BNN: w_ij of key j for anchor i, (B, N, N), not negative; the diagonal is ignored. 1e-8 is added, as
+            published.
         temperature: tau.
 
     Returns:
@@ -66,20 +66,20 @@ def modulated_nce_loss(
     negative_weight: float = 1.0,
     iterations: int = 50,
 ) -> Tensor:
-    """MoNCE: Eq. 2 whose N - 1 negatives weigh Q (N - 1) together, shared out by the transport plan.
+    """MoNCE: Eq. 2 with N - 1 negatives of total weight Q (N - 1), distributed by the transport plan.
 
-    The anchors get gradient through their similarities and through the plan's weights, the positives none.
+    Gradient flows to the anchors through their similarities and through the plan; none to the positives.
 
     Args:
         anchors_BND: q, features of the translated image, (B, N, D), unit length.
         positives_BND: k, features of the input at the same locations, (B, N, D), unit length, without gradient.
         temperature: tau.
-        transport_temperature: beta of the plan; the larger, the more alike the weights.
+        transport_temperature: beta of the plan; larger values give more uniform weights.
         negative_weight: Q, mean weight of a negative.
         iterations: Of Sinkhorn's algorithm.
 
     Returns:
-        The loss of each image, (B,), the mean over its anchors; that of PatchNCE where all weights are 1.
+        The loss of each image, (B,), the mean over its anchors; equal to PatchNCE if all weights are 1.
     """
     count = anchors_BND.shape[1]
     with torch.autocast(anchors_BND.device.type, enabled=False):

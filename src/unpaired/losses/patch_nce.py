@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Negatives = Literal["image", "batch"]
-"""Where an anchor's negatives come from: its own image, or all images of the batch."""
+"""Source of an anchor's negatives: its own image, or all images of the batch."""
 
 
 def patch_nce_loss(
     anchors_BND: Tensor, positives_BND: Tensor, temperature: float = 0.07, *, negatives: Negatives = "image"
 ) -> Tensor:
-    """Eq. 2: each anchor must find the positive of its own location among all N of the same image, or all of the batch.
+    """Eq. 2: cross entropy of each anchor's positive, the key of its own location, against all keys.
 
     Args:
         anchors_BND: q, features of the translated image, (B, N, D), unit length.
@@ -23,7 +23,7 @@ def patch_nce_loss(
             locations are the negatives. No gradient flows into them.
         temperature: tau.
         negatives: ``image``: the N - 1 other locations of the anchor's image. ``batch``: the B N - 1 other locations of
-            all images, as DCLGAN and SinCUT have it.
+            all images, as in DCLGAN and SinCUT.
 
     Returns:
         The loss of each image, (B,), the mean over its anchors; at least 0, log N (log B N) for random features.

@@ -1,4 +1,4 @@
-"""Semantic relation consistency and the contrast with hard negatives that relations mine (Jung et al., 2022)."""
+"""Semantic relation consistency and the hard-negative contrastive loss based on it (Jung et al., 2022)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Mining = Literal["similarity", "importance", "none"]
 
 
 def relation_consistency_loss(anchors_BND: Tensor, positives_BND: Tensor) -> Tensor:
-    """SRC: how far the relations between the locations of the translation are from those of the input.
+    """SRC: distance between the semantic relations of the translation and those of the input.
 
     The relation of location k is a distribution over all N locations, softmax_i(z_k . z_i); the loss is the sum over
-    k of the Jensen-Shannon divergence (natural logarithm) between that of the input and that of the translation.
+    k of the Jensen-Shannon divergence (natural logarithm) between those of the input and of the translation.
 
     Args:
         anchors_BND: Features of the translation, (B, N, D), unit length.
@@ -24,21 +24,21 @@ def relation_consistency_loss(anchors_BND: Tensor, positives_BND: Tensor) -> Ten
         The loss of each image, (B,), between 0 and N log 2.
     """
     with torch.autocast(anchors_BND.device.type, enabled=False):
-        made, given = (
+        translated, source = (
             torch.bmm(each, each.transpose(1, 2)).log_softmax(dim=2) for each in (anchors_BND, positives_BND.detach())
         )
-        log_middle = torch.logaddexp(made, given) - torch.log(made.new_tensor(2.0))
-        divergence = made.exp() * (made - log_middle) + given.exp() * (given - log_middle)
+        log_mean = torch.logaddexp(translated, source) - torch.log(translated.new_tensor(2.0))
+        divergence = translated.exp() * (translated - log_mean) + source.exp() * (source - log_mean)
         return 0.5 * divergence.sum(dim=(1, 2))
 
 
 def relation_weights(positives_BND: Tensor, temperature_B: Tensor) -> Tensor:
-    """How hard each location is as a negative of another: the distribution of relation of the input, without itself.
+    """Hardness of each location as a negative of another: the relation of the input without the location itself.
 
     Args:
         positives_BND: Features z of the input, (B, N, D), unit length, N at least 2.
-        temperature_B: Of each image, (B,), above 0: von Mises-Fisher's concentration is its inverse. The smaller, the
-            more of the weight is on negatives of the same meaning.
+        temperature_B: Of each image, (B,), above 0, the inverse of von Mises-Fisher's concentration; lower values shift
+            weight to semantically similar negatives.
 
     Returns:
         softmax over j other than i of z_i . z_j / temperature, (B, N, N), without gradient, zero on the diagonal.
@@ -59,13 +59,13 @@ def hard_negative_loss(
     mining: Mining = "similarity",
     decoupled: bool = True,
 ) -> Tensor:
-    """hDCE: a contrast without the positive in its denominator, whose negatives are mined by relation.
+    """hDCE: decoupled contrastive loss (no positive in the denominator) with negatives weighted by relation.
 
     With q_ij of :func:`relation_weights` and similarities s_ij of anchor i and key j, the loss of an anchor is
     log(sum_j exp(l_ij)) - s_ii / tau over the N - 1 negatives j, with l_ij =
 
     - ``importance``: s_ij / tau + log((N - 1) q_ij), the paper's expectation over negatives drawn from q;
-    - ``similarity``: (q_ij / max_j q_ij) s_ij / tau, what the published code does;
+    - ``similarity``: (q_ij / max_j q_ij) s_ij / tau, the published code;
     - ``none``: s_ij / tau.
 
     Args:
@@ -73,11 +73,11 @@ def hard_negative_loss(
         positives_BND: z, features of the input at the same locations, (B, N, D), unit length, without gradient.
         relation_temperature_B: Of the relation, (B,).
         temperature: tau.
-        mining: How relations weigh the negatives.
-        decoupled: Leave the positive out of the denominator; with it and without mining the loss is PatchNCE.
+        mining: Weighting of the negatives.
+        decoupled: Leave the positive out of the denominator; if false and without mining, the loss is PatchNCE.
 
     Returns:
-        The loss of each image, (B,), the mean over its anchors; decoupled, it can be negative.
+        The loss of each image, (B,), the mean over its anchors; it can be negative if decoupled.
     """
     with torch.autocast(anchors_BND.device.type, enabled=False):
         logits_BNN = torch.bmm(anchors_BND, positives_BND.detach().transpose(1, 2)) / temperature

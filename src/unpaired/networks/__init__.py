@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out. They know no loss, no method and no file."""
+"""Networks, independent of losses and methods."""
 
 from unpaired.networks.conditional import ConditionalGenerator, MultiTaskDiscriminator
 from unpaired.networks.discriminators import PatchDiscriminator

@@ -1,4 +1,4 @@
-"""Frozen networks, by name, whose maps at several strides a discriminator may look through."""
+"""Frozen networks, by name, whose multi-scale features a discriminator can use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unpaired.networks import efficientnet_lite
 from unpaired.networks.weights import WeightsFile
 
 STRIDES = (4, 8, 16)
-"""Strides of the maps that are looked at."""
+"""Strides of the feature maps that are used."""
 SHORT_NAMES = {
     "dino": "timm:vit_small_patch16_224.dino",
     "clip": "timm:vit_base_patch16_clip_224.openai",
@@ -25,10 +25,10 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Backbone(NamedTuple):
-    """A frozen network with what must be known of its maps.
+    """A frozen network and its channels.
 
     Attributes:
-        network: Images (B, 3, H, W) in [-1, 1] -> a list of maps, the finest first; gradients flow to the images.
+        network: Images (B, 3, H, W) in [-1, 1] -> a list of maps, finest first; gradients flow to the images.
         channels: Of each map.
     """
 
@@ -37,7 +37,7 @@ class Backbone(NamedTuple):
 
 
 def backbone_channels(name: str) -> tuple[int, ...]:
-    """Channels of each map of a backbone, the finest first; no weights are needed to know them.
+    """Channels of each map of a backbone, finest first, without loading weights.
 
     Raises:
         ConfigError: There is no such network.
@@ -53,8 +53,8 @@ def load_backbone(name: str, path: Path | None = None) -> Backbone:
 
     Args:
         name: ``lite0`` (EfficientNet-Lite0, whose weights come with a package), ``torchvision:<model>``,
-            ``timm:<model>``, or a short name of one of timm's, ``dino`` or ``clip``.
-        path: A file with its weights; ``None`` takes those of the library, which fetches them if they are missing.
+            ``timm:<model>``, or ``dino`` or ``clip``, which are timm's.
+        path: A file with its weights; ``None`` uses those of the library, which downloads them if they are missing.
 
     Raises:
         ConfigError: There is no such network.
@@ -76,7 +76,7 @@ class _Pyramid(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """A network that wants its images scaled: (x - mean) / deviation of values in [0, 1]."""
+    """A network with normalised input: (x - mean) / deviation of values in [0, 1]."""
 
     shift: Tensor
     scale: Tensor
@@ -99,7 +99,7 @@ def _build(name: str, path: Path | None, *, pretrained: bool) -> Backbone:
     if kind not in ("timm", "torchvision") or not model:
         raise ConfigError(f"backbone: there is no '{name}'{nearest(name, _KINDS)}; known: {', '.join(_KINDS)}")
     try:
-        with torch.random.fork_rng(devices=[]):  # what else is initialised does not depend on this network
+        with torch.random.fork_rng(devices=[]):  # initial weights of other networks do not depend on this one
             return (_timm if kind == "timm" else _torchvision)(name, model, path, pretrained)
     except (OSError, RuntimeError, KeyError) as error:
         raise BackendError(
@@ -129,18 +129,18 @@ def _timm(name: str, model: str, path: Path | None, pretrained: bool) -> Backbon
         heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
         state = {key: value for key, value in state.items() if not key.startswith(heads)}
         shapes = {key: value.shape for key, value in plain.state_dict().items() if not key.startswith(heads)}
-        weights.check(path, state, shapes)  # timm takes over what fits and says nothing of the rest
+        weights.check(path, state, shapes)  # timm ignores what does not fit
         options = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
     network = _timm_maps(model, options)
     info = network.feature_info
     chosen = [number for number, stride in enumerate(info.reduction()) if stride in STRIDES]
     scaling = timm.data.resolve_data_config({}, model=network)
     scaled = _Scaled(network, chosen, scaling["mean"], scaling["std"])
-    return _seen_to_work(name, scaled, [info.channels()[number] for number in chosen])
+    return _checked(name, scaled, [info.channels()[number] for number in chosen])
 
 
 def _timm_maps(model: str, options: dict[str, Any]) -> Any:
-    """The network with its maps as outputs: of a ViT those of its last blocks, which all have one stride."""
+    """The network with its maps as outputs; for a ViT those of its last blocks, which have the same stride."""
     import timm
 
     try:
@@ -173,11 +173,11 @@ def _torchvision(name: str, model: str, path: Path | None, pretrained: bool) -> 
     last = {side // each.shape[3]: key for key, each in square.items()}
     names = [last[stride] for stride in STRIDES if stride in last]
     extractor = create_feature_extractor(network, {key: key for key in names}) if names else network
-    return _seen_to_work(name, _Scaled(extractor, names, *_IMAGENET), [maps[key].shape[1] for key in names])
+    return _checked(name, _Scaled(extractor, names, *_IMAGENET), [maps[key].shape[1] for key in names])
 
 
-def _seen_to_work(name: str, network: nn.Module, channels: Sequence[int]) -> Backbone:
-    """The network, if it gives maps of these channels for an image of a size of our own. Raises ``ConfigError``."""
+def _checked(name: str, network: nn.Module, channels: Sequence[int]) -> Backbone:
+    """Check that the network returns maps with these channels for other image sizes. Raises ``ConfigError``."""
     if not channels:
         raise _unfit(name, f"no maps at strides {', '.join(map(str, STRIDES))}")
     try:
@@ -192,14 +192,14 @@ def _seen_to_work(name: str, network: nn.Module, channels: Sequence[int]) -> Bac
 
 
 _UNFIT = (AssertionError, RuntimeError, TypeError, ValueError)
-"""What networks raise at images of a size that is not theirs."""
+"""Errors that networks raise for unsupported image sizes."""
 
 
 def _unfit(name: str, reason: Exception | str) -> ConfigError:
     words = _first_line(reason) if isinstance(reason, Exception) else reason
     return ConfigError(
-        f"backbone: '{name}' has no maps of images of any size ({words}); take a convolutional network, or a ViT of "
-        "timm (vit_...)"
+        f"backbone: '{name}' gives no feature maps for arbitrary image sizes ({words}); use a convolutional network, "
+        "or a ViT of timm (vit_...)"
     )
 
 

@@ -1,10 +1,9 @@
-"""Generators whose later half is conditioned, and a discriminator for several domains.
+"""Generators with a conditioned second half, and a discriminator for several domains.
 
-The generator of several domains is told its target by a learned scale and shift per channel and domain after each
-instance norm of its later half (conditional instance normalisation: Dumoulin, Shlens and Kudlur, "A Learned
-Representation For Artistic Style", ICLR 2017). Maps of the code beside the features, the other usual way (StarGAN, Choi
-et al., CVPR 2018), would say nothing here: a constant map adds a constant to each channel, and the instance norm after
-the convolution, which has no shift of its own, takes it away again.
+The multi-domain generator is conditioned by a learned scale and shift per channel and domain after each instance norm
+of its second half (conditional instance normalisation: Dumoulin, Shlens and Kudlur, "A Learned Representation For
+Artistic Style", ICLR 2017). Concatenated label maps (StarGAN, Choi et al., CVPR 2018) would have no effect here: a
+constant map adds a constant to each channel, which the following instance norm removes.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from unpaired.ops.half_precision import reflect
 
 
 class DomainNorm(nn.Module):
-    """Instance norm, then a scale and a shift per channel that each domain has learned; 1 and 0 at the start.
+    """Instance norm with a learned scale and shift per channel and domain, initially 1 and 0.
 
-    (B, C, H, W) and the (B,) numbers of the domains -> (B, C, H, W). 2 C parameters per domain.
+    (B, C, H, W) and (B,) domain indices -> (B, C, H, W). 2 C parameters per domain.
     """
 
     def __init__(self, channels: int, domains: int) -> None:
@@ -43,7 +42,7 @@ class DomainNorm(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A residual block, with its own convolutions and norms that look at a condition."""
+    """A residual block with conditioned norms, made from an unconditioned one."""
 
     def __init__(self, block: ResidualBlock, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -51,8 +50,8 @@ class ConditionedBlock(nn.Module):
         self.norm1, self.norm2 = (norm(conv.out_channels) for conv in (self.conv1, self.conv2))
 
     def forward(self, x_BCHW: Tensor, condition: Tensor, of: Tensor | None = None) -> Tensor:
-        """Features and a condition for each; with ``of``, (K,) int64, K conditions of the features numbered there."""
-        hidden = self.conv1(x_BCHW)  # which no condition changes
+        """Features and one condition for each; with ``of``, (K,) int64, the indices of the features of K conditions."""
+        hidden = self.conv1(x_BCHW)  # independent of the condition
         if of is not None:
             x_BCHW, hidden = x_BCHW[of], hidden[of]
         hidden = F.relu(self.norm1(hidden, condition), inplace=True)
@@ -60,20 +59,20 @@ class ConditionedBlock(nn.Module):
 
 
 class ConditionedGenerator(nn.Module):
-    """The family's ResNet generator whose later half has norms that look at a condition, one per image.
+    """The ResNet generator with conditioned norms in its second half, one condition per image.
 
-    Up to the last of ``taps`` nothing depends on the condition, so that one encoding of an image serves all its
-    translations, and what is contrasted does not depend on where an image is going.
+    Features up to the last of ``taps`` do not depend on the condition, so one encoding of an image serves all its
+    translations, and the contrastive loss is independent of the target.
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
-        norm: Makes a norm for so many channels: (B, C, H, W) and the condition -> (B, C, H, W).
-        taps: Places of the encoder whose features are asked for; the first residual block is shared in any case.
-        options: Further ones of :class:`ResnetGenerator`.
+        norm: Creates a norm for a number of channels: (B, C, H, W) and the condition -> (B, C, H, W).
+        taps: Encoder layers whose features are used; the first residual block is never conditioned.
+        options: Further options of :class:`ResnetGenerator`.
 
     Raises:
-        ConfigError: The taps are not places of the encoder, once each and in its order.
+        ConfigError: The taps are not encoder layers, once each and in order.
     """
 
     def __init__(
@@ -100,17 +99,17 @@ class ConditionedGenerator(nn.Module):
         self.norm1, self.norm2 = norm(2 * width), norm(width)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """The features at ``taps``, in order, which no condition changes. Raises ``KeyError`` for taps behind."""
+        """The features at ``taps``, in order. Raises ``KeyError`` for taps behind the last one."""
         return self.resnet.encode(x_BCHW, taps)
 
     def decode(self, hidden_BCHW: Tensor, condition: Tensor) -> Tensor:
-        """The features at the last tap, ``tap_channels`` of them, and a condition for each -> the images."""
+        """Features at the last tap and one condition for each -> images."""
         return run_stages(self._decoder_stages(condition), hidden_BCHW, ())[0]
 
     def _decoder_stages(self, condition: Tensor, of: Tensor | None = None) -> list[Stage]:
-        """What the conditioned half does, in order, with the names of :class:`ResnetGenerator`.
+        """Stages of the conditioned half, in order, with the names of :class:`ResnetGenerator`.
 
-        With ``of``, (K,) int64, there are K conditions; the features numbered there belong to each.
+        With ``of``, (K,) int64, there are K conditions, and ``of`` holds the index of the features of each.
         """
         resnet, first = self.resnet, self.shared_blocks + 1
         if of is not None and not self.blocks:
@@ -131,24 +130,23 @@ class ConditionedGenerator(nn.Module):
 
 
 class ConditionalGenerator(ConditionedGenerator):
-    """G(x, domain): the later half knows which domain to write.
+    """G(x, domain), with the second half conditioned on the target domain.
 
-    At the start, before any scale and shift has been learned, it is :class:`ResnetGenerator`. At the defaults and with
-    three domains it has 11,391,619 parameters: those of that generator and 3 x 2 x (8 x 256 for the norms of four
-    blocks + 128 + 64 for the doublings).
+    Initially it equals :class:`ResnetGenerator`. With the defaults and three domains it has 11,391,619 parameters:
+    those of that generator and 3 x 2 x (8 x 256 for the norms of four blocks + 128 + 64 for the upsampling layers).
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
-        domains: How many domains there are, at least 2.
-        options: Further ones of :class:`ConditionedGenerator` and :class:`ResnetGenerator`.
+        domains: Number of domains, at least 2.
+        options: Further options of :class:`ConditionedGenerator` and :class:`ResnetGenerator`.
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 3, *, domains: int, **options: Any) -> None:
         super().__init__(in_channels, out_channels, norm=lambda channels: DomainNorm(channels, domains), **options)
 
     def forward(self, x_BCHW: Tensor, domains_B: Tensor) -> Tensor:
-        """Translate images: (B, C_in, H, W) in [-1, 1], and (B,) int64, the domain wanted for each.
+        """Translate images: (B, C_in, H, W) in [-1, 1] and (B,) int64, the target domain of each.
 
         Returns:
             (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4)) in [-1, 1].
@@ -164,15 +162,15 @@ class ConditionalGenerator(ConditionedGenerator):
 
 
 class MultiTaskDiscriminator(nn.Module):
-    """D with one output per domain: is this a real image of that domain?
+    """D with one real/fake output per domain.
 
-    The multi-task discriminator of StarGAN v2 (Choi, Uh, Yoo and Ha, CVPR 2020, section 3.1): all domains share what
-    comes before the last convolution, and each learns to tell its own real images from translations into it.
+    The multi-task discriminator of StarGAN v2 (Choi, Uh, Yoo and Ha, CVPR 2020, section 3.1): the domains share
+    everything but the last convolution.
 
     Args:
         in_channels: Channels of the image.
-        domains: How many domains there are.
-        options: Further ones of :class:`PatchDiscriminator`.
+        domains: Number of domains.
+        options: Further options of :class:`PatchDiscriminator`.
     """
 
     def __init__(self, in_channels: int = 3, *, domains: int, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator (Isola et al., 2017), with anti-aliased down-sampling or with strides."""
+"""The PatchGAN discriminator (Isola et al., 2017), with anti-aliased or strided downsampling."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from unpaired.networks.layers import (
 class PatchDiscriminator(nn.Module):
     """D of the paper (Appendix D.2): one real/fake score per overlapping patch.
 
-    ``layers=3`` is the field's 70 x 70 PatchGAN and 2 its 34 x 34 one; the blurs widen what a score sees to 84 and 40.
-
-    At the defaults it has 2,764,737 parameters.
+    ``layers=3`` is the usual 70 x 70 PatchGAN, 2 the 34 x 34 one; the blurs enlarge the receptive fields to 84 and 40.
+    With the defaults it has 2,764,737 parameters.
 
     Args:
         in_channels: Channels of the image.
         base_channels: Width of the first convolution.
-        layers: Number of down-sampling convolutions.
+        layers: Number of downsampling convolutions.
         out_channels: Scores per patch (one per domain in a multi-domain method).
         spectral_norm: Divide each weight by its largest singular value (Miyato et al., 2018).
-        resampling: How it halves: blurred, or by the convolutions' stride.
+        resampling: Downsampling by blur or by strided convolutions.
         initialisation: Of the weights.
     """
 
@@ -62,14 +61,11 @@ class PatchDiscriminator(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """The smallest height and width, in pixels, that leaves a score: 24 at 3 layers."""
-        side = 3  # before the last but one convolution, which takes one pixel off
-        for _ in self.blurs:
-            side = 2 * side  # a halving rounds up: the odd side below would do, the convolution takes it off again
-        return side  # strides round down, so that this is the smallest there, too
+        """The smallest height and width, in pixels, with at least one score: 24 with 3 layers."""
+        return 3 * 2 ** len(self.blurs)  # the last two convolutions need 3 pixels
 
     def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded; nothing here is drawn."""
+        """(B, C, H, W) images in [-1, 1] -> (B, out_channels, h, w) scores, unbounded; seeds are ignored."""
         hidden = self.blurs[0](F.leaky_relu(self.first(x_BCHW), 0.2, inplace=True))
         for convolution, blur in zip(self.middle, self.blurs[1:], strict=True):
             hidden = blur(F.leaky_relu(instance_norm(convolution(hidden)), 0.2, inplace=True))

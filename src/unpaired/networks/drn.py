@@ -1,4 +1,4 @@
-"""DRN-D-22, the segmenter with which the field scores label -> photo translation.
+"""DRN-D-22, the segmentation network with which label -> photo translation is usually scored.
 
 Yu, Koltun and Funkhouser, "Dilated Residual Networks", CVPR 2017. Variant D has no max pooling, and no residual
 connections in its first three and last two levels; the stride is 8. Written from the paper; the names are those of the
@@ -22,7 +22,7 @@ _STD = (0.182954, 0.186566, 0.184475)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions added to the input, which a 1 x 1 convolution fits where shapes differ."""
+    """Two 3 x 3 convolutions with a skip connection, a 1 x 1 convolution where shapes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, rate: int) -> None:
         super().__init__()
@@ -55,10 +55,9 @@ def _residual(inputs: int, outputs: int, stride: int = 1, rate: int = 1) -> nn.S
 class DRND22(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] -> Cityscapes train ids 0 ... 18, int64 (B, H, W).
 
-    Images are normalised with the mean and deviation of the public release, RGB in [0, 1]. They keep their own size,
-    unless ``input_size`` (height, width) is set: then they are resized to it (bilinear), and the scores back. The
-    scores at stride 8 are upsampled bilinearly by 8, cut to size where sides are no multiples of 8, and the largest is
-    taken. Images are taken one at a time, which bounds memory.
+    Images are normalised with the mean and deviation of the public release, RGB in [0, 1]. With ``input_size`` (height,
+    width) they are resized to it (bilinear), and the scores back. The scores at stride 8 are upsampled bilinearly,
+    cropped where sides are not multiples of 8, and the largest is taken. One image at a time, which bounds memory.
     """
 
     mean: Tensor
@@ -90,7 +89,7 @@ class DRND22(nn.Module):
         return self.up(self.seg(self.base(x_B3HW)))[..., :height, :width]
 
     def prepare(self, images_BCHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> what the network sees."""
+        """Images (B, 3, H, W) in [-1, 1] -> input of the network."""
         return (_resize(images_BCHW, self.input_size) / 2 + 0.5 - self.mean) / self.std
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def _resize(x_BCHW: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 def bilinear_kernel(factor: int) -> Tensor:
-    """The kernel (2 factor, 2 factor) with which a transposed convolution of that stride interpolates bilinearly.
+    """The kernel (2 factor, 2 factor) of a transposed convolution that interpolates bilinearly.
 
     >>> bilinear_kernel(2)[0].tolist()
     [0.0625, 0.1875, 0.1875, 0.0625]
@@ -127,13 +126,13 @@ PROTOCOL = (
 
 
 def load_drn_d_22(path: Path | None = None, input_size: tuple[int, int] | None = None) -> DRND22:
-    """The segmenter with the weights of ``path``; ``up.weight``, which is not learned, may be missing.
+    """The network with the weights of ``path``; ``up.weight``, which is not learned, may be missing.
 
     Args:
         input_size: Height and width that images are resized to; ``None`` keeps theirs.
 
     Raises:
-        BackendError: They are missing or are something else.
+        BackendError: They are missing or do not fit.
     """
     found = WEIGHTS.locate(path)
     network = DRND22(input_size)

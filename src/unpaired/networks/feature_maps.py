@@ -1,4 +1,4 @@
-"""The frozen networks whose maps a loss may look at, by name, and the small networks learned on top of them."""
+"""Frozen networks, by name, for losses on feature maps, and the projector learned on top of them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unpaired.networks import efficientnet_lite, vgg
 from unpaired.networks.layers import initialise
 
 FeatureNetwork = Literal["vgg16", "lite0", "vgg16_untrained"]
-"""VGG16; EfficientNet-Lite0, whose weights come with a package, as its stand-in; VGG16 with random weights."""
+"""VGG16; EfficientNet-Lite0, whose weights come with a package, as its substitute; VGG16 with random weights."""
 DEFAULT_LAYERS: dict[FeatureNetwork, tuple[str, ...]] = {
     "vgg16": ("relu3_1", "relu4_1", "relu4_3"),
     "lite0": ("stride4", "stride8"),
     "vgg16_untrained": ("relu3_1", "relu4_1", "relu4_3"),
 }
-"""The layers that self-similarity is taken of; those of the stand-in have the same strides, 4 and 8."""
+"""The layers for self-similarity; those of the substitute have the same strides, 4 and 8."""
 
 
 class Lite0Features(nn.Module):
@@ -33,10 +33,10 @@ class Lite0Features(nn.Module):
 
 
 def layer_channels(name: FeatureNetwork, layers: Sequence[str]) -> dict[str, int]:
-    """Channels of each layer; no weights are needed to know them.
+    """Channels of each layer, without loading weights.
 
     Raises:
-        ConfigError: The network has no such layer, or their order is another.
+        ConfigError: The network has no such layer, or they are not in order.
     """
     title, known = (
         ("EfficientNet-Lite0", efficientnet_lite.PYRAMID_CHANNELS) if name == "lite0" else ("VGG16", vgg.LAYERS)
@@ -53,12 +53,12 @@ def load_feature_maps(
     Args:
         name: Which network.
         layers: Its layers, in order.
-        path: The weights of ``vgg16``; ``None`` takes those in torchvision's usual place.
-        allow_download: Fetch weights of ``vgg16`` that are not there.
+        path: The weights of ``vgg16``; ``None`` uses those in torchvision's cache.
+        allow_download: Download the weights of ``vgg16`` if they are missing.
 
     Raises:
-        ConfigError: The layers cannot be.
-        BackendError: The weights are missing or are something else; the message says what to do.
+        ConfigError: The layers are invalid.
+        BackendError: The weights are missing or do not fit; the message says what to do.
     """
     layer_channels(name, layers)
     if name == "lite0":
@@ -71,13 +71,13 @@ def load_feature_maps(
 
 
 class MapProjector(nn.Module):
-    """Per layer, two 1 x 1 convolutions with a ReLU between them: what LSeSim learns on top of frozen maps.
+    """LSeSim's projector of frozen maps: two 1 x 1 convolutions with a ReLU between them per layer.
 
     184,960 parameters at relu3_1, relu4_1 and relu4_3 of VGG16.
 
     Args:
         channels: Channels of each layer, by name.
-        width: Channels of the projected maps; unset takes a quarter of the layer's, but at least 32.
+        width: Channels of the projected maps; unset means a quarter of the layer's, at least 32.
     """
 
     def __init__(self, channels: Mapping[str, int], width: int | None = None) -> None:

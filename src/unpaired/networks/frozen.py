@@ -1,4 +1,4 @@
-"""A network that a loss looks through: no optimizer, no checkpoint and no average ever sees it."""
+"""Pretrained networks of losses, kept out of optimizers, checkpoints and averages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 
 class Frozen:
-    """Holds a pretrained module beside a method instead of inside it.
+    """Wraps a pretrained module so that it is not a submodule of the method that holds it.
 
-    As it is no submodule, its weights are not saved with every checkpoint and not counted among the method's
-    parameters; it moves to the device of the first tensor that it sees.
+    Its weights are in no checkpoint and not among the method's parameters; it moves to the device of its input.
 
     Args:
         module: The network, put into evaluation mode and frozen.

@@ -1,4 +1,4 @@
-"""The ResNet generator of the CycleGAN / CUT family, whose first part is the encoder of the contrastive loss."""
+"""The ResNet generator of CycleGAN and CUT, whose first part is the encoder of the contrastive loss."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from unpaired.networks.layers import (
 from unpaired.ops.half_precision import reflect
 
 Stage = tuple[str, Callable[[Tensor], Tensor]]
-"""A named part of a network; the name is that of its output."""
+"""A named part of a network, with the name of its output."""
 
 DEFAULT_TAPS = ("padded_input", "down1", "down2", "block1", "block5")
-"""Where the paper taps the encoder (method.md, section 1): modules 0, 4, 8, 12 and 16 of the published list."""
+"""Encoder layers of the paper's contrastive loss (method.md, section 1): modules 0, 4, 8, 12, 16 in its code."""
 
 
 class ResidualBlock(nn.Module):
@@ -41,20 +41,20 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """G of the paper (Appendix D.1): 7 x 7 stem, two anti-aliased halvings, residual blocks, two doublings, Tanh.
+    """G of the paper (Appendix D.1): 7 x 7 stem, two downsampling layers, residual blocks, two upsampling layers, Tanh.
 
-    At the defaults it has 11,378,179 parameters. Its taps are named places whose features a loss can read:
-    ``padded_input`` (the input with 3 reflected pixels on each side), ``stem``, ``down1`` and ``down2`` (outputs of the
-    two down-sampling convolutions, before their norm), ``halved1`` and ``halved2`` (the same halved) and ``block1`` ...
-    ``blockN``. Those of the decoder are ``up1``, ``up2`` and ``head`` (outputs of its convolutions, before what follows
-    them), ``doubled1`` and ``doubled2`` (after norm and ReLU).
+    With the defaults it has 11,378,179 parameters. Its taps are named layers whose features a loss can use:
+    ``padded_input`` (the input with reflection padding 3), ``stem``, ``down1`` and ``down2`` (outputs of the
+    convolutions before norm and downsampling), ``halved1`` and ``halved2`` (after them) and ``block1`` ... ``blockN``.
+    Those of the decoder are ``up1``, ``up2`` and ``head`` (outputs of its convolutions), ``doubled1`` and ``doubled2``
+    (after norm and ReLU).
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
         base_channels: Width of the stem; the blocks have four times as many channels.
         blocks: Number of residual blocks.
-        resampling: ``blur``, or ``strided``: halvings by stride, doublings by transposed convolutions (CycleGAN).
+        resampling: ``blur``, or ``strided`` with strided and transposed convolutions (CycleGAN).
         initialisation: Of the weights.
     """
 
@@ -105,20 +105,17 @@ class ResnetGenerator(nn.Module):
         return self.translate_and_encode(x_BCHW, ())[0]
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        """One full pass that also returns the features at ``taps``, in their order, at no extra cost.
-
-        The taps may be places of the encoder and of the decoder.
-        """
+        """One full pass that also returns the features at ``taps`` of encoder and decoder, in their order."""
         return run_stages([*self._encoder_stages(), *self._decoder_stages()], x_BCHW, taps)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """E of the paper: the features at ``taps``, in their order; nothing behind the last tap is computed."""
+        """E of the paper: the features at ``taps``, in their order, computed up to the last tap."""
         stages = self._encoder_stages()
         last = max((number for number, (name, _) in enumerate(stages) if name in taps), default=0)
         return run_stages(stages[: last + 1], x_BCHW, taps)[1]
 
     def _encoder_stages(self) -> list[Stage]:
-        """What the encoder does, in order, with the names of the outputs that can be tapped."""
+        """Stages of the encoder, in order."""
         return [
             ("padded_input", lambda x: reflect(x, 3)),
             ("stem", lambda x: F.relu(instance_norm(self.stem(x)), inplace=True)),
@@ -130,7 +127,7 @@ class ResnetGenerator(nn.Module):
         ]
 
     def _decoder_stages(self) -> list[Stage]:
-        """The same of the decoder."""
+        """Stages of the decoder, in order."""
         return [
             ("up1", lambda x: self.up1(self.enlarge(x))),
             ("doubled1", lambda x: F.relu(instance_norm(x), inplace=True)),
@@ -156,7 +153,7 @@ def channels_at(tap_channels: Mapping[str, int], taps: Sequence[str]) -> dict[st
 
 
 def run_stages(stages: Sequence[Stage], hidden: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """Run ``stages``; the last output, and those named in ``taps``, in that order. Raises ``KeyError`` on a typo."""
+    """Run ``stages``; the last output and those at ``taps``, in that order. Raises ``KeyError`` for unknown taps."""
     features = {}
     for name, stage in stages:
         hidden = stage(hidden)

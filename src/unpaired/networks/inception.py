@@ -1,4 +1,4 @@
-"""The Inception network of FID, run by torch-fidelity: 2048 features of the TensorFlow graph of 2015."""
+"""The Inception network of FID, from torch-fidelity: 2048 features of the 2015 TensorFlow graph."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unpaired.networks.weights import WeightsFile
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
-"""Names under which torch-fidelity and pytorch-fid keep the file; it is the same one."""
+"""File names of torch-fidelity and pytorch-fid, for the same file."""
 _DIGEST = "6726825d"
 
 
 def cached() -> Path:
-    """Where torch-fidelity looks for its download."""
+    """Path of torch-fidelity's download."""
     return Path(torch.hub.get_dir()) / "checkpoints" / FILES[0]
 
 
 def _find() -> Path | None:
     if importlib.util.find_spec("torch_fidelity") is None:
-        return None  # the weights alone are of no use
+        return None  # the weights are useless without the package
     return next((path for path in (cached().with_name(name) for name in FILES) if path.is_file()), None)
 
 
@@ -45,7 +45,7 @@ class Inception(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] -> pooled features (B, 2048).
 
     Args:
-        extractor: ``FeatureExtractorInceptionV3`` of torch-fidelity, which takes uint8 and resizes itself.
+        extractor: ``FeatureExtractorInceptionV3`` of torch-fidelity, which takes uint8 and resizes.
     """
 
     def __init__(self, extractor: nn.Module) -> None:
@@ -61,7 +61,7 @@ def load(path: Path | None = None) -> Inception:
     """The network with the weights of ``path``, or of torch hub's cache.
 
     Raises:
-        BackendError: torch-fidelity is not installed, or the weights are missing or something else.
+        BackendError: torch-fidelity is not installed, or the weights are missing or do not fit.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -71,7 +71,7 @@ def load(path: Path | None = None) -> Inception:
             'pip install "unpaired[metrics]"'
         ) from error
     found = WEIGHTS.locate(path)
-    # torch-fidelity unpickles without restraint, so it gets tensors that were read safely.
+    # torch-fidelity unpickles arbitrary objects, so it gets tensors that were read safely.
     safe = io.BytesIO()
     torch.save(WEIGHTS.read(found), safe)
     safe.seek(0)
@@ -83,5 +83,5 @@ def load(path: Path | None = None) -> Inception:
 
 
 def download() -> Path:
-    """Fetch the weights to where torch-fidelity keeps them. Raises ``BackendError`` if that fails."""
+    """Download the weights into torch-fidelity's cache. Raises ``BackendError``."""
     return WEIGHTS.download(URL, cached(), _DIGEST)

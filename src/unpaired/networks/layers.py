@@ -1,4 +1,4 @@
-"""Layers that the paper's family shares: instance normalisation, anti-aliased resampling, initialisation."""
+"""Common layers: instance normalisation, anti-aliased resampling, initialisation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from unpaired.ops.winograd import Padding, conv2d
 def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     """Instance normalisation without affine parameters (Ulyanov et al., 2016).
 
-    It is written as a group norm with one channel per group. ``F.instance_norm`` computes the same values, but at batch
-    1 on the CPU it returns a wrong input gradient when the incoming gradient has channels-last strides (torch 2.13 and
-    2.14), which is the layout that reading a feature map as tokens produces. A gradcheck over
-    layouts and batch sizes stands in ``tests/networks/test_networks.py``.
+    Implemented as a group norm with one channel per group: ``F.instance_norm`` with batch size 1 on the CPU returns a
+    wrong input gradient if the incoming gradient has channels-last strides (torch 2.13 and 2.14), as it has after
+    reading a feature map as tokens (gradchecked in ``tests/networks/test_networks.py``).
 
     In bf16 on the CPU it is the batch norm of each image by itself: the same function, whose backward pass is many
     times as fast on maps that lie channels last.
@@ -34,14 +33,14 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
 def channel_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     """Layer norm over the channels of each pixel, without affine parameters (Ba et al., 2016).
 
-    It sees one pixel at a time, so an image and a part of it give the same values, and it suits maps that lie channels
-    last.
+    Each pixel is normalised independently, so an image and a crop of it give the same values; efficient for
+    channels-last maps.
     """
     return F.layer_norm(x_BCHW.permute(0, 2, 3, 1), x_BCHW.shape[1:2], eps=eps).permute(0, 3, 1, 2)
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` of stride 1 that takes the faster algorithm on the CPU (:func:`unpaired.ops.winograd.conv2d`).
+    """``nn.Conv2d`` of stride 1 with the faster algorithm on the CPU (:func:`unpaired.ops.winograd.conv2d`).
 
     ``padding_mode`` is ``zeros`` or ``reflect``. (B, I, H, W) -> (B, O, H + 2 padding - r + 1, W + 2 padding - r + 1).
     """
@@ -57,9 +56,9 @@ class Conv2d(nn.Conv2d):
 
 
 class BlurDownsample(nn.Module):
-    """Halve height and width with the binomial filter [1, 2, 1] x [1, 2, 1] / 16 (Zhang, 2019), reflected borders.
+    """Downsample by 2 with the binomial filter [1, 2, 1] x [1, 2, 1] / 16 (Zhang, 2019), reflected borders.
 
-    (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)). It has no parameters; its filter is a buffer that is not saved.
+    (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)). The filter is a buffer that is not saved.
     """
 
     kernel: Tensor
@@ -73,16 +72,13 @@ class BlurDownsample(nn.Module):
         if x_BCHW.device.type == "cpu" and not torch.compiler.is_compiling():
             return blur_halve(x_BCHW)
         padded = reflect(x_BCHW, 1)
-        if torch.compiler.is_exporting():  # one operation of a graph instead of two, and one that every runtime has
+        if torch.compiler.is_exporting():  # one operation instead of two, and supported by every runtime
             return F.conv2d(padded, self.kernel.to(padded.dtype), stride=2, groups=padded.shape[1])
         return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2)  # [1, 1] twice is [1, 2, 1]
 
 
 def blur_upsample(x_BCHW: Tensor) -> Tensor:
-    """Double height and width with the filter [1, 3, 3, 1] x [1, 3, 3, 1] / 16, replicated borders.
-
-    Each output is 3/4 of the nearer and 1/4 of the farther input along each axis, which is exactly bilinear
-    interpolation at pixel centres; so this is one well-optimised call instead of a padded transposed convolution.
+    """Upsample by 2 with the filter [1, 3, 3, 1] x [1, 3, 3, 1] / 16, replicated borders: bilinear interpolation.
 
     (B, C, H, W) -> (B, C, 2 H, 2 W).
     """
@@ -91,13 +87,13 @@ def blur_upsample(x_BCHW: Tensor) -> Tensor:
 
 
 Initialisation = Literal["xavier", "normal"]
-"""Xavier normal weights with gain 0.02 (the CUT family), or normal ones of deviation 0.02 (CycleGAN)."""
+"""Xavier normal weights with gain 0.02 (CUT), or normal weights with deviation 0.02 (CycleGAN)."""
 Resampling = Literal["blur", "strided"]
-"""Anti-aliased resampling (the CUT family), or strided and transposed convolutions (CycleGAN)."""
+"""Anti-aliased resampling (CUT), or strided and transposed convolutions (CycleGAN)."""
 
 
 def initialise(module: nn.Module, how: Initialisation = "xavier") -> None:
-    """Initialise every convolution and linear layer in place; biases become zero."""
+    """Initialise every convolution and linear layer in place, with zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             if how == "xavier":
@@ -109,10 +105,10 @@ def initialise(module: nn.Module, how: Initialisation = "xavier") -> None:
 
 
 def normalise_spectrally(module: nn.Module) -> None:
-    """Let every convolution and linear layer divide its weight by its largest singular value, in place.
+    """Apply spectral normalisation to every convolution and linear layer, in place.
 
     Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: one power iteration per
-    forward pass in training; its vectors are buffers, so that a resumed run goes on to the bit.
+    forward pass in training; its vectors are buffers, so a resumed run continues bitwise.
     """
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -1,4 +1,4 @@
-"""A light generator that starts at the identity: all of its heavy work is done at a quarter of the image's side."""
+"""A light generator that starts at the identity and computes mostly at a quarter of the resolution."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from unpaired.networks.layers import Conv2d, blur_upsample, channel_norm
 
 _SLOPE = 0.1
-"""Of the leaky ReLUs."""
+"""Slope of the leaky ReLUs."""
 _DETAIL_CHANNELS = 16
-"""Width at the image's own size."""
+"""Width at full resolution."""
 
 
 class LightBlock(nn.Module):
@@ -30,30 +30,29 @@ class LightBlock(nn.Module):
 
 
 class LightGenerator(nn.Module):
-    """G(x) = x + d(x) with d = 0 at the start: what it need not change it need not learn to draw either.
+    """G(x) = x + d(x) with d = 0 initially, so unchanged content does not have to be learned.
 
-    Two space-to-depth halvings, residual blocks at a quarter of the side, a depth-to-space doubling, a bilinear one,
-    and two last convolutions that see the input beside what the decoder made; the last one begins at zero. Each norm is
-    a layer norm over the channels of one pixel, so that a pixel of the translation depends on the pixels around it
-    alone, wherever the image is cut. The last doubling is an interpolation, so it leaves no grid of two pixels; the
-    first one can draw texture on a grid of four, stripes for example, which a ``smooth`` generator never learned in the
-    time of the quick recipe (docs/quick.md).
+    Two space-to-depth layers, residual blocks at a quarter of the resolution, depth-to-space and bilinear upsampling,
+    and two final convolutions on the input and the decoder's output, the last one initialised to zero. Each norm is a
+    layer norm over the channels of a pixel, so the receptive field of an output pixel is bounded. The last upsampling
+    is an interpolation and leaves no 2-pixel grid; the first one can synthesise texture on a 4-pixel grid, stripes for
+    example, which a ``smooth`` generator cannot learn within the quick recipe (docs/quick.md).
 
-    At the defaults it has 2.1 million parameters and 4.7 GFLOP (multiply and add) at 128 x 128. Its taps bear the names
-    of those of :class:`unpaired.networks.ResnetGenerator` at the like places: ``padded_input`` (the input, its sides
-    reflected up to multiples of 4), ``down1`` and ``down2`` (the first convolution at a half and at a quarter of the
-    side, before their norm), ``stem`` (what is halved the second time) and ``block1`` ... ``blockN``; those of the
-    decoder are ``up1`` and, of the size of ``stem``, ``doubled2``.
+    With the defaults it has 2.1 million parameters and 4.7 GFLOP (multiply and add) at 128 x 128. Its taps are named
+    like those of :class:`unpaired.networks.ResnetGenerator`: ``padded_input`` (the input, reflected to multiples of 4),
+    ``down1`` and ``down2`` (the first convolutions at a half and a quarter of the resolution, before their norm),
+    ``stem`` (before the second downsampling) and ``block1`` ... ``blockN``; those of the decoder are ``up1`` and, with
+    the size of ``stem``, ``doubled2``.
 
     Args:
         in_channels: Channels of the input image.
-        out_channels: Channels of the output image; as many.
-        base_channels: Width at half the side; the blocks have four times as many channels.
+        out_channels: Channels of the output image, the same number.
+        base_channels: Width at half the resolution; the blocks have four times as many channels.
         blocks: Number of residual blocks.
-        smooth: Make the first doubling bilinear, too: no grid and no texture out of nothing, for drawings.
+        smooth: Use bilinear upsampling throughout: no grid and no synthesised texture, for drawings.
 
     Raises:
-        ValueError: The output has other channels than the input.
+        ValueError: The numbers of channels differ.
     """
 
     def __init__(
@@ -94,10 +93,9 @@ class LightGenerator(nn.Module):
         return self.translate_and_encode(x_BCHW, ())[0].clamp(-1, 1)
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        """One full pass that also returns the features at ``taps``, in their order, at no extra cost.
+        """One full pass that also returns the features at ``taps`` of encoder and decoder, in their order.
 
-        The translation is not clamped, so that its gradient never ends. The taps may be places of the encoder and of
-        the decoder. Raises ``KeyError`` on a typo.
+        The translation is not clamped, which would stop its gradient. Raises ``KeyError`` for unknown taps.
         """
         features = self._encode(x_BCHW, None)
         features["up1"] = self.up1(_normed(features["last"]))
@@ -110,12 +108,12 @@ class LightGenerator(nn.Module):
         return features["padded_input"] + delta, [features[tap] for tap in taps]
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """E: the features at ``taps``, in their order; no residual block behind the last tap is computed."""
+        """E: the features at ``taps``, in their order, without the residual blocks behind the last tap."""
         features = self._encode(x_BCHW, max((list(self.tap_channels).index(tap) for tap in taps), default=0))
         return [features[tap] for tap in taps]
 
     def _encode(self, x_BCHW: Tensor, last: int | None) -> dict[str, Tensor]:
-        """Outputs by name, up to that of number ``last`` (all without it); ``last`` is also the name of the last."""
+        """Features by name up to index ``last`` (all if None); the key ``last`` is the final one."""
         height, width = x_BCHW.shape[2:]
         below, right = -height % 4, -width % 4
         x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="reflect") if below or right else x_BCHW
@@ -151,7 +149,7 @@ def _convolution(in_channels: int, out_channels: int, gain: float = 1.0) -> Conv
 
 
 def _initialise(layer: nn.Conv2d, gain: float) -> None:
-    """Weights of deviation gain / sqrt(fan-in), biases zero."""
+    """Normal weights with deviation gain / sqrt(fan-in), zero biases."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     assert layer.bias is not None
     with torch.no_grad():

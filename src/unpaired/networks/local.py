@@ -1,8 +1,8 @@
-"""Networks without normalisation over the image, for crops of one picture that is translated whole.
+"""Networks without normalisation over the image, trained on crops of one image that is translated as a whole.
 
-Instance norms of a crop and of the picture have other statistics, so a generator that has them makes something else of
-the whole picture than it learned on its parts. These follow StyleGAN2 (Karras et al., CVPR 2020), as SinCUT's do:
-convolutions whose weights are scaled by what they are, not by what they see, and leaky ReLUs with gain sqrt(2).
+Instance norms have different statistics on a crop and on the whole image, so their output would differ. These networks
+follow StyleGAN2 (Karras et al., CVPR 2020), as SinCUT does: convolutions with normalised weights instead of normalised
+features, and leaky ReLUs with gain sqrt(2).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from unpaired.ops.half_precision import reflect
 
 
 class EqualisedConv2d(nn.Conv2d):
-    """A convolution with weights from N(0, 1), scaled when it runs, so that Adam moves all layers alike.
+    """A convolution with equalised learning rate: weights from N(0, 1), scaled at runtime.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
+        in_channels: Input channels.
+        out_channels: Output channels.
         taps: Side of the filter, odd; borders are reflected.
-        demodulate: Scale each output's weights to length 1 (StyleGAN2, Eq. 3, with every style 1) instead of by
-            1 / sqrt(fan-in).
+        demodulate: Normalise each output's weights to length 1 (StyleGAN2, Eq. 3, with all styles 1) instead of scaling
+            by 1 / sqrt(fan-in).
     """
 
     def __init__(self, in_channels: int, out_channels: int, taps: int, *, demodulate: bool = False) -> None:
@@ -55,12 +55,12 @@ def _active(x_BCHW: Tensor) -> Tensor:
 
 
 class LocalBlock(nn.Module):
-    """(x + act(conv(act(conv(x))))) / sqrt(2), optionally with a resampling between the two and on the short cut.
+    """(x + act(conv(act(conv(x))))) / sqrt(2), optionally resampled between the convolutions and in the skip path.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        resample: ``halve``, ``double`` or nothing.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        resample: ``halve``, ``double`` or empty.
         demodulate: As in :class:`EqualisedConv2d`.
     """
 
@@ -85,16 +85,16 @@ class LocalBlock(nn.Module):
 
 
 class LocalGenerator(nn.Module):
-    """G of SinCUT: 1 x 1 stem, one anti-aliased halving, residual blocks, one doubling, 1 x 1 head, Tanh.
+    """G of SinCUT: 1 x 1 stem, anti-aliased downsampling, residual blocks, upsampling, 1 x 1 head, Tanh.
 
-    What it makes of a pixel depends on the pixels around it alone, wherever the image is cut. Its taps are ``input``,
-    ``stem``, ``down`` and ``block1`` ... ``blockN`` of the first half of the blocks, which with them is the encoder.
+    The receptive field of an output pixel is bounded. The encoder ends after the first half of the blocks; its taps are
+    ``input``, ``stem``, ``down`` and ``block1`` ... ``blockN``.
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
-        base_channels: Width at the image's size; the blocks have twice as many channels.
-        blocks: Residual blocks, at least 2; the first half of them, rounded down, belongs to the encoder.
+        base_channels: Width at full resolution; the blocks have twice as many channels.
+        blocks: Residual blocks, at least 2; the first half, rounded down, belongs to the encoder.
     """
 
     def __init__(
@@ -122,21 +122,17 @@ class LocalGenerator(nn.Module):
         return self.translate_and_encode(x_BCHW, ())[0]
 
     def translate_and_encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        """One full pass that also returns the features at ``taps``, in their order, at no extra cost."""
+        """One full pass that also returns the features at ``taps``, in their order."""
         return run_stages(self._stages(), x_BCHW, taps)
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """The features at ``taps``, in their order; nothing behind the last tap is computed.
-
-        Raises:
-            KeyError: There is no such tap.
-        """
+        """The features at ``taps``, in their order, computed up to the last tap. Raises ``KeyError``."""
         stages = self._stages()
         last = max((number for number, (name, _) in enumerate(stages) if name in taps), default=0)
         return run_stages(stages[: last + 1], x_BCHW, taps)[1]
 
     def _stages(self) -> list[Stage]:
-        """What it does, in order, with the names of the outputs."""
+        """Stages in order."""
         return [
             ("input", lambda x: x),
             ("stem", lambda x: _active(self.stem(x))),
@@ -148,12 +144,12 @@ class LocalGenerator(nn.Module):
 
 
 class LocalDiscriminator(nn.Module):
-    """D of SinCUT: 1 x 1 stem, residual halvings, a 3 x 3 convolution and one score for each place that is left.
+    """D of SinCUT: 1 x 1 stem, residual downsampling blocks, a 3 x 3 convolution and one score per location.
 
     Args:
         in_channels: Channels of the image.
-        base_channels: Width of the stem; it doubles with each halving, up to twelve-fold.
-        layers: Number of halvings; 4 leave 4 x 4 scores of a crop of 64 pixels.
+        base_channels: Width of the stem; it doubles with each downsampling, up to twelve-fold.
+        layers: Number of downsampling blocks; 4 give 4 x 4 scores for a crop of 64 pixels.
         spectral_norm: Divide each weight by its largest singular value (Miyato et al., 2018).
     """
 
@@ -168,12 +164,12 @@ class LocalDiscriminator(nn.Module):
         )
         self.before_last = EqualisedConv2d(widths[-1], widths[-1], 3)
         self.last = EqualisedConv2d(widths[-1], 1, 1)
-        self.smallest_image = 2 ** (layers + 1)  # reflected borders need two pixels at every place
+        self.smallest_image = 2 ** (layers + 1)  # reflection padding needs two pixels at every scale
         if spectral_norm:
             normalise_spectrally(self)
 
     def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded; nothing here is drawn."""
+        """(B, C, H, W) images in [-1, 1] -> (B, 1, h, w) scores, unbounded; seeds are ignored."""
         hidden = _active(self.stem(x_BCHW))
         for block in self.blocks:
             hidden = block(hidden)

@@ -1,4 +1,4 @@
-"""The networks of MUNIT: content and style encoders, a decoder that a style steers, a discriminator of several scales.
+"""The networks of MUNIT: content and style encoders, a style-conditioned decoder, a multi-scale discriminator.
 
 Written from the paper (Huang, Liu, Belongie, Kautz, "Multimodal Unsupervised Image-to-Image Translation", ECCV 2018,
 section 5.1 and appendix B.2).
@@ -26,7 +26,7 @@ def _halving(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _initialise_kaiming(module: nn.Module) -> None:
-    """Normal weights of deviation sqrt(2 / fan_in) (He et al., 2015), zero biases."""
+    """Normal weights with deviation sqrt(2 / fan_in) (He et al., 2015), zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
@@ -35,9 +35,9 @@ def _initialise_kaiming(module: nn.Module) -> None:
 
 
 class ContentEncoder(nn.Module):
-    """E^c: 7 x 7 stem, two halvings, residual blocks, all with instance normalisation.
+    """E^c: 7 x 7 stem, two downsampling layers, residual blocks, all with instance normalisation.
 
-    At the defaults it has 5,385,856 parameters. Its taps are ``down1`` and ``down2`` (outputs of the halvings, before
+    With the defaults it has 5,385,856 parameters. Its taps are ``down1`` and ``down2`` (the downsampling layers, before
     their norm) and ``block1`` ... ``blockN``; ``blockN`` is the content.
 
     Args:
@@ -62,11 +62,7 @@ class ContentEncoder(nn.Module):
         return hidden
 
     def encode(self, x_BCHW: Tensor, taps: Sequence[str]) -> list[Tensor]:
-        """Features at ``taps``, in their order; nothing behind the last one is computed.
-
-        Raises:
-            KeyError: There is no such tap.
-        """
+        """Features at ``taps``, in their order, computed up to the last one. Raises ``KeyError``."""
         hidden, features = x_BCHW, dict[str, Tensor]()
         for name, stage in self._stages():
             if len(features) == len(set(taps)):
@@ -77,7 +73,7 @@ class ContentEncoder(nn.Module):
         return [features[tap] for tap in taps]
 
     def _stages(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-        """What it does, in order, with the names of what can be tapped; the norms belong to what follows them."""
+        """Stages in order, with the names of the taps; each norm belongs to the stage after it."""
         return [
             ("", self.stem),
             ("down1", lambda x: self.down1(F.relu(instance_norm(x), inplace=True))),
@@ -88,14 +84,14 @@ class ContentEncoder(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """E^s: 7 x 7 stem, four halvings, the mean over the image, one linear layer; without normalisation.
+    """E^s: 7 x 7 stem, four downsampling layers, global average pooling, one linear layer.
 
-    Instance normalisation would take away the means and variances in which the style lies. At the defaults it has
+    Without instance normalisation, which would remove the style: feature means and variances. With the defaults it has
     2,764,936 parameters.
 
     Args:
         in_channels: Channels of the image.
-        base_channels: Width of the stem; the halvings have 2, 4, 4 and 4 times as many channels.
+        base_channels: Width of the stem; the downsampling layers have 2, 4, 4 and 4 times as many channels.
         style_channels: Dimension of the style.
     """
 
@@ -116,7 +112,7 @@ class StyleEncoder(nn.Module):
 
 
 class AdaptiveResidualBlock(nn.Module):
-    """x + adain(conv(relu(adain(conv(x))))): instance norms whose scale and shift come from outside."""
+    """x + adain(conv(relu(adain(conv(x))))), with the scales and shifts given."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,29 +120,29 @@ class AdaptiveResidualBlock(nn.Module):
         self.conv2 = Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
 
     def forward(self, x_BCHW: Tensor, style_B22C: Tensor) -> Tensor:
-        """``style_B22C``: by norm, shift and scale of each channel."""
+        """``style_B22C``: per norm, shift and scale of each channel."""
         hidden = F.relu(adaptive_instance_norm(self.conv1(x_BCHW), style_B22C[:, 0]), inplace=True)
         return x_BCHW + adaptive_instance_norm(self.conv2(hidden), style_B22C[:, 1])
 
 
 def adaptive_instance_norm(x_BCHW: Tensor, style_B2C: Tensor) -> Tensor:
-    """AdaIN (Huang and Belongie, 2017): scale * norm(x) + shift, with shift and scale of each image and channel."""
+    """AdaIN (Huang and Belongie, 2017): scale * norm(x) + shift, per image and channel."""
     shift, scale = style_B2C[:, 0, :, None, None], style_B2C[:, 1, :, None, None]
     return instance_norm(x_BCHW) * scale + shift
 
 
 class Decoder(nn.Module):
-    """G: residual blocks steered by the style, two doublings, 7 x 7 convolution, Tanh.
+    """G: residual blocks with AdaIN, two upsampling layers, 7 x 7 convolution, Tanh.
 
-    A perceptron makes the shifts and scales of all AdaIN layers out of the style. The doublings have layer norms, since
-    instance norms would undo what AdaIN did. At the defaults it has 6,875,395 parameters.
+    An MLP maps the style to the shifts and scales of all AdaIN layers. The upsampling layers have layer norms, since
+    instance norms would undo AdaIN. With the defaults it has 6,875,395 parameters.
 
     Args:
         out_channels: Channels of the image.
         base_channels: Width before the last convolution; the content has four times as many channels.
         blocks: Number of residual blocks.
         style_channels: Dimension of the style.
-        perceptron_width: Width of the perceptron's two hidden layers.
+        perceptron_width: Width of the MLP's two hidden layers.
     """
 
     def __init__(
@@ -186,15 +182,15 @@ class Decoder(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """D: the same patch discriminator at the image, at half and at a quarter of its size, without normalisation.
+    """D: patch discriminators at full, half and a quarter of the resolution, without normalisation.
 
-    At the defaults it has 8,271,171 parameters.
+    With the defaults it has 8,271,171 parameters.
 
     Args:
         in_channels: Channels of the image.
         base_channels: Width of each first convolution.
-        layers: Halvings at each scale.
-        scales: How many sizes it looks at.
+        layers: Downsampling layers at each scale.
+        scales: Number of scales.
         spectral_norm: Divide each weight by its largest singular value (Miyato et al., 2018).
     """
 
@@ -216,15 +212,15 @@ class MultiScaleDiscriminator(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """The smallest height and width, in pixels, that leaves a score at every scale: 61 at 4 layers, 3 scales."""
+        """The smallest height and width, in pixels, with a score at every scale: 61 with 4 layers and 3 scales."""
         layers = sum(isinstance(layer, nn.LeakyReLU) for layer in self.scales[0].children())
-        side = 2**layers  # halvings round down
+        side = 2**layers  # the convolutions round down
         for _ in self.scales[1:]:
             side = 2 * side - 1  # the pooling rounds up
         return side
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        """(B, C, H, W) images in [-1, 1] -> by scale, (B, 1, h, w) scores, unbounded."""
+        """(B, C, H, W) images in [-1, 1] -> per scale, (B, 1, h, w) scores, unbounded."""
         scores = []
         for number, scale in enumerate(self.scales):
             if number:

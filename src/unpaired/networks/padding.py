@@ -1,4 +1,4 @@
-"""Sizes that networks take: a multiple of 4 and at least 16 pixels, the rest mirrored at the right and below."""
+"""Reflection padding of images to sizes that the networks accept: multiples of 4, at least 16 pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MULTIPLE = 4  # the generators halve twice
-SMALLEST = 16  # below this, reflected borders would be wider than the feature maps
+MULTIPLE = 4  # the generators downsample twice
+SMALLEST = 16  # below this, reflection padding would be wider than the feature maps
 
 
 def padded_size(side: int) -> int:
@@ -20,10 +20,9 @@ def padded_size(side: int) -> int:
 
 
 def pad(x_BCHW: Tensor) -> Tensor:
-    """Extend right and bottom to sizes that networks take, mirrored at the last pixel as often as it takes.
+    """Pad at the right and bottom by reflection, repeated for small images; a side of one pixel is replicated.
 
-    So the statistics that instance normalisation takes are those of the image, however small it is; a side of one
-    pixel is repeated.
+    Reflection preserves the statistics of instance normalisation.
     """
     height, width = x_BCHW.shape[-2:]
     bottom, right = padded_size(height) - height, padded_size(width) - width
@@ -36,7 +35,7 @@ def pad(x_BCHW: Tensor) -> Tensor:
 
 
 def _mirrored(side: int, padded: int, device: torch.device) -> Tensor:
-    """Positions 0 to ``side - 1`` and on from there back and forth, ``padded`` of them."""
+    """``padded`` positions that run from 0 to ``side - 1`` and back, repeatedly."""
     period = max(1, 2 * (side - 1))
-    place = torch.arange(padded, device=device) % period
-    return torch.minimum(place, period - place) if side > 1 else place
+    position = torch.arange(padded, device=device) % period
+    return torch.minimum(position, period - position) if side > 1 else position

@@ -1,4 +1,4 @@
-"""The generator of SANTA: one decoder for every place on the path between two domains."""
+"""The generator of SANTA: a decoder conditioned on the position along the path between two domains."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class CodeNorm(nn.Module):
 
 
 class PathGenerator(ConditionedGenerator):
-    """G(x, t) of SANTA: t = 0 writes the source domain, t = 1 the target domain, values between lie on the path.
+    """G(x, t) of SANTA: t = 0 gives the source domain, t = 1 the target domain, values between lie on the path.
 
-    Each end of the path has a learned code; the code of a place is interpolated between them and steers the norms of
-    the decoder. At the defaults it has 11,427,731 parameters: those of the ResNet generator, 2 x 8 for the codes and
-    18 (10 x 256 for the norms of five blocks + 128 + 64 for the doublings).
+    Each end of the path has a learned code; the interpolated code conditions the norms of the decoder. With the
+    defaults it has 11,427,731 parameters: those of the ResNet generator, 2 x 8 for the codes and
+    18 (10 x 256 for the norms of five blocks + 128 + 64 for the upsampling layers).
 
     Args:
         in_channels: Channels of the input image.
         out_channels: Channels of the output image.
-        blocks: Residual blocks, at least 2; the first half of them, rounded down, belongs to the encoder.
+        blocks: Residual blocks, at least 2; the first half, rounded down, belongs to the encoder.
         code_channels: S, dimension of the codes.
-        options: Further ones of :class:`unpaired.networks.ResnetGenerator`.
+        options: Further options of :class:`unpaired.networks.ResnetGenerator`.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class PathGenerator(ConditionedGenerator):
         initialise(self)
         nn.init.xavier_normal_(self.ends_2S, gain=0.02)
 
-    def forward(self, x_BCHW: Tensor, places_B: Tensor) -> Tensor:
-        """Images (B, C_in, H, W) in [-1, 1] and places (B,) in [0, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4))."""
-        return self.decode(self.encode(x_BCHW, [self.last_tap])[0], self.codes(places_B))
+    def forward(self, x_BCHW: Tensor, positions_B: Tensor) -> Tensor:
+        """Images (B, C_in, H, W) and positions (B,) in [0, 1] -> (B, C_out, 4 ceil(H / 4), 4 ceil(W / 4))."""
+        return self.decode(self.encode(x_BCHW, [self.last_tap])[0], self.codes(positions_B))
 
-    def codes(self, places_B: Tensor) -> Tensor:
-        """Places (B,) on the path, 0 to 1 -> their codes (B, S)."""
-        return torch.lerp(self.ends_2S[0], self.ends_2S[1], places_B[:, None].to(self.ends_2S.dtype))
+    def codes(self, positions_B: Tensor) -> Tensor:
+        """Positions (B,) on the path, 0 to 1 -> codes (B, S)."""
+        return torch.lerp(self.ends_2S[0], self.ends_2S[1], positions_B[:, None].to(self.ends_2S.dtype))
 
     def decode_along(
-        self, hidden_BCHW: Tensor, places_K: Tensor, of_K: Tensor, taps: Sequence[str]
+        self, hidden_BCHW: Tensor, positions_K: Tensor, of_K: Tensor, taps: Sequence[str]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Images at K places, and what the decoder computes on the way; what no place changes is computed once.
+        """Images at K positions and intermediate features; what does not depend on the position is computed once.
 
         Args:
-            hidden_BCHW: Encodings, as :meth:`encode` gives them at the last tap.
-            places_K: (K,) in [0, 1].
-            of_K: (K,) int64, the number of the encoding that each place belongs to.
+            hidden_BCHW: Encodings, as :meth:`encode` returns them at the last tap.
+            positions_K: (K,) in [0, 1].
+            of_K: (K,) int64, the index of the encoding of each position.
             taps: Stages of the decoder.
 
         Returns:
             (K, C_out, H, W) in [-1, 1], and the features at ``taps``, each of K images.
         """
-        return run_stages(self._decoder_stages(self.codes(places_K), of_K), hidden_BCHW, taps)
+        return run_stages(self._decoder_stages(self.codes(positions_K), of_K), hidden_BCHW, taps)

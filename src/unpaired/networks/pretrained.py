@@ -1,6 +1,6 @@
-"""The table of pretrained networks that scores ask for, and how they are loaded.
+"""The table of pretrained networks for metrics, and their loading.
 
-Images are always (B, 3, H, W) in [-1, 1]; each network resizes and scales them itself, as ``protocol`` says.
+Images are always (B, 3, H, W) in [-1, 1]; each network resizes and normalises them, as ``protocol`` describes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Pretrained:
 
     weights: WeightsFile
     kind: Kind
-    """``features``: images -> (B, D). ``segmenter``: train ids (B, H, W). ``distance``: two of them -> (B,)"""
+    """``features``: images -> (B, D). ``segmenter``: images -> labels (B, H, W). ``distance``: two batches -> (B,)."""
     protocol: str
-    """In words: the size and how images are resized to it, how they are scaled, which layer is read."""
+    """In words: size and resizing of the images, normalisation, layer."""
     load: Callable[[Path | None], nn.Module]
-    """Loads a file; ``None`` is the usual place."""
+    """Loads a file; ``None`` means its default path."""
     download: Callable[[], Path] | None = None
-    """Fetches the file to its usual place, for networks whose library does that."""
+    """Downloads the file to its default path, where a library offers it."""
     published: str = ""
-    """How the SHA-256 of the published file begins, where it is known; scores bear the name of these weights only."""
+    """First digits of the SHA-256 of the published file, if known; standard score names are for these weights only."""
 
 
 PRETRAINED: dict[str, Pretrained] = {
@@ -62,7 +62,7 @@ class LoadedNetwork:
     module: nn.Module
 
     def __call__(self, images_BCHW: Tensor, *more: Tensor) -> Tensor:
-        """What ``kind`` says, without autograd. The caller deals large sets out in chunks."""
+        """Output according to ``kind``, without autograd. The caller splits large sets into batches."""
         with torch.no_grad():
             return self.module(images_BCHW, *more)
 
@@ -73,12 +73,12 @@ def load_pretrained(
     """Load a network of the table.
 
     Args:
-        path: Its weights; ``None`` takes those in the usual place.
-        allow_download: Fetch weights that are not there, where a library offers them.
+        path: Its weights; ``None`` means their default path.
+        allow_download: Download missing weights, where a library offers them.
 
     Raises:
         ConfigError: There is no network of that name.
-        BackendError: A package or the weights are missing, or the file is something else; the message says what to do.
+        BackendError: A package or the weights are missing or do not fit; the message says what to do.
     """
     if name not in PRETRAINED:
         known = ", ".join(PRETRAINED)
@@ -88,5 +88,5 @@ def load_pretrained(
     if path is None and allow_download and row.download is not None:
         path = row.download()
     module = row.load(path).requires_grad_(False).eval().to(device)
-    assert path is not None  # load() has raised otherwise, and has said more than could be said here
+    assert path is not None  # else load() has raised, with a better message
     return LoadedNetwork(name, row.weights.title, row.kind, row.protocol, file_digest(path), module)

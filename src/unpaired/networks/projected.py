@@ -1,4 +1,4 @@
-"""A discriminator that looks through a frozen network (Sauer et al., Projected GANs Converge Faster, NeurIPS 2021)."""
+"""A discriminator on the features of a frozen network (Sauer et al., Projected GANs Converge Faster, NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from unpaired.networks.frozen import Frozen
 from unpaired.networks.layers import normalise_spectrally
 from unpaired.ops import location_draws, normal_draws, splitmix64
 
-_SMALLEST_SEEN = 128
-"""Images whose shorter side is below this are doubled before the frozen network sees them."""
+_SMALLEST_INPUT = 128
+"""Images with a shorter side below this are upsampled by 2 for the frozen network."""
 _MIXED_CHANNELS = 64
 
 
@@ -28,8 +28,8 @@ class ProjectedScores(NamedTuple):
     """Scores of images, unbounded.
 
     Attributes:
-        projected: Per map of the frozen network, the finest first, (B, 1, h, w).
-        patch: Of the patch discriminator beside it, (B, 1, h, w), or None without one.
+        projected: Per map of the frozen network, finest first, (B, 1, h, w).
+        patch: Of the additional patch discriminator, (B, 1, h, w), or None without one.
     """
 
     projected: tuple[Tensor, ...]
@@ -37,30 +37,30 @@ class ProjectedScores(NamedTuple):
 
     @property
     def finest(self) -> Tensor:
-        """The scores of the smallest parts of the image."""
+        """The scores with the finest resolution."""
         return self.projected[0] if self.patch is None else self.patch
 
 
 class ProjectedDiscriminator(nn.Module):
-    """D on the maps of a frozen network, mixed at random, judged by a small head per stride.
+    """D on randomly mixed feature maps of a frozen network, with a small head per stride.
 
-    Maps are mixed across channels by fixed random 1 x 1 convolutions, each divided by the deviation that it has on
-    noise with the spectrum of photographs, and across scales by fixed random 3 x 3 convolutions from the coarsest down;
-    the heads are spectrally normalised. Before the frozen network sees an image it is shifted by up to a share of its
-    side, with reflected borders, and noise is added: without these a generator learns rasters that fool the network.
+    Maps are mixed across channels by fixed random 1 x 1 convolutions, normalised by their deviation on noise with the
+    spectrum of photographs, and across scales by fixed random 3 x 3 convolutions, from coarse to fine; the heads are
+    spectrally normalised. The frozen network's input is randomly shifted, with reflected borders, and noise is added:
+    without these a generator learns grid patterns that fool the network.
 
     Args:
         channels: Of the images, 1 or 3.
         backbone: The frozen network (:func:`unpaired.networks.backbones.load_backbone`); :meth:`prepare` loads it.
-        weights: File of its weights.
+        weights: File with its weights.
         head_channels: Width of the heads.
-        shift: Largest shift as a share of the side, 0 to 0.5.
+        shift: Largest shift as a fraction of the side, 0 to 0.5.
         noise: Standard deviation of the noise, in units of the images' range [-1, 1].
-        patch: A discriminator of the pixels beside it, which sees them as they are.
+        patch: An additional discriminator on the unchanged images.
 
     Raises:
-        ConfigError: The images have other channels, or there is no such network.
-        BackendError: A package that the network comes with is missing.
+        ConfigError: Wrong number of channels, or there is no such network.
+        BackendError: The package of the network is missing.
     """
 
     deviations: Tensor
@@ -94,7 +94,7 @@ class ProjectedDiscriminator(nn.Module):
         self._frozen: Frozen | None = None
 
     def prepare(self) -> None:
-        """Load the frozen network and measure its maps. Raises ``BackendError``."""
+        """Load the frozen network and measure the deviations of its maps. Raises ``BackendError``."""
         self._frozen = Frozen(load_backbone(self.backbone, self.weights).network)
         with torch.no_grad():
             maps = self._frozen(_pink_noise())
@@ -108,23 +108,23 @@ class ProjectedDiscriminator(nn.Module):
 
         Args:
             x_BCHW: (B, C, H, W) in [-1, 1].
-            seeds_B: (B,) int64 on the CPU, which decide shift and noise of each image; None leaves both out.
+            seeds_B: (B,) int64 on the CPU for shift and noise of each image; None applies neither.
 
         Raises:
             BackendError: The frozen network has not been loaded.
         """
         if self._frozen is None:
             raise BackendError(f"discriminator: its frozen network '{self.backbone}' is not loaded; call prepare()")
-        seen = x_BCHW if seeds_B is None else self._augmented(x_BCHW, seeds_B)
-        seen = seen.expand(-1, 3, -1, -1)
-        if min(seen.shape[2:]) < _SMALLEST_SEEN:
-            seen = F.interpolate(seen, scale_factor=2, mode="bilinear", align_corners=False)
-        mixed = self._mixed(self._frozen(seen))
+        inputs = x_BCHW if seeds_B is None else self._augmented(x_BCHW, seeds_B)
+        inputs = inputs.expand(-1, 3, -1, -1)
+        if min(inputs.shape[2:]) < _SMALLEST_INPUT:
+            inputs = F.interpolate(inputs, scale_factor=2, mode="bilinear", align_corners=False)
+        mixed = self._mixed(self._frozen(inputs))
         scores = tuple(head(each) for head, each in zip(self.heads, mixed, strict=True))
         return ProjectedScores(scores, self.patch(x_BCHW) if self.patch is not None else None)
 
     def _mixed(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Across channels, then across scales from the coarsest down: (a + enlarged b) / sqrt(2)."""
+        """Mix across channels, then across scales from coarse to fine: (a + upsampled b) / sqrt(2)."""
         deviations = self.deviations.to(maps[0].dtype)
         mixed = [
             mix(each) / deviation for mix, each, deviation in zip(self.across_channels, maps, deviations, strict=True)
@@ -136,7 +136,7 @@ class ProjectedDiscriminator(nn.Module):
         return mixed
 
     def _augmented(self, x_BCHW: Tensor, seeds_B: Tensor) -> Tensor:
-        """Shift each image, reflected at its borders, and add noise; the host waits for neither."""
+        """Shift each image, with reflected borders, and add noise, without synchronisation."""
         draws_B2 = location_draws(seeds_B, 2)
         for axis, draws_B in zip((2, 3), draws_B2.unbind(dim=1), strict=True):
             side = x_BCHW.shape[axis]
@@ -155,7 +155,7 @@ class ProjectedDiscriminator(nn.Module):
 
 
 def _random_convolution(inputs: int, outputs: int, taps: int) -> nn.Conv2d:
-    """A convolution that keeps the deviation of white noise and is never trained."""
+    """A fixed random convolution that preserves the deviation of white noise."""
     layer = nn.Conv2d(inputs, outputs, taps, padding=taps // 2, bias=False)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
     return layer.requires_grad_(False)
@@ -172,8 +172,8 @@ def _head(inputs: int, width: int) -> nn.Sequential:
 
 
 def _pink_noise(side: int = 256, images: int = 4) -> Tensor:
-    """Noise whose amplitude falls as 1 / frequency, as that of photographs does, the same in all channels but for a
-    fifth: (images, 3, side, side) in [-1, 1], always the same."""
+    """Fixed noise with a 1 / frequency amplitude spectrum, like photographs, mostly shared by the channels: (images, 3,
+    side, side) in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(images, 4, side, side, generator=generator)
     frequencies = torch.fft.fftfreq(side)

@@ -1,4 +1,4 @@
-"""Projectors of losses that compare features: small perceptrons, one per tapped layer."""
+"""Projectors for losses on features: small MLPs, one per tap."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from unpaired.ops import widen
 class Projector(nn.Module):
     """F of CUT: C -> ``width`` -> ``width`` per tap, then unit length. 560,384 parameters at the paper's five taps.
 
-    The widths are known when it is made, so its optimizer exists before the first batch does.
-
     Args:
         tap_channels: Channels at each tap, by name.
         width: Dimension of the projected features (256 in the paper).
-        epsilon: Added to the length that features are divided by, as in the published code. It matters in the first
-            step only, when features are as small as their weights.
+        epsilon: Added to the norm that features are divided by, as in the published code. It matters in the first step
+            only, when features are tiny.
     """
 
     def __init__(self, tap_channels: Mapping[str, int], width: int = 256, *, epsilon: float = 1e-7) -> None:
@@ -43,11 +41,10 @@ class Projector(nn.Module):
 
 
 class PredictingProjector(nn.Module):
-    """The projection and the prediction of EnCo, per tap: C -> D -> D, then D -> D / 2 -> D.
+    """Projection and prediction of EnCo per tap: C -> D -> D, then D -> D / 2 -> D.
 
-    Between the layers each channel is normalised over the locations of its image: the published batch norm at the
-    published batch of one image, and for larger batches the same for every image of them. 510,976 parameters for EnCo's
-    three taps.
+    Channels are normalised over the locations of each image, which equals the published batch norm at the published
+    batch size of 1. 510,976 parameters for EnCo's three taps.
 
     Args:
         tap_channels: Channels at each tap, by name.
@@ -82,7 +79,7 @@ class PredictingProjector(nn.Module):
         initialise(self)
 
     def forward(self, tap: str, features_BNC: Tensor, *, predict: bool) -> Tensor:
-        """Project features of one tap, and predict from the projection if asked to: (B, N, C) -> (B, N, D)."""
+        """Project features of one tap, optionally followed by the prediction: (B, N, C) -> (B, N, D)."""
         projected = self.projections[tap](features_BNC)
         return self.predictions[tap](projected) if predict else projected
 
@@ -92,7 +89,7 @@ class LocationNorm(nn.Module):
 
     Args:
         channels: C.
-        affine: Learn a scale and a shift per channel; 1 and 0 at the start.
+        affine: Learn a scale and a shift per channel, initially 1 and 0.
     """
 
     def __init__(self, channels: int, *, affine: bool = True) -> None:

@@ -1,15 +1,13 @@
-"""ST-LPIPS: a learned perceptual distance that tolerates shifts too small to see.
+"""ST-LPIPS: a learned perceptual distance that tolerates imperceptible shifts.
 
 Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric", ECCV 2022; the distance is that of Zhang et al., "The
 Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, the anti-aliasing that of Zhang, "Making
 Convolutional Networks Shift-Invariant Again", ICML 2019. Written from the papers; the names are those of the published
-state dict, whose numbers say where the filters stand: before the first ReLU and behind both max poolings.
+state dict, whose indices give the positions of the blur filters: before the first ReLU and after both max poolings.
 
-Not in the file are the strides and the padding. They were read off the authors' package while it ran: the strides,
-paddings and map sizes of its layers, its source unread. Distances on synthetic images agree to 1e-6;
-``tests/networks/test_st_lpips.py`` holds the package's values.
-Their example value (0.7777554988861084 for ex_p0.png and ex_ref.png of their repository) is checked there as well where
-the images are.
+Strides and paddings are not in the file. They were observed on the authors' package at runtime, without reading its
+source. Distances on synthetic images agree to 1e-6; ``tests/networks/test_st_lpips.py`` holds the package's values, and
+their example value (0.7777554988861084 for ex_p0.png and ex_ref.png of their repository), checked where the images are.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ _EPS = 1e-10
 
 
 class BlurPool(nn.Module):
-    """Filter with ``filt`` (binomial, 3 x 3) at reflected borders and keep every second pixel."""
+    """Filter with ``filt`` (binomial, 3 x 3), reflected borders, and keep every second pixel."""
 
     filt: Tensor
 
@@ -42,9 +40,10 @@ class BlurPool(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Anti-aliased AlexNet: (B, 3, H, W) -> its five maps behind the ReLUs; the first has half of the size.
+    """Anti-aliased AlexNet: (B, 3, H, W) -> its five maps after the ReLUs; the first has half the resolution.
 
-    Filters take the strides: the first convolution has 1 and a filter of stride 2 instead of 4, max poolings likewise.
+    Blur filters replace strides: the first convolution has stride 1 and a blur of stride 2 instead of stride 4; max
+    poolings likewise.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class Trunk(nn.Module):
 
 
 class Scaling(nn.Module):
-    """(x - shift) / scale per channel, both from the file."""
+    """(x - shift) / scale per channel, with the file's values."""
 
     shift: Tensor
     scale: Tensor
@@ -87,7 +86,7 @@ class Scaling(nn.Module):
 
 
 class Weighting(nn.Module):
-    """Learned non-negative weights of the channels; index 0 of ``model`` was dropout in training."""
+    """Learned non-negative channel weights; index 0 of ``model`` was dropout in training."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,8 +99,8 @@ class Weighting(nn.Module):
 class STLPIPS(nn.Module):
     """Two batches of images (B, 3, H, W) in [-1, 1] -> their distances (B,); 0 for equal images.
 
-    Per map: features of unit length at each pixel, squared differences, weighted over channels, averaged over pixels;
-    the five values are summed.
+    Per map: features normalised at each pixel, squared differences, weighted over channels, averaged over pixels; the
+    five values are summed.
     """
 
     def __init__(self) -> None:
@@ -134,7 +133,7 @@ PROTOCOL = (
 
 
 def find_st_lpips() -> Path | None:
-    """The weights in the installed package ``stlpips_pytorch``, which is not imported; ``None`` where it is missing."""
+    """The weights in the installed package ``stlpips_pytorch``, without importing it; ``None`` if it is missing."""
     return WEIGHTS.find()
 
 
@@ -142,7 +141,7 @@ def load_st_lpips(path: Path | None = None) -> STLPIPS:
     """The distance with the weights of ``path``, or of the installed package ``stlpips_pytorch``.
 
     Raises:
-        BackendError: They are missing or are something else.
+        BackendError: They are missing or do not fit.
     """
     found = WEIGHTS.locate(path)
     network = STLPIPS()

@@ -1,4 +1,4 @@
-"""Files of pretrained weights: where they lie, reading them without running code, clear errors."""
+"""Files of pretrained weights: locating, reading them without running code, clear errors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from unpaired.errors import BackendError
 
 _COUNTER = "num_batches_tracked"
-"""Buffers of batch normalisation that old files lack and inference does not use."""
+"""Buffers of batch normalisation that old files lack and inference ignores."""
 
 
 def find_in_package(package: str, *parts: str) -> Path | None:
-    """A file inside an installed package, which is not imported; ``None`` where either is missing.
+    """A file inside an installed package, without importing it; ``None`` if either is missing.
 
     >>> find_in_package("no_such_package", "weights.pth") is None
     True
@@ -35,7 +35,7 @@ def find_in_package(package: str, *parts: str) -> Path | None:
 
 
 def nowhere() -> Path | None:
-    """The usual place of weights that have none."""
+    """For weights without a default path."""
     return None
 
 
@@ -47,45 +47,41 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The file of one network."""
+    """The weights file of a network."""
 
     title: str
     """The network, in words."""
     how_to_get: str
-    """One sentence that says how to get the file."""
+    """A sentence on how to get the file."""
     find: Callable[[], Path | None] = nowhere
-    """Returns the file's usual place if it lies there now."""
+    """Returns the default path if the file exists."""
 
     def locate(self, path: Path | None) -> Path:
-        """``path``, or the usual place.
-
-        Raises:
-            BackendError: There is no such file.
-        """
+        """``path``, or the default path. Raises ``BackendError`` if there is no such file."""
         found = path if path is not None else self.find()
         if found is None:
             raise BackendError(f"the weights of {self.title} are not on this machine. {self.how_to_get}")
         if not found.is_file():
             what = "is a folder" if found.is_dir() else "does not exist"
-            raise BackendError(f"{found} {what}; the weights of {self.title} were to be read there. {self.how_to_get}")
+            raise BackendError(f"{found} {what}; it should hold the weights of {self.title}. {self.how_to_get}")
         return found
 
     def wrong(self, path: Path, reason: str) -> BackendError:
-        """The error for a file that holds something else."""
+        """The error for a file with other content."""
         return BackendError(f"{path}: not the weights of {self.title}: {reason}. {self.how_to_get}")
 
     def read(self, path: Path) -> dict[str, Tensor]:
-        """The state dict of a ``torch.save`` or ``.safetensors`` file: names -> tensors. No code of the file is run.
+        """The state dict of a ``torch.save`` or ``.safetensors`` file, read without running code.
 
-        A checkpoint that holds one as ``state_dict`` is unwrapped, the prefix ``module.`` of parallel training cut off.
+        A checkpoint with the key ``state_dict`` is unwrapped, and the prefix ``module.`` of parallel training removed.
 
         Raises:
-            BackendError: It is not such a file, or holds values that are not finite.
+            BackendError: It is not such a file, or values are not finite.
         """
         try:
             safe = path.suffix == ".safetensors"
             state: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # many kinds are raised, depending on where a file is damaged
+        except Exception as error:  # damaged files raise many types
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise self.wrong(path, f"it cannot be read as plain tensors ({first.split('. ')[0][:160]})") from error
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
@@ -98,10 +94,10 @@ class WeightsFile:
         return {str(name).removeprefix("module."): x for name, x in state.items()}
 
     def check(self, path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-        """Compare names and shapes with those that the network has; counters of batch normalisation do not matter.
+        """Compare names and shapes with the network's, ignoring counters of batch normalisation.
 
         Raises:
-            BackendError: Some are missing, too many, or of another shape.
+            BackendError: Some are missing, unknown or have another shape.
         """
         names, wanted = ({name for name in x if not name.endswith(_COUNTER)} for x in (state, shapes))
         reshaped = sorted(name for name in names & wanted if state[name].shape != shapes[name])
@@ -118,25 +114,17 @@ class WeightsFile:
             raise self.wrong(path, "; ".join(reasons))
 
     def download(self, url: str, path: Path, digest: str) -> Path:
-        """Fetch the file, whose SHA-256 begins with ``digest``, to ``path``.
-
-        Raises:
-            BackendError: That failed.
-        """
+        """Download the file, whose SHA-256 begins with ``digest``, to ``path``. Raises ``BackendError``."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
-        except (OSError, RuntimeError) as error:  # no network or space; another file than the published one
+        except (OSError, RuntimeError) as error:  # no network, no space, or another digest
             reason = f"the weights of {self.title} could not be downloaded ({error})"
             raise BackendError(f"{path}: {reason}. {self.how_to_get}") from error
         return path
 
     def load_into(self, module: nn.Module, path: Path, optional: Collection[str] = ()) -> None:
-        """Load a file whose names and shapes are exactly those of ``module``; ``optional`` ones may be missing.
-
-        Raises:
-            BackendError: They are not, or the file cannot be read.
-        """
+        """Load a file into ``module``; only ``optional`` names may be missing. Raises ``BackendError``."""
         state = self.read(path)
         shapes = {name: x.shape for name, x in module.state_dict().items()}
         self.check(path, state, {name: x for name, x in shapes.items() if name in state or name not in optional})

@@ -1,6 +1,6 @@
-"""What every backend is told: which attention matrix is meant, over which map.
+"""Description of an attention matrix, and the tensor helpers that backends share.
 
-Legend of the suffixes in this room: B images, C channels, H and W the map, n = H * W positions in row-major order
+Legend of the suffixes in this package: B images, C channels, H and W the map, n = H * W positions in row-major order
 (position = y * W + x), N selected positions, S keys of a local window.
 """
 
@@ -23,8 +23,8 @@ class Attention:
     Attributes:
         height: Rows of the map.
         width: Columns of the map.
-        local: Keys are the ``window`` x ``window`` square around the query, cut at the border; otherwise all
-            positions are.
+        local: Keys are the ``window`` x ``window`` square around the query, clipped at the border; otherwise all
+            positions.
         window: Side of that square, odd.
         similarity: ``dot`` as in the paper, ``scaled`` by 1 / sqrt(C), or ``cosine``.
         temperature: Divides the logits; positive.
@@ -38,7 +38,7 @@ class Attention:
     temperature: float
 
     def logit_scale(self, channels: int) -> float:
-        """Factor that turns a dot product of two features (of two unit features for cosine) into a logit."""
+        """Factor from the dot product of two features (unit features for cosine) to their logit."""
         return (channels**-0.5 if self.similarity == "scaled" else 1.0) / self.temperature
 
     def max_mean_scale(self, channels: int) -> float:
@@ -47,7 +47,7 @@ class Attention:
 
     @property
     def radii(self) -> tuple[int, int]:
-        """How far a window reaches vertically and horizontally; never further than the map does."""
+        """Vertical and horizontal radius of a window, at most those of the map."""
         reach = self.window // 2
         return min(reach, self.height - 1), min(reach, self.width - 1)
 
@@ -63,7 +63,7 @@ def outside_window(indices: Tensor, attention: Attention) -> Tensor:
 
 
 def prepare(features_BCn: Tensor, attention: Attention) -> Tensor:
-    """Features as the logits see them: float32 (float64 stays), of unit length for ``cosine``."""
+    """Features for the logits: float32 (float64 stays), of unit length for ``cosine``."""
     wide_BCn = widen(features_BCn)
     if attention.similarity != "cosine":
         return wide_BCn
@@ -71,7 +71,7 @@ def prepare(features_BCn: Tensor, attention: Attention) -> Tensor:
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """Half precision becomes float32: a softmax kept in bf16 picks 18-79 of 256 rows wrongly (measured)."""
+    """Half precision to float32; a softmax in bf16 selects 18 to 79 of 256 rows wrongly (measured)."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -1,4 +1,4 @@
-"""Blurring and halving in one operation on the CPU: only what is kept is computed, by sums of every second row.
+"""Blur and downsampling by 2 in one operation on the CPU, computing only the pixels that are kept.
 
 Legend: B images, C channels, H and W the map, h = ceil(H / 2), w = ceil(W / 2).
 """
@@ -14,9 +14,9 @@ _ROWS, _COLUMNS = 2, 3
 
 
 def blur_halve(x_BCHW: Tensor) -> Tensor:
-    """Filter with [1, 2, 1] x [1, 2, 1] / 16 at reflected borders and keep every second pixel, the first one included.
+    """Filter with [1, 2, 1] x [1, 2, 1] / 16, reflected borders, and keep every second pixel, beginning with the first.
 
-    Any layout in memory is kept, and the gradient can be differentiated again.
+    The memory layout is preserved; twice differentiable.
 
     Args:
         x_BCHW: (B, C, H, W) floating, H and W at least 2.
@@ -29,7 +29,7 @@ def blur_halve(x_BCHW: Tensor) -> Tensor:
 
 
 class _Halve(torch.autograd.Function):
-    """The filter; linear, so that its gradient is its transpose."""
+    """The filter; its gradient is its transpose."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor) -> Tensor:
@@ -56,20 +56,20 @@ class _Spread(torch.autograd.Function):
 
 
 def _along(x: Tensor, dim: int) -> Tensor:
-    """[1, 2, 1] / 4 along one axis at every second place: kept places are even ones, their neighbours odd ones."""
+    """[1, 2, 1] / 4 along one axis at the even positions, whose neighbours are the odd ones."""
     even, odd = _every_second(x, dim)
     kept, between = even.shape[dim], odd.shape[dim]
     out = even * 0.5
     out.narrow(dim, 0, between).add_(odd, alpha=0.25)
     out.narrow(dim, 1, kept - 1).add_(odd.narrow(dim, 0, kept - 1), alpha=0.25)
-    out.narrow(dim, 0, 1).add_(odd.narrow(dim, 0, 1), alpha=0.25)  # mirrored at the first place
+    out.narrow(dim, 0, 1).add_(odd.narrow(dim, 0, 1), alpha=0.25)  # reflected at the first position
     if kept > between:
         out.narrow(dim, kept - 1, 1).add_(odd.narrow(dim, between - 1, 1), alpha=0.25)  # and at the last one
     return out
 
 
 def _transposed(gradient: Tensor, dim: int, length: int) -> Tensor:
-    """The transpose of :func:`_along`, to ``length`` places."""
+    """The transpose of :func:`_along`, to ``length`` positions."""
     shape = list(gradient.shape)
     shape[dim] = length
     channels_last = gradient.is_contiguous(memory_format=torch.channels_last) and not gradient.is_contiguous()
@@ -88,7 +88,7 @@ def _transposed(gradient: Tensor, dim: int, length: int) -> Tensor:
 
 
 def _every_second(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Views of the even and of the odd places along an axis."""
+    """Views of the even and of the odd positions along an axis."""
     if dim == _ROWS:
         return x[:, :, 0::2], x[:, :, 1::2]
     return x[:, :, :, 0::2], x[:, :, :, 1::2]

@@ -1,4 +1,4 @@
-"""What the front door refuses: each message names the setting, what it must be and what it was."""
+"""Argument checks of query selection; each message names the setting, what it must be and what it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Formulation = Literal["equations", "published"]
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as they are written in an error: ``'a', 'b'``."""
+    """Names quoted for an error: ``'a', 'b'``."""
     return ", ".join(repr(name) for name in names)
 
 
@@ -53,7 +53,7 @@ def _is_positive(number: object) -> bool:
 def check_formulation(
     formulation: Formulation, significance: Significance, similarity: Similarity, temperature: float | None
 ) -> None:
-    """Check that the published formulation is asked only for what the published code has."""
+    """Check that the published formulation gets only settings that the published code has."""
     check_choices(formulation=(formulation, Formulation))
     if formulation == "equations":
         return
@@ -67,7 +67,7 @@ def check_formulation(
 
 
 def check_tensors(source: Tensor, targets: Sequence[Tensor]) -> None:
-    """Check that the maps are maps, and alike."""
+    """Check that source and targets are (B, C, H, W) tensors of the same shape and device."""
     if not isinstance(source, Tensor) or source.dim() != 4 or source.numel() == 0:
         raise ConfigError(f"source must be a (B, C, H, W) tensor without empty dimensions, got {_described(source)}")
     if not isinstance(targets, list | tuple):
@@ -84,7 +84,7 @@ def _described(value: object) -> str:
 
 
 def checked_seeds(random_seeds: Tensor | None, source: Tensor) -> Tensor:
-    """Check the seeds of the images and bring them to the device of the source."""
+    """Check the seeds of the images and move them to the device of the source."""
     if random_seeds is None:
         raise ConfigError("significance='random' needs random_seeds, one int64 per image")
     if not isinstance(random_seeds, Tensor):
@@ -98,7 +98,7 @@ def checked_seeds(random_seeds: Tensor | None, source: Tensor) -> Tensor:
 
 
 def check_indices(indices: Tensor, source: Tensor) -> None:
-    """Check positions that were given instead of selected."""
+    """Check positions that the caller gave."""
     batch, _, height, width = source.shape
     if not isinstance(indices, Tensor):
         raise ConfigError(f"indices must be an int64 tensor of shape ({batch}, N), got {_described(indices)}")
@@ -108,6 +108,6 @@ def check_indices(indices: Tensor, source: Tensor) -> None:
         )
     if indices.device != source.device:
         raise ConfigError(f"indices must be on {source.device} like source, got {indices.device}")
-    # On other devices a look at the values would make the host wait; there the gather itself checks them.
+    # On other devices reading the values would synchronise; there the gather itself checks them.
     if indices.device.type == "cpu" and (int(indices.min()) < 0 or int(indices.max()) >= height * width):
         raise ConfigError(f"indices must lie in [0, {height * width}), the positions of a {height} x {width} map")

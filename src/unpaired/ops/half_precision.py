@@ -1,4 +1,4 @@
-"""What half precision on the CPU needs beside autocast."""
+"""Workarounds for autocast in half precision on the CPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def own_type(x: Tensor) -> AbstractContextManager[object]:
-    """Within this block an operation on ``x`` is computed in the type of ``x``.
+    """Context in which operations on ``x`` keep its dtype.
 
-    Autocast on the CPU turns the inputs of padding and of interpolation into float32, and all that follows with them.
+    Autocast on the CPU casts the inputs of padding and interpolation to float32, and with them all that follows.
     """
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return torch.autocast("cpu", enabled=False)
@@ -20,6 +20,6 @@ def own_type(x: Tensor) -> AbstractContextManager[object]:
 
 
 def reflect(x_BCHW: Tensor, padding: int) -> Tensor:
-    """Mirror ``padding`` pixels at each border, without repeating the last one: (B, C, H, W) -> + 2 padding a side."""
+    """Reflection padding by ``padding`` pixels on every side: (B, C, H, W) -> (B, C, H + 2 padding, W + 2 padding)."""
     with own_type(x_BCHW):
         return F.pad(x_BCHW, (padding,) * 4, mode="reflect")

@@ -1,7 +1,7 @@
-"""Random numbers that belong to a seed and a position, not to a generator's state.
+"""Counter-based random numbers: functions of a seed and a position instead of a generator's state.
 
-The draw at a position is a hash of (seed, position), so it is the same on every device, in every process and however
-a batch is split, and it does not change when the map grows.
+The draw at a position is a hash of (seed, position), so it does not depend on the device, the process, the batch or the
+size of the map.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BITS = 53  # as many as a float64 holds exactly, so that integers and floats rank alike
+_BITS = 53  # exact in float64, so that integers and floats rank alike
 
 
 def _signed(value: int) -> int:
@@ -23,7 +23,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:
-    """Logical shift: int64 shifts copy the sign bit, the mask removes the copies."""
+    """Logical shift: int64 shifts copy the sign bit; the mask removes the copies."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -44,7 +44,7 @@ def location_keys(random_seeds: Tensor, positions: int) -> Tensor:
 
     Args:
         random_seeds: (B,) int64, one seed per image.
-        positions: How many positions, n >= 1.
+        positions: n, at least 1.
 
     Returns:
         (B, n) int64, uniform in [0, 2**53).
@@ -59,7 +59,7 @@ def location_draws(random_seeds: Tensor, positions: int) -> Tensor:
 
     Args:
         random_seeds: (B,) int64, one seed per image.
-        positions: How many positions, n >= 1.
+        positions: n, at least 1.
 
     Returns:
         (B, n) float64, uniform in [0, 1), with 53 random bits.
@@ -86,10 +86,10 @@ def normal_draws(random_seeds: Tensor, positions: int) -> Tensor:
 
     Args:
         random_seeds: (B,) int64, one seed per image.
-        positions: How many positions, n >= 1.
+        positions: n, at least 1.
 
     Returns:
         (B, n) float64, finite.
     """
-    # A draw of 0, one in 2**53, has no finite quantile; one of 1 does not exist.
+    # A draw of 0, one in 2**53, has no finite quantile; a draw is never 1.
     return torch.special.ndtri(location_draws(random_seeds, positions).clamp(min=2.0**-54))

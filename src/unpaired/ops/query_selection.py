@@ -1,6 +1,6 @@
-"""The front door of query-selected attention: checks, choice of backend, selection.
+"""Query-selected attention: checks, choice of the backend, selection.
 
-The backends (``ops/backends/``) compute the two parts, significance and routing.
+The backends (``ops/backends/``) compute significance and routing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DEFAULT_TEMPERATURE = {"dot": 1.0, "scaled": 1.0, "cosine": 0.1}
 
 
 class SelectedFeatures(NamedTuple):
-    """What :func:`query_selected_attention` returns.
+    """Result of :func:`query_selected_attention`.
 
     Attributes:
         indices: (B, N) int64, row-major positions y * W + x, the most significant first.
@@ -51,9 +51,9 @@ class SelectedFeatures(NamedTuple):
 
 
 def backend_report() -> list[tuple[str, bool, list[str]]]:
-    """Say what this machine can run: (name, available, reasons) per backend, best first.
+    """Backends of this machine, best first: (name, available, reasons).
 
-    The reasons are why it cannot run, or, where it can, why it only does when asked for by name.
+    The reasons say why it cannot run or, if it can, why it is used only when requested by name.
 
     >>> [name for name, available, reasons in backend_report()]
     ['triton', 'blocked', 'reference']
@@ -83,11 +83,11 @@ def query_selected_attention(
 
     The paper's QS-Attn (section 3.2): F_x is ``source``, F_y a target, A_g or A_l the attention, A_QS its
     N selected rows. Attention of half-precision features is computed in float32, also under
-    autocast. The gradients of source and targets are contiguous in (B, C, H, W); those of half-precision maps that lie
-    channels last lie so, too.
+    autocast. The gradients of source and targets are contiguous in (B, C, H, W); those of channels-last maps in half
+    precision are channels-last.
 
     Args:
-        source: (B, C, H, W) floating features of the source image; they decide the selection.
+        source: (B, C, H, W) floating features of the source image, which determine the selection.
         targets: Features of the same shape and device, usually of the translated image; may be empty.
         num_queries: N; at most H*W are returned.
         attention: ``global`` selects and routes with A_g, ``local`` with A_l, ``local_global`` selects with A_l and
@@ -99,23 +99,23 @@ def query_selected_attention(
             and computes no attention.
         similarity: ``dot`` f_i . f_j as in the paper, ``scaled`` by 1 / sqrt(C), ``cosine``.
         temperature: Divides the logits; None means 1.0 for ``dot`` and ``scaled`` and 0.1 for ``cosine``.
-        window: Side w of the local window in positions, odd. Keys outside the map do not exist.
-        detach_attention: No gradient through attention rows, only through the features they route. By default
-            the rows carry gradient into the features they were made of, as in the published code.
+        window: Side w of the local window in positions, odd. Keys outside the map are masked.
+        detach_attention: No gradient through the attention rows, only through the routed features. By default gradient
+            flows through the rows, as in the published code.
         random_seeds: (B,) int64 for ``random``: image b's draws are ``location_draws(random_seeds, H*W)[b]``; ignored
             by the other measures.
-        indices: (B, N) int64 in [0, H*W): route these positions; nothing is selected, ``num_queries`` and
-            ``significance`` are not used and the returned significance is empty, (B, 0).
-        formulation: ``equations`` computes the paper's equations; ``published`` what its released code computes
-            (see the end of ``ops/backends/reference.py``), for ``dot`` at temperature 1 and without ``max_mean``.
-        backend: None takes the best that can run; a name runs that one or raises.
+        indices: (B, N) int64 in [0, H*W): route these positions instead of selecting; ``num_queries`` and
+            ``significance`` are ignored and the returned significance is empty, (B, 0).
+        formulation: ``equations``: the paper's equations; ``published``: its released code (see the end of
+            ``ops/backends/reference.py``), for ``dot`` at temperature 1 and without ``max_mean``.
+        backend: None uses the best that can run; a name runs that one or raises.
 
     Returns:
         The positions, the significance of every position and the routed features.
 
     Raises:
-        ConfigError: A setting or a tensor has a value, shape, dtype or device that cannot work.
-        BackendError: The backend asked for by name does not exist or cannot run this; the message lists every reason.
+        ConfigError: A setting or a tensor has an invalid value, shape, dtype or device.
+        BackendError: The named backend does not exist or cannot run this; the message lists every reason.
     """
     check_tensors(source, targets)
     check_choices(
@@ -128,26 +128,26 @@ def query_selected_attention(
     check_formulation(formulation, significance, similarity, temperature)
     measure, route_by_rows = _choose_backend(backend, source, formulation)
     height, width = source.shape[2:]
-    spread = _DEFAULT_TEMPERATURE[similarity] if temperature is None else float(temperature)
-    select_by = Attention(height, width, attention != "global", window, similarity, spread)
-    route_by = Attention(height, width, attention == "local", window, similarity, spread)
+    logit_temperature = _DEFAULT_TEMPERATURE[similarity] if temperature is None else float(temperature)
+    select_by = Attention(height, width, attention != "global", window, similarity, logit_temperature)
+    route_by = Attention(height, width, attention == "local", window, similarity, logit_temperature)
 
-    # Autocast would turn the products into half precision, and the selection with them.
+    # Autocast would compute the products, and with them the selection, in half precision.
     with torch.autocast(source.device.type, enabled=False), _float32_products():
-        unattended = routing == "none" and (indices is not None or significance == "random")
-        source_BCn = source.flatten(2) if unattended else as_positions(source)
+        no_attention = routing == "none" and (indices is not None or significance == "random")
+        source_BCn = source.flatten(2) if no_attention else as_positions(source)
         if indices is not None:
             check_indices(indices, source)
-            shown_Bn = source_BCn.new_empty((source.shape[0], 0), dtype=_significance_dtype(source))
+            significance_Bn = source_BCn.new_empty((source.shape[0], 0), dtype=_significance_dtype(source))
         else:
             with torch.no_grad():
                 if significance == "random":
                     seeds = checked_seeds(random_seeds, source)
                     key_Bn = location_keys(seeds, height * width)
-                    shown_Bn = as_draws(key_Bn, _significance_dtype(source))
+                    significance_Bn = as_draws(key_Bn, _significance_dtype(source))
                 else:
-                    key_Bn, shown_Bn = measure(source_BCn, select_by, significance)
-                # The published code sorts unstably; elsewhere the smaller position wins a tie.
+                    key_Bn, significance_Bn = measure(source_BCn, select_by, significance)
+                # The published code sorts unstably; otherwise the smaller position wins ties.
                 order_Bn = key_Bn.sort(dim=1, stable=formulation == "equations").indices
             indices = order_Bn[:, :num_queries].contiguous()
 
@@ -163,7 +163,9 @@ def query_selected_attention(
             each_BCn = (source_BCn, *map(as_positions, targets))
             routed = [route(each.detach() if detach_attention else each, [each])[0] for each in each_BCn]
         routed = [each.to(given.dtype) for each, given in zip(routed, (source, *targets), strict=True)]
-    return SelectedFeatures(indices, shown_Bn, routed[0].contiguous(), [each.contiguous() for each in routed[1:]])
+    return SelectedFeatures(
+        indices, significance_Bn, routed[0].contiguous(), [each.contiguous() for each in routed[1:]]
+    )
 
 
 def significance_map(
@@ -182,8 +184,8 @@ def significance_map(
     Arguments as in :func:`query_selected_attention`.
 
     Returns:
-        (B, H, W) float32 (float64 for float64 input): entropy in nats in [0, log(number of keys)], small where
-        a position is significant; or the value of Eq. 6, large where it is.
+        (B, H, W) float32 (float64 for float64 input): entropy in nats in [0, log(number of keys)], small at
+        significant positions, or the value of Eq. 6, large there.
 
     Raises:
         ConfigError: As :func:`query_selected_attention`; also for ``significance="random"``, which has no map.
@@ -212,7 +214,7 @@ def significance_map(
 def _float32_products() -> Iterator[None]:
     """Full float32 in matrix products, whatever ``torch.set_float32_matmul_precision`` allows the networks.
 
-    TF32 moves a logit of 47,000 by up to 20, and with it what is selected. Set on the host, without synchronisation.
+    TF32 changes a logit of 47,000 by up to 20, and with it the selection. Set on the host, without synchronisation.
     """
     backends: Any = torch.backends
     settings = (backends.cuda.matmul, backends.mkldnn.matmul)
@@ -234,7 +236,7 @@ def _significance_dtype(source: Tensor) -> torch.dtype:
 def _choose_backend(
     name: str | None, source: Tensor, formulation: Formulation
 ) -> tuple[SignificanceFunction, RouteFunction]:
-    """The functions of the named backend, or of the first that nothing speaks against."""
+    """The functions of the named backend, or of the best one that can run."""
     if name is not None and name not in BACKENDS:
         raise BackendError(f"backend {name!r} does not exist; there are {listed(BACKENDS)}{nearest(name, BACKENDS)}")
     refused: list[str] = []

@@ -1,12 +1,12 @@
-"""Convolutions of stride 1 on the CPU with a quarter of the multiplications (Winograd's minimal filtering).
+"""Winograd convolutions (minimal filtering) of stride 1 for the CPU, with a quarter of the multiplications.
 
 A 3 x 3 convolution takes 9 products per output and pair of channels. On tiles of 6 x 6 inputs, F(4 x 4, 3 x 3) of
-Lavin and Gray (CVPR 2016) takes 36 for 16 outputs: both the tile and the filter are transformed linearly, multiplied
-point by point (one matrix product over the channels per point), and transformed back. F(3 x 3, 4 x 4), for the
-discriminator's filters, has the same 36 points for 9 outputs. Both gradients have the same form and the same cost.
+Lavin and Gray (CVPR 2016) takes 36 for 16 outputs: the tile and the filter are transformed, multiplied element by
+element (one matrix product over the channels per point), and the result is transformed back. F(3 x 3, 4 x 4), for the
+discriminator's filters, has the same 36 points for 9 outputs. Both gradients have the same form and cost.
 
-Legend: B images, I and O channels in and out, H and W the output, r taps a side, m outputs of a tile a side,
-t = m + r - 1 = 6 inputs of a tile a side, P = t * t points, T tiles of all images.
+Legend: B images, I and O input and output channels, H and W of the output, r side of the filter, m side of a tile's
+outputs, t = m + r - 1 = 6 side of a tile's inputs, P = t * t points, T tiles of all images.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from unpaired.ops.half_precision import reflect
 Padding = Literal["zeros", "reflect"]
 
 _SIDE = 6  # t
-# Points of the transforms, and infinity. On ReLU features with 256 channels the rounding error is 9e-7 of the result's
-# spread where the usual 0, 1, -1, 2, -2 have 1.9e-6 and the direct convolution 1.7e-7 (measured, float32).
+# Interpolation points, beside infinity. On ReLU features with 256 channels the rounding error is 9e-7 of the result's
+# deviation; that of the usual 0, 1, -1, 2, -2 is 1.9e-6, of the direct convolution 1.7e-7 (measured, float32).
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
-# Multiplications saved grow with I * O, the tiles that are moved for it with I + O: below these values of
-# I * O / (I + O) it does not pay, without and with gradients; nor does it for fewer tiles than this (measured).
+# Saved multiplications grow with I * O, memory traffic with I + O: Winograd is faster above these values of
+# I * O / (I + O), without and with gradients, and from this number of tiles on (measured).
 _FEWEST_CHANNELS = {False: 60.0, True: 40.0}
 _FEWEST_TILES = 64
 
-# Tiles handled at a time: enough for an efficient product over the channels, few enough for the cache.
+# Tiles per chunk: enough for an efficient product over the channels, few enough for the cache.
 _CHUNK_TILES = 256
 
 _how: Literal["own", "direct", "products"] = "own"
@@ -53,27 +53,24 @@ def _convolutions(how: Literal["direct", "products"]) -> Iterator[None]:
 
 
 def direct_convolutions() -> AbstractContextManager[None]:
-    """Within this block every convolution is the library's own: for comparisons and for counting operations."""
+    """Context in which every convolution is torch's own, for comparisons and FLOP counts."""
     return _convolutions("direct")
 
 
 def convolutions_by_products() -> AbstractContextManager[None]:
-    """Within this block, what is recorded into a graph computes 3 x 3 convolutions by :func:`conv2d_by_products`.
-
-    Where many channels make that faster; all other convolutions are the library's own.
-    """
+    """Context for export: 3 x 3 convolutions with enough channels are recorded as :func:`conv2d_by_products`."""
     return _convolutions("products")
 
 
 def conv2d(
     x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None = None, padding: int = 0, padding_mode: Padding = "zeros"
 ) -> Tensor:
-    """Convolve with stride 1, on the CPU by the minimal-filtering algorithm where that is faster.
+    """Convolution with stride 1, on the CPU by Winograd's algorithm where that is faster.
 
     Args:
         x_BIHW: (B, I, H_in, W_in) floating.
         weight_OIrr: (O, I, r, r).
-        bias_O: (O,) or nothing.
+        bias_O: (O,) or None.
         padding: Pixels added on every side.
         padding_mode: ``zeros``, or ``reflect`` (the border pixel is not repeated; ``padding`` < side).
 
@@ -91,7 +88,7 @@ def conv2d(
 
 
 def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
-    """Whether the tiles can be used here and are faster."""
+    """Whether Winograd's algorithm applies and is faster."""
     taps, taps_x = weight_OIrr.shape[2:]
     if not (_how == "own" and x_BIHW.device.type == "cpu" and x_BIHW.dtype == weight_OIrr.dtype == torch.float32):
         return False
@@ -108,13 +105,13 @@ def _pays(x_BIHW: Tensor, weight_OIrr: Tensor, padding: int) -> bool:
 
 
 def _wide(weight_OIrr: Tensor, trains: bool) -> bool:
-    """Whether a convolution has channels enough for its tiles to pay."""
+    """Whether a convolution has enough channels for Winograd's algorithm to be faster."""
     channels_out, channels_in = weight_OIrr.shape[:2]
     return channels_in * channels_out >= _FEWEST_CHANNELS[trains] * (channels_in + channels_out)
 
 
 class _Winograd(torch.autograd.Function):
-    """See :func:`conv2d`. Chunk of tiles by chunk, so that all that is between two maps stays in the cache."""
+    """See :func:`conv2d`. Computed in chunks of tiles whose intermediate results fit into the cache."""
 
     @staticmethod
     def forward(
@@ -166,7 +163,7 @@ class _Winograd(torch.autograd.Function):
             if wants_x:
                 tiles_PIT = torch.bmm(filters_POI.transpose(1, 2), products_POT)
                 parts = (to_tiles.T @ tiles_PIT.flatten(1)).view(_SIDE, _SIDE, channels_in, *grid.shape(chunk))
-                # Tiles overlap: each piece of them is added by itself, so that no number is written twice at once.
+                # Tiles overlap: their parts are added one after the other, so that no write collides.
                 for top, height in ((0, grid.step), (grid.step, rest)):
                     for left, width in ((0, grid.step), (grid.step, rest)):
                         target = grid.windows(sums_BIHW, chunk, top, left, height, width)
@@ -191,15 +188,15 @@ def _transform(matrix: Tensor, windows_hwCbyx: Tensor) -> Tensor:
 
 
 class _Grid:
-    """Where the tiles of one convolution lie.
+    """The tile grid of one convolution.
 
     Attributes:
         taps: r.
-        step: m, outputs of a tile a side.
+        step: m.
         batch: B.
         result: Height and width of the output.
         whole: The same, rounded up to whole tiles.
-        padded: Height and width of the input that whole tiles need.
+        padded: Height and width of the corresponding input.
     """
 
     def __init__(self, x_BIHW: Tensor, taps: int, padding: int, padding_mode: Padding) -> None:
@@ -214,7 +211,7 @@ class _Grid:
         self._rows = max(1, _CHUNK_TILES // self._count[1])
 
     def chunks(self) -> Iterator[tuple[slice, slice]]:
-        """Images and rows of tiles of one chunk after the other."""
+        """Images and rows of tiles, chunk by chunk."""
         for image in range(0, self.batch, self._images):
             for row in range(0, self._count[0], self._rows):
                 yield (
@@ -230,7 +227,7 @@ class _Grid:
     def windows(
         self, map_BCHW: Tensor, chunk: tuple[slice, slice], top: int, left: int, height: int, width: int
     ) -> Tensor:
-        """``height`` x ``width`` pixels from (top, left) of every tile on, a view: (height, width, C, b, y, x)."""
+        """View of ``height`` x ``width`` pixels at (top, left) of every tile: (height, width, C, b, y, x)."""
         batch, channel, row, column = map_BCHW.stride()
         first = chunk[0].start * batch + (chunk[1].start * self.step + top) * row + left * column
         return map_BCHW.as_strided(
@@ -240,12 +237,12 @@ class _Grid:
         )
 
     def complete(self, gradient_BCHW: Tensor) -> Tensor:
-        """Zeros below and to the right that complete the last tiles of an output's gradient."""
+        """Pad an output's gradient with zeros to whole tiles."""
         below, right = (whole - side for whole, side in zip(self.whole, self.result, strict=True))
         return F.pad(gradient_BCHW, (0, right, 0, below)) if below or right else gradient_BCHW.contiguous()
 
     def pad(self, x_BCHW: Tensor) -> Tensor:
-        """The convolution's padding, and zeros below and to the right that complete the last tiles."""
+        """Apply the convolution's padding, and pad with zeros to whole tiles."""
         p, (height, width) = self._padding, self._size
         if [height, width] == self.padded:
             return x_BCHW.contiguous()
@@ -260,13 +257,13 @@ class _Grid:
         for k in range(1, p + 1 if self._reflect else 1):
             inside[:, :, p - k] = inside[:, :, p + k]
             inside[:, :, p + height - 1 + k] = inside[:, :, p + height - 1 - k]
-        for k in range(1, p + 1 if self._reflect else 1):  # columns after rows: they take the corners along
+        for k in range(1, p + 1 if self._reflect else 1):  # columns after rows, which fills the corners
             inside[:, :, :, p - k] = inside[:, :, :, p + k]
             inside[:, :, :, p + width - 1 + k] = inside[:, :, :, p + width - 1 - k]
         return padded
 
     def unpad(self, sums_BCHW: Tensor) -> Tensor:
-        """The transpose of :meth:`pad`; spends its argument."""
+        """The transpose of :meth:`pad`; modifies its argument."""
         p, (height, width) = self._padding, self._size
         for k in range(1, p + 1 if self._reflect else 1):
             sums_BCHW[:, :, :, p + k] += sums_BCHW[:, :, :, p - k]
@@ -278,19 +275,16 @@ class _Grid:
 
 
 def conv2d_by_products(x_BIHW: Tensor, weight_OI33: Tensor, bias_O: Tensor | None, padding_mode: Padding) -> Tensor:
-    """Convolve 3 x 3, stride 1, one pixel of padding, by operations that a recorded graph can hold.
+    """Winograd convolution, 3 x 3, stride 1, padding 1, from standard operations for exported graphs.
 
-    For runtimes whose own convolution is direct; whatever the sides and the batch.
-
-    F(4 x 4, 3 x 3): each channel by itself is transformed by a convolution with stride 4 whose 36 filters are the
-    rows of the input's transform, then there are 36 products over the channels, and the outputs' transform. Nothing
-    depends on the sides but the shapes, so a graph of it serves all sizes. Weights stay as they are in the graph; a
-    runtime that folds constants transforms them once.
+    For runtimes whose own convolution is direct. F(4 x 4, 3 x 3): a depthwise convolution with stride 4 whose 36
+    filters are the rows of the input transform, 36 products over the channels, and the output transform. Only shapes
+    depend on the sizes, so one graph serves all sizes; a runtime that folds constants transforms the weights once.
 
     Args:
         x_BIHW: (B, I, H, W) float32, H and W at least 4.
         weight_OI33: (O, I, 3, 3).
-        bias_O: (O,) or nothing.
+        bias_O: (O,) or None.
         padding_mode: ``zeros`` or ``reflect``.
 
     Returns:
@@ -300,7 +294,7 @@ def conv2d_by_products(x_BIHW: Tensor, weight_OI33: Tensor, bias_O: Tensor | Non
     step = _SIDE - 2
     (batch, inputs, height, width), outputs, points = x_BIHW.shape, weight_OI33.shape[0], _SIDE * _SIDE
     rows, columns = (height + step - 1) // step, (width + step - 1) // step  # of tiles
-    right, below = 1 + step * columns - width, 1 + step * rows - height  # what completes the last tiles is cut again
+    right, below = 1 + step * columns - width, 1 + step * rows - height  # to whole tiles; cropped below
     padded = F.pad(x_BIHW, (1, right, 1, below), mode="constant" if padding_mode == "zeros" else padding_mode)
     flat = padded.reshape(batch * inputs, 1, step * rows + 3 - 1, step * columns + 3 - 1)
     tiles = F.conv2d(flat, to_tiles.view(points, 1, _SIDE, _SIDE), stride=step)
@@ -308,7 +302,7 @@ def conv2d_by_products(x_BIHW: Tensor, weight_OI33: Tensor, bias_O: Tensor | Non
     filters = to_filters @ weight_OI33.permute(2, 3, 0, 1).reshape(9, -1)
     products_BPOT = filters.view(points, outputs, inputs) @ tiles_BPIT
     made = (to_outputs @ products_BPOT.reshape(batch, points, -1)).view(batch, step, step, -1)
-    # One axis at a time: that is what runtimes have fast code for.
+    # One axis at a time: runtimes have fast code for that.
     lines = made.transpose(2, 3).reshape(batch, step, outputs * rows, step * columns)
     result = lines.transpose(1, 2).reshape(batch, outputs, step * rows, step * columns)
     result = result[:, :, :height, :width]
@@ -318,7 +312,7 @@ def conv2d_by_products(x_BIHW: Tensor, weight_OI33: Tensor, bias_O: Tensor | Non
 def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two-dimensional transforms of outputs (m*m, P), filters (P, r*r) and inputs (P, P), float32.
 
-    Tensors are made anew, since one that is made while a graph is recorded belongs to the recording.
+    Tensors are not cached: one created while a graph is recorded belongs to the recording.
     """
     output, weight, tile = (torch.from_numpy(each) for each in _arrays(taps))
     return output, weight, tile
@@ -326,9 +320,7 @@ def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.cache
 def _arrays(taps: int) -> tuple[np.ndarray, ...]:
-    """Toom's construction: the tile's and the filter's polynomials are evaluated at the points, and the transposed
-    interpolation gives the outputs. Rows of the filter's and the input's transform are balanced by powers of two.
-    """
+    """Toom-Cook construction of the transforms, with filter and input rows balanced by powers of two."""
     outputs = _SIDE - taps + 1
     points = np.array(_POINTS)
     others = [np.delete(points, k) for k in range(len(points))]

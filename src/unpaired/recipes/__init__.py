@@ -1,7 +1,7 @@
-"""Recipes: sets of settings by name, in YAML files: the published experiments, the demo's, and the quick recipe.
+"""Recipes: named settings in YAML files, for published experiments, the demo and the quick recipe.
 
-A file is one recipe that goes with several ``methods``, or lists several ``recipes`` of one ``method`` each. With
-``columns`` these are the rows of a table, and the recipe of each of their ``cells`` is called ``<column>_<row>``.
+A file holds one recipe for several ``methods``, or several ``recipes`` of one ``method`` each. With ``columns``, the
+recipes are rows of a table, and each cell is a recipe ``<column>_<row>``.
 """
 
 from __future__ import annotations
@@ -19,35 +19,31 @@ if TYPE_CHECKING:
 
 
 def read_recipes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and entries of the recipes in a file, as :data:`RECIPES` holds them. Raises ``ConfigError``."""
+    """Names and entries of the recipes in a file, as in :data:`RECIPES`. Raises ``ConfigError``."""
     found = load_yaml(path)
     if "recipes" not in found:
         yield path.stem, found
     elif "columns" not in found:
         yield from found["recipes"].items()
     else:
-        for column, words in found["columns"].items():
+        for column, label in found["columns"].items():
             for row, entry in found["recipes"].items():
-                told = {
-                    "title": entry["title"].format(column=words),
+                texts = {
+                    "title": entry["title"].format(column=label),
                     "notes": found["notes"].format(cell=entry["cells"][column]),
                 }
-                yield f"{column}_{row}", {key: value for key, value in entry.items() if key != "cells"} | told
+                yield f"{column}_{row}", {key: value for key, value in entry.items() if key != "cells"} | texts
 
 
 RECIPES: dict[str, dict[str, Any]] = {
     name: entry for path in sorted(Path(__file__).parent.glob("*.yaml")) for name, entry in read_recipes(path)
 }
-"""Name -> its entry: ``title``, ``notes``, ``method`` or ``methods`` (name -> its own settings or nothing), ``base``
-(the recipe below this one), ``data``, ``training``, ``model``, and ``near`` (:mod:`unpaired.recipes.near`)."""
+"""Name -> entry: ``title``, ``notes``, ``method`` or ``methods`` (name -> its own settings or null), ``base`` (the
+recipe it extends), ``data``, ``training``, ``model``, and ``near`` (:mod:`unpaired.recipes.near`)."""
 
 
 def methods_of(name: str) -> list[str]:
-    """The methods that a recipe goes with, its usual one first.
-
-    Raises:
-        ConfigError: There is no such recipe.
-    """
+    """The methods that a recipe supports, its default first. Raises ``ConfigError`` if there is no such recipe."""
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe '{name}'{nearest(name, RECIPES)}; 'unpaired recipes' lists them")
     entry = RECIPES[name]
@@ -57,18 +53,18 @@ def methods_of(name: str) -> list[str]:
 def recipe(name: str, method: str | None = None, dataset: DatasetConfig | None = None) -> RunConfig:
     """The settings of a recipe.
 
-    Settings of a recipe for several methods that the method does not have are left out; those that stand under its own
-    name win.
+    Settings of a recipe for several methods that the method does not have are skipped; those under the method's name
+    take precedence.
 
     Args:
         name: A key of :data:`RECIPES`.
-        method: A key of ``METHODS``; unset takes the recipe's usual one.
-        dataset: Where the images lie; unset: nowhere yet.
+        method: A key of ``METHODS``; unset means the recipe's default.
+        dataset: The images; may be set later.
 
     Raises:
-        ConfigError: There is no such recipe, or it is not made for this method.
+        ConfigError: There is no such recipe, or it does not support the method.
     """
-    from unpaired.data import DataConfig, DatasetConfig  # torch, for which the names alone need not wait
+    from unpaired.data import DataConfig, DatasetConfig  # imports torch, which the names do not need
     from unpaired.engine.trainer import TrainingConfig
     from unpaired.methods import METHODS
     from unpaired.run_config import RunConfig
@@ -76,27 +72,27 @@ def recipe(name: str, method: str | None = None, dataset: DatasetConfig | None =
     known = methods_of(name)
     method = method or known[0]
     if method not in known:
-        raise ConfigError(f"recipe: '{name}' is not made for the method '{method}'; it goes with {', '.join(known)}")
+        raise ConfigError(f"recipe: '{name}' does not support the method '{method}', only {', '.join(known)}")
     entry, settings, where = RECIPES[name], METHODS[method].Config, f"recipe {name}"
     if "base" in entry:
-        usual = recipe(entry["base"], method).to_mapping()
+        base = recipe(entry["base"], method).to_mapping()
     else:
-        usual = {"data": METHODS[method].data_defaults, "training": {}, "model": to_dict(settings())}
+        base = {"data": METHODS[method].data_defaults, "training": {}, "model": to_dict(settings())}
     own = entry.get("model", {})
     if "methods" in entry:
-        own = {key: value for key, value in own.items() if key in usual["model"]} | (entry["methods"][method] or {})
-    data, training = ({**usual[section], **entry.get(section, {})} for section in ("data", "training"))
+        own = {key: value for key, value in own.items() if key in base["model"]} | (entry["methods"][method] or {})
+    data, training = ({**base[section], **entry.get(section, {})} for section in ("data", "training"))
     return RunConfig(
         method,
         dataset or DatasetConfig(),
         from_dict(DataConfig, data, f"{where}: data"),
-        from_dict(settings, merged(usual["model"], own), f"{where}: model"),
+        from_dict(settings, merged(base["model"], own), f"{where}: model"),
         from_dict(TrainingConfig, training, f"{where}: training"),
     )
 
 
 def demo(images: int = 4000, seed: int = 0) -> RunConfig:
-    """The recipe ``demo`` on the embedded drawings, black line drawings -> colour, with another length and seed."""
+    """The recipe ``demo`` on the embedded line drawings -> colour, with the given length and seed."""
     from dataclasses import replace
 
     from unpaired.data import DatasetConfig, embedded_dataset
@@ -107,10 +103,10 @@ def demo(images: int = 4000, seed: int = 0) -> RunConfig:
     return replace(config, training=training)
 
 
-def merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``usual`` with changes; of nested settings, only those named change."""
-    together = dict(usual)
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` updated with ``changes``, recursively."""
+    result = dict(base)
     for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(usual.get(key), Mapping)
-        together[key] = merged(usual[key], value) if nested else value
-    return together
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        result[key] = merged(base[key], value) if nested else value
+    return result

@@ -1,4 +1,4 @@
-"""Domains that are near each other: how a recipe keeps translations from being worse than inputs."""
+"""Similar domains: stronger content preservation, so that translations are not worse than their inputs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _MOST = 200
 
 
 def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
-    """The run with a stronger hold on the content if its domains are near each other, and a line that says so.
+    """The settings with stronger content preservation if the domains are similar, and a message about it.
 
-    The distance is the KID (EfficientNet-Lite0) between untranslated images of both domains, held-out ones where there
-    are any, else training images. A setting that is not the recipe's own was chosen by the person and stays.
+    The distance is the KID (EfficientNet-Lite0) between untranslated images of both domains, held-out ones if there are
+    any, else training images. Settings that the user changed are kept.
 
     Args:
         name: The recipe.
-        config: The run as it would be trained.
-        out: Its folder; if it holds a run already, that run's settings decide and nothing is measured.
+        config: The settings of the run.
+        out: Its folder; if it holds a run already, that run's settings are used and nothing is measured.
 
     Raises:
         DataError: The images cannot be read.
     """
     near: dict[str, Any] = RECIPES[name].get("near") or {}
-    usual, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
-    changes = _left_alone(near.get("model", {}), settings, usual)
+    defaults, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
+    changes = _unchanged(near.get("model", {}), settings, defaults)
     if not changes:
         return config, ""
     if (out / "run.yaml").exists():
@@ -46,13 +46,13 @@ def held_back(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, str]:
         return config, ""
     words = ", ".join(f"{key} {value:g}" for key, value in _named(changes))
     return _changed(config, changes), (
-        f"The domains are near each other (KID (Lite0) of the untranslated images {distance:.0f}, below "
-        f"{near['below']}): this run holds on to the content more strongly ({words})."
+        f"The domains are similar (KID (Lite0) of the untranslated images {distance:.0f}, below {near['below']}): "
+        f"this run preserves the content more strongly ({words})."
     )
 
 
 def domain_distance(config: RunConfig) -> float | None:
-    """KID (Lite0), x 1e-3, between untranslated images of both domains; None where they cannot be compared."""
+    """KID (Lite0), x 1e-3, between untranslated images of both domains; None if they cannot be compared."""
     found = config.dataset.held_out_files()
     files = found[0] if found is not None else config.dataset.training_files()
     few = UnpairedFiles(evenly_spaced(files.source, _MOST), evenly_spaced(files.target, _MOST))
@@ -60,7 +60,7 @@ def domain_distance(config: RunConfig) -> float | None:
         evaluator = Evaluator(
             few, config.data, ScoringNetworks(), intervals=False, formats=config.dataset.formats(config.data)
         )
-    except DataError:  # the same images twice, say; training itself will speak of it
+    except DataError:  # for example duplicate images, which training itself reports
         return None
     if _DISTANCE in evaluator.left_out or not evaluator.comparable:
         return None
@@ -68,20 +68,20 @@ def domain_distance(config: RunConfig) -> float | None:
     return evaluator.score_inputs()[_DISTANCE].value
 
 
-def _left_alone(changes: Mapping[str, Any], settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the changes whose settings the method has and the person has left as they usually are."""
+def _unchanged(changes: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes to settings that the method has and the user left at the recipe's defaults."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
-        if key in usual and isinstance(value, Mapping):
-            if nested := _left_alone(value, settings[key], usual[key]):
+        if key in defaults and isinstance(value, Mapping):
+            if nested := _unchanged(value, settings[key], defaults[key]):
                 found[key] = nested
-        elif key in usual and settings[key] == usual[key]:
+        elif key in defaults and settings[key] == defaults[key]:
             found[key] = value
     return found
 
 
 def _taken(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that ``settings`` have for the names in ``names``."""
+    """The values of ``settings`` for the keys of ``names``."""
     return {
         key: _taken(settings[key], value) if isinstance(value, Mapping) else settings[key]
         for key, value in names.items()
@@ -90,7 +90,7 @@ def _taken(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, A
 
 
 def _named(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of settings, those of nested sections among them."""
+    """Names and values of settings, including nested ones."""
     for key, value in changes.items():
         if isinstance(value, Mapping):
             yield from _named(value)

@@ -1,6 +1,7 @@
-"""The backends of query selection. Each module of this package that defines ``BACKEND`` is one: add a file, no list.
+"""The backends of query selection: every module of this package that defines ``BACKEND``.
 
-A backend computes, for a formulation, the two functions that ``reference.py`` defines: ``significance`` and ``route``.
+For each formulation it supports, a backend computes the functions that ``reference.py`` defines: ``significance`` and
+``route``.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ def _none() -> list[str]:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way of computing query selection; reasons are short phrases for ``unpaired info`` and for errors.
+    """An implementation of query selection; reasons are short phrases for ``unpaired info`` and errors.
 
     Attributes:
-        name: What ``backend=`` calls it.
-        preference: ``backend=None`` takes the backend with the lowest number that nothing speaks against.
+        name: Value of ``backend=``.
+        preference: ``backend=None`` uses the backend with the lowest value that can run.
         formulations: Formulation -> (significance, route).
-        missing: Reasons why it cannot run on this machine at all.
+        missing: Reasons why it cannot run on this machine.
         refusals: Reasons why it cannot run on these features, (B, C, H, W).
-        only_by_name: Reasons why ``backend=None`` passes it over although it can run.
+        only_by_name: Reasons why ``backend=None`` skips it although it can run.
     """
 
     name: str
@@ -46,9 +47,9 @@ class Backend:
     only_by_name: Callable[[], list[str]] = _none
 
     def reasons(self, source: Tensor, formulation: Formulation) -> list[str]:
-        """Why it cannot run this request; empty where it can."""
-        unknown = [] if formulation in self.formulations else [_PUBLISHED]
-        return self.missing() or unknown + self.refusals(source)
+        """Why it cannot run this request; empty if it can."""
+        unsupported = [] if formulation in self.formulations else [_PUBLISHED]
+        return self.missing() or unsupported + self.refusals(source)
 
 
 def _find() -> dict[str, Backend]:

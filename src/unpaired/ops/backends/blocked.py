@@ -1,13 +1,12 @@
-"""Query selection without the n x n matrix: the CPU's fast path, and the fallback on every device.
+"""Query selection without the n x n matrix: the fast path on the CPU, and the default on every device.
 
-Selection needs no gradient, so significance is taken tile by tile under ``no_grad`` in reused buffers. The logits are
-symmetric: a tile above the diagonal measures its queries over its keys, and its keys, as queries, over its queries, so
-half of the products give all of the matrix. Local attention on large maps runs over the shifts of the window (no
-``unfold``: that would be S copies of the map). Routing needs N rows, so only those are computed again, with gradient:
-``routing.py``.
+Selection needs no gradient, so significance is computed tile by tile under ``no_grad`` in reused buffers. The logits
+are symmetric, so the tiles on and above the diagonal suffice: their transposes are the other half. Local attention on
+large maps iterates over the shifts of the window (``unfold`` would copy the map S times). Routing needs N rows only,
+which are computed again, with gradient: ``routing.py``.
 
-On the CPU equal features get equal keys, bit for bit, wherever they lie in the map: flat areas are ties, and the
-smaller position wins. Hence the fixed order of every sum.
+On the CPU equal features get bitwise equal ranking keys wherever they are in the map, so flat areas are ties and the
+smaller position wins. That is why every sum has a fixed order.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from unpaired.ops.attention import Attention, Measure, outside_window, prepare
 from unpaired.ops.backends import Backend
 from unpaired.ops.backends.routing import LEAST_LEAD, as_masked_rows, route
 
-# Logits in one tile. On the CPU a tile and two buffers of its size should stay in the cache between the passes; on a
-# GPU launches cost more than memory traffic, so tiles are larger (256 MiB of float32).
+# Logits per tile. On the CPU a tile and two buffers of its size should fit into the cache; on a GPU launches cost more
+# than memory traffic, so tiles are larger (256 MiB of float32).
 _TILE_LOGITS_CPU = 1 << 20
 _TILE_LOGITS_GPU = 1 << 26
 
-# Sides of tiles are multiples of this; the two largest logits of a row are looked for among so many maxima.
+# Tile sides are multiples of this; the two largest logits of a row are found via maxima of groups of this size.
 _GROUP = 32
 
-# "No key". Finite, so that 0 * (s - max) is 0 where -inf would give NaN; far below every logit, far from overflow.
+# Logit of a masked key: finite, because 0 * (-inf - max) would be NaN; far below every logit, far from overflow.
 _NO_KEY = {torch.float32: -1e37, torch.float64: -1e300}
 
-# What is known of each query over some of its keys. For the entropy: the largest logit, the second largest, and over
-# all keys but the best the sums of exp(s - second) and of exp(s - second) * (s - second). For Eq. 6: the largest logit
-# and the sum of all.
+# Partial statistics of each query over some of its keys. For the entropy: the largest logit, the second largest, and
+# over all keys but the best the sums of exp(s - second) and of exp(s - second) * (s - second). For Eq. 6: the largest
+# logit and the sum of all.
 Statistics = tuple[Tensor, ...]
 
 
 def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
-    """How significant each query is; arguments and results as :func:`unpaired.ops.backends.reference.significance`."""
+    """Significance of each query; see :func:`unpaired.ops.backends.reference.significance`."""
     measured, merged = (_entropy, _merged_entropy) if measure == "entropy" else (_max_mean, _merged_max_mean)
     with torch.no_grad():
         prepared_BCn = prepare(features_BCn, attention)
@@ -61,10 +60,10 @@ def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -
 
 
 def _over_tiles(prepared_BCn: Tensor, attention: Attention, measured: Any, merged: Any) -> Statistics:
-    """Statistics of all queries over all keys. Each query meets the tiles of its keys from left to right."""
+    """Statistics of all queries over all keys; each query visits the tiles of its keys from left to right."""
     batch, channels, positions = prepared_BCn.shape
     scale = attention.logit_scale(channels)
-    if scale != 1.0:  # on both factors: a matrix product may apply its alpha to one, and then s_ij is not s_ji
+    if scale != 1.0:  # on both factors: scaling one of them would make s_ij and s_ji differ by rounding
         prepared_BCn = prepared_BCn * math.sqrt(scale)
     side = _tile_side(prepared_BCn)
     logits_BTT, *scratch = (prepared_BCn.new_empty(batch, side, side) for _ in range(3))
@@ -79,7 +78,7 @@ def _over_tiles(prepared_BCn: Tensor, attention: Attention, measured: Any, merge
 
 
 def _tile_side(prepared_BCn: Tensor) -> int:
-    """Side of the tiles: whole groups, within the budget, the last tile hardly smaller than the others."""
+    """Side of the tiles: a multiple of the group size within the budget, balanced over the map."""
     batch, _, positions = prepared_BCn.shape
     budget = _TILE_LOGITS_CPU if prepared_BCn.device.type == "cpu" else _TILE_LOGITS_GPU
     most = max(1, math.isqrt(budget // batch) // _GROUP) * _GROUP
@@ -88,7 +87,7 @@ def _tile_side(prepared_BCn: Tensor) -> int:
 
 
 def _fill_tile(tile_BTT: Tensor, prepared_BCn: Tensor, row: int, column: int, attention: Attention) -> None:
-    """Logits of the queries from position ``row`` on with the keys from ``column`` on; "no key" beyond the map."""
+    """Logits of the queries from position ``row`` on with the keys from ``column`` on; masked beyond the map."""
     side = tile_BTT.shape[1]
     queries_BCr = prepared_BCn[:, :, row : row + side]
     keys_BCc = prepared_BCn[:, :, column : column + side]
@@ -105,8 +104,7 @@ def _fill_tile(tile_BTT: Tensor, prepared_BCn: Tensor, row: int, column: int, at
 def _shifted_logits(prepared_BCn: Tensor, attention: Attention) -> Tensor:
     """Logits of every query with the keys of its window, shift by shift: (B, C, n) -> (B, S, n).
 
-    s(i, i + shift) is also s of the query i + shift with the key i, so half of the shifts give all of the logits.
-    S is rounded up to whole groups; what is over is "no key".
+    s(i, i + shift) = s(i + shift, i), so half of the shifts suffice. S is rounded up to whole groups, the rest masked.
     """
     batch, channels, _ = prepared_BCn.shape
     height, width = attention.height, attention.width
@@ -130,9 +128,9 @@ def _shifted_logits(prepared_BCn: Tensor, attention: Attention) -> Tensor:
 
 
 def _two_largest(logits: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest logit along ``dim``, the second largest, and where the largest is; dimensions are kept.
+    """The largest logit along ``dim``, the second largest, and the index of the largest; dimensions are kept.
 
-    ``Tensor.max`` with an index takes longer than the exponentials do. Here it sees one number of a group.
+    ``Tensor.max`` with indices is slower than the exponentials; here it reads one value per group.
     """
     grouped = logits.unflatten(dim, (-1, _GROUP))
     largest = grouped.amax(dim, keepdim=True)
@@ -148,7 +146,7 @@ def _two_largest(logits: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sum(values: Tensor, dim: int) -> Tensor:
-    """Sum along ``dim``, in the same order along every dimension; ``values`` is spent."""
+    """Sum along ``dim`` in an order that does not depend on ``dim``; overwrites ``values``."""
     while values.shape[dim] % 2 == 0:
         lower, upper = values.chunk(2, dim)
         values = lower.add_(upper)
@@ -157,7 +155,7 @@ def _sum(values: Tensor, dim: int) -> Tensor:
 
 
 def _entropy(logits: Tensor, dim: int, scratch: Sequence[Tensor]) -> Statistics:
-    """Statistics of a tile for the entropy. The best key is left out of the sums: see :func:`_log_entropy`."""
+    """Statistics of a tile for the entropy, without the best key in the sums: see :func:`log_entropy`."""
     floor = LEAST_LEAD[logits.dtype]
     best, second, where = _two_largest(logits, dim)
     leads = torch.sub(logits, second, out=scratch[0]).scatter_(dim, where, floor).clamp_(min=floor)
@@ -167,7 +165,7 @@ def _entropy(logits: Tensor, dim: int, scratch: Sequence[Tensor]) -> Statistics:
 
 
 def _merged_entropy(one: Statistics, other: Statistics) -> Statistics:
-    """Statistics over the keys of both. The lesser of the two best keys enters the sums."""
+    """Merge the statistics of two sets of keys; the lesser of the two best keys enters the sums."""
     best, loser = torch.maximum(one[0], other[0]), torch.minimum(one[0], other[0])
     second = torch.maximum(torch.maximum(one[1], other[1]), loser)
     lag = (loser - second).clamp_(min=LEAST_LEAD[best.dtype])
@@ -182,19 +180,19 @@ def _merged_entropy(one: Statistics, other: Statistics) -> Statistics:
 
 
 def log_entropy(best: Tensor, second: Tensor, total: Tensor, spread: Tensor) -> Tensor:
-    """log H of Eq. 4 and 5; -inf where a query has a single key.
+    """log H of Eq. 4 and 5; -inf for a query with a single key.
 
-    With t_j = s_j - s_best over the keys but the best one, R = sum exp(t_j) and g = -sum softmax(t)_j t_j:
-    H = log(1 + R) + R / (1 + R) g. Every term is positive, so nothing cancels, and log H stays finite where R
-    underflows. The sums are taken relative to the second best key, which keeps them in range, and the lead of the
-    best over it is put back here.
+    With t_j = s_j - s_best over all keys but the best, R = sum exp(t_j) and g = -sum softmax(t)_j t_j:
+    H = log(1 + R) + R / (1 + R) g. All terms are positive, so nothing cancels, and log H stays finite where R
+    underflows. The sums are relative to the second largest logit, which keeps them in range; the lead of the largest
+    is added here.
     """
     lead = best - second
     log_ratio = total.log() - lead
     gap = lead - spread / total
     ratio = log_ratio.exp()
     large = (ratio.log1p() + ratio / (1 + ratio) * gap).log()
-    # The same, with R taken out of the logarithm. R is kept off 0 so that log(1 + R) / R is 1 there.
+    # The same with R factored out of the logarithm; R is clamped so that log(1 + R) / R is 1 at 0.
     ratio.clamp_(min=torch.finfo(ratio.dtype).tiny)
     small = log_ratio + (ratio.log1p() / ratio + gap / (1 + ratio)).log()
     key = torch.where(ratio > 1e-4, large, small)
@@ -212,7 +210,7 @@ def _merged_max_mean(one: Statistics, other: Statistics) -> Statistics:
 
 
 def _number_of_keys(attention: Attention, like: Tensor) -> Tensor:
-    """How many keys each query has, (n,)."""
+    """Number of keys of each query, (n,)."""
     counts = []
     for length in (attention.height, attention.width):
         at = torch.arange(length, device=like.device)

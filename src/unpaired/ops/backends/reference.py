@@ -1,7 +1,7 @@
-"""Query selection in plain torch: this file DEFINES what every other backend computes.
+"""Query selection in plain torch, the definition that every other backend must match.
 
-It keeps the n x n matrix, runs in any floating dtype (float64 included) and autograd goes through all of it. Its
-second half is what the published code computes where that differs from the paper's equations.
+It keeps the n x n matrix, supports any floating dtype including float64, and is differentiable throughout. The second
+half reproduces the published code where it differs from the paper's equations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unpaired.ops.backends import Backend
 
 
 def attention_logits(features_BCn: Tensor, attention: Attention) -> Tensor:
-    """Similarities s_ij of every query i with every key j, -inf where j is no key of i: (B, C, n) -> (B, n, n)."""
+    """Logits s_ij of every query i with every key j, -inf where j is not a key of i: (B, C, n) -> (B, n, n)."""
     prepared_BCn = prepare(features_BCn, attention)
     logits_Bnn = prepared_BCn.transpose(1, 2) @ prepared_BCn * attention.logit_scale(features_BCn.shape[1])
     if attention.local:
@@ -26,15 +26,15 @@ def attention_logits(features_BCn: Tensor, attention: Attention) -> Tensor:
 
 
 def log_of_log1p(log_ratio: Tensor) -> Tensor:
-    """log(log(1 + R)) from log R, exact where R underflows (there log(1 + R) = R)."""
+    """log(log(1 + R)) from log R, also where R underflows (there log(1 + R) = R)."""
     ratio = log_ratio.exp()
     return torch.where(ratio < torch.finfo(ratio.dtype).eps, log_ratio, ratio.log1p().log())
 
 
 def log_entropy(logits: Tensor) -> Tensor:
-    """log H of Eq. 4 and 5, row by row: (..., n) logits -> (...) log of nats; -inf where a row has a single key.
+    """log H of Eq. 4 and 5, row by row: (..., n) logits -> (...) log of nats; -inf for a row with a single key.
 
-    H itself underflows where one key leads by more than 103 (float32), so each term of the sum is taken as a logarithm.
+    H itself underflows if the largest logit leads by more than 103 (float32), so each term is computed as a logarithm.
     With p* the largest probability and R = sum_{j != *} exp(s_j - s_*): log p* = -log(1 + R), log p_j = s_j - s_* -
     log(1 + R), and a term is exp(log p_j + log(-log p_j)).
     """
@@ -55,15 +55,15 @@ def max_mean(logits: Tensor) -> Tensor:
 
 
 def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
-    """How significant each query is.
+    """Significance of each query.
 
     Args:
         features_BCn: (B, C, n) floating.
-        attention: The matrix whose rows are measured.
+        attention: The attention matrix.
         measure: ``entropy`` (Eq. 4, 5) or ``max_mean`` (Eq. 6).
 
     Returns:
-        (B, n) ranking key, the smallest is the most significant; (B, n) the value to show: entropy in nats, or Eq. 6.
+        (B, n) ranking key, smallest first; (B, n) significance: entropy in nats, or Eq. 6.
     """
     logits_Bnn = attention_logits(features_BCn, attention)
     if measure == "entropy":
@@ -77,10 +77,10 @@ def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, att
     """Route features by the selected attention rows: A[indices] V.
 
     Args:
-        queries_BCn: (B, C, n) features whose attention it is.
+        queries_BCn: (B, C, n) features that define the attention.
         values: Features to be routed, each (B, C, n) in any floating dtype.
         indices_BN: (B, N) int64 selected positions.
-        attention: The matrix.
+        attention: The attention matrix.
 
     Returns:
         One (B, N, C) per entry of ``values``, float32 or float64.
@@ -90,36 +90,36 @@ def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, att
     return [(value_BCn.to(rows_BnN.dtype) @ rows_BnN).transpose(1, 2) for value_BCn in values]
 
 
-# The published code, for people who must reproduce its numbers; written from a description of its behaviour (docs:
-# method, section 4). Departures from the equations, all kept on purpose:
+# The published code, for reproducing its numbers; written from a description of its behaviour (docs/method.md, section
+# 4). Intentional departures from the equations:
 #
 # * The local keys are scrambled: the columns of ``unfold`` hold (channel, offset) but are read as (offset, channel).
 # * Zero padding takes part in the local softmax: a position outside the image is a key with logit 0.
-# * In the local mode the values are scrambled differently from the keys: what should be one window per selected query
-#   is one CHANNEL of all selected windows, so that channels and patches trade places.
-# * Entropies are a plain softmax's in float32 (float64 for float64 features), where many rows come out as exactly 0.
+# * In the local mode the values are scrambled differently from the keys: instead of one window per selected query they
+#   hold one channel of all selected windows, so channels and patches are swapped.
+# * Entropies use a plain softmax in float32 (float64 for float64 features), where many rows are exactly 0.
 #
 # ``attention="local_global"`` selects with the scrambled keys and routes correctly; ``attention="global"`` differs
 # from the equations in the entropies only.
 
 
 def _unfold(features_BCn: Tensor, attention: Attention) -> Tensor:
-    """Zero-padded windows of every position: (B, C, n) -> (B, C * S, n), channel by channel, offsets inside."""
+    """Zero-padded windows of every position: (B, C, n) -> (B, C * S, n), ordered as (channel, offset)."""
     features_BCHW = widen(features_BCn).unflatten(2, (attention.height, attention.width))
     return torch.nn.functional.unfold(features_BCHW, attention.window, padding=attention.window // 2)
 
 
 def _scrambled_logits(features_BCn: Tensor, attention: Attention) -> Tensor:
-    """Products of each query with its mis-read window: (B, C, n) -> (B, n, S)."""
+    """Products of each query with its misread window: (B, C, n) -> (B, n, S)."""
     columns_BnK = _unfold(features_BCn, attention).transpose(1, 2)
     keys_BnSC = columns_BnK.unflatten(2, (attention.window**2, features_BCn.shape[1]))
     return torch.einsum("bnsc,bcn->bns", keys_BnSC, widen(features_BCn))
 
 
 def published_significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
-    """Entropies as published; arguments and results as :func:`significance`."""
+    """Entropies as published; see :func:`significance`."""
     if measure != "entropy":
-        raise ValueError("the published code ranks by entropy only; the front door refuses the rest")
+        raise ValueError("the published code ranks by entropy only")
     logits = (
         _scrambled_logits(features_BCn, attention) if attention.local else attention_logits(features_BCn, attention)
     )
@@ -132,7 +132,7 @@ def published_significance(features_BCn: Tensor, attention: Attention, measure: 
 def published_route(
     queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention
 ) -> list[Tensor]:
-    """Route as published; arguments and results as :func:`route`."""
+    """Route as published; see :func:`route`."""
     if not attention.local:
         return route(queries_BCn, values, indices_BN, attention)
     logits_BnS = _scrambled_logits(queries_BCn, attention)
@@ -140,7 +140,7 @@ def published_route(
     routed = []
     for value_BCn in values:
         windows_BKN = take_positions(_unfold(value_BCn, attention), indices_BN)
-        # The second error: (C * S, N) numbers read as (N, S, C). With N == C, entry (p, s, c) is channel p, offset s of
+        # The second error: (C * S, N) values read as (N, S, C). With N == C, entry (p, s, c) is channel p, offset s of
         # the window of query c, so "patch" p is channel p of every selected window.
         misread_BNSC = windows_BKN.reshape(*rows_BNS.shape, value_BCn.shape[1])
         routed.append(torch.einsum("bns,bnsc->bnc", rows_BNS, misread_BNSC.to(rows_BNS.dtype)))

@@ -1,7 +1,7 @@
 """Routing without the n x n matrix: the N selected rows of A_g, or the N selected windows of A_l, in plain torch.
 
-N rows are N x n numbers, 4 MiB for 256 queries on a 64 x 64 map. ``scaled_dot_product_attention`` computes the same,
-but its CPU kernel takes twice as long here, forward and backward (measured).
+N rows of n logits take 4 MiB for 256 queries on a 64 x 64 map. ``scaled_dot_product_attention`` computes the same, but
+its CPU kernel takes twice as long here, forward and backward (measured).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch.autograd.function import once_differentiable
 
 from unpaired.ops.attention import Attention, outside_window, prepare, take_positions
 
-# Differences of logits below which exp counts as exp of this (entropies) or as 0 (rows). Further down the numbers are
-# subnormal; arithmetic with those runs in microcode and made the whole call 3.4 times slower (measured, CPU). What is
-# lost is below half a unit in the last place of anything it is added to.
+# Logit differences are clamped here (entropies), or exp is 0 below (rows). exp of lower values would be subnormal, and
+# subnormal arithmetic made the whole call 3.4 times slower (measured, CPU). The error is below half a unit in the last
+# place of the sums.
 LEAST_LEAD = {torch.float32: -40.0, torch.float64: -300.0}
 
-# Maps of up to this many positions take masked rows of A_g for A_l: one matrix product is cheaper than 49 small steps.
+# Up to this many positions, A_l is computed as masked rows of A_g: one matrix product is cheaper than 49 small ones.
 SMALL_MAP = 1024
 
 
 def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention) -> list[Tensor]:
-    """Route features by the selected rows; arguments and results as :func:`unpaired.ops.backends.reference.route`."""
+    """Route features by the selected rows; see :func:`unpaired.ops.backends.reference.route`."""
     keys_BCn = prepare(queries_BCn, attention)
     wide = [value_BCn.to(keys_BCn.dtype) for value_BCn in values]
     scale = attention.logit_scale(queries_BCn.shape[1])
@@ -36,18 +36,18 @@ def route(queries_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, att
 
 
 def as_masked_rows(attention: Attention) -> bool:
-    """Whether A_l is taken as masked rows of A_g: on small maps, and where the window covers much of the map."""
+    """Whether to compute A_l as masked rows of A_g: on small maps, and if the window covers much of the map."""
     radius_y, radius_x = attention.radii
     positions = attention.height * attention.width
     return positions <= SMALL_MAP or 4 * (2 * radius_y + 1) * (2 * radius_x + 1) > positions
 
 
 class _RouteByRows(torch.autograd.Function):
-    """softmax(q kT) v for several v, sharing the attention; no gradient of a gradient.
+    """softmax(q kT) v for several v, sharing the attention; differentiable once.
 
-    Written out because autograd's own backward pass takes 22 MiB more on a 64 x 64 map (29 MiB) and a fifth more time.
-    sum_j P_ij dP_ij is summed over j and not, as in flash attention, taken to be
-    sum_c z_ic dz_ic: where a row is one-hot the two differ by rounding, and P_ii dP_ii no longer cancels.
+    Autograd's own backward pass takes 22 MiB more on a 64 x 64 map (29 MiB) and 20 % more time. sum_j P_ij dP_ij is
+    summed over j and not replaced by sum_c z_ic dz_ic as in flash attention: for one-hot rows the two differ by
+    rounding, and P_ii dP_ii would no longer cancel.
     """
 
     @staticmethod
@@ -64,7 +64,7 @@ class _RouteByRows(torch.autograd.Function):
         routed = tuple(torch.bmm(rows_BNn, value_BCn.transpose(1, 2)) for value_BCn in values)
         ctx.scale = scale
         ctx.values_are_keys = [value_BCn is keys_BCn for value_BCn in values]
-        ctx.set_materialize_grads(False)  # the positives are detached: what has no gradient costs no product
+        ctx.set_materialize_grads(False)  # the positives are detached: no product for them
         ctx.save_for_backward(indices_BN, keys_BCn, queries_BNC, rows_BNn, *values)
         return routed
 
@@ -96,12 +96,12 @@ class _RouteByRows(torch.autograd.Function):
 def _route_windows(
     keys_BCn: Tensor, values: Sequence[Tensor], indices_BN: Tensor, attention: Attention, scale: float
 ) -> list[Tensor]:
-    """Route by the selected windows, gathered by index arithmetic."""
+    """Route by the selected windows, gathered by index."""
     neighbours_BNS, is_key_BNS = _neighbours(indices_BN, attention)
     keys_MSC = _gather_windows(keys_BCn, neighbours_BNS)  # M = B * N
     selected_MC1 = take_positions(keys_BCn, indices_BN).transpose(1, 2).flatten(0, 1).unsqueeze(2)
     logits_MS = torch.bmm(keys_MSC, selected_MC1 * scale).squeeze(2)
-    with torch.no_grad():  # autograd need not see it: the gradient of softmax is 0 wherever its result is
+    with torch.no_grad():  # safe: the gradient of softmax is 0 where its result is 0
         logits_MS.masked_fill_(~is_key_BNS.flatten(0, 1), -torch.inf)
         floor = logits_MS.amax(dim=-1, keepdim=True).add_(LEAST_LEAD[logits_MS.dtype])
         logits_MS.masked_fill_(logits_MS < floor, -torch.inf)
@@ -111,7 +111,7 @@ def _route_windows(
 
 
 def _neighbours(indices_BN: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
-    """Positions of the window of each selected query, (B, N, S), and which of them lie inside the map."""
+    """Positions of the window of each selected query, (B, N, S), and whether they are inside the map."""
     radius_y, radius_x = attention.radii
     device = indices_BN.device
     y = indices_BN.div(attention.width, rounding_mode="floor")[..., None, None]
@@ -124,7 +124,7 @@ def _neighbours(indices_BN: Tensor, attention: Attention) -> tuple[Tensor, Tenso
 
 
 def _gather_windows(features_BCn: Tensor, neighbours_BNS: Tensor) -> Tensor:
-    """Features of all keys: (B, C, n), (B, N, S) -> (B * N, S, C). Whole tokens are copied, C numbers in a row."""
+    """Features of all keys: (B, C, n), (B, N, S) -> (B * N, S, C), copied as contiguous tokens."""
     batch, channels, positions = features_BCn.shape
     tokens = features_BCn.transpose(1, 2).reshape(-1, channels)
     offsets = torch.arange(batch, device=features_BCn.device).view(-1, 1, 1) * positions

@@ -1,23 +1,23 @@
-"""Selection by A_g in a fused Triton kernel, for NVIDIA GPUs: the keys stream past each row, nothing n x n is written.
+"""Selection by A_g in a fused Triton kernel for NVIDIA GPUs, without an n x n matrix in memory.
 
-Statistics of a row of logits s_j are carried through the blocks of keys (the online softmax of log H, Eq. 4 and 5)::
+Running statistics of a row of logits s_j (an online softmax for log H, Eq. 4 and 5)::
 
     largest   largest logit so far
-    second    largest of the others, where the others are all keys but one instance of the largest
+    second    largest of the others, i.e. of all keys but one instance of the largest
     total     sum over the others of exp(s_j - second)
     spread    sum over the others of exp(s_j - second) (s_j - second)
 
-Two sets merge into one: the smaller of both largest logits joins the others, and each sum is moved to the new second
-by d = old second - new second <= 0: total' = e^d total, spread' = e^d (spread + total d). All terms of a sum have one
+To merge two sets, the smaller of both largest logits joins the others, and each sum is rescaled to the new second by
+d = old second - new second <= 0: total' = e^d total, spread' = e^d (spread + total d). All terms of a sum have the same
 sign, so nothing cancels. Eq. 6 needs the largest logit and the plain sum.
 
-Selection by A_l and all routing are plain torch, as in ``blocked.py``. Blocks and splits depend on the size of one map
-alone, not on the batch or the device, and nothing is tuned at the first call: the same bits in every run and batch.
+Selection by A_l and all routing are plain torch, as in ``blocked.py``. Blocks and splits depend only on the size of the
+map, not on the batch or the device, and there is no autotuning: results are bitwise reproducible.
 
-Legend as in ``ops/attention.py``; R rows (queries) and K keys of a block. All features are (B, C, n), contiguous.
+Legend as in ``ops/attention.py``; R rows (queries) and K keys per block. All features are (B, C, n), contiguous.
 """
 
-# A kernel is Triton, not Python: its arguments have no Python types.
+# Arguments of Triton kernels have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from unpaired.ops.backends.routing import route
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ROWS, _KEYS = 128, 128
-_NO_KEY = -1e37  # finite, so that 0 * (s - second) is 0 where -inf would give NaN; far below every logit
+_NO_KEY = -1e37  # masked key: finite, because 0 * (-inf - second) would be NaN; far below every logit
 _PLANES = 4  # numbers per row: largest, second, total, spread; for Eq. 6: largest, sum, unused, unused
-_EPS = 1e-12  # of torch.nn.functional.normalize: shorter features are not stretched to unit length
-_PROGRAMS = 256  # at least, for GPUs of about 130 multiprocessors; reached by splitting the keys
+_EPS = 1e-12  # as in torch.nn.functional.normalize
+_PROGRAMS = 256  # minimum for GPUs with about 130 multiprocessors, reached by splitting the keys
 
-# Set by _load_triton, with the compiled kernels: importing Triton takes time, and it only exists for some machines.
+# Set by _load_triton together with the compiled kernels: Triton is slow to import and not available everywhere.
 tl: Any = None
 NO_KEY: Any = None
-IS_KEY: Any = None  # above it is a logit
+IS_KEY: Any = None  # logits are above this
 PLANES: Any = None
-INTERPRETED: Any = None  # the interpreter (3.8) multiplies the bits of bfloat16 numbers as integers
+INTERPRETED: Any = None  # the interpreter (3.8) multiplies bfloat16 bit patterns as integers
 _kernels: list[str] = []
 
 
@@ -69,12 +69,12 @@ def _load_triton() -> None:
 
 
 def interpreting() -> bool:
-    """Whether Triton runs its kernels in Python, on any device: TRITON_INTERPRET, set before Triton is imported."""
+    """Whether Triton interprets its kernels in Python (TRITON_INTERPRET, set before Triton is imported)."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def missing() -> list[str]:
-    """Reasons why it cannot run on this machine at all."""
+    """Reasons why it cannot run on this machine."""
     installed = importlib.util.find_spec("triton") is not None
     reasons = [] if installed else ["Triton is missing: pip install triton (Linux, NVIDIA)"]
     if interpreting():
@@ -97,7 +97,7 @@ def refusals(source: Tensor) -> list[str]:
 
 
 def only_by_name() -> list[str]:
-    """Reasons why it is not chosen for those who name no backend."""
+    """Reasons why it is used only when requested by name."""
     if interpreting():
         return ["TRITON_INTERPRET is set, and the interpreter is for tests"]
     # Compiled for sm_90 and interpreted, but we had no GPU so far: benchmarks/gpu_session.py has to pass there first.
@@ -105,7 +105,7 @@ def only_by_name() -> list[str]:
 
 
 def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -> tuple[Tensor, Tensor]:
-    """How significant each query is; as :func:`unpaired.ops.backends.reference.significance`."""
+    """Significance of each query; see :func:`unpaired.ops.backends.reference.significance`."""
     if attention.local:
         return blocked.significance(features_BCn, attention, measure)
     with torch.no_grad():
@@ -121,8 +121,7 @@ def significance(features_BCn: Tensor, attention: Attention, measure: Measure) -
         return -value_Bn, value_Bn
 
 
-# A custom_op with a fake, so that torch.compile and CUDA graphs take it: there is no synchronisation, and every size
-# follows from sizes. It is not differentiable: ranks have no gradient.
+# A custom_op with a fake implementation, for torch.compile and CUDA graphs. Not differentiable: ranks have no gradient.
 @custom_op("unpaired::global_key", mutates_args=())
 def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: float, entropy: bool) -> Tensor:
     """Ranking key of every row of A_g: log H of Eq. 4, or the largest logit minus the mean.
@@ -131,7 +130,7 @@ def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: flo
         features_BCn: (B, C, n) float32 or half precision.
         inverse_norms_Bn: (B, n) float32 factors of the features for cosine, or None.
         scale: Factor of the products.
-        entropy: Which of the two.
+        entropy: Log H if true, else max - mean.
 
     Returns:
         (B, n) float32.
@@ -139,7 +138,7 @@ def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: flo
     _load_triton()
     features_BCn = features_BCn.contiguous()
     batch, channels, positions = features_BCn.shape
-    # Blocks of channels as deep as the multiprocessor's memory and registers hold (sm_90).
+    # The largest blocks of channels that fit into shared memory and registers (sm_90).
     deepest, stages = (32, 3) if features_BCn.dtype == torch.float32 else (64, 2)
     block_c = min(deepest, max(16, 1 << (channels - 1).bit_length()))
     row_blocks, key_blocks = _ceil_div(positions, _ROWS), _ceil_div(positions, _KEYS)
@@ -156,7 +155,7 @@ def global_key(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: flo
 
 
 def _merge_splits(partial_BSPn: Tensor, entropy: bool) -> Tensor:
-    """The splits' statistics of each row, put together: (B, splits, planes, n) -> (B, n), log H or largest - mean."""
+    """Merge the statistics of the splits: (B, splits, planes, n) -> (B, n), log H or largest - mean."""
     largest, second, total, spread = partial_BSPn.unbind(2)
     if not entropy:  # the second plane is the sum
         return largest.amax(1) - second.sum(1) / partial_BSPn.shape[3]
@@ -178,7 +177,7 @@ def _(features_BCn: Tensor, inverse_norms_Bn: Tensor | None, scale: float, entro
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Run a kernel on the device of its first argument; all launches go through here."""
+    """Run a kernel on the device of its first argument."""
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](*arguments, **constants)
 
@@ -194,8 +193,8 @@ def _product_tile(
 ):  # fmt: skip
     """Products of R features with K features of a map, (R, K) float32, in blocks of channels.
 
-    Half precision goes into the tensor cores as it is: its products are exact, the sums float32. Float32 takes three
-    TF32 products, whose error is that of float32.
+    Half precision uses the tensor cores directly: products are exact, sums float32. Float32 uses three TF32 products,
+    with the accuracy of float32.
     """
     sums = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
     for start in range(0, channels, BLOCK_C):
@@ -216,7 +215,7 @@ def _product_tile(
 
 @_kernel
 def _merge(largest, second, total, spread, largest_b, second_b, total_b, spread_b):
-    """Statistics of two disjoint sets of keys, together; either may be empty (NO_KEY, NO_KEY, 0, 0)."""
+    """Merge the statistics of two disjoint sets of keys; either may be empty (NO_KEY, NO_KEY, 0, 0)."""
     loser = tl.minimum(largest, largest_b)
     merged = tl.maximum(tl.maximum(second, second_b), loser)
     d, d_b, d_loser = second - merged, second_b - merged, loser - merged
@@ -229,7 +228,7 @@ def _merge(largest, second, total, spread, largest_b, second_b, total_b, spread_
 
 @_kernel
 def _statistics(logits):
-    """Statistics of the rows of a block, (R, K) -> four (R,). What is no key holds NO_KEY."""
+    """Statistics of the rows of a block, (R, K) -> four (R,). Masked keys hold NO_KEY."""
     largest = tl.max(logits, 1)
     top = logits == largest[:, None]
     again = tl.sum(top.to(tl.float32), 1) - 1.0  # how often the largest occurs among the others
@@ -248,7 +247,7 @@ def statistics_kernel(
 ):  # fmt: skip
     """Statistics of R rows of A_g over ``split_keys`` keys -> ``partial``, (B, splits, 4, n) float32.
 
-    Grid (row blocks, splits, B). Split over keys as well, because a map has too few row blocks for a GPU.
+    Grid (row blocks, splits, B). Split over keys as well, because a map has too few row blocks to fill a GPU.
     """
     split = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
