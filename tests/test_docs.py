@@ -22,7 +22,7 @@ import pytest
 import torch
 import tyro
 
-import unpaired
+import unpaired.methods
 from doc_pages import DOCS, ROOT, blocks, name_of
 from tiny import tiny_run
 from unpaired import cli
@@ -32,6 +32,7 @@ from unpaired.inference import Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import register
 from unpaired.methods.qs_attn import QSAttnConfig
+from unpaired.ops import backends, query_selection
 from unpaired.recipes import RECIPES, read_recipes, recipe
 from unpaired.training import RunConfig, train
 
@@ -174,38 +175,39 @@ def test_doctests_of_the_modules_pass(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-EXAMPLE = DOCS / "adding_a_method.md"
-ADDED = re.findall(r'^@register\("(\w+)"\)$', "\n".join(blocks(EXAMPLE, "python")), re.MULTILINE)
+EXTENSIONS = {
+    Path(text.splitlines()[0].removeprefix("# src/unpaired/")): text
+    for text in blocks(DOCS / "extending.md", "python", "yaml")
+}
+"""The files of the page, by their paths below src/unpaired."""
 
 
 @pytest.fixture
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The methods of the page, which their files register."""
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package with the method of the page as one more file."""
     before = dict(METHODS)
-    for text in blocks(EXAMPLE, "python"):
-        where = re.match(r"# src/(unpaired/methods/(\w+)\.py)\n", text)
-        if where:
-            file = tmp_path / f"{where[2]}.py"
-            file.write_text(text, encoding="utf-8")
-            spec = importlib.util.spec_from_file_location(f"unpaired.methods.{where[2]}", file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            monkeypatch.setitem(sys.modules, spec.name, module)
-            spec.loader.exec_module(module)
+    (tmp_path / "self_regularised.py").write_text(EXTENSIONS[Path("methods/self_regularised.py")], encoding="utf-8")
+    monkeypatch.setattr(unpaired.methods, "__path__", [*unpaired.methods.__path__, str(tmp_path)])
+    importlib.import_module("unpaired.methods.self_regularised")
     yield
     METHODS.clear()
     METHODS.update(before)
+    del sys.modules["unpaired.methods.self_regularised"]
 
 
-@pytest.mark.parametrize("name", ADDED)
-def test_the_methods_of_the_page_train_resume_and_translate(
-    name: str, added: None, dataset: Path, tmp_path: Path
-) -> None:
+def test_each_extension_of_the_page_is_one_file() -> None:
+    rows = table(DOCS / "extending.md", "| What |")
+    assert {row[1] for row in rows} == {"1"}
+    homes = [f"`src/unpaired/{path.parent}/`" for path in EXTENSIONS]
+    assert sorted(homes) == sorted(row[2] for row in rows)
+    assert not [path for path in EXTENSIONS if (SOURCE / path).exists()]
+
+
+def test_the_method_of_the_page_trains_resumes_and_translates(extended: None, dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     tiny = tiny_run(dataset, "cut", images=4, checkpoint_every=1, score_every=2)
-    model = METHODS[name].Config(base_channels=4, blocks=5)
-    config = replace(tiny, method=name, model=model)
+    model = METHODS["self_regularised"].Config(base_channels=4, blocks=5)
+    config = replace(tiny, method="self_regularised", model=model)
     assert train(replace(config, training=replace(tiny.training, stop_after=2)), run, quiet=True).images_seen == 2
     assert train(config, run, quiet=True).finished
     x_CHW = torch.rand(3, 40, 36) * 2 - 1
@@ -218,18 +220,31 @@ def test_the_methods_of_the_page_train_resume_and_translate(
 
 
 def test_the_method_of_the_page_is_an_option_and_its_recipe_builds(
-    added: None, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    extended: None, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ADDED == ["self_regularised", "cut_brightness"]
     assert "--regularisation-weight" in hooks().help_text(["train", "--method", "self_regularised"])
-    (text,) = [text for text in blocks(EXAMPLE, "yaml") if text.startswith("# src/unpaired/recipes/")]
     file = dataset.parent / "self_regularised.yaml"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(EXTENSIONS[Path("recipes/self_regularised.yaml")], encoding="utf-8")
     for name, entry in read_recipes(file):
         monkeypatch.setitem(RECIPES, name, entry)
     config = recipe("self_regularised", dataset=DatasetConfig(folder=dataset))
     assert config.method == "self_regularised"
     assert RunConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_the_backend_of_the_page_selects_as_the_reference_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "double.py").write_text(EXTENSIONS[Path("ops/backends/double.py")], encoding="utf-8")
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    monkeypatch.setattr(query_selection, "BACKENDS", backends._find())
+    del sys.modules["unpaired.ops.backends.double"]
+    assert query_selection.backend_report()[-1] == ("double", True, [])
+    maps = torch.randn(3, 1, 8, 6, 5)
+    found, expected = (
+        query_selection.query_selected_attention(maps[0], list(maps[1:]), 7, backend=name)
+        for name in ("double", "reference")
+    )
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.targets, expected.targets)
 
 
 def test_every_file_of_a_method_registers_it_and_no_list_names_it() -> None:
@@ -245,7 +260,7 @@ def test_every_file_of_a_method_registers_it_and_no_list_names_it() -> None:
 def test_every_method_has_a_row_on_the_page_of_methods() -> None:
     rows = table(DOCS / "methods.md", "| name |")
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert named == set(METHODS) - {"self_regularised", "cut_brightness"}  # the page about adding one adds these
+    assert named == set(METHODS)
     for row in rows:
         for name, words in zip(re.findall(r"`(\w+)`", row[0]), re.split(", ", row[3]) * 2, strict=False):
             config = METHODS[name].Config
@@ -320,11 +335,8 @@ def test_what_the_page_says_of_single_rooms() -> None:
             assert there in ("losses", "ops"), file
 
 
-@pytest.mark.parametrize("page", [DOCS / "architecture.md", DOCS / "adding_a_backend_or_metric.md"], ids=name_of)
-def test_signatures_on_the_page_are_those_of_the_source(page: Path) -> None:
-    for text in blocks(page, "python"):
-        if text.startswith("from "):
-            continue  # the metric of tests/evaluation/test_metric_table.py
+def test_signatures_on_the_page_are_those_of_the_source() -> None:
+    for text in blocks(DOCS / "architecture.md", "python"):
         module = text.splitlines()[0].removeprefix("# ")
         source = inspect.getsource(importlib.import_module(module))
         compare(ast.parse(text), ast.parse(source), module)

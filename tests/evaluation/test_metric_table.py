@@ -109,20 +109,20 @@ def test_features_are_computed_once_and_known_ones_not_at_all(sets: ImageSets) -
 def test_the_metric_of_the_page_is_one_new_file(
     sets: ImageSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (example,) = [text for text in blocks(DOCS / "adding_a_backend_or_metric.md", "python") if "@metric(" in text]
-    (tmp_path / "loudness.py").write_text(example, encoding="utf-8")
+    (example,) = [text for text in blocks(DOCS / "extending.md", "python") if "@metric(" in text]
+    (tmp_path / "brightness.py").write_text(example, encoding="utf-8")
     monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
     try:
         metrics.load_metrics()
-        assert possible_metrics(sets)[-1] == "loudness_pm1"
-        score = evaluate_images(sets, ["loudness_pm1"])["loudness_pm1"]
-        assert score.value == pytest.approx(float(torch.stack(list(sets.fake)).sum((1, 2, 3)).mean()), abs=1e-3)
-        assert score.plain()["protocol"] == "mean sum of the pixels of made images"
-        assert score.full_name == "loudness_pm1_35v12"
-        with pytest.raises(ValueError, match="there is a metric 'loudness_pm1' already"):
-            metric("loudness_pm1", "", "", "lower", "")
+        assert possible_metrics(sets)[-1] == "brightness_pm1"
+        score = evaluate_images(sets, ["brightness_pm1"])["brightness_pm1"]
+        assert score.value == pytest.approx(torch.stack(list(sets.fake)).mean().item(), abs=1e-6)
+        assert score.plain()["protocol"] == "mean over all pixels of the translations"
+        assert score.full_name == "brightness_pm1_35v12"
+        with pytest.raises(ValueError, match="there is a metric 'brightness_pm1' already"):
+            metric("brightness_pm1", "", "", "lower", "")
     finally:
-        METRICS.pop("loudness_pm1", None)
+        METRICS.pop("brightness_pm1", None)
 
 
 def test_paired_rows_take_images_of_several_sizes(sets: ImageSets) -> None:

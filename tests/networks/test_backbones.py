@@ -184,7 +184,7 @@ def test_wrong_names_name_the_nearest(name: str, words: str) -> None:
     ],
 )
 def test_networks_of_one_size_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"backbone: '{name}' gives no feature maps for arbitrary image sizes") as caught:
+    with pytest.raises(ConfigError, match=rf"'{name}' gives no feature maps for arbitrary image sizes") as caught:
         backbone_channels(name)
     assert "\n" not in str(caught.value)
 
