@@ -25,7 +25,7 @@ class CUTConfig(ContrastConfig, AdversarialConfig):
     identity_weight: NonNegativeFloat = 1.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
     identity_interval: PositiveInt = 1
-    """Run the identity pass at every so many steps."""
+    """Interval of the identity pass, in steps."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
     """Combine L_X and L_Y as their mean (the published code) or their sum (Eq. 3)."""
     image_pool: NonNegativeInt = 0

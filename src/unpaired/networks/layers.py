@@ -21,8 +21,8 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     wrong input gradient if the incoming gradient has channels-last strides (torch 2.13 and 2.14), as it has after
     reading a feature map as tokens (gradchecked in ``tests/networks/test_networks.py``).
 
-    In bf16 on the CPU it is the batch norm of each image by itself: the same function, whose backward pass is many
-    times as fast on maps that lie channels last.
+    In bf16 on the CPU it is a batch norm of each image: the same function, with a much faster backward pass for
+    channels-last maps.
     """
     if x_BCHW.dtype == torch.bfloat16 and x_BCHW.device.type == "cpu":
         norms = [F.batch_norm(x_1CHW, None, None, training=True, eps=eps) for x_1CHW in x_BCHW.split(1)]

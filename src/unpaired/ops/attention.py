@@ -75,13 +75,13 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-class _GradientLaidOut(torch.autograd.Function):
-    """Identity whose gradient has a given layout in memory.
+class _GradientLayout(torch.autograd.Function):
+    """Identity that sets the memory layout of its gradient.
 
-    ``torch.nn.functional.instance_norm`` with batch 1 returns a wrong gradient on the CPU when the incoming one has
-    channels-last strides (torch 2.13, 2.14.1), which reading a map as tokens produces: ours is contiguous. Where maps
-    lie channels last, a gradient in another layout makes every norm's backward pass many times as slow (batch norm of
-    256 x 64 x 64 in bf16 on the CPU: 12 ms where it takes 1.6): there it lies as the map does.
+    Contiguous, because ``torch.nn.functional.instance_norm`` with batch 1 on the CPU returns a wrong gradient if the
+    incoming one has channels-last strides (torch 2.13, 2.14.1), as it has after reading a map as tokens; channels-last
+    for channels-last maps, where another layout slows down the backward pass of norms (batch norm of 256 x 64 x 64 in
+    bf16 on the CPU: 12 ms instead of 1.6).
     """
 
     @staticmethod
@@ -95,23 +95,23 @@ class _GradientLaidOut(torch.autograd.Function):
 
 
 def as_positions(features_BCHW: Tensor) -> Tensor:
-    """Read a map as positions: ``(B, C, H, W)`` -> contiguous ``(B, C, n)`` whose gradient is contiguous as well.
+    """Flatten a map to positions: ``(B, C, H, W)`` -> contiguous ``(B, C, n)`` with a contiguous gradient.
 
-    The gradient of the map is contiguous, too, but for a map in half precision that lies channels last: as that does.
+    The gradient of the map is contiguous, too, or channels-last for channels-last maps in half precision.
     """
     if features_BCHW.itemsize == 2 and not features_BCHW.is_contiguous() and features_BCHW.requires_grad:
-        features_BCHW = _GradientLaidOut.apply(features_BCHW, torch.channels_last)
+        features_BCHW = _GradientLayout.apply(features_BCHW, torch.channels_last)
     features_BCn = features_BCHW.flatten(2)
     if torch.is_grad_enabled() and features_BCn.requires_grad:
-        features_BCn = _GradientLaidOut.apply(features_BCn, torch.contiguous_format)
+        features_BCn = _GradientLayout.apply(features_BCn, torch.contiguous_format)
     return features_BCn.contiguous()
 
 
 def take_rows(features_BCHW: Tensor, indices_BN: Tensor) -> Tensor:
     """Features at the given positions: ``(B, C, H, W)``, ``(B, N)`` -> ``(B, N, C)``, in the dtype of the features.
 
-    A map in half precision that lies channels last is read where it is, and its gradient lies as it does; neither is
-    copied. Others are read as :func:`as_positions` reads them.
+    Channels-last maps in half precision are read without a copy, and their gradient is channels-last; others are read
+    by :func:`as_positions`.
     """
     if features_BCHW.itemsize > 2 or features_BCHW.is_contiguous():
         return take_positions(as_positions(features_BCHW), indices_BN).transpose(1, 2)

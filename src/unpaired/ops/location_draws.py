@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BITS = 53  # exact in float64, so that integers and floats rank alike
+_BITS = 53  # exact in float64, so that integers and floats have the same order
 
 
 def _signed(value: int) -> int:
