@@ -224,7 +224,7 @@ def test_networks_are_chosen_by_name_where_the_method_has_none_of_its_own(name: 
 def test_the_wasserstein_penalty_is_for_the_patch_discriminator_alone(kind: str) -> None:
     for mode in ("hinge", "nonsaturating", "lsgan"):
         assert METHODS["cut"].Config(discriminator=kind, gan_mode=mode).discriminator == kind
-    with pytest.raises(ConfigError, match=f"gan_mode: 'wgangp' penalises .*'{kind}' needs another"):
+    with pytest.raises(ConfigError, match=f"gan_mode: 'wgangp' needs discriminator 'patch'.*'{kind}'"):
         METHODS["cut"].Config(discriminator=kind, gan_mode="wgangp")
 
 
