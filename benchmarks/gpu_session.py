@@ -90,7 +90,7 @@ def training(part: Part, options: Options) -> list[str]:
         else [str(drawings), "--direction", "BtoA"]
     )
     size = ["--image-size", "256"] if part == "qs_attn" or options.data else ["--image-size", "64", "--load-size", "64"]
-    command = [sys.executable, "-m", "unpaired", "train", *data, "--score-every", "0"]
+    command = [sys.executable, "-m", "unpaired", "train", *data(options), "--score-every", "0"]
     command += ["--recipe", "quick"] if part == "quick" else ["--method", "qs_attn"]
     if options.tiny:
         small = ["--image-size", "32", "--load-size", "32", "--base-channels", "4", "--num-queries", "16"]
@@ -122,8 +122,7 @@ def train(part: Part, options: Options, work: Path, seconds: float) -> dict[str,
     length = ["--images", str(images), "--sample-every", str(max(images // 4, 1))]
     ended = run([*command, "--out", str(folder), *length], log, seconds if options.tiny else left / 0.9)
     found |= {"training": ended, "training_seconds": time.monotonic() - started}
-    data = [str(options.data), "--direction", options.direction] if options.data else []
-    score = [sys.executable, "-m", "unpaired", "evaluate", str(folder), *data, "--no-intervals"]
+    score = [sys.executable, "-m", "unpaired", "evaluate", str(folder), *data(options), "--no-intervals"]
     found["scoring"] = run(score, log, 600 if options.tiny else 45)
     kept = work / part
     (kept / "weights").mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def main(out: Path, sets: tuple[str, ...] = tuple(SETS), network: tuple[str, ...
         sets: Which of the four.
         network: Files of further networks as NAME=PATH.
         threads: CPU threads.
-        most: Test images of each domain; unset takes all.
+        most: Test images of the source, and their partners or as many of the target; unset takes all.
     """
     mobilenet_judge.register()
     torch.set_num_threads(threads)
@@ -49,7 +49,9 @@ def main(out: Path, sets: tuple[str, ...] = tuple(SETS), network: tuple[str, ...
         assert files is not None, f"{folder} has no testA and testB"
         files = files.swapped() if swapped else files
         if most is not None:
-            files = UnpairedFiles(files.source[:most], files.target[:most])
+            stems = {path.stem for path in files.source[:most]}
+            partners = tuple(path for path in files.target if path.stem in stems)
+            files = UnpairedFiles(files.source[:most], partners or files.target[:most])
         data = DataConfig(image_size=side, load_size=side)
         evaluator = Evaluator(files, data, ScoringNetworks(weights, cache=FeatureCache(None)))
         further = evenly_spaced(list_images(folder / ("trainA" if swapped else "trainB")), len(files.source))
