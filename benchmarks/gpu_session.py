@@ -81,14 +81,14 @@ def python(script: str, out: Path, options: Options, *more: str) -> list[str]:
     return [sys.executable, str(HERE / script), "--out", str(out), *device, *more]
 
 
+def data(options: Options) -> list[str]:
+    if options.data:
+        return [str(options.data), "--direction", options.direction]
+    return [str(embedded_dataset("fluent").root), "--direction", "BtoA"]
+
+
 def training(part: Part, options: Options) -> list[str]:
     """The command of a training, without folder and length."""
-    drawings = embedded_dataset("fluent").root
-    data = (
-        [str(options.data), "--direction", options.direction]
-        if options.data
-        else [str(drawings), "--direction", "BtoA"]
-    )
     size = ["--image-size", "256"] if part == "qs_attn" or options.data else ["--image-size", "64", "--load-size", "64"]
     command = [sys.executable, "-m", "unpaired", "train", *data(options), "--score-every", "0"]
     command += ["--recipe", "quick"] if part == "quick" else ["--method", "qs_attn"]
