@@ -214,7 +214,7 @@ def main() -> None:
     peaks = {bf16: gemm_tflops(torch.bfloat16 if bf16 else torch.float32, size, options.device)
              for bf16 in (False, True)}  # fmt: skip
     ways = CPU_WAYS if on_cpu and not options.every else GPU_WAYS
-    plain = gflop(options.step(Way()))
+    plain = gflop(options.step(Way(backend="blocked")))  # whose products are counted
     published = None
     for group in [list(ways)] if on_cpu else [[name] for name in ways]:
         torch._dynamo.reset()
