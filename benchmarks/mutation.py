@@ -1,475 +1,371 @@
-"""Do the tests notice wrong code? A mutation run: change one thing of a module, run its tests, count who notices.
+"""Do the tests notice wrong code? Change one thing of a module, run the tests that reach it, count who notices.
 
-    python benchmarks/mutation.py run --sample 80              # every module of MODULES, 80 mutants each
-    python benchmarks/mutation.py run engine/ema.py --again    # one module, all mutants, those that survived once more
-    python benchmarks/mutation.py report --out benchmarks/results/mutation_202611
+    pip install coverage
+    python benchmarks/mutation.py --sample 20                       # 20 mutants of every module in TESTS' rooms
+    python benchmarks/mutation.py losses/patch_nce.py --sample 40
 
-A tool of our own, since mutmut 3.8 leaves out decorated functions, properties and default values (``EMA.update``, all
-settings) and cosmic-ray starts a Python per mutant, which with torch takes longer than the tests. ``mutants.py`` says
-what is changed. This process imports what the tests need but nothing of ours; each mutant is a fork of it in which the
-changed module takes the place of its file. A first fork runs all tests once and notes which lines each reaches and
-how long it takes; a mutant is then held against the tests that reach its lines, fastest first, until one
-fails. Outcomes: killed (a test failed or the module could not be imported), timed out (also noticed), survived,
-unreached (survived: no test gets there). Samples are drawn with a seed. Results are
-appended to ``--state`` one by one, so that a run goes on where it was stopped; those of a file that has changed do not
-count.
+A tool of our own, since mutmut leaves out decorated functions, properties and default values, and cosmic-ray starts a
+Python per mutant, which with torch takes longer than the tests. This process imports what the tests need but nothing of
+ours; each mutant is a fork of it in which the changed module takes the place of its file. A first fork runs the tests
+unchanged and notes which lines each reaches; a mutant is held against those that reach its line, fastest first, until
+one fails. Killed: a test failed, the import failed or time ran out. Survived: none did. Unreached: no test gets there.
+Changed are operators, comparisons, numbers, truth values, conditions, arguments, returned values, slices, reductions,
+calls without arguments (left out, such as ``.detach()``) and whole statements; docstrings, annotations, imports,
+assertions and messages are not. Outcomes are appended to runs/mutation.jsonl, and a mutant of an unchanged file and
+unchanged tests is not run again.
 """
 
 from __future__ import annotations
 
 import ast
-import gc
+import copy
 import hashlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import json
 import os
 import random
 import resource
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional
-
-from mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ROOT / "src" / "unpaired"
-STATE = ROOT / "runs" / "mutation.jsonl"
-SHARED_TESTS = (
-    "tests/methods/test_learning_directions.py", "tests/methods/test_methods.py", "tests/methods/test_settings.py",
-)  # fmt: skip
-"""Tests of all methods."""
-LOSS_TESTS = ("tests/losses/test_precision_and_defaults.py", "tests/methods/test_golden_functions.py")
-MODULES: dict[str, tuple[str, ...]] = {
-    "engine/step.py": ("tests/engine/test_step.py", *SHARED_TESTS),
+SOURCES, STATE = ROOT / "src" / "unpaired", ROOT / "runs" / "mutation.jsonl"
+TESTS: dict[str, tuple[str, ...]] = {
+    "losses": ("tests/losses", "tests/methods/test_golden_functions.py"),
+    "methods": ("tests/methods",),
+    "networks": ("tests/networks",),
+    "ops/backends/reference.py": ("tests/ops",),
+    "ops/query_selection.py": ("tests/ops",),
+    "engine/step.py": ("tests/engine/test_step.py", "tests/methods"),
     "engine/ema.py": ("tests/engine/test_ema.py",),
-    "ops/backends/reference.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
-    "ops/query_selection.py": ("tests/ops/test_reference.py", "tests/ops/test_query_selection.py"),
-    "losses/patch_nce.py": ("tests/losses/test_losses.py", *LOSS_TESTS),
-    "losses/semantic_relation.py": ("tests/losses/test_semantic_relation.py", *LOSS_TESTS),
-    "losses/adversarial.py": ("tests/losses/test_adversarial.py", *LOSS_TESTS),
-    "losses/modulated_nce.py": ("tests/losses/test_modulated_nce.py", *LOSS_TESTS),
-    "losses/self_similarity.py": ("tests/losses/test_self_similarity.py", *LOSS_TESTS),
     "data/transforms.py": ("tests/data/test_crops.py", "tests/data/test_transforms.py", "tests/data/test_sizes.py"),
-    "methods/adversarial.py": SHARED_TESTS,
-    "methods/base.py": ("tests/methods/test_base.py", *SHARED_TESTS),
-    "methods/contrast.py": SHARED_TESTS,
-    "methods/cut.py": SHARED_TESTS,
-    "methods/cyclegan.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
-    "methods/cyclegan_qs_attn.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
-    "methods/dclgan.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
-    "methods/dclgan_qs_attn.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
-    "methods/enco.py": ("tests/methods/test_enco_and_santa.py", *SHARED_TESTS),
-    "methods/fsesim.py": ("tests/methods/test_self_similarity_methods.py", *SHARED_TESTS),
-    "methods/hneg_src.py": ("tests/methods/test_modulated_methods.py", *SHARED_TESTS),
-    "methods/image_pool.py": ("tests/methods/test_image_pool.py", "tests/methods/test_two_way.py"),
-    "methods/monce.py": ("tests/methods/test_modulated_methods.py", *SHARED_TESTS),
-    "methods/multi_domain_qs_attn.py": ("tests/methods/test_multi_domain.py", *SHARED_TESTS),
-    "methods/munit.py": ("tests/methods/test_munit_method.py", *SHARED_TESTS),
-    "methods/one_way.py": SHARED_TESTS,
-    "methods/qs_attn.py": SHARED_TESTS,
-    "methods/query_selection.py": SHARED_TESTS,
-    "methods/recolouring.py": ("tests/methods/test_self_similarity_methods.py",),
-    "methods/santa.py": ("tests/methods/test_enco_and_santa.py", *SHARED_TESTS),
-    "methods/sincut.py": SHARED_TESTS,
-    "methods/two_way.py": ("tests/methods/test_two_way.py", *SHARED_TESTS),
 }
-"""What is mutated -> the test files that it is held against."""
-GOLDEN = "tests/methods/test_golden_steps.py"
-Outcome = Literal["killed", "timed out", "survived", "unreached"]
+"""Room or file -> what its modules are held against."""
+FOREIGN = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "PIL.Image", "matplotlib.pyplot", "pydantic",
+           "pytest", "hypothesis", "lightning_fabric", "safetensors.torch", "yaml", "torch._dynamo")  # fmt: skip
+SLOWEST, LONGEST = 6.0, 12.0
+"""CPU seconds of one test, and of all tests that one mutant is held against."""
+
+OTHER: dict[type, tuple[type, ...]] = {
+    ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,), ast.FloorDiv: (ast.Mult,),
+    ast.Mod: (ast.Mult,), ast.Pow: (ast.Mult,), ast.BitAnd: (ast.BitOr,), ast.BitOr: (ast.BitAnd,),
+    ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,), ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,), ast.And: (ast.Or,), ast.Or: (ast.And,),
+}  # fmt: skip
+OPPOSITES = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "any": "all", "all": "any", "mean": "sum",
+             "sum": "mean", "log": "exp", "exp": "log"}  # fmt: skip
+SYMMETRIC = {"transpose", "min", "max", "maximum", "minimum", "logaddexp", "isinstance"}
+VIEWS = {"items", "keys", "values", "named_parameters", "parameters"}
+SILENT = {"strict", "non_blocking", "set_to_none", "pin_memory"}
+"""Arguments without influence on any value."""
+CONTEXTS = {"no_grad", "set_grad_enabled", "autocast", "only"}
+KEPT = {"dataclass", "settings", "property", "contextmanager", "abstractmethod", "cache", "overload", "register"}
+
+Change = tuple[str, Callable[[], ast.AST | None]]
+"""A description, and what to do: change the node in place (None), or return what to put in its place."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """What became of one mutant. ``by`` is the test that noticed."""
+def mutants(source: str) -> Iterator[tuple[int, int, str, Callable[[], ast.Module]]]:
+    """First line, last line, change, and how to make it, of every mutant of a module in the order of its text."""
+    nodes = list(ast.walk(ast.parse(source)))
+    skipped = {id(below) for node in nodes for child in _left_alone(node) for below in ast.walk(child)}
+    places = [n for n, node in enumerate(nodes) if isinstance(node, ast.expr | ast.stmt) and id(node) not in skipped]
+    places.sort(key=lambda place: (nodes[place].lineno, nodes[place].col_offset, place))  # type: ignore[attr-defined]
+    for place in places:
+        node: Any = nodes[place]
+        for number, (change, _) in enumerate(_changes(copy.deepcopy(node))):
 
-    module: str
-    digest: str
-    number: int
-    line: int
-    change: str
-    code: str
-    outcome: Outcome
-    seconds: float
-    by: str = ""
+            def make(place: int = place, number: int = number) -> ast.Module:
+                tree = ast.parse(source)
+                old = list(ast.walk(tree))[place]
+                new = list(_changes(old))[number][1]()
+                return ast.fix_missing_locations(_Replace(old, new).visit(tree) if new is not None else tree)
 
-
-@dataclass(frozen=True)
-class Run:
-    """Run mutants and note which survive.
-
-    Attributes:
-        modules: Files under src/unpaired; none means all of MODULES.
-        sample: Mutants per module; unset runs all.
-        seed: Of the sample.
-        state: File that the results are appended to.
-        again: Run those that survived once more, after tests were added.
-        slowest: Tests that take longer, in seconds of CPU time, are left out.
-        longest: Seconds of tests that one mutant is held against at most.
-    """
-
-    modules: Positional[tuple[str, ...]] = ()
-    sample: int | None = None
-    seed: int = 0
-    state: Path = STATE
-    again: bool = False
-    slowest: float = 6.0
-    longest: float = 12.0
+            yield node.lineno, node.end_lineno, f"{change} in {_text(node)}", make
 
 
-@dataclass(frozen=True)
-class Report:
-    """Write what is known of every module, with the survivors.
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self.old, self.new = old, new
 
-    Attributes:
-        out: Path without ending; .json and .md are written. Reasons ("reason" of a survivor) already there are kept.
-        state: File with the results.
-    """
-
-    out: Path
-    state: Path = STATE
+    def visit(self, node: ast.AST) -> ast.AST:
+        return ast.copy_location(self.new, node) if node is self.old else self.generic_visit(node)
 
 
-# In the fork -----------------------------------------------------------------------------------------------------
+def _left_alone(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts of a node in which nothing is changed."""
+    children: list[ast.AST | None] = []
+    match node:
+        case ast.FunctionDef():
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            children = [node.returns, *node.decorator_list, *(each.annotation for each in arguments)]
+        case ast.ClassDef():
+            children = [*node.decorator_list]
+        case ast.AnnAssign():
+            children = [node.annotation] if node.value else [node]
+        case ast.Raise():
+            children = [node.exc, node.cause]
+        case ast.Assert() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
+            children = [node]
+        case ast.Subscript(value=ast.Name(id="Literal" | "Callable" | "dict" | "tuple" | "list" | "type")):
+            children = [node]
+        case ast.Call():
+            children = [k for k in node.keywords if k.arg in SILENT]
+    yield from (child for child in children if child is not None)
 
 
-class _Changed(SourceFileLoader):
-    """Loads one module from a changed syntax tree, any other from its file."""
+def _changes(node: Any) -> Iterator[Change]:
+    def put(field: str, value: object, owner: Any = node) -> Callable[[], None]:
+        return lambda: setattr(owner, field, value)
 
-    def __init__(self, fullname: str, path: str, tree: ast.Module) -> None:
-        super().__init__(fullname, path)
-        self.tree = tree
+    match node:
+        case ast.Constant(value=bool() as value):
+            yield f"{value} -> {not value}", put("value", not value)
+        case ast.Constant(value=int() | float() as value):
+            for other in {value + 1, value * 2 or 1} if value != float("inf") else ():
+                yield f"{value} -> {other}", put("value", other)
+        case ast.BinOp() | ast.AugAssign() | ast.BoolOp():
+            for other in OTHER.get(type(node.op), ()):
+                yield f"{_name(node.op)} -> {other.__name__}", put("op", other())
+        case ast.Compare():
+            for place, operator in enumerate(node.ops):
+                for other in OTHER[type(operator)]:
+                    ops = [*node.ops[:place], other(), *node.ops[place + 1 :]]
+                    yield f"{_name(operator)} -> {other.__name__}", put("ops", ops)
+        case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert()):
+            yield f"without {_name(node.op)}", lambda: node.operand
+        case ast.IfExp() | ast.If():
+            yield f"condition {_text(node.test)} negated", put("test", ast.UnaryOp(ast.Not(), node.test))
+        case ast.Slice():
+            for field in ("lower", "upper", "step"):
+                if getattr(node, field) is not None:
+                    yield f"without {field}", put(field, None)
+        case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+            for loop in node.generators:
+                if loop.ifs:
+                    yield "condition left out", put("ifs", [], loop)
+        case ast.Call():
+            yield from _call_changes(node, put)
+        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+            yield "return None", put("value", ast.Constant(None))
+        case ast.Assign(targets=[ast.Tuple(elts=[_, _]) as pair]):
+            yield "targets exchanged", put("elts", pair.elts[::-1], pair)
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.Expr(value=ast.Call()) | ast.Raise():
+            yield "deleted", ast.Pass
+        case ast.Continue():
+            yield "break", ast.Break
+        case ast.Break():
+            yield "continue", ast.Continue
+        case ast.With() if any(_called(item.context_expr) in CONTEXTS for item in node.items):
+            nothing: Any = ast.parse("__import__('contextlib').nullcontext()", mode="eval").body
+            kept = [item for item in node.items if _called(item.context_expr) not in CONTEXTS]
+            yield "without its context", put("items", kept or [ast.withitem(nothing)])
+        case ast.FunctionDef():
+            for each in node.decorator_list:
+                if _called(each) not in KEPT:
+                    rest = [other for other in node.decorator_list if other is not each]
+                    yield f"without @{_text(each)}", put("decorator_list", rest)
 
-    def get_code(self, fullname: str) -> CodeType:
-        return compile(self.tree, self.path, "exec")
+
+def _call_changes(node: Any, put: Callable[..., Callable[[], None]]) -> Iterator[Change]:
+    name, method, args = _called(node), isinstance(node.func, ast.Attribute), node.args
+    if name in OPPOSITES:
+        yield f"{name} -> {OPPOSITES[name]}", put("attr" if method else "id", OPPOSITES[name], node.func)
+    if method and not (args or node.keywords or name in VIEWS):
+        receiver = node.func.value
+        if _called(receiver) not in ("torch", "F", "nn", "self", "super"):
+            yield f"without .{name}()", lambda: receiver
+    for place in range(len(args) - 1):
+        if name not in SYMMETRIC:
+            yield (
+                f"arguments {place + 1} and {place + 2} exchanged",
+                put("args", [*args[:place], args[place + 1], args[place], *args[place + 2 :]]),
+            )
+    if len(args) > 1:
+        yield "last argument left out", put("args", args[:-1])
+    for keyword in node.keywords:
+        if keyword.arg not in (None, *SILENT):
+            yield f"{keyword.arg}= left out", put("keywords", [k for k in node.keywords if k is not keyword])
 
 
-class _Finder:
-    """Finds the changed module before anything else does."""
+def _called(node: Any) -> str:
+    """Last part of the name that an expression names or calls: ``torch.no_grad()`` -> ``no_grad``."""
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
-    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
-        self.name, self.path, self.tree = name, path, tree
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if fullname != self.name:
-            return None
-        loader = _Changed(fullname, str(self.path), self.tree)
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=loader)
+def _name(node: ast.AST) -> str:
+    return type(node).__name__
+
+
+def _text(node: ast.AST) -> str:
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= 80 else f"{text[:55]} ... {text[-20:]}"
 
 
 class _Watch:
-    """A plugin of pytest: which lines of some files each test reaches, its CPU seconds, and which test fails first."""
+    """A plugin of pytest: CPU seconds of each test, the lines that it reaches, and which fails first."""
 
-    def __init__(self, files: Sequence[Path] = ()) -> None:
-        self.lines: dict[str, dict[str, set[int]]] = {str(file): {} for file in files}
-        self.seconds: dict[str, float] = {}
-        self.failed = ""
+    def __init__(self, coverage: Any = None) -> None:
+        self.coverage, self.failed, self.seconds = coverage, "", dict[str, float]()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed and not self.failed:
-            self.failed = report.nodeid
+        self.failed = self.failed or (report.nodeid if report.failed else "")
 
     def pytest_runtest_logstart(self, nodeid: str, location: object) -> None:
-        def enter(frame: FrameType, event: str, argument: object) -> Any:
-            of_file = self.lines.get(frame.f_code.co_filename)
-            if of_file is None:
-                return None
-            reached = of_file.setdefault(nodeid, set())
-
-            def local(frame: FrameType, event: str, argument: object) -> Any:
-                reached.add(frame.f_lineno)
-                return local
-
-            return local(frame, event, argument)
-
         self.seconds[nodeid] = -time.process_time()
-        if self.lines:
-            sys.settrace(enter)
+        if self.coverage:
+            self.coverage.switch_context(nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str, location: object) -> None:
-        sys.settrace(None)
         self.seconds[nodeid] += time.process_time()
+        if self.coverage:
+            self.coverage.switch_context("")
 
 
-def _pytest(watch: _Watch, targets: list[str], *options: str) -> int:
+def _pytest(watch: _Watch, *arguments: str) -> int:
     import pytest
 
-    temporary = tempfile.mkdtemp(prefix="mutation-")
-    try:
-        fixed = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:unraisableexception",
-            "--basetemp",
-            temporary,
-            "-m",
-            "not gpu and not slow",
-        ]
-        return int(pytest.main([*fixed, *options, *targets], plugins=[watch]))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        fixed = ["-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", f"--basetemp={folder}/tests"]
+        return int(pytest.main([*fixed, "-m", "not gpu and not slow", *arguments], plugins=[watch]))
 
 
-def _forked(work: Callable[[], Any], limit_s: float, *, last: bool = True) -> tuple[Any, str]:
-    """Run ``work`` in a fork of this process: (what it returned or None, how it ended: ok, crashed or timed out).
-
-    The limit is on CPU time, so that other work on the machine makes nothing time out; real time has thirty times that.
-    On a machine that others use, mutants come last.
-    """
-    with tempfile.NamedTemporaryFile(prefix="mutation-", suffix=".json") as answer:
+def forked(work: Callable[[], Any], cpu_seconds: float) -> Any:
+    """What ``work`` returns in a fork of this process; None if it crashes or takes longer."""
+    with tempfile.NamedTemporaryFile(prefix="mutation-") as answer:
         child = os.fork()
         if child == 0:
-            os.setsid()
-            if last:
-                with suppress(OSError):  # Linux's scheduling by session; elsewhere there is no such file
-                    Path("/proc/self/autogroup").write_text("19", encoding="utf-8")
-            gc.freeze()  # what was imported before lives on anyway: no collection walks it again
-            silence = os.open(os.devnull if "MUTATION_SHOW" not in os.environ else "/dev/stderr", os.O_WRONLY)
+            silence = os.open(os.environ.get("MUTATION_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
-            resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
-            signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + limit_s) + 1,) * 2)
-            status = 1
+            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + cpu_seconds) + 1,) * 2)
+            signal.alarm(int(40 * cpu_seconds) + 60)  # a test that sleeps
             with suppress(BaseException):
                 Path(answer.name).write_text(json.dumps(work()), encoding="utf-8")
-                status = 0
-            os._exit(status)
-        deadline, ended = time.monotonic() + 30 * limit_s, 0
-        while not ended and time.monotonic() < deadline:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.05)
-        if not ended:
-            with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None, "timed out"
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-            return None, "timed out"
+            os._exit(0)
+        os.waitpid(child, 0)
         text = Path(answer.name).read_text(encoding="utf-8")
-        return (json.loads(text), "ok") if text and status == 0 else (None, "crashed")
+    return json.loads(text) if text else None
 
 
-# In this process -------------------------------------------------------------------------------------------------
+def survey(module: str, tests: tuple[str, ...]) -> tuple[dict[str, list[int]], dict[str, float]]:
+    """Run the tests unchanged: test -> lines of the module that it reaches, and its CPU seconds."""
+
+    def work() -> list[Any]:
+        import coverage
+
+        measured = coverage.Coverage(data_file=None, include=[str(SOURCES / module)])
+        watch = _Watch(measured)
+        with measured.collect():
+            status = _pytest(watch, *tests)
+        reached: dict[str, list[int]] = {}
+        for line, names in measured.get_data().contexts_by_lineno(str(SOURCES / module)).items():
+            for name in names:
+                reached.setdefault(name, []).append(line)
+        return [watch.failed or (str(status) if status else ""), reached, watch.seconds]
+
+    found = forked(work, 3600)
+    if found is None or found[0]:
+        raise SystemExit(f"the tests do not pass unchanged: {found and found[0]}")
+    return found[1], found[2]
 
 
-def tests_of(module: str) -> list[str]:
-    """The test files that a module is held against."""
-    golden = (GOLDEN,) if module.split("/")[0] in ("methods", "losses", "engine") else ()
-    return [test for test in (*MODULES[module], *golden) if (ROOT / test).exists()]
+def hold(module: str, tree: ast.Module, tests: list[str], cpu_seconds: float) -> str:
+    """The test that fails with this module; empty if none does."""
+    name = ".".join(("unpaired", *Path(module).with_suffix("").parts)).removesuffix(".__init__")
 
+    class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):  # type: ignore[misc]
+        def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
+            found = importlib.util.spec_from_file_location(fullname, SOURCES / module, loader=self)
+            return found if fullname == name else None
 
-def survey(modules: Sequence[str], state: Path) -> dict[str, Any]:
-    """Run the tests of all these modules once, unchanged.
-
-    Returns:
-        ``lines``: module -> test -> lines that it reaches; ``seconds``: test -> how long it takes; ``foreign``: modules
-        that the tests import and that are not ours. It is kept beside ``state`` until a source or a test changes.
-    """
-    tests = sorted({test for module in modules for test in tests_of(module)})
-    contents = [path.read_bytes() for path in (*sorted(SOURCES.rglob("*.py")), *(ROOT / test for test in tests))]
-    digest = hashlib.sha256(b"\0".join(contents) + " ".join(modules).encode()).hexdigest()
-    kept = state.with_suffix(".survey.json")
-    if kept.exists() and (found := json.loads(kept.read_text(encoding="utf-8")))["digest"] == digest:
-        return found
-
-    def work() -> dict[str, Any]:
-        watch = _Watch([SOURCES / module for module in modules])
-        status = _pytest(watch, tests)
-        foreign = [name for name in sys.modules if name.split(".")[0] not in ("unpaired", "__main__", "conftest")]
-        foreign = [n for n in foreign if str(ROOT) not in str(getattr(sys.modules[n], "__file__", ROOT))]
-        lines = {
-            module: {test: sorted(reached) for test, reached in watch.lines[str(SOURCES / module)].items()}
-            for module in modules
-        }
-        return {
-            "failed": watch.failed or (f"pytest ended with {status}" if status else ""),
-            "digest": digest,
-            "lines": lines,
-            "seconds": watch.seconds,
-            "foreign": foreign,
-        }
-
-    found, ended = _forked(work, 3600, last=False)
-    if ended != "ok" or found["failed"]:
-        raise SystemExit(f"the tests do not pass unchanged: {found['failed'] if found else ended}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(found), encoding="utf-8")
-    return found
-
-
-def chosen_tests(mutant: Mutant, lines: dict[str, list[int]], seconds: dict[str, float], options: Run) -> list[str]:
-    """Tests that reach the lines of a mutant: three golden steps, then the fastest.
-
-    Args:
-        mutant: The mutant.
-        lines: Test -> lines that it reaches.
-        seconds: Of each test.
-        options: How much time there is.
-    """
-    span = set(range(mutant.line, mutant.last_line + 1))
-    reaching = [test for test, reached in lines.items() if span & set(reached)]
-    spent, chosen = 0.0, []
-    fastest = sorted(reaching, key=lambda test: seconds[test])
-    golden = [test for test in fastest if test.startswith(GOLDEN)][:3]
-    for test in (*golden, *(test for test in fastest if test not in golden)):
-        spent += seconds[test]
-        if seconds[test] > options.slowest or spent > options.longest:
-            break
-        chosen.append(test)
-    return chosen
-
-
-def inside_functions(source: str) -> set[int]:
-    """Lines of function bodies."""
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    return {line for node in functions for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
-
-
-def run_module(module: str, options: Run, found: dict[str, Any]) -> Iterator[Record]:
-    """Run the mutants of one module that are not known yet, with what the survey ``found``."""
-    file = SOURCES / module
-    source = file.read_text(encoding="utf-8")
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    every = mutants(source)
-    known = {r.number: r for r in records(options.state) if r.module == module and is_of(r, digest, every)}
-    picked = sampled(module, len(every), options.sample, options.seed)
-    due = [
-        every[number]
-        for number in picked
-        if number not in known or (options.again and known[number].outcome in ("survived", "unreached"))
-    ]
-    print(f"{module}: {len(every)} mutants, {len(picked)} chosen, {len(due)} to run", flush=True)
-    if not due:
-        return
-    lines, seconds, bodies = found["lines"][module], found["seconds"], inside_functions(source)
-    own = tuple(tests_of(module))
-    lines = {test: reached for test, reached in lines.items() if test.startswith(own)}
-    print(f"  {len(lines)} tests reach it, {sum(seconds[t] for t in lines):.0f} s", flush=True)
-    everything = {test: [*reached, *range(len(source))] for test, reached in lines.items()}
-    written = source.splitlines()
-    for mutant in due:
-        reach = lines if mutant.line in bodies else everything
-        chosen, started = chosen_tests(mutant, reach, seconds, options), time.monotonic()
-        outcome, by = hold(file, source, mutant, chosen, 20 + 5 * sum(seconds[test] for test in chosen))
-        yield Record(module, digest, mutant.number, mutant.line, mutant.change, written[mutant.line - 1].strip(),
-                     outcome, round(time.monotonic() - started, 1), by)  # fmt: skip
-
-
-def sampled(module: str, possible: int, sample: int | None, seed: int) -> list[int]:
-    """Numbers of the mutants that are run; a larger sample of the same seed holds a smaller one."""
-    numbers = list(range(possible))
-    random.Random(f"{seed}:{module}").shuffle(numbers)
-    return sorted(numbers[:sample])
-
-
-def hold(file: Path, source: str, mutant: Mutant, tests: list[str], limit_s: float) -> tuple[Outcome, str]:
-    """Hold one mutant against tests."""
-    if not tests:
-        return "unreached", ""
-    name = ".".join(("unpaired", *file.relative_to(SOURCES).with_suffix("").parts))
+        def get_code(self, fullname: str) -> Any:
+            return compile(tree, str(SOURCES / module), "exec")
 
     def work() -> list[Any]:
         watch = _Watch()
-        sys.meta_path.insert(0, _Finder(name, file, mutated(source, mutant.number)))
-        return [_pytest(watch, tests, "-x"), watch.failed]
+        sys.meta_path.insert(0, Changed(name, str(SOURCES / module)))
+        return [_pytest(watch, "-x", *tests), watch.failed]
 
-    found, ended = _forked(work, limit_s)
-    if ended == "timed out":
-        return "timed out", ""
-    if found is None:
-        return "killed", "crash"
-    status, failed = found
-    return ("survived", "") if status == 0 else ("killed", failed or "import")
+    found = forked(work, cpu_seconds)
+    return "crash or time" if found is None else found[1] or ("import" if found[0] else "")
 
 
-def records(state: Path) -> list[Record]:
-    """All results so far; of a mutant that ran twice, the last."""
-    if not state.exists():
-        return []
-    read = [Record(**json.loads(line)) for line in state.read_text(encoding="utf-8").splitlines()]
-    return list({(each.module, each.digest, each.number): each for each in read}.values())
+def run(
+    module: str, tests: tuple[str, ...], sample: int | None, seed: int, known: dict[str, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Outcomes of the mutants of one module."""
+    source = (SOURCES / module).read_text(encoding="utf-8")
+    files = sorted(file for test in tests for file in ([ROOT / test] if test.endswith(".py") else
+                                                       (ROOT / test).rglob("*.py")))  # fmt: skip
+    digest = hashlib.sha256(b"".join([source.encode(), *(file.read_bytes() for file in files)])).hexdigest()[:12]
+    every = list(mutants(source))
+    chosen = list(range(len(every)))
+    random.Random(f"{seed}:{module}").shuffle(chosen)
+    due = [number for number in sorted(chosen[:sample]) if f"{module}:{digest}:{number}" not in known]
+    if due:
+        reached, seconds = survey(module, tests)
+    for number in due:
+        first, last, change, make = every[number]
+        span, picked, spent = set(range(first, last + 1)), [], 0.0
+        reaching = [test for test, lines in reached.items() if test and span & set(lines)]
+        # What is imported before the first test reaches no test by name.
+        candidates = reaching or ([*reached] if span & set(reached.get("", ())) else [])
+        for test in sorted((each for each in candidates if each), key=lambda each: seconds[each]):
+            spent += seconds[test]
+            if seconds[test] > SLOWEST or spent > LONGEST:
+                break
+            picked.append(test)
+        by = hold(module, make(), picked, 20 + 5 * sum(seconds[test] for test in picked)) if picked else ""
+        outcome = "killed" if by else "survived" if picked else "unreached"
+        yield {"key": f"{module}:{digest}:{number}", "module": module, "line": first, "change": change,
+               "outcome": outcome, "by": by}  # fmt: skip
 
 
-def is_of(record: Record, digest: str, every: Sequence[Mutant]) -> bool:
-    """Whether a result is of a mutant that the file, as it is, still has under that number."""
-    return record.digest == digest and record.number < len(every) and every[record.number].change == record.change
+def main(modules: Annotated[tuple[str, ...], tyro.conf.Positional] = (), sample: int | None = 20, seed: int = 0,
+         state: Path = STATE, tests: tuple[str, ...] = ()) -> None:  # fmt: skip
+    """Run mutants, print those that survive, and count.
 
-
-def run(options: Run) -> None:
-    """The command ``run``."""
-    modules = options.modules or tuple(MODULES)
-    found = survey(modules, options.state)
-    for name in found["foreign"]:
-        with suppress(Exception):
-            importlib.import_module(name)
-    for module in modules:
-        for record in run_module(module, options, found):
-            options.state.parent.mkdir(parents=True, exist_ok=True)
-            with options.state.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
-            if record.outcome in ("survived", "unreached"):
-                print(f"  {record.outcome} {module}:{record.line}: {record.change}", flush=True)
-
-
-def report(options: Report) -> None:
-    """The command ``report``."""
-    page, data = options.out.with_suffix(".md"), options.out.with_suffix(".json")
-    earlier = json.loads(data.read_text(encoding="utf-8")) if data.exists() else {"survivors": []}
-    reasons = {(s["module"], s["code"], s["change"]): s["reason"] for s in earlier["survivors"] if s.get("reason")}
-    rows, survivors = [], []
-    for module in MODULES:
-        source = (SOURCES / module).read_text(encoding="utf-8")
-        digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-        every = mutants(source)
-        own = [each for each in records(options.state) if each.module == module and is_of(each, digest, every)]
-        count = {outcome: sum(r.outcome == outcome for r in own) for outcome in
-                 ("killed", "timed out", "survived", "unreached")}  # fmt: skip
-        rows.append({"module": module, "possible": len(every), "run": len(own), **count})
-        for each in sorted(own, key=lambda each: each.number):
-            if each.outcome in ("survived", "unreached"):
-                key = (module, each.code, each.change)
-                survivors.append({"module": module, "line": each.line, "change": each.change, "code": each.code,
-                                  "outcome": each.outcome, "reason": reasons.get(key, "")})  # fmt: skip
-    total = {"module": "all", **{key: sum(row[key] for row in rows) for key in rows[0] if key != "module"}}
-    data.write_text(json.dumps({"modules": [*rows, total], "survivors": survivors}, indent=1) + "\n", encoding="utf-8")
-    table = ["| Module | mutants | run | killed | timed out | survived | unreached | noticed |", "|---" * 8 + "|"]
-    for row in (*rows, total):
-        noticed = (row["killed"] + row["timed out"]) / max(row["run"], 1)
-        share = f"{noticed:.1%}" if row["run"] else "-"
-        cells = [row[key] for key in ("module", "possible", "run", "killed", "timed out", "survived", "unreached")]
-        table.append("| " + " | ".join(map(str, cells)) + f" | {share} |")
-    listed = [f"- `{s['module']}:{s['line']}` {s['change'].replace('|', chr(92) + '|')}: "
-              f"{s['reason'] or 'not judged'}" for s in survivors]  # fmt: skip
-    unseen = [row["module"] for row in rows if not row["run"]]
-    text = ["# Mutation run", "", "Made by `benchmarks/mutation.py`, which says what is changed and counted.", ""]
-    if unseen:
-        text += [f"Not complete: nothing was run of {', '.join(unseen)}.", ""]
-    page.write_text("\n".join([*text, *table, "", "## Survivors", "", *listed, ""]), encoding="utf-8")
-    print("\n".join(table))
-
-
-def main() -> None:
+    Args:
+        modules: Files under src/unpaired; none means all in the rooms of TESTS.
+        sample: Mutants per module.
+        seed: Of the sample.
+        state: File that the outcomes are appended to.
+        tests: What the modules are held against instead of TESTS.
+    """
     os.chdir(ROOT)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    sys.dont_write_bytecode = False  # every fork imports the package anew
-    sys.path.insert(0, str(ROOT / "src"))
-    command = tyro.cli(Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Report, tyro.conf.subcommand("report")])  # type: ignore
-    run(command) if isinstance(command, Run) else report(command)
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+    files = [str(path.relative_to(SOURCES)) for path in sorted(SOURCES.rglob("*.py"))]
+    modules = modules or tuple(f for f in files if f.startswith(tuple(TESTS)) and not f.endswith("__init__.py"))
+    for name in FOREIGN:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    lines = state.read_text(encoding="utf-8").splitlines() if state.exists() else []
+    known = {each["key"]: each for each in map(json.loads, lines)}
+    state.parent.mkdir(parents=True, exist_ok=True)
+    for module in modules:
+        where = tests or next(paths for room, paths in TESTS.items() if module.startswith(room))
+        for found in run(module, where, sample, seed, known):
+            known[found["key"]] = found
+            with state.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+            if found["outcome"] != "killed":
+                print(f"{found['outcome']} {module}:{found['line']}: {found['change']}", flush=True)
+        outcomes = [each["outcome"] for each in known.values() if each["module"] == module]
+        print(f"{module}: {outcomes.count('killed')} of {len(outcomes)} noticed", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

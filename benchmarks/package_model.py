@@ -1,11 +1,12 @@
 """Make a trained run into a model of the package: averaged weights in float16, description, card.
 
-python benchmarks/package_model.py ../long_runs/drawings_model drawings
+python benchmarks/package_model.py ../long_runs/drawings_model drawings --card CARD.md
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -20,24 +21,19 @@ KEPT = ("format", "method", "model", "channels", "source", "target", "image_size
         "images_seen")  # fmt: skip
 
 
-def main(run: Annotated[Path, tyro.conf.Positional], name: Annotated[str, tyro.conf.Positional], card: Path) -> None:
-    """Write ``src/unpaired/models/NAME``.
-
-    Args:
-        run: The run folder.
-        name: Of the model.
-        card: A Markdown file that says what the model was trained on and what it scores.
-    """
-    out = MODELS / name
-    out.mkdir(parents=True, exist_ok=True)
+def main(run: Annotated[Path, tyro.conf.Positional], name: Annotated[str, tyro.conf.Positional], card: Path,
+         out: Path = MODELS) -> None:  # fmt: skip
+    """Write ``OUT/NAME`` (src/unpaired/models) from a run folder and a Markdown file that says what it is."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
     weights = load_file(run / "weights" / "ema.safetensors")
-    save_file({key: value.to(torch.float16) for key, value in weights.items()}, out / "ema.safetensors")
-    description = json.loads((run / "weights" / "model.json").read_text())
-    description = {key: description[key] for key in KEPT if key in description}
+    save_file({key: value.to(torch.float16) for key, value in weights.items()}, folder / "ema.safetensors")
+    found = json.loads((run / "weights" / "model.json").read_text())
+    description = {key: found[key] for key in KEPT if key in found}
     description["training"] = load_yaml(run / "run.yaml")["training"]
-    (out / "model.json").write_text(json.dumps(description, indent=2) + "\n")
-    (out / "README.md").write_text(card.read_text())
-    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.2f} MB")
+    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+    shutil.copyfile(card, folder / "README.md")
+    print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

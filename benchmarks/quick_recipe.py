@@ -1,7 +1,7 @@
-"""Train variants of a recipe for equal CPU seconds and score them: the tables of docs/quick.md.
+"""Train variants of a recipe for equal CPU seconds and score them: tables of docs/quick.md and docs/significance.md.
 
-python benchmarks/quick_recipe.py run horses --variants full random --seeds 0 1 --seconds 240 --out ../long_runs/quick
-python benchmarks/quick_recipe.py table ../long_runs/quick
+    python benchmarks/quick_recipe.py run horses --variants full random --seeds 0 1 --seconds 240 --out ../runs/quick
+    python benchmarks/quick_recipe.py table ../runs/quick --out benchmarks/results/quick
 
 One thread each. The length of a run in images follows from the CPU time of its steps, so that all schedules end when
 the seconds do; loading images counts, scoring does not. The steps of all variants are timed in turns before the first
@@ -13,31 +13,33 @@ of 60 test photos, and on the blank paper of drawings.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import time
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from PIL import Image
+from scipy.stats import ttest_rel
 
 import mobilenet_judge
-from unpaired.data import DatasetConfig, UnpairedFiles, embedded_dataset, list_images
+from measure import SHARED, Record
+from unpaired.data import DataConfig, DatasetConfig, UnpairedFiles, embedded_dataset, list_images, load_for_protocol
+from unpaired.data import tensor_to_image as shown
 from unpaired.engine.step import make_optimizers, random_batch, training_step
-from unpaired.evaluation import evaluate_run
+from unpaired.evaluation import evaluate_run, evenly_spaced
+from unpaired.grids import image_grid, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
 from unpaired.recipes import recipe
 from unpaired.run_config import RunConfig
 from unpaired.training import train
 
-SHARED = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 SETS: dict[str, tuple[str, str, int]] = {
     "horses": ("horse2zebra", "AtoB", 128),
     "drawings": ("fluent", "BtoA", 64),
@@ -48,7 +50,6 @@ SETS: dict[str, tuple[str, str, int]] = {
 SCORES = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "structure_lite0")
 UNCHANGED = {kept: (f"unchanged_colour_{kept}_de", f"unchanged_detail_{kept}_de") for kept in ("paper", "masks")}
 BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
-PAPER: dict[str, Any] = {"recipe": None}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "random": {"method": "cut"},
@@ -72,7 +73,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dot": {"similarity": "dot"},
     "local": {"attention": "local"},
     "local_global": {"attention": "local_global"},
-    "paper": PAPER,
+    "paper": {"recipe": None},
     "paper_cut": {"recipe": None, "method": "cut"},
 }  # fmt: skip
 """What each changes of the recipe; 'paper' is the method's own defaults at the same size."""
@@ -87,24 +88,20 @@ def settings(data: str, variant: str, changes: dict[str, Any], folder: Path, see
     base = RunConfig(method, dataset) if named is None else recipe(named, method, dataset)
     if named is None:  # at these sides the 34 x 34 PatchGAN, and a quarter of the locations as in the paper
         replaced = {"discriminator_layers": 2, "num_queries": 256 if side == 128 else 64, **replaced}
-    load = {"load_size": side} if side == 64 else {"load_size": 143}
-    sections: dict[str, Any] = {
-        "data": replace(base.data, image_size=side, num_workers=0, **load),
-        "training": replace(
-            base.training, seed=seed, threads=1, accelerator="cpu", precision="bf16-mixed", score_every=0,
-            log_every=200, sample_every=10**9, checkpoint_every=10**9, keep_checkpoints=1, ema_half_life_images=300.0,
-        ),
-        "model": base.model,
+    replaced = {
+        "image_size": side, "num_workers": 0, "load_size": side if side == 64 else 143, "seed": seed, "threads": 1,
+        "accelerator": "cpu", "precision": "bf16-mixed", "score_every": 0, "log_every": 200, "sample_every": 10**9,
+        "checkpoint_every": 10**9, "keep_checkpoints": 1, "ema_half_life_images": 300.0, **replaced,
     }  # fmt: skip
+    sections: dict[str, Any] = {"data": base.data, "training": base.training, "model": base.model,
+                                "optimiser": base.model.optimiser}  # fmt: skip
     for key, value in replaced.items():
         owner = next((name for name, section in sections.items() if hasattr(section, key)), None)
+        if owner is None and named is not None:
+            raise SystemExit(f"no setting '{key}'")
         if owner is not None:
             sections[owner] = replace(sections[owner], **{key: value})
-        elif hasattr(sections["model"].optimiser, key):
-            optimiser = replace(sections["model"].optimiser, **{key: value})
-            sections["model"] = replace(sections["model"], optimiser=optimiser)
-        elif not named:
-            raise SystemExit(f"no setting '{key}'")
+    sections["model"] = replace(sections["model"], optimiser=sections.pop("optimiser"))
     return replace(base, **sections)
 
 
@@ -145,46 +142,59 @@ def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Pat
     if data == "drawings":  # the set in the package, which has a split of its own for choosing
         drawings = embedded_dataset("fluent", "drawing_to_colour")
         return drawings.root, drawings.test if split == "test" else drawings.validation
-    root = SHARED / name
-    if split == "test":
-        folder = root
-        held = {side: list_images(root / f"test{side}") for side in "AB"}
-    else:
+    folder = root = SHARED / name
+    held = {side: list_images(root / f"test{side}") for side in "AB"}
+    if split == "choose":
         folder = out / "data" / name
-        held = {}
         for side in "AB":
             files = list_images(root / f"train{side}")
-            held[side] = files[4::9]
-            kept = folder / f"train{side}"
+            held[side], kept = files[4::9], folder / f"train{side}"
             if not kept.exists():
                 kept.mkdir(parents=True)
-                for file in files:
-                    if file not in held[side]:
-                        (kept / file.name).symlink_to(file)
+                for file in set(files) - set(held[side]):
+                    (kept / file.name).symlink_to(file)
     source, target = ("A", "B") if direction == "AtoB" else ("B", "A")
     return folder, UnpairedFiles(tuple(held[source]), tuple(held[target]))
 
 
 def grid(run: Path, files: UnpairedFiles, side: int, count: int = 24) -> Image.Image:
     """Inputs beside their translations, averaged and last weights, in two columns."""
-    chosen = [files.source[k * len(files.source) // count] for k in range(count)]
-    translators = [Translator.from_pretrained(run, weights=weights, device="cpu") for weights in ("ema", "last")]
-    cells = []
-    for path in chosen:
-        image = Image.open(path).convert("RGBA")
-        white = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-        given = white.resize((side, side), Image.Resampling.BICUBIC)
-        tensor = torch.from_numpy(np.array(given)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        made = [
-            ((t.translate(tensor)[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-            for t in translators
-        ]
-        cells.append(np.concatenate([np.array(given), *made], axis=1))
-    rows = [np.concatenate(cells[k : k + 2], axis=1) for k in range(0, count, 2)]
-    return Image.fromarray(np.concatenate(rows, axis=0))
+    data = DataConfig(image_size=side, load_size=side)
+    inputs = [load_for_protocol(path, data) for path in evenly_spaced(files.source, count)]
+    columns = {"input": inputs}
+    for name in ("ema", "last"):
+        translator = Translator.from_pretrained(run, weights=name, device="cpu")  # type: ignore[arg-type]
+        columns[name] = [translator.translate(x[None])[0].clamp(-1, 1) for x in inputs]
+    half = (len(inputs) + 1) // 2
+    return side_by_side([image_grid({name: [shown(x) for x in images[part]] for name, images in columns.items()}, side)
+                         for part in (slice(half), slice(half, None))])  # fmt: skip
 
 
-@dataclasses.dataclass
+def scored(data: str, run: Path, files: UnpairedFiles) -> dict[str, dict[str, list[Any]]]:
+    """Row -> score -> value, its interval, and the values per image of what must not change."""
+    mobilenet_judge.register()
+    paired = {path.stem for path in files.source} <= {path.stem for path in files.target}
+    names = [name for name in SCORES if paired or not name.startswith("paired")]
+    names += UNCHANGED["paper"] if data == "drawings" else ()
+    found = evaluate_run(run, files, device="cpu", real=(), names=names).scores
+    if data == "horses":
+        tests = SHARED / "horse2zebra"
+        boxed = {Path(name).stem for name in json.loads(BOXES.read_text())["boxes"]}
+        photos = UnpairedFiles(tuple(file for file in list_images(tests / "testA") if file.stem in boxed),
+                               tuple(list_images(tests / "testB")))  # fmt: skip
+        outside = evaluate_run(run, photos, device="cpu", real=(), names=UNCHANGED["masks"], unchanged_masks=BOXES)
+        found = {row: {**scores, **outside.scores.get(row, {})} for row, scores in found.items()}
+    return {
+        row: {
+            key: [round(score.value, 3), score.interval]
+            + ([[round(value, 3) for value in score.per_image]] if key.startswith("unchanged") else [])
+            for key, score in scores.items()
+        }
+        for row, scores in found.items()
+    }
+
+
+@dataclass
 class Run:
     """Train and score variants."""
 
@@ -204,20 +214,16 @@ class Run:
         torch.set_num_threads(1)
         self.out.mkdir(parents=True, exist_ok=True)
         folder, files = folders(self.data, self.split, self.out)
-        changes = json.loads(self.changes)
-        configs = {
-            f"{self.data}-{variant}{self.label}": settings(self.data, variant, changes, folder, 0)
-            for variant in self.variants
-        }
-        cost = costs(configs, self.out / "costs.json")
+        make = partial(settings, self.data, changes=json.loads(self.changes), folder=folder)
+        names = {variant: f"{self.data}-{variant}{self.label}" for variant in self.variants}
+        cost = costs({name: make(variant, seed=0) for variant, name in names.items()}, self.out / "costs.json")
         for seed in self.seeds:
-            for variant in self.variants:
-                base = f"{self.data}-{variant}{self.label}"
+            for variant, base in names.items():
                 name = f"{base}-seed{seed}-{self.seconds:g}s-{self.split}"
                 run, record = self.out / name, self.out / f"{name}.json"
                 if record.exists():
                     continue
-                config = settings(self.data, variant, changes, folder, seed)
+                config = make(variant, seed=seed)
                 size = config.training.batch_size
                 if (run / "run.yaml").exists():
                     images = RunConfig.load(run / "run.yaml").training.images
@@ -229,65 +235,49 @@ class Run:
                 spent = time.process_time() - started
                 scores = scored(self.data, run, files)
                 grid(run, files, SETS[self.data][2]).save(self.out / f"{name}.png")
-                record.write_text(
-                    json.dumps({"name": name, "data": self.data, "variant": variant + self.label, "seed": seed,
-                                "split": self.split, "seconds": self.seconds, "cpu_seconds_spent": round(spent, 1),
-                                "images": images, "scores": scores}, default=str)
-                )  # fmt: skip
-                print(
-                    name, images, round(spent, 1),
-                    {row: {key: value[0] for key, value in found.items()} for row, found in scores.items()}, flush=True,
-                )  # fmt: skip
+                told = {"name": name, "data": self.data, "variant": variant + self.label, "seed": seed,
+                        "split": self.split, "seconds": self.seconds, "cpu_seconds_spent": round(spent, 1),
+                        "images": images, "scores": scores}  # fmt: skip
+                record.write_text(json.dumps(told, default=str))
+                print(name, images, round(spent, 1), {r: {k: v[0] for k, v in s.items()} for r, s in scores.items()})
 
 
-def scored(data: str, run: Path, files: UnpairedFiles) -> dict[str, dict[str, list[Any]]]:
-    """Row -> score -> value, its interval, and the values per image of what must not change."""
-    mobilenet_judge.register()
-    found = evaluate_run(run, files, device="cpu", real=(), names=_possible(files, data)).scores
-    if data == "horses":
-        tests = SHARED / "horse2zebra"
-        boxed = {Path(name).stem for name in json.loads(BOXES.read_text())["boxes"]}
-        photos = UnpairedFiles(
-            tuple(file for file in list_images(tests / "testA") if file.stem in boxed),
-            tuple(list_images(tests / "testB")),
-        )
-        outside = evaluate_run(
-            run, photos, device="cpu", real=(), names=UNCHANGED["masks"], unchanged_masks=BOXES
-        ).scores  # fmt: skip
-        found = {row: {**scores, **outside.get(row, {})} for row, scores in found.items()}
-    return {
-        row: {
-            key: [round(score.value, 3), score.interval]
-            + ([[round(value, 3) for value in score.per_image]] if key.startswith("unchanged") else [])
-            for key, score in scores.items()
-        }
-        for row, scores in found.items()
-    }
-
-
-def _possible(files: UnpairedFiles, data: str) -> tuple[str, ...]:
-    paired = {path.stem for path in files.source} <= {path.stem for path in files.target}
-    names = tuple(name for name in SCORES if paired or not name.startswith("paired"))
-    return (*names, *UNCHANGED["paper"]) if data == "drawings" else names
-
-
-@dataclasses.dataclass
+@dataclass
 class Table:
-    """Print the scores of all records in OUT."""
+    """Means and deviations over seeds of all records in a folder, and paired t-tests against random locations.
 
-    out: tyro.conf.Positional[Path]
-    match: str = ""
+    The unit of a test is the training: tests over the images of one training would tell two networks apart, not two
+    methods. P-values are two-sided and not corrected for their number.
+    """
+
+    records: tyro.conf.Positional[Path]
+    out: Path
 
     def __call__(self) -> None:
-        for path in sorted(self.out.glob(f"*{self.match}*.json")):
+        sets: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for path in sorted(self.records.glob("*-seed*-*.json")):
             record = json.loads(path.read_text())
-            scores = record["scores"]
-            words = [
-                f"{name.split('_x1e3')[0]} "
-                + " / ".join(f"{scores[row][name][0]:g}" for row in ("input", "ema", "last") if name in scores[row])
-                for name in scores["ema"]
-            ]
-            print(f"{record['name']}: {record['images']} images; " + "; ".join(words))
+            sets[record["data"]][record["variant"]].append(record)
+        table = Record(self.out, "Variants of the quick recipe")
+        for data, variants in sets.items():
+            for row in ("ema", "last"):
+                for variant, found in variants.items():
+                    found.sort(key=lambda record: record["seed"])
+                    scores = [each["scores"][row] for each in found]
+                    values = {name: [each[name][0] for each in scores] for name in scores[0]}
+                    cells = {name: f"{fmean(each):.4g}" + (f" ± {stdev(each):.2g}" if each[1:] else "")
+                             for name, each in values.items()}  # fmt: skip
+                    table.add(f"{data}, {row}", variant=variant, seeds=[each["seed"] for each in found],
+                              images=[each["images"] for each in found], **cells)  # fmt: skip
+                    if variant == "random":
+                        continue
+                    others = {each["seed"]: each["scores"][row] for each in variants.get("random", ())}
+                    both = [number for number, each in enumerate(found) if each["seed"] in others]
+                    for name, each in values.items() if both[1:] else ():
+                        mine, theirs = [each[n] for n in both], [others[found[n]["seed"]][name][0] for n in both]
+                        table.add(f"{data}, {row}, minus random", variant=variant, score=name,
+                                  by_seed=[a - b for a, b in zip(mine, theirs, strict=True)],
+                                  p=float(ttest_rel(mine, theirs).pvalue))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def test_autocast_changes_nothing(name: str) -> None:
         cast = LOSSES[name](anchors, positives)
     assert cast.dtype == torch.float32
     assert torch.equal(plain, cast)
+    exact = LOSSES[name](anchors.double(), positives.double())
+    torch.testing.assert_close(plain, exact.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_defaults() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.test_methods import batch, make
+from methods.steps import batch, make
 from unpaired.losses import discriminator_loss, generator_loss, gradient_penalty, patch_nce_loss
 from unpaired.methods.base import derive_seeds
 from unpaired.methods.contrast import mean_patch_nce

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -25,6 +26,17 @@ from unpaired.methods.base import AdamSettings, coin_flips, derive_seeds
 def test_the_linear_schedule_is_constant_and_then_falls_to_zero(constant: float, values: dict[float, float]) -> None:
     optimiser = OptimiserConfig(constant_fraction=constant)
     assert [optimiser.factor(progress) for progress in values] == pytest.approx(list(values.values()), abs=1e-15)
+
+
+def test_a_cosine_schedule_is_constant_then_half_a_cosine_to_zero() -> None:
+    for constant in (0.0, 0.5):
+        optimiser = OptimiserConfig(schedule="cosine", constant_fraction=constant)
+        for progress in (0.1, 0.5, 0.6, 0.75, 0.9, 1.0):
+            done = max(0.0, (progress - constant) / (1 - constant))  # of the falling part
+            assert optimiser.factor(progress) == pytest.approx((1 + math.cos(math.pi * done)) / 2, abs=1e-12)
+        assert (optimiser.factor(0.0), optimiser.factor(1.5)) == (1.0, 0.0)
+        assert optimiser.constant_images(100) == 100 * constant
+    assert OptimiserConfig(schedule="cosine", constant_fraction=1.0).factor(1.0) == 1.0
 
 
 def test_the_halving_schedule_halves_after_each_tenth() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.test_training import assert_same, final_state
-from methods.test_methods import batch, losses, make
+from methods.steps import batch, losses, make
 from tiny import tiny_run
 from unpaired.engine.acceleration import RecordedSteps
 from unpaired.engine.step import make_optimizers, settle_optimizers, training_step

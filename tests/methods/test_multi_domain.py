@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.steps import losses
 from tiny import domain_folder, tiny_run, tiny_settings
 from unpaired.cli.train import main
 from unpaired.config import load_yaml
@@ -22,13 +22,11 @@ from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods import ImageBatch, TranslateRequest, image_seeds
-from unpaired.methods.base import derive_seeds
 from unpaired.methods.multi_domain_qs_attn import MultiDomainQSAttn, MultiDomainQSAttnConfig
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
 from unpaired.networks import ConditionalGenerator, MultiTaskDiscriminator, PatchDiscriminator, ResnetGenerator
 from unpaired.networks.conditional import DomainNorm
 from unpaired.networks.layers import instance_norm
-from unpaired.ops import location_draws
 from unpaired.training import RunConfig, describe, train
 
 NAME = "multi_domain_qs_attn"
@@ -45,15 +43,6 @@ def batch(images: int = 3, size: int = 32) -> ImageBatch:
     return ImageBatch(source, target, image_seeds(0, range(images)), SOURCES[:images], TARGETS[:images])
 
 
-def losses(method: Any, images: ImageBatch) -> dict[str, Tensor]:
-    outputs = method.forward_train(images)
-    return {name: term for phase in method.phases for name, term in phase.loss(outputs).items()}
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def generator(taps: tuple[str, ...] = ("down1", "block1"), blocks: int = 3, domains: int = 3) -> ConditionalGenerator:
     torch.manual_seed(1)
     made = ConditionalGenerator(domains=domains, taps=taps, base_channels=4, blocks=blocks)
@@ -65,32 +54,6 @@ def generator(taps: tuple[str, ...] = ("down1", "block1"), blocks: int = 3, doma
 
 
 # --- networks -------------------------------------------------------------------------------------------------------
-
-
-def test_parameters_at_the_defaults_are_those_of_the_layers() -> None:
-    plain = (
-        (7 * 7 * 3 * 64 + 64)  # stem
-        + (3 * 3 * 64 * 128 + 128)  # halving
-        + (3 * 3 * 128 * 256 + 256)  # halving
-        + 9 * 2 * (3 * 3 * 256 * 256 + 256)  # nine residual blocks of two convolutions
-        + (3 * 3 * 256 * 128 + 128)  # doubling
-        + (3 * 3 * 128 * 64 + 64)  # doubling
-        + (7 * 7 * 64 * 3 + 3)  # head
-    )
-    # Scale and shift, three domains: blocks 6 to 9 have two norms of 256 channels each, the doublings 128 and 64.
-    codes = 2 * 3 * (4 * 2 * 256 + 128 + 64)
-    shared = (16 * 3 * 64 + 64) + (16 * 64 * 128 + 128) + (16 * 128 * 256 + 256) + (16 * 256 * 512 + 512)
-    scores = 3 * (16 * 512 + 1)  # one output per domain
-    projector = sum((each * 256 + 256) + (256 * 256 + 256) for each in (3, 128, 256, 256, 256))
-    with torch.device("meta"):
-        method = MultiDomainQSAttn(MultiDomainQSAttnConfig(domains=("a", "b", "c")))
-    assert {key: parameters(network) for key, network in method.named_children()} == {
-        "generator": plain + codes,
-        "discriminator": shared + scores,
-        "projector": projector,
-    }
-    assert (plain, codes) == (11_378_179, 13_440)
-    assert (plain + codes, shared + scores, projector) == (11_391_619, 2_781_123, 560_384)
 
 
 def test_the_norm_scales_and_shifts_each_image_by_its_own_domain() -> None:
@@ -184,50 +147,6 @@ def test_the_discriminator_gives_the_scores_of_each_images_own_domain() -> None:
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def test_losses_of_constant_networks_are_those_worked_out_by_hand() -> None:
-    method = make()
-    nn.init.zeros_(method.discriminator.patches.last.weight)
-    method.discriminator.patches.last.bias.data = torch.tensor([0.5, 0.75, -0.25])  # scores of domains a, b, c
-    for perceptron in method.projector.taps.values():
-        nn.init.zeros_(perceptron[-1].weight)  # type: ignore[index, arg-type]
-        nn.init.ones_(perceptron[-1].bias)  # type: ignore[index, arg-type]
-    found = {key: value.item() for key, value in losses(method, batch()).items()}
-    scores = [-0.25, 0.75, 0.5]  # of the targets' domains c, b, a, for the real images and the translations alike
-    expected = {
-        "discriminator": sum(0.5 * ((score - 1) ** 2 + score**2) for score in scores) / 3,
-        "adversarial": sum((score - 1) ** 2 for score in scores) / 3,
-        # All of the N = 16 projected features are equal: no anchor can tell its positive from the others. Half each.
-        "contrastive": 0.5 * math.log(16),
-        "identity": 0.5 * math.log(16),
-    }
-    assert found == pytest.approx(expected, rel=1e-5)
-    doubled = losses(make(contrastive_reduction="sum", adversarial_weight=3.0, identity_weight=2.0), batch())
-    plain = losses(make(), batch())
-    for term, factor in {"discriminator": 1, "adversarial": 3, "contrastive": 2, "identity": 4}.items():
-        torch.testing.assert_close(doubled[term], factor * plain[term])
-
-
-def test_the_contrast_is_equation_2_between_an_image_and_its_translation_in_plain_loops() -> None:
-    """In float64, one tap, random locations, N = 16 of them: written out for I_x and for I_y into its own domain."""
-    method = make(taps=("block1",), attention_taps=()).double()
-    images = batch()
-    source, target = images.source.double(), images.target.double()
-    found = losses(method, ImageBatch(source, target, images.seeds, SOURCES, TARGETS))
-    for term, (name, inputs) in enumerate((("contrastive", source), ("identity", target))):
-        made = method.generator(inputs, TARGETS)
-        seeds = derive_seeds(derive_seeds(images.seeds, term), 0)
-        keys, anchors = (method.generator.encode(x, ["block1"])[0].flatten(2).transpose(1, 2) for x in (inputs, made))
-        draws = location_draws(seeds, keys.shape[1])
-        total = 0.0
-        for image in range(3):
-            chosen = draws[image].argsort(stable=True)[:16]
-            k, q = (method.projector("block1", f[image, chosen]) for f in (keys, anchors))
-            for i in range(16):
-                logits = [(q[i] @ k[j]).item() / 0.07 for j in range(16)]
-                total += math.log(sum(math.exp(each) for each in logits)) - logits[i]
-        assert found[name].item() == pytest.approx(0.5 * total / (3 * 16), rel=1e-6)
-
-
 def test_with_one_answer_for_all_domains_it_is_qs_attn() -> None:
     """Before the codes are learned and with equal outputs of D, the losses are QS-Attn's with the same weights."""
     several = make()
@@ -247,6 +166,13 @@ def test_with_one_answer_for_all_domains_it_is_qs_attn() -> None:
     plain = losses(one, batch())
     for term, value in losses(several, batch()).items():
         torch.testing.assert_close(value, plain[term], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_the_terms() -> None:
+    scaled = losses(make(contrastive_reduction="sum", adversarial_weight=3.0, identity_weight=2.0), batch())
+    plain = losses(make(), batch())
+    for term, factor in {"discriminator": 1, "adversarial": 3, "contrastive": 2, "identity": 4}.items():
+        torch.testing.assert_close(scaled[term], factor * plain[term])
 
 
 def test_only_the_wanted_domains_codes_and_scores_get_a_gradient() -> None:
@@ -278,23 +204,6 @@ def test_steps_teach_the_domains_apart() -> None:
         method.translate(x, TranslateRequest(domain=0)), method.translate(x, TranslateRequest(domain=2))
     )
     assert torch.equal(method.translate(x), method.translate(x, TranslateRequest(domain=1)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"domains": ("a",)}, "domains must name at least two"),
-        ({"domains": ("a", "b", "a")}, "domains must name at least two, each once, not a, b, a"),
-        ({"image_pool": 5}, "image_pool and flip_equivariance are not offered"),
-        ({"flip_equivariance": True}, "image_pool and flip_equivariance are not offered"),
-        ({"attention_taps": ("block2",)}, "not among the taps"),
-        ({"domains": ()}, "the names of at least two are needed"),
-        ({"blocks": 3}, r"no 'block5'.*'blocks'"),
-    ],
-)
-def test_impossible_settings_are_refused_by_name(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        make(**changes)
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -2,107 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from statistics import NormalDist
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tiny import tiny_settings
-from unpaired.engine.step import make_optimizers, training_step
-from unpaired.errors import ConfigError
-from unpaired.methods import ImageBatch, TranslateRequest, image_seeds
+from methods.steps import batch, losses
+from methods.steps import make as make_any
+from unpaired.methods import TranslateRequest, image_seeds
 from unpaired.methods.base import derive_seeds
-from unpaired.methods.munit import MUNIT, MUNITConfig
+from unpaired.methods.munit import MUNIT
 from unpaired.ops import location_draws, normal_draws
 
 
 def make(**changes: Any) -> MUNIT:
-    torch.manual_seed(0)
-    return MUNIT(MUNITConfig(**{**tiny_settings("munit"), **changes}))
-
-
-def batch(images: int = 2, size: int = 32, dtype: torch.dtype = torch.float32) -> ImageBatch:
-    source, target = torch.rand(2, images, 3, size, size, generator=torch.Generator().manual_seed(3), dtype=dtype)
-    return ImageBatch(source * 2 - 1, target * 2 - 1, image_seeds(0, range(images)))
-
-
-def losses(method: MUNIT, images: ImageBatch) -> dict[str, Tensor]:
-    outputs = method.forward_train(images)
-    return {name: term for phase in method.phases for name, term in phase.loss(outputs).items()}
+    return make_any("munit", **changes)
 
 
 def quantiles(seeds: Tensor, channels: int = 8) -> Tensor:
     """Styles of seeds by the standard library's normal quantiles, number by number."""
     draws = location_draws(seeds, channels)
     return torch.tensor([[NormalDist().inv_cdf(u) for u in row] for row in draws.tolist()], dtype=torch.float64)
-
-
-def test_parameters_at_the_defaults() -> None:
-    with torch.device("meta"):
-        method = MUNIT(MUNITConfig())
-    figures = {
-        "content_encoder": 5_385_856,
-        "style_encoder": 2_764_936,
-        "decoder": 6_875_395,
-        "discriminator": 8_271_171,
-    }
-    expected = {f"{name}_{domain}": count for name, count in figures.items() for domain in "ab"}
-    assert {name: sum(p.numel() for p in x.parameters()) for name, x in method.named_children()} == expected
-    assert method.smallest_image == 61
-
-
-def test_the_defaults_are_the_papers() -> None:
-    config = MUNITConfig()
-    assert (config.reconstruction_weight, config.content_weight, config.style_weight) == (10.0, 1.0, 1.0)
-    assert (config.adversarial_weight, config.cycle_weight, config.style_channels) == (1.0, 0.0, 8)
-    optimiser = config.optimiser
-    assert (optimiser.learning_rate, optimiser.beta1, optimiser.beta2, optimiser.weight_decay) == (
-        1e-4,
-        0.5,
-        0.999,
-        1e-4,
-    )
-    progress = [0.0, 0.05, 0.1, 0.95]  # of a million images: halved every 100,000
-    assert [optimiser.factor(each) for each in progress] == [1.0, 1.0, 0.5, 0.5**9]
-    assert optimiser.epochs * 1334 == pytest.approx(1_000_000, rel=1e-3)
-
-
-def test_losses_of_constant_networks_are_those_worked_out_by_hand() -> None:
-    """The decoders give 0.5 in A and -0.25 in B, styles look like 0.3, scores are 0.5 (D_A) and 0.75 (D_B)."""
-    method = make(cycle_weight=10.0)
-
-    def fix(layer: nn.Module, value: float) -> None:
-        nn.init.zeros_(layer.weight)
-        nn.init.constant_(layer.bias, value)
-
-    fix(method.decoder_a.head, math.atanh(0.5))
-    fix(method.decoder_b.head, math.atanh(-0.25))
-    for domain, score in (("a", 0.5), ("b", 0.75)):
-        fix(getattr(method, f"style_encoder_{domain}").last, 0.3)
-        for scale in getattr(method, f"discriminator_{domain}").scales:
-            fix(scale[-1], score)
-    source, target = (torch.full((2, 3, 32, 32), value) for value in (0.1, -0.3))
-    images = ImageBatch(source, target, image_seeds(0, range(2)))
-    drawn_a, drawn_b = (quantiles(derive_seeds(images.seeds, number)) for number in range(2))
-    expected = {
-        "discriminator_a": 3 * (0.5**2 + 0.5**2),  # three scales
-        "discriminator_b": 3 * (0.25**2 + 0.75**2),
-        "adversarial_ab": 3 * 0.25**2,
-        "adversarial_ba": 3 * 0.5**2,
-        "reconstruction_a": 10 * 0.4,  # |0.5 - 0.1|
-        "reconstruction_b": 10 * 0.05,  # |-0.25 + 0.3|
-        "content_ab": 0.0,  # constant images have no content: instance norms take it away
-        "content_ba": 0.0,
-        "style_ab": (drawn_b - 0.3).abs().mean().item(),
-        "style_ba": (drawn_a - 0.3).abs().mean().item(),
-        "cycle_ab": 10 * 0.4,
-        "cycle_ba": 10 * 0.05,
-    }
-    assert {name: x.item() for name, x in losses(method, images).items()} == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_losses_of_a_step_are_the_formulas_one_image_at_a_time() -> None:
@@ -137,36 +60,6 @@ def test_losses_of_a_step_are_the_formulas_one_image_at_a_time() -> None:
             for name, term in terms.items():
                 expected[name] += term.item() / 2
     assert {name: x.item() for name, x in found.items()} == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize(("weight", "decoded"), [(0.0, 2), (10.0, 3)])
-def test_each_network_runs_as_often_as_it_must(weight: float, decoded: int) -> None:
-    method, counts = make(cycle_weight=weight), dict[str, int]()
-    for name, network in method.named_children():
-        counts[name] = 0
-        network.register_forward_pre_hook(lambda m, i, name=name: counts.__setitem__(name, counts[name] + len(i[0])))
-    terms = losses(method, batch(1))
-    assert ("cycle_ab" in terms) == (weight > 0)
-    for domain in "ab":
-        assert counts[f"content_encoder_{domain}"] == counts[f"style_encoder_{domain}"] == 2  # real and translated
-        assert counts[f"decoder_{domain}"] == decoded  # reconstruction, translation, cycle
-        assert counts[f"discriminator_{domain}"] == 3
-
-
-def test_gradients_of_each_phase_stay_where_they_belong() -> None:
-    method = make()
-    outputs = method.forward_train(batch())
-    torch.stack(list(method.discriminator_loss(outputs).values())).sum().backward()
-    for name, network in method.named_children():
-        assert all((p.grad is not None) == name.startswith("discriminator") for p in network.parameters()), name
-
-
-def test_a_step_moves_every_network() -> None:
-    method = make()
-    before = {name: x.clone() for name, x in method.state_dict().items()}
-    training_step(method, make_optimizers(method, method.config.optimiser), batch())
-    still = [name for name, x in method.state_dict().items() if torch.equal(x, before[name])]
-    assert not still
 
 
 def test_styles_are_normal_quantiles_of_their_seed_alone() -> None:
@@ -233,20 +126,3 @@ def test_a_reference_gives_its_style(reverse: bool) -> None:
 
 def test_sides_are_rounded_up_to_4() -> None:
     assert make().translate(torch.rand(1, 3, 9, 30)).shape == (1, 3, 12, 32)
-
-
-def test_what_is_served_translates_and_nothing_else_is() -> None:
-    method = make()
-    assert method.supports == {"reverse", "style"}
-    kinds = ("content_encoder", "style_encoder", "decoder")
-    assert set(method.served_networks()) == {f"{kind}_{domain}" for kind in kinds for domain in "ab"}
-    assert not [name for network in method.served_networks().values() for name, _ in network.named_buffers()]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [],
-)
-def test_impossible_settings_are_refused_by_name(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        make(**changes)

@@ -162,6 +162,38 @@ def test_settings_have_their_limits_on_both_sides(method: str, name: str) -> Non
         assert said in str(caught.value), value
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("qs_attn", {"window": 4}, "window must be odd"),
+        ("qs_attn", {"attention_taps": ("block2",)}, "not among the taps"),
+        ("cyclegan_qs_attn", {"attention_taps": ("block2",)}, "not among the taps"),
+        ("qs_attn", {"backend": "blockd"}, "there is no 'blockd'.*did you mean 'blocked'"),
+        ("cut", {"blocks": 3}, r"no 'block5'.*'blocks'"),
+        ("dclgan_qs_attn", {"blocks": 3}, r"no 'block5'.*'blocks'"),
+        ("multi_domain_qs_attn", {"blocks": 3, "domains": ("a", "b")}, r"no 'block5'.*'blocks'"),
+        ("multi_domain_qs_attn", {"domains": ()}, "the names of at least two are needed"),
+        ("multi_domain_qs_attn", {"domains": ("a", "b", "a")}, "must name at least two, each once, not a, b, a"),
+        ("multi_domain_qs_attn", {"image_pool": 5}, "image_pool and flip_equivariance are not offered"),
+        ("dclgan", {"projector_betas": (0.9, 1.0)}, "projector_betas.1 must be below 1"),
+        ("monce", {"transport_temperature": 0.01}, "transport_temperature must be at least 0.05"),
+        ("enco", {"taps": ("block5",)}, r"'block5' has no counterpart.*block1, block2, block3, block4"),
+        ("enco", {"taps": ("down1",)}, "'down1' has no counterpart"),
+        ("enco", {"taps": ("block2",), "blocks": 2}, "with blocks = 2 these have: stem"),
+        ("enco", {"random_share": 1.5}, "random_share must be at most 1"),
+        ("enco", {"projector_width": 3}, "projector_width must be a multiple of 2"),
+        ("santa", {"blocks": 1}, "blocks must be at least 2"),
+        ("santa", {"shortest_interval": 0.2}, "must be ordered"),
+        ("fsesim", {"feature_layers": ("relu9_1",)}, "feature_layers: VGG16 has no 'relu9_1'"),
+        ("fsesim", {"feature_network": "lite0", "feature_layers": ("relu3_1",)}, "EfficientNet-Lite0 has no 'relu3_1'"),
+        ("fsesim", {"feature_network": "vgg16_untrained", "vgg16_weights": Path("x.pth")}, "vgg16_weights: .*reads no"),
+    ],
+)
+def test_impossible_settings_are_refused_in_words(name: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        METHODS[name](METHODS[name].Config(**{"base_channels": 2, **changes}))
+
+
 def test_every_weight_is_checked() -> None:
     weights = {name for settings in PUBLISHED.values() for name in settings if name.endswith("_weight")}
     assert weights <= set(LIMITS)

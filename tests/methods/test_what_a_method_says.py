@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import pytest
 import torch
 
+from methods.steps import batch, losses, make
 from tiny import tiny_settings
-from unpaired.methods import METHODS, Method, adversarial, image_seeds
-from unpaired.methods.base import derive_seeds
-from unpaired.networks import PatchDiscriminator
-from unpaired.ops import location_draws
-
-
-def make(name: str, **changes: Any) -> Method:
-    return METHODS[name](METHODS[name].Config(**{**tiny_settings(name), **changes}))
-
+from unpaired.methods import METHODS
 
 ONE_WAY = (("generator",), (), (("discriminator", ("discriminator",)), ("generator", ("generator", "projector"))))
 BOTH = ("discriminators", ("discriminator_a", "discriminator_b"))
@@ -58,6 +52,78 @@ def test_networks_wishes_and_phases(name: str) -> None:
         network, function = entry.split(".")
         assert callable(getattr(getattr(method, network), function)), entry
     assert method.compiled
+
+
+GENERATOR, DISCRIMINATOR = 11_378_179, 2_764_737
+FIVE, FOUR = 560_384, 493_568
+"""Of the projector at CUT's five taps and at DCLGAN's four."""
+ONE_PAIR = {"generator": GENERATOR, "discriminator": DISCRIMINATOR}
+TWO_PAIRS = {f"{name}_{way}": count for name, count, ways in (
+    ("generator", GENERATOR, ("ab", "ba")), ("discriminator", DISCRIMINATOR, "ab")) for way in ways}  # fmt: skip
+PARAMETERS: dict[str, dict[str, int]] = {
+    **{key: {**ONE_PAIR, "projector": FIVE} for key in ("qs_attn", "cut", "fastcut", "monce", "hneg_src")},
+    "cyclegan": TWO_PAIRS,
+    "cyclegan_qs_attn": {**TWO_PAIRS, "projector_ab": FIVE, "projector_ba": FIVE},
+    **{key: {**TWO_PAIRS, "projector_a": FOUR, "projector_b": FOUR} for key in ("dclgan", "dclgan_qs_attn")},
+    # Scale and shift for three domains in blocks 6 to 9 and the doublings; one score per domain.
+    "multi_domain_qs_attn": {"generator": 11_391_619, "discriminator": 2_781_123, "projector": FIVE},
+    "munit": {f"{name}_{domain}": count for domain in "ab" for name, count in (
+        ("content_encoder", 5_385_856), ("style_encoder", 2_764_936), ("decoder", 6_875_395),
+        ("discriminator", 8_271_171))},
+    "fsesim": ONE_PAIR,
+    "lsesim": {**ONE_PAIR, "projector": 184_960},
+    "enco": {**ONE_PAIR, "projector": 510_976},  # projections and predictions
+    "santa": {"generator": 11_427_731, "discriminator": DISCRIMINATOR},
+}  # fmt: skip
+"""Method -> parameters of its networks at the defaults; the tests of the networks add these up layer by layer."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_at_the_defaults(name: str) -> None:
+    several = {"domains": ("a", "b", "c")} if name.startswith("multi") else {}
+    with torch.device("meta"):
+        method = METHODS[name](METHODS[name].Config(**several))
+    counted = {key: sum(p.numel() for p in network.parameters()) for key, network in method.named_children()}
+    assert {key: count for key, count in counted.items() if count} == PARAMETERS[name]
+
+
+PASSES: tuple[tuple[str, dict[str, Any], dict[str, int]], ...] = (
+    # I_x and I_y are translated, they and their translations encoded; real and fake for D, fake for G.
+    ("qs_attn", {}, {"generator.stem": 4, "generator.head": 2, "discriminator": 3}),
+    ("cut", {"identity_weight": 0.0}, {"generator.stem": 2, "generator.head": 1, "discriminator": 3}),
+    # G_ab: I_x, I_y and the cycle of G_ba(I_y); then also the encoding of G_ab(I_x).
+    ("cyclegan", {}, {"generator.stem": 3, "generator.head": 3, "discriminator": 3}),
+    ("cyclegan", {"cycle_weight": 0.0}, {"generator.head": 1}),
+    ("cyclegan_qs_attn", {}, {"generator.stem": 4, "generator.head": 3, "discriminator": 3}),
+    # G_ab: I_x and I_y, and the encoding of G_ba(I_y).
+    ("dclgan", {}, {"generator.stem": 3, "generator.head": 2, "discriminator": 3}),
+    ("dclgan", {"identity_weight": 0.0}, {"generator.head": 1}),
+    ("dclgan_qs_attn", {}, {"generator.stem": 3, "generator.head": 2, "discriminator": 3}),
+    # Real and translated; reconstruction, translation and, with its weight, cycle.
+    ("munit", {}, {"content_encoder": 2, "style_encoder": 2, "decoder": 2, "discriminator": 3}),
+    ("munit", {"cycle_weight": 10.0}, {"content_encoder": 2, "style_encoder": 2, "decoder": 3, "discriminator": 3}),
+    ("fsesim", {}, {"_frozen.module": 2, "generator.stem": 1, "discriminator": 3}),  # I_x and G(I_x)
+    ("lsesim", {}, {"_frozen.module": 5, "generator.stem": 1, "discriminator": 3}),  # and I_y, both recoloured
+)
+
+
+@pytest.mark.parametrize(("name", "changes", "expected"), PASSES)
+def test_each_network_sees_as_many_images_as_it_must(
+    name: str, changes: dict[str, Any], expected: dict[str, int]
+) -> None:
+    method, seen = make(name, **changes), dict[str, int]()
+    for path, count in expected.items():
+        first, _, rest = path.partition(".")
+        for network in [key for key, _ in method.named_children() if key.startswith(first)] or [first]:
+            key = f"{network}.{rest}".rstrip(".")
+            module = attrgetter(key)(method)
+            seen[key] = -count
+            module.register_forward_pre_hook(
+                lambda module, given, key=key: seen.update({key: seen[key] + len(given[0])})
+            )
+    losses(method, batch(1))
+    assert not any(seen.values()), seen
+    assert len(seen) >= len(expected)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -116,20 +182,3 @@ def test_images_may_have_other_channels_than_three_and_discriminators_other_widt
     for key, module in plain.named_children():
         if key.startswith("discriminator") and name != "sincut":
             assert next(p for p in module.parameters() if p.dim() == 4).shape[0] == 4, key
-
-
-def test_the_penalty_is_taken_between_real_and_translated(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(adversarial, "gradient_penalty", lambda *each: given.append(each) or torch.tensor(2.0))
-    config = METHODS["cut"].Config(gan_mode="wgangp", gradient_penalty_weight=3.0)
-    real, fake = torch.rand(2, 2, 3, 16, 16)
-    seeds = image_seeds(0, range(2))
-    judge = PatchDiscriminator(base_channels=4, layers=1)
-    terms = config.discriminator_terms(judge, real, fake, seeds, "_a")
-    assert list(terms) == ["discriminator_a", "gradient_penalty_a"]
-    assert terms["gradient_penalty_a"].item() == 6.0
-    ((by, one, other, shares),) = given
-    assert by is judge
-    assert torch.equal(one, real)
-    assert torch.equal(other, fake)
-    assert torch.equal(shares, location_draws(derive_seeds(seeds, -7), 1)[:, 0].to(real))

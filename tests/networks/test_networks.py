@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from unpaired.errors import ConfigError
 from unpaired.networks import DEFAULT_TAPS, PatchDiscriminator, Projector, ResnetGenerator
 from unpaired.networks.generators import channels_at
-from unpaired.networks.layers import BlurDownsample, blur_upsample, instance_norm
+from unpaired.networks.layers import blur_upsample, instance_norm
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -83,17 +83,6 @@ def test_unknown_tap_names_the_nearest() -> None:
         channels_at(ResnetGenerator(base_channels=2, blocks=5).tap_channels, ["block1", "down1"])
 
 
-def test_blur_downsample_is_the_binomial_filter() -> None:
-    x = torch.randn(2, 3, 9, 12, dtype=torch.float64)
-    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    weights = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
-    expected = torch.zeros(2, 3, 5, 6, dtype=torch.float64)
-    for dy in range(3):
-        for dx in range(3):
-            expected += weights[dy] * weights[dx] * padded[:, :, dy : dy + 9 : 2, dx : dx + 11 : 2]
-    torch.testing.assert_close(BlurDownsample(3).double()(x), expected)
-
-
 def test_blur_upsample_is_the_1331_filter_with_replicated_borders() -> None:
     x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
     row = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 4
@@ -139,48 +128,3 @@ def test_projector_gives_unit_vectors() -> None:
     exact = Projector({"a": 5}, width=70, epsilon=0.0)
     torch.testing.assert_close(exact("a", torch.randn(2, 3, 5)).norm(dim=-1), torch.ones(2, 3))
     assert (exact("a", torch.zeros(1, 1, 5)) == 0).all()
-
-
-LAYOUTS = (torch.contiguous_format, torch.channels_last)
-
-
-@pytest.mark.parametrize("gradient_layout", LAYOUTS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("images", [1, 2])
-@pytest.mark.parametrize("size", [(3, 4), (7, 6), (32, 32)])
-def test_instance_norm_in_bf16_is_that_of_float64(
-    size: tuple[int, int], images: int, layout: torch.memory_format, gradient_layout: torch.memory_format
-) -> None:
-    """Outputs and gradients, whatever lies how in memory; eight bits of fraction carry an error of 1 / 256."""
-    exact = (torch.randn(images, 8, *size, dtype=torch.float64) * 3 + 1).bfloat16().double().requires_grad_()
-    given = torch.randn(images, 8, *size, dtype=torch.float64).bfloat16().double()
-    expected = instance_norm(exact)
-    expected.backward(given)
-    half = exact.detach().bfloat16().contiguous(memory_format=layout).requires_grad_()
-    found = instance_norm(half)
-    found.backward(given.bfloat16().contiguous(memory_format=gradient_layout))
-    assert found.dtype == half.grad.dtype == torch.bfloat16
-    for one, other in ((found, expected), (half.grad, exact.grad)):
-        assert (one.double() - other).norm() <= 0.01 * other.norm() + 1e-3
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", [(2, 2), (7, 6), (5, 9), (16, 16)])
-def test_blurred_halving_is_the_binomial_filter(
-    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype
-) -> None:
-    exact = torch.randn(2, 3, *size, dtype=torch.float64).to(dtype).double().requires_grad_()
-    blur = BlurDownsample(3)
-    row = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
-    kernel = torch.outer(row, row).expand(3, 1, 3, 3)
-    expected = F.conv2d(F.pad(exact, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=3)
-    given = torch.randn_like(expected).to(dtype)
-    expected.backward(given.double())
-    x = exact.detach().to(dtype).contiguous(memory_format=layout).requires_grad_()
-    found = blur(x)
-    found.backward(given)
-    tolerance = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.01}[dtype]
-    assert found.shape == (2, 3, -(-size[0] // 2), -(-size[1] // 2))
-    for one, other in ((found, expected), (x.grad, exact.grad)):
-        assert (one.double() - other).norm() <= tolerance * other.norm()

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unpaired.networks.layers import BlurDownsample
 from unpaired.ops.blur import blur_halve
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -37,22 +36,3 @@ def test_the_gradient_can_be_differentiated_again() -> None:
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(blur_halve, (x,))
     assert torch.autograd.gradgradcheck(blur_halve, (x,))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_bf16_stays_bf16_in_its_layout_and_near_float64(layout: torch.memory_format) -> None:
-    x = torch.randn(2, 8, 17, 20).bfloat16().contiguous(memory_format=layout).requires_grad_()
-    exact = x.detach().double().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = BlurDownsample(8)(x)
-    expected = pooled(exact)
-    assert found.dtype == torch.bfloat16
-    assert found.is_contiguous(memory_format=layout)
-    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.02)
-    gradient = torch.randn_like(found)
-    (own,) = torch.autograd.grad(found, x, gradient)
-    assert own.dtype == torch.bfloat16
-    assert own.is_contiguous(memory_format=layout)
-    torch.testing.assert_close(
-        own.double(), torch.autograd.grad(expected, exact, gradient.double())[0], rtol=0.01, atol=0.02
-    )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.networks.generators import ResidualBlock
-from unpaired.networks.layers import Conv2d, blur_upsample, instance_norm
+from unpaired.networks.layers import BlurDownsample, Conv2d, blur_upsample, instance_norm
 from unpaired.ops import query_selected_attention
 from unpaired.ops.half_precision import own_type, reflect
 
@@ -18,22 +18,26 @@ OPERATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "pad by 1": (lambda x: reflect(x, 1), lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
     "pad by 3": (lambda x: reflect(x, 3), lambda x: F.pad(x, (3, 3, 3, 3), mode="reflect")),
     "double": (blur_upsample, lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)),
+    "blur and halve": (BlurDownsample(8), lambda x: F.avg_pool2d(F.avg_pool2d(reflect(x, 1), 2, stride=1), 2)),
     "norm": (instance_norm, lambda x: F.group_norm(x, 8)),
     "norm and relu": (lambda x: F.relu(instance_norm(x)), lambda x: F.relu(F.group_norm(x, 8))),
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+SHAPES = [(name, shape) for name in OPERATIONS for shape in ((1, 8, 12, 9), (2, 8, 12, 9), (1, 8, 32, 32))]
+
+
+@pytest.mark.parametrize(("name", "shape"), [*SHAPES, ("norm", (1, 8, 7, 6)), ("norm", (2, 8, 7, 6))])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_bf16_stays_bf16_and_lies_near_float64(name: str, layout: torch.memory_format, batch: int) -> None:
+def test_bf16_stays_bf16_and_lies_near_float64(name: str, layout: torch.memory_format, shape: tuple[int, ...]) -> None:
     own, plain = OPERATIONS[name]
-    x = torch.randn(batch, 8, 12, 9).bfloat16().contiguous(memory_format=layout).requires_grad_()
+    x = torch.randn(shape).bfloat16().contiguous(memory_format=layout).requires_grad_()
     exact = x.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         found = own(x)
     expected = plain(exact)
     assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=layout)
     torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.02)
     gradient = torch.randn_like(found)
     for incoming in (gradient.contiguous(), gradient.contiguous(memory_format=torch.channels_last)):

@@ -112,14 +112,6 @@ def test_shapes_and_dtypes(dtype: torch.dtype, attention: Any) -> None:
     assert torch.equal(selected.targets[1], selected.source)
 
 
-def test_routing_none_returns_the_plain_features() -> None:
-    source, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
-    selected = query_selected_attention(source, [target], 6, routing="none")
-    for given, got in ((source, selected.source), (target, selected.targets[0])):
-        tokens = given.flatten(2).transpose(1, 2)
-        assert torch.equal(got, torch.stack([tokens[b, selected.indices[b]] for b in range(2)]))
-
-
 class Recorder(TorchDispatchMode):
     """Notes the operators that run and the largest storage behind any tensor they return, in elements."""
 
