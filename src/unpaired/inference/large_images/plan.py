@@ -203,11 +203,11 @@ def make_plan(program: Program, sizes: Sequence[Size], memory: int, disk: int) -
         work = make_pass(program, ready, target, norm, sorted(kept - ready))
         places, free = dict[int, int](), sorted(ready - kept - {0})
         for new in work.stored:
-            # Made of the old map, so that its rows are read before they are written over.
-            sources = make_pass(program, work.sources, new).sources
-            if old := [each for each in free if shapes[each] == shapes[new] and each in sources][:1]:
-                places[new] = old[0]
-                free.remove(old[0])
+            for old in (each for each in free if shapes[each] == shapes[new]):
+                if old in make_pass(program, work.sources, new).sources:  # so its rows are read before they are lost
+                    places[new] = old
+                    free.remove(old)
+                    break
         held = sum(nbytes[n] for n in ready) + sum(nbytes[n] for n in work.stored if n not in places)
         if held > memory + disk:
             return None

@@ -188,7 +188,8 @@ def memory_needed(program: Program, batch: int, height: int, width: int) -> int:
     Twice what the maps take that a later operation needs, with the convolutions' own space, and 64 MiB: measured, the
     methods' networks take 0.7 to 1.0 of it (docs/large_images.md).
     """
-    maps = working_set(program, program.sizes(height, width), whole(program), height)
+    unpadded = Program(tuple(replace(step, padded_channels=0) for step in program.steps))  # whole maps are not copied
+    maps = working_set(unpadded, program.sizes(height, width), whole(program), height)
     return _WHOLE_FACTOR * batch * maps + _WHOLE_MORE
 
 
