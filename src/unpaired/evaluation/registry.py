@@ -62,19 +62,17 @@ class ImageSets:
         """Stack consecutive images of one shape; a new shape starts a new batch.
 
         Raises:
-            DataError: An image is no float tensor (C, H, W).
+            DataError: An image is not a finite float tensor (C, H, W).
         """
-        for (batch,) in self._stacked(which):
-            yield batch
+        return (batch for (batch,) in self._stacked(which))
 
     def pairs(self, which: Which, other: Which) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of two sets side by side.
 
         Raises:
-            DataError: An image and its partner differ in shape, or one is no float tensor (C, H, W).
+            DataError: An image and its partner differ in shape, or one is not a finite float tensor (C, H, W).
         """
-        for batch, partners in self._stacked(which, other):  # noqa: UP028
-            yield batch, partners
+        return ((batch, partners) for batch, partners in self._stacked(which, other))
 
     def _stacked(self, *names: Which) -> Iterator[list[Tensor]]:
         held: list[list[Tensor]] = []
@@ -86,6 +84,8 @@ class ImageSets:
                         f"{name} image {index}: expected a float tensor (C, H, W) in [-1, 1], "
                         f"not {image.dtype} of shape {tuple(image.shape)}"
                     )
+                if not bool(torch.isfinite(image).all()):
+                    raise DataError(f"{name} image {index} has values that are not finite")
                 if image.shape != row[0].shape:
                     raise DataError(
                         f"{names[0]} image {index} has shape {tuple(row[0].shape)} (C, H, W), its {name} "
@@ -198,6 +198,24 @@ class Metric:
     def judges_by(self, networks: Iterable[str]) -> bool:
         """Whether it looks at images through one of these networks."""
         return bool({network.partition(".")[0] for network in self.networks} & set(networks))
+
+
+def checked(measure: str, **batches: Tensor) -> list[Tensor]:
+    """Batches (B, C, H, W) of one shape, finite, in float64 on one device.
+
+    Raises:
+        DataError: They are not; the message begins with ``measure`` and names the batch by its keyword.
+    """
+    first = next(iter(batches.values()))
+    device = "cpu" if first.device.type == "mps" else first.device  # mps has no float64
+    for what, images in batches.items():
+        if images.ndim != 4 or images.shape != first.shape:
+            shapes = ", ".join(f"{name} has shape {tuple(each.shape)}" for name, each in batches.items())
+            raise DataError(f"{measure}: {shapes}; expected {'batches of one shape' * (len(batches) > 1)} (B, C, H, W)")
+        finite = torch.isfinite(images).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise DataError(f"{measure}: {what} image {int((~finite).nonzero()[0])} has values that are not finite")
+    return [images.detach().to(device).double() for images in batches.values()]
 
 
 METRICS: dict[str, Metric] = {}
