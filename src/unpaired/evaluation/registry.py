@@ -16,7 +16,7 @@ from torch import Tensor
 from unpaired.errors import ConfigError, DataError, nearest
 
 BATCH_IMAGES = 32
-"""Images held as one batch; no value depends on it."""
+"""Images per batch; no value depends on it."""
 
 Which = Literal["fake", "real", "truth", "source"]
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class ImageSets:
-    """Made images and everything that they can be compared with; sequences are read by index and never held.
+    """Made images and everything they can be compared with; sequences are read by index and never held in memory.
 
     Attributes:
         fake: Made images, (C, H, W) float in [-1, 1].
@@ -234,8 +234,8 @@ def metric(name: str, label: str, unit: str, better: Literal["lower", "higher"],
     return register
 
 
-def why_not(name: str, sets: ImageSets) -> str:
-    """Say why a metric cannot be computed from ``sets``; empty if it can."""
+def unavailable_reason(name: str, sets: ImageSets) -> str:
+    """Why a metric cannot be computed from ``sets``; empty if it can."""
     row = METRICS[name]
     absent = {
         "truth": "it needs the true partner of every image",
@@ -264,7 +264,7 @@ def why_not(name: str, sets: ImageSets) -> str:
 
 def possible_metrics(sets: ImageSets) -> list[str]:
     """Metrics that can be computed from ``sets``, in the table's order."""
-    return [name for name in METRICS if not why_not(name, sets)]
+    return [name for name in METRICS if not unavailable_reason(name, sets)]
 
 
 def known_metrics(names: Iterable[str]) -> list[str]:
@@ -298,7 +298,7 @@ def evaluate_images(sets: ImageSets, names: Sequence[str] | None = None, seed: i
     if len(sets.fake) == 0:
         raise DataError("there are no made images to score")
     for name in chosen:
-        if reason := why_not(name, sets):
+        if reason := unavailable_reason(name, sets):
             raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
     for words, partners in (("truths", sets.truth), ("sources", sets.source)):
         if partners is not None and len(partners) != len(sets.fake):
