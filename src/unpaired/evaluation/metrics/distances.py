@@ -76,11 +76,11 @@ def kernel_distance(
     """Measure the kernel distance over all images, its spread over subsets and its interval over resamples.
 
     The interval: every resample draws both sets anew with replacement. A pair of an image with itself never counts,
-    also where the image was drawn twice, so that repetition adds no bias; the replicates are moved to the value, because
-    a resample leaves images out, which makes the sets differ more than they do. In simulations its width is right where
-    the sets differ clearly (1.0 times the spread over new sets) and too wide where they hardly do, up to 1.75 times for
-    two sets of one distribution. Subsets and resamples are weights on one kernel matrix, visited in blocks: 1,000 of
-    them cost as much as 1,000 more features.
+    also where the image was drawn twice, so that repetition adds no bias; the replicates are moved to the value,
+    because a resample leaves images out, which makes the sets differ more than they do. In simulations its width is
+    right where the sets differ clearly (1.0 times the spread over new sets) and too wide where they hardly do, up to
+    1.75 times for two sets of one distribution. Subsets and resamples are weights on one kernel matrix, visited in
+    blocks: 1,000 of them cost as much as 1,000 more features.
 
     Args:
         fake_ND: Features of the made images, any float type; computed in float64 on their own device.

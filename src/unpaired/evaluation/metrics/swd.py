@@ -5,18 +5,15 @@ pyramid, 128 patches of 7 x 7 pixels per image are normalised per channel, proje
 sorted, and compared; reported x 1000, per level and as the mean over levels. Unlike scores made from the features of
 a classifier it reacts to checkerboards, blur and noise; it does not know what an object is.
 
-What to know before reading a value:
-- Each SET is normalised by its own mean and standard deviation per channel, as in the published tool. One gain and
-  offset per channel common to a whole set (8 bits against [-1, 1], a global tint) therefore leaves the value as it is,
-  and a few images of another contrast rescale all others: on the embedded drawings the mean rises with every quarter
-  of wrong-domain images, but a single level dips on the way, and on a coarse synthetic mix the mean did too. Compare
-  means; read levels as a hint at the scale of a fault.
+Before reading a value:
+- Each set is normalised by its own mean and standard deviation per channel, as in the published tool. One gain and
+  offset per channel for a whole set (8 bits against [-1, 1], a tint) therefore changes nothing, and a few images of
+  another contrast rescale all others, so that single levels may dip where the mean rises: compare means.
 - Patch positions of the two sets are independent, so a set against itself gives the noise floor, not zero. The floor
-  falls with the number of images: compare values of equal counts only, and print real-against-real beside them.
-- The published tool needs equal counts and square power-of-two images. Unequal counts: the 1-D Wasserstein distance
-  between two empirical distributions is exact for any two sizes (the area between their quantile functions), uses
-  every descriptor, draws nothing more at random, and for equal sizes IS "sort and subtract"; hence no subsampling.
-  Other shapes: a level of odd side n goes to (n + 1) / 2, and the way up is cropped back to n.
+  falls with the number of images: compare values of equal counts, beside real against real.
+- The published tool needs equal counts and square power-of-two images. For unequal counts the 1-D Wasserstein distance
+  is the exact one (the area between the quantile functions), which for equal counts is "sort and subtract"; a level of
+  odd side n goes to (n + 1) / 2, and the way up is cropped back to n.
 
 Shapes: B batch, C channels, H height, W width, N descriptors of C * 7 * 7 numbers.
 """
@@ -115,18 +112,11 @@ def laplacian_pyramid(image_BCHW: Tensor) -> list[Tensor]:
     return levels
 
 
-def _patches(level_BCHW: Tensor, uniform_B2N: np.ndarray) -> Tensor:
-    """Cut whole patches around centres drawn from ``uniform_B2N`` in [0, 1): returns (B * N, C * 7 * 7)."""
-    batch, channels, height, width = level_BCHW.shape
-    margin = PATCH_SIZE // 2
-    extent = np.array([height - 2 * margin, width - 2 * margin]).reshape(1, 2, 1)
-    corner = torch.from_numpy((uniform_B2N * extent).astype(np.int64))
-    step = torch.arange(PATCH_SIZE)
-    rows = (corner[:, 0, :, None] + step)[:, :, :, None]  # (B, N, 7, 1)
-    columns = (corner[:, 1, :, None] + step)[:, :, None, :]  # (B, N, 1, 7)
-    image = torch.arange(batch).view(batch, 1, 1, 1)
-    patches_BNyxC = level_BCHW.permute(0, 2, 3, 1)[image, rows, columns]
-    return patches_BNyxC.permute(0, 1, 4, 2, 3).reshape(-1, channels * PATCH_SIZE * PATCH_SIZE)
+def _patches(level_CHW: Tensor, uniform_2N: np.ndarray) -> Tensor:
+    """Cut whole patches at places drawn from ``uniform_2N`` in [0, 1): returns (N, C * 7 * 7)."""
+    windows = level_CHW.unfold(1, PATCH_SIZE, 1).unfold(2, PATCH_SIZE, 1)
+    rows, columns = torch.from_numpy((uniform_2N * np.array(windows.shape[1:3])[:, None]).astype(np.int64))
+    return windows[:, rows, columns].transpose(0, 1).flatten(1)
 
 
 @contextlib.contextmanager
@@ -188,7 +178,7 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         with _one_thread():
             for image, drawn in zip(batch.split(1), uniform, strict=True):  # its planes stay in the cache
                 for file, level, positions in zip(files, laplacian_pyramid(image), drawn, strict=True):
-                    file.write(_patches(level, positions[None]).float().numpy().tobytes())
+                    file.write(_patches(level[0], positions).float().numpy().tobytes())
         count += len(batch)
     if count == 0:
         raise DataError(f"sliced Wasserstein distance: there are no {what} images")

@@ -1,14 +1,13 @@
-"""What must not change: how much a translation changed where it should have left its input alone.
+"""How much a translation changed its input where it should have left it alone.
 
-A translator that stripes horses should leave sky, hills and people as they were; distances between sets of images
-hardly see it when it does not. Here every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay), and with
-the difference D of output and input in CIELAB and the Gaussian low-pass L that sees kept pixels only,
+A translator that stripes horses should leave the sky as it is; distances between sets of images hardly see it when it
+does not. Every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay). With the difference D of output and
+input in CIELAB and the Gaussian low-pass L that sees kept pixels only,
 
     colour = mean |L D|        detail = mean |D - L D|        (means over pixels, weighted by ``kept``),
 
-both in units of delta E (CIE 1976; about 2 is just visible side by side). They split D between them: a cast or a wash
-of colour counts in the first, ripples, stripes, rasters, noise, blur and lost edges in the second. Changes of pixels of
-weight 0 count in neither, not even beside the border of the region.
+both in delta E (CIE 1976; about 2 is just visible side by side). A cast or a wash of colour counts in the first;
+ripples, noise, blur and lost edges in the second. Pixels of weight 0 count in neither, also beside the border.
 
 Shapes: B batch, C channels, H height, W width.
 """
