@@ -42,7 +42,7 @@ _WORDS: Mapping[Resampling, str] = {"blur": "blur (as CUT)", "strided": "strided
 
 @dataclass(frozen=True)
 class PublishedGenerator:
-    """What a file holds.
+    """A generator read from a file.
 
     Attributes:
         path: The file.
@@ -147,7 +147,7 @@ def read_published(path: Path) -> PublishedGenerator:
 
 
 def _blocks(path: Path, state: Mapping[str, Tensor]) -> int:
-    """The number of residual blocks. Raises ``CheckpointError`` where they, or the whole, are built otherwise."""
+    """The number of residual blocks. Raises ``CheckpointError`` if the file holds another architecture."""
     if any(key.startswith("model.model.") for key in state):
         raise _refused(path, "it is a U-Net; only ResNet generators are read")
     if any(key.startswith("mlp_") for key in state):
@@ -174,7 +174,7 @@ def _blocks(path: Path, state: Mapping[str, Tensor]) -> int:
 
 
 def _why_no_layout(state: Mapping[str, Tensor], blocks: int) -> str:
-    """What is between blur and strides."""
+    """Why the layout is neither that of CUT nor that of CycleGAN."""
     first = min(int(m[1]) for key in state if (m := re.match(r"model\.(\d+)\.conv_block\.", key)))
     down = {10: "strides", 12: "blur"}.get(first)
     up = next(

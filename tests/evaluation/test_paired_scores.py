@@ -72,7 +72,7 @@ def test_refusals(score) -> None:
     image = torch.zeros(1, 3, 16, 16)
     with pytest.raises(DataError, match="one shape"):
         score(image, image[:, :, :8])
-    with pytest.raises(DataError, match="fake images have values that are not finite"):
+    with pytest.raises(DataError, match="fake image 0 has values that are not finite"):
         score(image * float("nan"), image)
     with pytest.raises(DataError, match="at least 11 px"):
         paired_ssim(image[..., :10], image[..., :10])

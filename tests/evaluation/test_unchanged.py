@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import Change, ImageSets, change_where_kept, evaluate_images, kept_outside, mask_of_boxes
-from unpaired.evaluation.bootstrap import bootstrap_weighted_mean
+from unpaired.evaluation.bootstrap import bootstrap_mean
 from unpaired.evaluation.metrics.shared_regions import shared_weights
 from unpaired.evaluation.metrics.unchanged import blank_paper
 from unpaired.evaluation.registry import possible_metrics
@@ -76,7 +76,7 @@ def test_what_may_change_counts_for_nothing(seed: int, height: int, width: int, 
 @pytest.mark.parametrize(
     ("source", "fake", "kept", "words"),
     [
-        (pictures(0), pictures(0, height=25), torch.ones(2, 24, 30), "must be equal"),
+        (pictures(0), pictures(0, height=25), torch.ones(2, 24, 30), "batches of one shape"),
         (pictures(0), pictures(1), torch.ones(2, 24, 31), r"\(2, 24, 31\), not that of the images"),
         (pictures(0), pictures(1), torch.full((2, 24, 30), 1.5), "from 0 .may change. to 1"),
         (pictures(0), pictures(1), torch.full((2, 24, 30), math.nan), "from 0 .may change. to 1"),
@@ -307,8 +307,8 @@ def test_shared_rows_weigh_what_both_domains_share_and_probe_once() -> None:
 
 
 def test_weighted_intervals() -> None:
-    low, high = bootstrap_weighted_mean([1.0, 2.0, 3.0, 50.0], [1.0, 1.0, 1.0, 1e-9])
+    low, high = bootstrap_mean([1.0, 2.0, 3.0, 50.0], [1.0, 1.0, 1.0, 1e-9])
     assert 1 <= low < 2 < high <= 3.1
     for values, weights in (([1.0], [1.0]), ([1.0, math.nan], [1.0, 1.0]), ([1.0, 2.0], [1.0, 0.0])):
-        with pytest.raises(DataError, match="weighted interval"):
-            bootstrap_weighted_mean(values, weights)
+        with pytest.raises(DataError, match="an interval over images"):
+            bootstrap_mean(values, weights)

@@ -1,4 +1,4 @@
-"""The runs of a matrix: their lengths, and how far each is, read off its folder: nothing else is believed."""
+"""The runs of a matrix, their lengths, and their progress, which is read from the run folders alone."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Run:
         return is_trained(self.folder, self.images)
 
     def record(self, options: EvaluationOptions) -> dict[str, Any] | None:
-        """The newest evaluation that is what this benchmark would make; without one the run is not done."""
+        """The newest evaluation by this benchmark's protocol; a run without one is not done."""
         if not self.trained:
             return None
         fitting = [each for each in json_lines(self.folder / "evaluations.jsonl") if self._fits(each, options)]
         return fitting[-1] if fitting else None
 
     def _fits(self, record: Mapping[str, Any], options: EvaluationOptions) -> bool:
-        """Whether it is of these images, by this protocol, and of all the wanted scores."""
+        """Whether a record has these images, this protocol and all wanted scores."""
         try:
             data, scores = record["data"], {one["name"]: one["protocol"] for one in record["scores"]["ema"].values()}
             found = (
@@ -71,13 +71,13 @@ class Run:
         )
 
     def check_settings(self, *, change: bool = True) -> str:
-        """Refuse a folder that holds another run; take over one whose images lie elsewhere now.
+        """Refuse a folder that holds another run; adopt one whose images have moved.
 
         Args:
-            change: Whether to write the new place of the images into its ``run.yaml``, or only to look.
+            change: Whether to write the new place of the images into its ``run.yaml``.
 
         Returns:
-            What was taken over, in words; usually nothing.
+            A message about what was adopted; usually empty.
 
         Raises:
             ConfigError: A setting differs; the message names the run and the setting.
@@ -140,7 +140,7 @@ class Plan:
         return self.out / "runs" / f"{cell.name}-seed{seed}"
 
     def runs(self) -> list[Run]:
-        """All whose length is known; seeds outermost, so that a whole table of the first seed comes first."""
+        """All runs of known length; seeds outermost, so that the table of the first seed is complete first."""
         lengths = {cell.name: self.images(cell) for cell in self.cells}
         return [
             Run(cell, seed, images, self.folder(cell, seed))
@@ -161,7 +161,7 @@ class Plan:
         return RunConfig.load(begun[0]).training.images if begun else None  # plan.json is lost, but not its runs
 
     def seconds_per_image(self, cell: Cell) -> float | None:
-        """What a cell's runs took, as their logs have it, else what was measured."""
+        """Speed of a cell's runs by their logs, else as measured."""
         logged = [seconds_per_image(self.folder(cell, seed)) for seed in self.matrix.seeds]
         if known := [each for each in logged if each is not None]:
             return statistics.median(known)
@@ -169,12 +169,12 @@ class Plan:
         return found["seconds_per_image"] if found is not None and found["fingerprint"] == cell.fingerprint else None
 
     def keep(self, cell: Cell, seconds: float) -> None:
-        """Write down a measured speed."""
+        """Store a measured speed."""
         self._measured[cell.name] = {"fingerprint": cell.fingerprint, "seconds_per_image": seconds}
         write_atomically(self._file, json.dumps({"format": 1, "cells": self._measured}, indent=1).encode())
 
     def seconds_left(self, runs: Sequence[Run]) -> float:
-        """Training time of what is left of these runs on one device; an unknown speed counts as the mean of others."""
+        """Training time left for these runs on one device; an unknown speed counts as the mean of the others."""
         speeds = {cell.name: self.seconds_per_image(cell) for cell in self.cells}
         known = [speed for speed in speeds.values() if speed is not None]
         usual = sum(known) / len(known) if known else 0.0

@@ -1,19 +1,18 @@
-"""What the processes of a benchmark do, and the slots of this machine that they run in."""
+"""The worker processes of a benchmark: what each does, and how they are started and ended on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,14 @@ from unpaired.training import RunConfig, train
 
 _STOPPED = 130
 """Exit code of a worker that was asked to end and saved."""
+_PAUSE = 0.1
+"""Seconds between two looks at the workers."""
 _PATIENCE = 120.0
-"""Seconds that the worker of a benchmark that was killed gets to save and end."""
+"""Seconds to wait for a worker that a killed benchmark left behind, while it saves."""
 
 
 def order_of(run: Run, options: EvaluationOptions) -> dict[str, Any]:
-    """What a worker has to know to train and evaluate a run, as plain values."""
+    """The order to train and evaluate a run, as plain values."""
     return {
         "name": run.name, "folder": str(run.folder), "config": run.config.to_mapping(), "data": run.cell.data,
         "evaluate": to_dict(options),
@@ -44,12 +45,12 @@ def order_of(run: Run, options: EvaluationOptions) -> dict[str, Any]:
 
 
 def measuring_order_of(cell: Cell) -> dict[str, Any]:
-    """What a worker has to know to measure the speed of a cell, as plain values."""
+    """The order to measure the speed of a cell, as plain values."""
     return {"name": f"measure-{cell.name}", "folder": None, "config": cell.config.to_mapping()}
 
 
 def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
-    """Train and evaluate a run, going on where it is, or measure a speed; in any process, with one device to be seen.
+    """Train and evaluate a run from where it stands, or measure a speed, in this process.
 
     Args:
         order: Of ``order_of`` or ``measuring_order_of``.
@@ -94,7 +95,7 @@ def _end_last_line(path: Path) -> None:
 
 
 def _measure(config: RunConfig) -> int:
-    """Print the seconds per image of some steps with their loading, trained in a folder that is thrown away."""
+    """Print the seconds per image, loading included, of a short training in a temporary folder."""
     batch, steps = config.training.batch_size, 32
     training = replace(
         config.training, images=1000 * steps * batch, stop_after=steps * batch, log_every=4 * batch,
@@ -109,7 +110,7 @@ def _measure(config: RunConfig) -> int:
 
 
 def main() -> int:
-    """What a slot starts: read an order from standard input, and end with the process that wrote it."""
+    """Entry point of a worker: read an order from standard input, and end with the process that wrote it."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
@@ -144,7 +145,7 @@ class WorkerExit:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether it ended because it was asked to."""
         return self.code in (_STOPPED, -signal.SIGTERM)
 
     @property
@@ -152,86 +153,61 @@ class WorkerExit:
         """Why it failed."""
         if self.code < 0:
             return f"killed by signal {-self.code}{' (out of memory?)' if self.code == -9 else ''}; {self.last_line}"
-        return self.last_line.removeprefix("error: ") or f"ended with code {self.code} and no word"
+        return self.last_line.removeprefix("error: ") or f"exited with code {self.code} without a message"
 
 
+@dataclass(frozen=True)
 class LocalSlots:
-    """One worker process per device at a time. A cluster would offer the same: ``submit``, ``stop`` and ``kill``.
+    """Where workers run: one process per device at a time.
 
-    Args:
+    Attributes:
         devices: cpu, cuda:N or mps, one per slot.
         threads: CPU threads of each worker.
         logs: Folder for what workers print.
         say: Told when a worker starts.
     """
 
-    def __init__(self, devices: Sequence[str], threads: int, logs: Path, say: Callable[[str], None]) -> None:
-        self._threads, self._logs, self._say = threads, logs, say
-        self._devices = queue.SimpleQueue[str]()
-        for device in devices:
-            self._devices.put(device)
-        self._pool = ThreadPoolExecutor(len(devices))  # a thread waits for each process
-        self._lock, self._stopping, self._processes = threading.Lock(), False, set[subprocess.Popen[str]]()
-        logs.mkdir(parents=True, exist_ok=True)
+    devices: Sequence[str]
+    threads: int
+    logs: Path
+    say: Callable[[str], None]
 
-    def submit(self, order: Mapping[str, Any]) -> Future[WorkerExit]:
-        """Carry out an order as soon as a device is free."""
-        return self._pool.submit(self._run, order)
 
-    def stop(self) -> None:
-        """Start nothing more, and let the workers save and end."""
-        with self._lock:
-            self._stopping = True
-            for process in self._processes:
-                process.terminate()
+class _Worker:
+    """A process that carries out one order on one device."""
 
-    def kill(self) -> None:
-        """End the workers at once."""
-        self.stop()
-        for process in list(self._processes):
-            process.kill()
+    def __init__(self, slots: LocalSlots, order: Mapping[str, Any], device: str) -> None:
+        self.name, self.device = str(order["name"]), device
+        self._log = slots.logs / f"{self.name}.log"
+        lock = str(self._log.with_suffix(".lock"))
+        told = {**order, "lock": lock, "device": device.partition(":")[0], "threads": slots.threads}
+        slots.logs.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._start = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "unpaired.benchmarking.workers", self.name],
+                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True,
+                env=worker_environment(device, slots.threads), start_new_session=True,  # Ctrl-C is for us
+            )  # fmt: skip
+        slots.say(f"{self.name}: at work on {device}")
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end says why; standard input stays open until then
+            self.process.stdin.write(json.dumps(told) + "\n")
+            self.process.stdin.flush()
 
-    def _run(self, order: Mapping[str, Any]) -> WorkerExit:
-        device, path = self._devices.get(), self._logs / f"{order['name']}.log"
-        told = {
-            **order,
-            "lock": str(path.with_suffix(".lock")),
-            "device": device.partition(":")[0],
-            "threads": self._threads,
-        }
-        try:
-            with path.open("a+b") as log:
-                start = log.seek(0, os.SEEK_END)
-                with self._lock:
-                    if self._stopping:
-                        return WorkerExit(_STOPPED)
-                    process = subprocess.Popen(
-                        [sys.executable, "-m", "unpaired.benchmarking.workers", order["name"]],
-                        stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True,
-                        env=worker_environment(device, self._threads), start_new_session=True,  # Ctrl-C is for us
-                    )  # fmt: skip
-                    self._processes.add(process)
-                self._say(f"{order['name']}: at work on {device}")
-                assert process.stdin is not None
-                with contextlib.suppress(BrokenPipeError):  # its end says why
-                    process.stdin.write(json.dumps(told) + "\n")
-                    process.stdin.flush()
-                code = process.wait()
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-                with self._lock:
-                    self._processes.remove(process)
-                log.seek(start)
-                lines = log.read().decode("utf-8", "replace").splitlines()
-            return WorkerExit(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
-        except (OSError, UserError) as error:
-            return WorkerExit(1, str(error))
-        finally:
-            self._devices.put(device)
+    def exit(self) -> WorkerExit | None:
+        """How it ended; None while it runs."""
+        if (code := self.process.poll()) is None:
+            return None
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        lines = self._log.read_bytes()[self._start :].decode("utf-8", "replace").splitlines()
+        return WorkerExit(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
-    """Variables of a worker: its threads, and one device to be seen."""
+    """Environment of a worker: its number of threads, and only its own GPU visible."""
     kind, _, number = device.partition(":")
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if kind == "cuda" and given is not None:
@@ -246,49 +222,64 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
 def work(
     slots: LocalSlots,
     orders: Sequence[Mapping[str, Any]],
-    ended: Callable[[str, WorkerExit], None],
-    look: Callable[[], None],
+    on_exit: Callable[[str, WorkerExit], None],
+    on_tick: Callable[[], None],
 ) -> bool:
     """Carry out all orders; a person's Ctrl-C lets the workers save.
 
     Args:
         slots: Where.
         orders: What, in this order.
-        ended: Called with the name of each order and how it ended.
-        look: Called every second.
+        on_exit: Called with the name of each order and how it ended.
+        on_tick: Called several times a second.
 
     Returns:
         Whether a person interrupted.
     """
-    names: dict[Future[WorkerExit], str] = {}
+    waiting, free, workers = list(orders), list(slots.devices), list[_Worker]()
     with _signals_are_ctrl_c():
         try:
-            names |= {slots.submit(order): order["name"] for order in orders}
-            pending = set(names)
-            while pending:
-                done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-                for future in done:
-                    ended(names[future], future.result())
-                look()
+            while waiting or workers:
+                while waiting and free:
+                    order, device = waiting.pop(0), free.pop(0)
+                    try:
+                        workers.append(_Worker(slots, order, device))
+                    except (OSError, UserError) as error:
+                        free.append(device)
+                        on_exit(order["name"], WorkerExit(1, str(error)))
+                for worker in list(workers):
+                    if (how := worker.exit()) is not None:
+                        workers.remove(worker)
+                        free.append(worker.device)
+                        on_exit(worker.name, how)
+                on_tick()
+                time.sleep(_PAUSE)
         except KeyboardInterrupt:
             print(
                 "Stopping: the runs at work save and end (Ctrl-C again ends them at once).", file=sys.stderr, flush=True
             )
-            slots.stop()
+            for worker in workers:
+                worker.process.terminate()
             try:
-                wait(names)
+                for worker in workers:
+                    worker.process.wait()
             except KeyboardInterrupt:
-                slots.kill()
+                _kill(workers)
             return True
         except BaseException:
-            slots.kill()
+            _kill(workers)
             raise
     return False
 
 
+def _kill(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+
+
 @contextlib.contextmanager
 def _signals_are_ctrl_c() -> Iterator[None]:
-    """A job manager's SIGTERM and a closed terminal end a benchmark as Ctrl-C does."""
+    """Treat SIGTERM (a job manager) and SIGHUP (a closed terminal) like Ctrl-C."""
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
@@ -302,7 +293,7 @@ def _signals_are_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a benchmark's folder. Raises ``ConfigError`` where another benchmark does."""
+    """Lock a benchmark's folder. Raises ``ConfigError`` if another benchmark holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):

@@ -28,48 +28,23 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def centred_interval(replicates: np.ndarray, estimate: float) -> tuple[float, float]:
-    """Percentile interval of the replicates after their mean is moved to ``estimate``.
+def bootstrap_mean(
+    values: Sequence[float], weights: Sequence[float] | None = None, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the (weighted) mean of one value per image; an image is drawn with its weight.
 
-    For a distance between two sets: a resample repeats images and leaves others out, which makes the sets differ more
-    than they did. The replicates have the right spread around the wrong centre.
-    """
-    low, high = percentile_interval(replicates - np.mean(replicates))
-    return estimate + low, estimate + high
-
-
-def bootstrap_mean(values: Sequence[float], resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of one value per image. Values may be infinite (PSNR of equal images).
+    Values may be infinite (PSNR of equal images).
 
     >>> bootstrap_mean([2.0, 2.0, 2.0])
     (2.0, 2.0)
 
     Raises:
-        DataError: Fewer than two values, or one is not a number.
+        DataError: Fewer than two values, one is not a number, or a weight is not positive.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    if len(numbers) < 2:
-        raise DataError(f"an interval over images needs at least 2 values, not {len(numbers)}")
-    if np.isnan(numbers).any():
-        raise DataError(f"an interval over images: value {int(np.isnan(numbers).argmax())} is not a number")
+    parts = np.ones_like(numbers) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(numbers) < 2 or np.isnan(numbers).any() or not (parts > 0).all():
+        raise DataError("an interval over images needs at least 2 values that are numbers, and positive weights")
     generator = np.random.default_rng(seed)
-    means = [numbers[generator.integers(len(numbers), size=len(numbers))].mean() for _ in range(resamples)]
-    return percentile_interval(np.array(means))
-
-
-def bootstrap_weighted_mean(
-    values: Sequence[float], weights: Sequence[float], resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the weighted mean of one value per image; an image is drawn with its weight.
-
-    >>> bootstrap_weighted_mean([2.0, 2.0], [0.5, 1.0])
-    (2.0, 2.0)
-
-    Raises:
-        DataError: Fewer than two values, one is not finite, or a weight is not positive.
-    """
-    numbers, parts = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    if len(numbers) < 2 or not np.isfinite(numbers).all() or not (parts > 0).all():
-        raise DataError("a weighted interval over images needs at least 2 finite values and positive weights")
-    counts = drawn_counts(len(numbers), resamples, np.random.default_rng(seed)).astype(np.float64)
-    return percentile_interval((counts @ (numbers * parts)) / (counts @ parts))
+    drawn = (generator.integers(len(numbers), size=len(numbers)) for _ in range(resamples))
+    return percentile_interval(np.array([np.average(numbers[each], weights=parts[each]) for each in drawn]))

@@ -1,4 +1,4 @@
-"""Held-out images, read once, and the scores of any number of translations of them."""
+"""Held-out images, read once, and scores of any number of translations of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from unpaired.evaluation.registry import (
     evaluate_images,
     known_metrics,
     possible_metrics,
-    why_not,
+    unavailable_reason,
 )
 from unpaired.evaluation.scoring_networks import ScoringNetworks
 
-_LOOKED_AT = 32
-"""Source images that decide whether a folder holds label maps."""
+_INSPECTED = 32
+"""Source images that decide whether a folder holds label maps or drawings."""
 
 Paired = Literal["auto", "yes", "no"]
 Progress = Callable[[str, int, int], None]
@@ -51,11 +51,11 @@ class Evaluator:
         skip_bad: Leave out files that cannot be read.
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
-        formats: What source and target images are made of; unset: 8-bit images.
-        unchanged_masks: What may change in the source images, see ``read_kept``; all else is scored as what must not
-            change.
-        report: Told what a person should know, one sentence at a time.
-        progress: Told how far it is.
+        formats: Pixel formats of source and target images; unset: 8-bit images.
+        unchanged_masks: Masks of what may change in the source images, see ``read_kept``; all else is scored as what
+            must not change.
+        report: Called with messages for the user.
+        progress: Called with the progress.
 
     Raises:
         DataError: An image cannot be read, the two folders hold the same images, or pairs were asked for and are none.
@@ -97,7 +97,7 @@ class Evaluator:
         self.truths = self._truths(paired)
         self.comparable = len(self.inputs[0]) == len(self.reals[0])
         """Whether sources have as many channels as targets, gray counting as colour, so that they can be compared."""
-        shown = torch.stack(evenly_spaced(self.inputs, _LOOKED_AT))
+        shown = torch.stack(evenly_spaced(self.inputs, _INSPECTED))
         self.label_maps = shown.shape[1] == 3 and fmean(label_map_fit(shown)) >= LABEL_MAP_FIT
         self.on_paper = float(blank_paper(shown).double().mean()) >= PAPER_SHARE
         self.masks: list[Tensor | None] | None = None
@@ -115,10 +115,12 @@ class Evaluator:
         blank = torch.zeros(len(self.reals[0]), *self.inputs[0].shape[1:])
         translations = self._sets(self.inputs if self.comparable else [blank] * len(self.inputs))
         for name in self.names or ():
-            if reason := why_not(name, translations):
+            if reason := unavailable_reason(name, translations):
                 raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
         self.left_out = {
-            name: reason for name in METRICS if self.names is None and (reason := why_not(name, translations))
+            name: reason
+            for name in METRICS
+            if self.names is None and (reason := unavailable_reason(name, translations))
         }
         """Rows of ``METRICS`` that are not computed -> why."""
 

@@ -1,4 +1,4 @@
-"""Image sets of any size in bounded memory, and files read as the field's protocol does."""
+"""Image sets of any size in bounded memory, and images read by the field's protocol."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class LazyImages(Sequence[Any]):
 
 
 class StoredImages(LazyImages):
-    """Images of one shape, kept as they would be in files; what comes out is float32 in [-1, 1].
+    """Images of one shape in bounded memory; items are float32 in [-1, 1].
 
-    Scores are those of pictures that a person can have, hence of 8 bits where the domain has 8. Images of wider types
-    are kept as floats. Small sets stay in memory, large ones wait in a temporary file that ends with this object.
+    They are rounded to 8 bits where the domain has 8, as saved files would be; images of wider types are kept as
+    floats. Small sets stay in memory, large ones in a temporary file that is removed with this object.
 
     Args:
         eight_bits: Round to 8 bits.
@@ -111,7 +111,7 @@ class ImageFiles:
         paths: Files that could be read, in order.
         images: Their images, resized to the protocol's size.
         digests: SHA-256 of each file's content.
-        how: How files became images, in words that are equal where the images would be.
+        how: How files became images, in words; a part of the key of cached features.
     """
 
     paths: tuple[Path, ...]

@@ -1,4 +1,4 @@
-"""A person's masks of what may change, read from a folder of mask images or from a file of boxes."""
+"""User-supplied masks of what may change, read from a folder of mask images or from a file of boxes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unpaired.evaluation.metrics.unchanged import kept_outside, mask_of_boxes
 def read_kept(
     where: Path, sources: Sequence[Path], size: tuple[int, int], given: Sequence[Path] = ()
 ) -> list[Tensor | None]:
-    """Per source, whether each pixel must stay, (height, width) bool; ``None`` for a source without a mask.
+    """Whether each pixel of each source must stay, (height, width) bool; ``None`` for a source without a mask.
 
     Args:
         where: A folder of mask images of the sources' names and sizes, non-zero where something may change; or a JSON

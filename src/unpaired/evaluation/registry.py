@@ -16,7 +16,7 @@ from torch import Tensor
 from unpaired.errors import ConfigError, DataError, nearest
 
 BATCH_IMAGES = 32
-"""Images held as one batch; no value depends on it."""
+"""Images per batch; no value depends on it."""
 
 Which = Literal["fake", "real", "truth", "source"]
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class ImageSets:
-    """Made images and everything that they can be compared with; sequences are read by index and never held.
+    """Made images and everything they can be compared with; sequences are read by index and never held in memory.
 
     Attributes:
         fake: Made images, (C, H, W) float in [-1, 1].
@@ -62,19 +62,17 @@ class ImageSets:
         """Stack consecutive images of one shape; a new shape starts a new batch.
 
         Raises:
-            DataError: An image is no float tensor (C, H, W).
+            DataError: An image is not a finite float tensor (C, H, W).
         """
-        for (batch,) in self._stacked(which):
-            yield batch
+        return (batch for (batch,) in self._stacked(which))
 
     def pairs(self, which: Which, other: Which) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of two sets side by side.
 
         Raises:
-            DataError: An image and its partner differ in shape, or one is no float tensor (C, H, W).
+            DataError: An image and its partner differ in shape, or one is not a finite float tensor (C, H, W).
         """
-        for batch, partners in self._stacked(which, other):  # noqa: UP028
-            yield batch, partners
+        return ((batch, partners) for batch, partners in self._stacked(which, other))
 
     def _stacked(self, *names: Which) -> Iterator[list[Tensor]]:
         held: list[list[Tensor]] = []
@@ -86,6 +84,8 @@ class ImageSets:
                         f"{name} image {index}: expected a float tensor (C, H, W) in [-1, 1], "
                         f"not {image.dtype} of shape {tuple(image.shape)}"
                     )
+                if not bool(torch.isfinite(image).all()):
+                    raise DataError(f"{name} image {index} has values that are not finite")
                 if image.shape != row[0].shape:
                     raise DataError(
                         f"{names[0]} image {index} has shape {tuple(row[0].shape)} (C, H, W), its {name} "
@@ -200,6 +200,24 @@ class Metric:
         return bool({network.partition(".")[0] for network in self.networks} & set(networks))
 
 
+def checked(measure: str, **batches: Tensor) -> list[Tensor]:
+    """Batches (B, C, H, W) of one shape, finite, in float64 on one device.
+
+    Raises:
+        DataError: They are not; the message begins with ``measure`` and names the batch by its keyword.
+    """
+    first = next(iter(batches.values()))
+    device = "cpu" if first.device.type == "mps" else first.device  # mps has no float64
+    for what, images in batches.items():
+        if images.ndim != 4 or images.shape != first.shape:
+            shapes = ", ".join(f"{name} has shape {tuple(each.shape)}" for name, each in batches.items())
+            raise DataError(f"{measure}: {shapes}; expected {'batches of one shape' * (len(batches) > 1)} (B, C, H, W)")
+        finite = torch.isfinite(images).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise DataError(f"{measure}: {what} image {int((~finite).nonzero()[0])} has values that are not finite")
+    return [images.detach().to(device).double() for images in batches.values()]
+
+
 METRICS: dict[str, Metric] = {}
 """Name -> row, in the order of printed tables."""
 
@@ -216,8 +234,8 @@ def metric(name: str, label: str, unit: str, better: Literal["lower", "higher"],
     return register
 
 
-def why_not(name: str, sets: ImageSets) -> str:
-    """Say why a metric cannot be computed from ``sets``; empty if it can."""
+def unavailable_reason(name: str, sets: ImageSets) -> str:
+    """Why a metric cannot be computed from ``sets``; empty if it can."""
     row = METRICS[name]
     absent = {
         "truth": "it needs the true partner of every image",
@@ -246,7 +264,7 @@ def why_not(name: str, sets: ImageSets) -> str:
 
 def possible_metrics(sets: ImageSets) -> list[str]:
     """Metrics that can be computed from ``sets``, in the table's order."""
-    return [name for name in METRICS if not why_not(name, sets)]
+    return [name for name in METRICS if not unavailable_reason(name, sets)]
 
 
 def known_metrics(names: Iterable[str]) -> list[str]:
@@ -280,7 +298,7 @@ def evaluate_images(sets: ImageSets, names: Sequence[str] | None = None, seed: i
     if len(sets.fake) == 0:
         raise DataError("there are no made images to score")
     for name in chosen:
-        if reason := why_not(name, sets):
+        if reason := unavailable_reason(name, sets):
             raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
     for words, partners in (("truths", sets.truth), ("sources", sets.source)):
         if partners is not None and len(partners) != len(sets.fake):

@@ -1,4 +1,4 @@
-"""The networks that metrics ask for: found, loaded once, their features of files kept on disk."""
+"""The pretrained networks that metrics use, loaded once, and a cache of features on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 
 class FeatureCache:
-    """Features of sets of files, one .npy file a set. What cannot be read or written is computed anew each time.
+    """Features of sets of files, one .npy file per set. Entries that cannot be read or written are recomputed.
 
     Args:
         folder: Where the files lie; ``None`` caches nothing.
@@ -74,7 +74,7 @@ class FeatureCache:
 
 
 def register_network(name: str, module: ModuleType) -> None:
-    """Make a feature network of one's own a scoring network, with the metric ``kid_<name>_x1e3``.
+    """Register a user's feature network as a scoring network, with the metric ``kid_<name>_x1e3``.
 
     Args:
         name: Its name; a network that is registered already stays.
@@ -139,7 +139,7 @@ class ScoringNetworks:
         self._features: dict[str, Tensor] = {}
 
     def at_hand(self, name: str) -> bool:
-        """Whether the network can be loaded without asking anybody."""
+        """Whether the network can be loaded: its weights are here, or may be downloaded."""
         row = PRETRAINED[name]
         return name in self.paths or row.weights.find() is not None or (self.download and row.download is not None)
 
@@ -165,7 +165,7 @@ class ScoringNetworks:
         return {name: {"title": net.title, "digest": net.digest} for name, net in self._loaded.items()}
 
     def callables(self, names: Sequence[str] | None) -> dict[str, Callable[..., Tensor]]:
-        """What the rows ``names`` of ``METRICS`` ask for; ``None``: what can be had without asking anybody.
+        """The networks of the metrics ``names``; ``None``: all networks at hand.
 
         Raises:
             BackendError: A named row needs a network whose weights are missing.
@@ -176,7 +176,7 @@ class ScoringNetworks:
         for network in wanted:
             base = network.partition(".")[0]
             if names is not None:
-                self.load(base)  # so that a person hears of missing weights at once
+                self.load(base)  # missing weights are reported before any work
             if names is not None or self.at_hand(base):
                 found[network] = self._callable(network)
         return found
@@ -197,7 +197,7 @@ class ScoringNetworks:
         return call
 
     def file_features(self, name: str, files: ImageFiles) -> Tensor:
-        """Features (N, D) of the images of files: computed once for a set of files, whoever asks, and kept on disk."""
+        """Features (N, D) of the images of files, computed once per set of files and cached on disk."""
         loaded = self.load(name)
         # What features depend on: the files, the network, and how a file became what the network is shown.
         key = ":".join((*files.digests, loaded.digest, loaded.protocol, files.how))

@@ -1,7 +1,6 @@
-"""Is the output the input, do all outputs look alike, has the colour drifted?
+"""Common failures: outputs that equal their inputs, outputs that all look alike, and a drift of colour.
 
-None of these says whether a translation is good. They catch what the distances between sets do not show, and belong
-beside them.
+None of these says whether a translation is good; they catch what distances between sets do not show.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.evaluation.metrics.content import checked_pair, lab_colours
-from unpaired.evaluation.metrics.distances import LITE0
+from unpaired.evaluation.metrics.content import lab_colours
+from unpaired.evaluation.metrics.distances import LITE0, check_features
 from unpaired.evaluation.metrics.paired import mean_score
-from unpaired.evaluation.registry import ImageSets, Score, metric
+from unpaired.evaluation.registry import ImageSets, Score, checked, metric
 
 IDENTITY_LEVELS = 2.0
 """Mean change, in levels of 255, under which an output counts as its input. Measured medians: saving a photo of
@@ -32,44 +31,29 @@ def mean_change_levels(source_BCHW: Tensor, fake_BCHW: Tensor) -> list[float]:
     Raises:
         DataError: The shapes differ, or values are not finite.
     """
-    source, fake = checked_pair(source_BCHW, fake_BCHW, "change of the input")
+    source, fake = checked("change of the input", source=source_BCHW, fake=fake_BCHW)
     return ((fake - source).abs().flatten(1).mean(1) * 127.5).tolist()
 
 
-def mean_pairwise_distance(features_ND: Tensor) -> float:
-    """Mean Euclidean distance between the features of any two images of a set, block by block.
-
-    Raises:
-        DataError: Fewer than 2 images, or a feature is not finite.
-    """
-    if features_ND.ndim != 2 or len(features_ND) < 2:
-        raise DataError(
-            f"diversity needs features (images, D) of at least 2 images, not of shape {tuple(features_ND.shape)}"
-        )
-    device = "cpu" if features_ND.device.type == "mps" else features_ND.device
-    finite = torch.isfinite(features_ND).all(1)
-    if not bool(finite.all()):
-        raise DataError(f"image {int((~finite).nonzero()[0])} has features that are not finite")
-    features = features_ND.detach().to(device).double()
-    features = features - features.mean(0)  # or squares of a common offset would drown small distances
-    total = sum(float(torch.cdist(block, features).sum()) for block in features.split(_BLOCK_ROWS))
-    return total / (len(features) * (len(features) - 1))
-
-
 def diversity(fake_ND: Tensor, real_MD: Tensor) -> float:
-    """Mean pairwise distance among outputs over that among real images: 1 = as diverse, 0 = one picture for all.
+    """Mean pairwise Euclidean distance among outputs over that among real images: 1 = as diverse, 0 = all equal.
 
     Features of any network, or flattened images; the counts may differ.
 
     Raises:
-        DataError: A set has fewer than 2 images, the widths differ, or all real images are equal.
+        DataError: A set has fewer than 2 images, the widths differ, a feature is not finite, or all real images are
+            equal.
     """
-    if fake_ND.ndim == real_MD.ndim == 2 and fake_ND.shape[1] != real_MD.shape[1]:
-        raise DataError(f"diversity: {fake_ND.shape[1]} features of a fake image, {real_MD.shape[1]} of a real one")
-    among_fake, among_real = mean_pairwise_distance(fake_ND), mean_pairwise_distance(real_MD)
-    if among_real == 0.0:
-        raise DataError("diversity: the real images are all equal, there is nothing to compare with")
-    return among_fake / among_real
+    check_features("diversity", fake_ND, real_MD, 2)
+    means = []
+    for features_ND in (fake_ND, real_MD):
+        features = features_ND.detach().to("cpu" if features_ND.device.type == "mps" else features_ND.device).double()
+        features = features - features.mean(0)  # or squares of a common offset would drown small distances
+        total = sum(float(torch.cdist(block, features).sum()) for block in features.split(_BLOCK_ROWS))
+        means.append(total / (len(features) * (len(features) - 1)))
+    if means[1] == 0.0:
+        raise DataError("diversity: the real images are all equal, so there is nothing to compare with")
+    return means[0] / means[1]
 
 
 def mean_colour_shift(fake: Iterable[Tensor], real: Iterable[Tensor]) -> float:

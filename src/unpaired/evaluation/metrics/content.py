@@ -1,6 +1,6 @@
-"""Is the structure kept? And the colours that scores look at.
+"""How much of the input's structure a translation keeps, and CIELAB colours.
 
-It does not say whether a translation is good: copying the input keeps all structure.
+Keeping the structure does not make a translation good: copying the input keeps all of it.
 
 Shapes: B batch, C channels, H height, W width (P = H * W positions).
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unpaired.errors import DataError
 from unpaired.evaluation.metrics.paired import PER_IMAGE, mean_score, pairwise
-from unpaired.evaluation.registry import ImageSets, Score, metric
+from unpaired.evaluation.registry import ImageSets, Score, checked, metric
 
 _BLOCK_ROWS = 2048
 
@@ -22,27 +22,6 @@ _RGB_TO_XYZ = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
     dtype=torch.float64,
 )
-
-
-def checked(images_BCHW: Tensor, what: str) -> Tensor:
-    """A batch of finite values in float64. Raises ``DataError``."""
-    if images_BCHW.ndim != 4:
-        raise DataError(f"{what}: expected a batch (B, C, H, W), not {tuple(images_BCHW.shape)}")
-    finite = torch.isfinite(images_BCHW).flatten(1).all(1)
-    if not bool(finite.all()):
-        raise DataError(f"{what}: image {int((~finite).nonzero()[0])} of the batch has values that are not finite")
-    images = images_BCHW.detach()
-    return (images.cpu() if images.device.type == "mps" else images).double()  # mps has no float64
-
-
-def checked_pair(source_BCHW: Tensor, fake_BCHW: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """Two such batches of one shape, on one device. Raises ``DataError``."""
-    if source_BCHW.shape != fake_BCHW.shape:
-        raise DataError(
-            f"{what}: source has shape {tuple(source_BCHW.shape)}, fake {tuple(fake_BCHW.shape)}; they must be equal"
-        )
-    source = checked(source_BCHW, f"{what}, source")
-    return source, checked(fake_BCHW, f"{what}, fake").to(source.device)
 
 
 def structure_distance(source_maps_BCHW: Tensor, fake_maps_BCHW: Tensor) -> list[float]:
@@ -61,7 +40,7 @@ def structure_distance(source_maps_BCHW: Tensor, fake_maps_BCHW: Tensor) -> list
     Raises:
         DataError: The shapes differ, or values are not finite.
     """
-    source, fake = checked_pair(source_maps_BCHW, fake_maps_BCHW, "structure distance")
+    source, fake = checked("structure distance", source=source_maps_BCHW, fake=fake_maps_BCHW)
     distances = []
     for a_CHW, b_CHW in zip(source, fake, strict=True):
         a_PC, b_PC = (F.normalize(maps.flatten(1), dim=0).T for maps in (a_CHW, b_CHW))
@@ -81,7 +60,7 @@ def lab_colours(images_BCHW: Tensor) -> Tensor:
     Raises:
         DataError: Not 1 or 3 channels, or values are not finite.
     """
-    images = checked(images_BCHW, "colours")
+    (images,) = checked("colours", images=images_BCHW)
     if images.shape[1] not in (1, 3):
         raise DataError(f"colours: expected images of 1 or 3 channels, not {images.shape[1]}")
     rgb = ((images.expand(-1, 3, -1, -1) + 1.0) / 2.0).clamp(0.0, 1.0)

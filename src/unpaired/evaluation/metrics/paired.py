@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unpaired.errors import DataError
 from unpaired.evaluation.bootstrap import bootstrap_mean
-from unpaired.evaluation.registry import ImageSets, Score, Which, metric
+from unpaired.evaluation.registry import ImageSets, Score, Which, checked, metric
 
 DATA_RANGE = 2.0
 SSIM_WINDOW = 11
@@ -36,18 +36,6 @@ def pairwise(function: Callable[[Tensor, Tensor], list[float]], against: Which, 
     return mean_score([value for pair in sets.pairs("fake", against) for value in function(*pair)], sets, seed)
 
 
-def _checked_pair(fake_BCHW: Tensor, truth_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    if fake_BCHW.ndim != 4 or fake_BCHW.shape != truth_BCHW.shape:
-        raise DataError(
-            f"paired scores need two batches of one shape (B, C, H, W), not {tuple(fake_BCHW.shape)} "
-            f"and {tuple(truth_BCHW.shape)}"
-        )
-    for what, images in (("fake", fake_BCHW), ("truth", truth_BCHW)):
-        if not bool(torch.isfinite(images).all()):
-            raise DataError(f"paired scores: the {what} images have values that are not finite")
-    return fake_BCHW.detach().double(), truth_BCHW.detach().double().to(fake_BCHW.device)
-
-
 def paired_l1(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     """Mean absolute error of each image, on the [-1, 1] scale: 0 is best, 2 (black for white) is worst.
 
@@ -57,13 +45,13 @@ def paired_l1(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     Raises:
         DataError: shapes differ, or values are not finite (as for all three scores).
     """
-    fake, truth = _checked_pair(fake_BCHW, truth_BCHW)
+    fake, truth = checked("paired scores", fake=fake_BCHW, truth=truth_BCHW)
     return (fake - truth).abs().flatten(1).mean(1).tolist()
 
 
 def paired_psnr(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     """Peak signal-to-noise ratio of each image in dB, peak = data range 2; infinite for identical images."""
-    fake, truth = _checked_pair(fake_BCHW, truth_BCHW)
+    fake, truth = checked("paired scores", fake=fake_BCHW, truth=truth_BCHW)
     squared_error = (fake - truth).square().flatten(1).mean(1)
     return [10.0 * math.log10(DATA_RANGE**2 / error) if error > 0 else math.inf for error in squared_error.tolist()]
 
@@ -78,7 +66,7 @@ def paired_ssim(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     Raises:
         DataError: also if an image side is under 11 px.
     """
-    fake, truth = _checked_pair(fake_BCHW, truth_BCHW)
+    fake, truth = checked("paired scores", fake=fake_BCHW, truth=truth_BCHW)
     fake, truth = (fake + 1.0) / DATA_RANGE, (truth + 1.0) / DATA_RANGE
     batch, channels, height, width = fake.shape
     if min(height, width) < SSIM_WINDOW:

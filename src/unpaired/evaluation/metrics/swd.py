@@ -5,18 +5,15 @@ pyramid, 128 patches of 7 x 7 pixels per image are normalised per channel, proje
 sorted, and compared; reported x 1000, per level and as the mean over levels. Unlike scores made from the features of
 a classifier it reacts to checkerboards, blur and noise; it does not know what an object is.
 
-What to know before reading a value:
-- Each SET is normalised by its own mean and standard deviation per channel, as in the published tool. One gain and
-  offset per channel common to a whole set (8 bits against [-1, 1], a global tint) therefore leaves the value as it is,
-  and a few images of another contrast rescale all others: on the embedded drawings the mean rises with every quarter
-  of wrong-domain images, but a single level dips on the way, and on a coarse synthetic mix the mean did too. Compare
-  means; read levels as a hint at the scale of a fault.
+Before reading a value:
+- Each set is normalised by its own mean and standard deviation per channel, as in the published tool. One gain and
+  offset per channel for a whole set (8 bits against [-1, 1], a tint) therefore changes nothing, and a few images of
+  another contrast rescale all others, so that single levels may dip where the mean rises: compare means.
 - Patch positions of the two sets are independent, so a set against itself gives the noise floor, not zero. The floor
-  falls with the number of images: compare values of equal counts only, and print real-against-real beside them.
-- The published tool needs equal counts and square power-of-two images. Unequal counts: the 1-D Wasserstein distance
-  between two empirical distributions is exact for any two sizes (the area between their quantile functions), uses
-  every descriptor, draws nothing more at random, and for equal sizes IS "sort and subtract"; hence no subsampling.
-  Other shapes: a level of odd side n goes to (n + 1) / 2, and the way up is cropped back to n.
+  falls with the number of images: compare values of equal counts, beside real against real.
+- The published tool needs equal counts and square power-of-two images. For unequal counts the 1-D Wasserstein distance
+  is the exact one (the area between the quantile functions), which for equal counts is "sort and subtract"; a level of
+  odd side n goes to (n + 1) / 2, and the way up is cropped back to n.
 
 Shapes: B batch, C channels, H height, W width, N descriptors of C * 7 * 7 numbers.
 """
@@ -43,13 +40,13 @@ PATCHES_PER_IMAGE = 128
 DIRECTION_REPEATS = 4
 DIRECTIONS_PER_REPEAT = 128
 SMALLEST_LEVEL = 16
-INTERVAL_DIRECTIONS = 32
-"""Of the 512 directions per level, those that the interval is measured along."""
+INTERVAL_DIRECTIONS = 64
+"""Of the 512 directions per level, those that the interval is computed from."""
 _TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _BLOCK_ROWS = 1 << 15  # of descriptors in float64
 _BLOCK_BYTES = 1 << 27  # of sorted projections held at a time, per set
 
-_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS, _HALVES = range(4)  # independent random streams of one seed
+_FAKE_POSITIONS, _REAL_POSITIONS, _DIRECTIONS = range(3)  # independent random streams of one seed
 
 
 def _binomial_filter(image_BCHW: Tensor, gain: float, step: int = 1) -> Tensor:
@@ -115,18 +112,11 @@ def laplacian_pyramid(image_BCHW: Tensor) -> list[Tensor]:
     return levels
 
 
-def _patches(level_BCHW: Tensor, uniform_B2N: np.ndarray) -> Tensor:
-    """Cut whole patches around centres drawn from ``uniform_B2N`` in [0, 1): returns (B * N, C * 7 * 7)."""
-    batch, channels, height, width = level_BCHW.shape
-    margin = PATCH_SIZE // 2
-    extent = np.array([height - 2 * margin, width - 2 * margin]).reshape(1, 2, 1)
-    corner = torch.from_numpy((uniform_B2N * extent).astype(np.int64))
-    step = torch.arange(PATCH_SIZE)
-    rows = (corner[:, 0, :, None] + step)[:, :, :, None]  # (B, N, 7, 1)
-    columns = (corner[:, 1, :, None] + step)[:, :, None, :]  # (B, N, 1, 7)
-    image = torch.arange(batch).view(batch, 1, 1, 1)
-    patches_BNyxC = level_BCHW.permute(0, 2, 3, 1)[image, rows, columns]
-    return patches_BNyxC.permute(0, 1, 4, 2, 3).reshape(-1, channels * PATCH_SIZE * PATCH_SIZE)
+def _patches(level_CHW: Tensor, uniform_2N: np.ndarray) -> Tensor:
+    """Cut whole patches at places drawn from ``uniform_2N`` in [0, 1): returns (N, C * 7 * 7)."""
+    windows = level_CHW.unfold(1, PATCH_SIZE, 1).unfold(2, PATCH_SIZE, 1)
+    rows, columns = torch.from_numpy((uniform_2N * np.array(windows.shape[1:3])[:, None]).astype(np.int64))
+    return windows[:, rows, columns].transpose(0, 1).flatten(1)
 
 
 @contextlib.contextmanager
@@ -170,7 +160,7 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
     shape: tuple[int, ...] = ()
     count = 0
     for batch in batches:
-        if batch.ndim != 4 or batch.shape[1] < 1:
+        if batch.ndim != 4:
             raise DataError(f"{what} images: expected batches of shape (B, C, H, W), not {tuple(batch.shape)}")
         if not shape:
             shape = tuple(batch.shape[1:])
@@ -188,7 +178,7 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         with _one_thread():
             for image, drawn in zip(batch.split(1), uniform, strict=True):  # its planes stay in the cache
                 for file, level, positions in zip(files, laplacian_pyramid(image), drawn, strict=True):
-                    file.write(_patches(level, positions[None]).float().numpy().tobytes())
+                    file.write(_patches(level[0], positions).float().numpy().tobytes())
         count += len(batch)
     if count == 0:
         raise DataError(f"sliced Wasserstein distance: there are no {what} images")
@@ -214,12 +204,12 @@ def wasserstein_1d(a_DN: np.ndarray, b_DM: np.ndarray) -> np.ndarray:
 
 
 def _level_distance(
-    sets: Sequence[np.ndarray], counts: Sequence[int], seed: list[int], halves: int
-) -> tuple[float, np.ndarray]:
-    """Mean Wasserstein distance over all directions of one level, and those of random halves of the images."""
+    sets: Sequence[np.ndarray], counts: Sequence[int], seed: list[int], interval: bool
+) -> tuple[float, list[np.ndarray]]:
+    """Mean Wasserstein distance over all directions of one level, and what each image of both sets adds to it."""
     generator = np.random.default_rng(seed)
-    channels, values = sets[0].shape[1:]
-    normal = [generator.standard_normal((channels * values, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
+    width = sets[0][0].size
+    normal = [generator.standard_normal((width, DIRECTIONS_PER_REPEAT)) for _ in range(DIRECTION_REPEATS)]
     directions = np.hstack([n / np.sqrt((n**2).sum(0, keepdims=True)) for n in normal])
     moments = [_patch_moments(rows, count) for rows, count in zip(sets, counts, strict=True)]
     scales = [_normalisation(*each) for each in moments]
@@ -233,24 +223,48 @@ def _level_distance(
             each.sort(axis=1)  # in place: three times as fast as torch on one core
         return wasserstein_1d(*projected)
 
-    def measure_half(number: int) -> float:
-        chosen = np.random.default_rng([seed[0], _HALVES, number])  # the same images at every level
-        sides = []
-        for numbers_ICPD, (means, squares) in zip(unscaled, moments, strict=True):
-            half = chosen.permutation(len(means))[: -(-len(means) // 2)]
-            mean, scale = (each.astype(np.float32) for each in _normalisation(means[half], squares[half]))
-            centred = numbers_ICPD[half] - (mean[:, None] * sums_CD)[:, None]
-            sides.append(np.sort(np.tensordot(scale, centred, (0, 1)).reshape(-1, len(sums_CD[0])).T, axis=1))
-        return float(wasserstein_1d(*sides).mean())
+    def influence(direction: np.ndarray) -> list[np.ndarray]:
+        return _influences(sets, moments, scales, direction)
 
     with ThreadPoolExecutor(workers) as pool, _one_thread():
         distance = float(np.concatenate(list(pool.map(measure, range(0, directions.shape[1], size)))).mean())
-        if not halves:
-            return distance, np.empty(0)
-        some_CVD = directions[:, :INTERVAL_DIRECTIONS].reshape(channels, values, -1).astype(np.float32)
-        sums_CD = some_CVD.sum(1)
-        unscaled = [_channel_projections(rows, count, some_CVD) for rows, count in zip(sets, counts, strict=True)]
-        return distance, np.array(list(pool.map(measure_half, range(halves))))
+        found = list(pool.map(influence, directions.T[: INTERVAL_DIRECTIONS if interval else 0]))
+    return distance, [np.mean(each, axis=0) for each in zip(*found, strict=True)]
+
+
+def _influences(
+    sets: Sequence[np.ndarray],
+    moments: Sequence[tuple[np.ndarray, np.ndarray]],
+    scales: Sequence[tuple[np.ndarray, np.ndarray]],
+    direction: np.ndarray,
+) -> list[np.ndarray]:
+    """First-order change of the distance along one direction by the weight of each image, for both sets: (images,).
+
+    The distance is the integral of |F - G| over the two distribution functions, so a point x of F changes it by minus
+    the integral of sign(F - G) up to x. An image also moves the mean and the deviation that normalise its set.
+    """
+    channels, values = sets[0].shape[1:]
+    projected = [_project(rows, *scale, direction[:, None])[0] for rows, scale in zip(sets, scales, strict=True)]
+    both = np.concatenate(projected)
+    order = np.argsort(both)
+    steps = np.repeat([1 / len(projected[0]), -1 / len(projected[1])], [len(each) for each in projected])
+    above = np.sign(np.cumsum(steps[order])[:-1])  # of F - G, between a point and the next one
+    potential, slope = np.zeros(len(both)), np.zeros(len(both))
+    potential[order[1:]] = np.cumsum(above * np.diff(both[order]))
+    slope[order[1:]] = above
+    d_CV = direction.reshape(channels, values)
+    found, start = [], 0
+    for side, rows, (means_IC, squares_IC), (mean_C, scale_C) in zip((-1, 1), sets, moments, scales, strict=True):
+        part = slice(start, start := start + len(rows))
+        own = potential[part].reshape(len(means_IC), -1).mean(1)
+        weights = slope[part].astype(np.float32) / len(rows)
+        by_shift = -scale_C * d_CV.sum(1) * weights.sum()
+        moved_CV = np.tensordot(weights, rows, 1)
+        by_scale = (d_CV * moved_CV).sum(1) - mean_C * d_CV.sum(1) * weights.sum()
+        off_mean = means_IC - mean_C
+        off_scale = -0.5 * scale_C**3 * (squares_IC - squares_IC.mean(0) - 2 * mean_C * off_mean)
+        found.append(side * (own - own.mean() + off_mean @ by_shift + off_scale @ by_scale))
+    return found
 
 
 def _project(rows_NCV: np.ndarray, mean_C: np.ndarray, scale_C: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -266,19 +280,11 @@ def _project(rows_NCV: np.ndarray, mean_C: np.ndarray, scale_C: np.ndarray, dire
     return projected - offset
 
 
-def _channel_projections(rows_NCV: np.ndarray, images: int, directions_CVD: np.ndarray) -> np.ndarray:
-    """What each channel adds to a projection before it is normalised: (images, C, patches, D), float32."""
-    parts = np.array_split(rows_NCV, -(-len(rows_NCV) // _BLOCK_ROWS))
-    found = np.concatenate([np.matmul(part.swapaxes(0, 1), directions_CVD) for part in parts], axis=1)
-    return found.reshape(len(found), images, -1, found.shape[2]).swapaxes(0, 1)
-
-
-def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, halves: int = 0) -> Score:
+def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, interval: bool = False) -> Score:
     """Measure the sliced Wasserstein distance between two sets of images, x 1000 (0 is best), on the CPU.
 
-    The interval is the value plus and minus 1.96 deviations of the distances between random halves of the two sets: for
-    a smooth statistic, halves drawn without replacement spread around the value as the value does around the truth.
-    Halves are normalised anew, as another set would be. It says nothing of the noise floor, which is part of the value.
+    The interval is the value plus and minus 1.96 standard errors by the infinitesimal jackknife: the variance of what
+    each image adds to the distance to first order. It does not say how much of the value is the noise floor.
     Descriptors wait in unnamed temporary files, 128 * 49 * C * 4 bytes per image and level (75 kB for RGB): 10,000
     images of 256 px need about 4 GB of disk per set, and not of memory.
 
@@ -286,13 +292,13 @@ def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, ha
         fake: Batches (B, C, H, W), float, made images; any linear intensity scale, this package uses [-1, 1].
         real: Batches of real images of the same channels and size; their number may differ.
         seed: Chooses patch positions and directions; the value depends on it a little and on nothing else random.
-        halves: Random halves for the interval; without them, and for sets of fewer than 4 images, there is none.
+        interval: Whether to compute the 95 % interval; sets of fewer than 4 images have none.
 
     Returns:
         The mean over the levels, and ``per_level``, keyed by the smaller side: ``level_64``, ``level_32``, ...
 
     Raises:
-        DataError: no images, images under 16 px, of several shapes, or with values that are not finite.
+        DataError: No images, images under 16 px, of several shapes, or with values that are not finite.
     """
     fake_levels, fake_shape, fake_count = _collect(fake, seed, _FAKE_POSITIONS, "fake")
     real_levels, real_shape, real_count = _collect(real, seed, _REAL_POSITIONS, "real")
@@ -301,16 +307,19 @@ def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, ha
             f"fake images have shape {fake_shape} (C, H, W), real images {real_shape}: resize one set to the other"
         )
     counts = fake_count, real_count
-    halves = halves if min(counts) >= FEWEST_IMAGES else 0
-    levels, of_halves = {}, []
+    interval = interval and min(counts) >= FEWEST_IMAGES
+    levels, influences = {}, []
     for index, (height, width) in enumerate(level_shapes(*fake_shape[1:])):
         sets = fake_levels[index], real_levels[index]
-        distance, some = _level_distance(sets, counts, [seed, _DIRECTIONS, index], halves)
+        distance, found = _level_distance(sets, counts, [seed, _DIRECTIONS, index], interval)
         levels[f"level_{min(height, width)}"] = 1e3 * distance
-        of_halves.append(1e3 * some)
+        influences.append(found)
     mean = sum(levels.values()) / len(levels)
-    reach = 1.96 * float(np.mean(of_halves, axis=0).std(ddof=1)) if halves else 0.0
-    return Score(mean, interval=(max(0.0, mean - reach), mean + reach) if halves else None, per_level=levels)
+    if not interval:
+        return Score(mean, per_level=levels)
+    of_images = [1e3 * np.mean(each, axis=0) for each in zip(*influences, strict=True)]
+    reach = 1.96 * float(sum(each.var(ddof=1) / len(each) for each in of_images)) ** 0.5
+    return Score(mean, interval=(max(0.0, mean - reach), mean + reach), per_level=levels)
 
 
 @metric(
@@ -320,4 +329,4 @@ def swd_progan(fake: Iterable[Tensor], real: Iterable[Tensor], seed: int = 0, ha
     against="real",
 )  # fmt: skip
 def _swd(sets: ImageSets, seed: int) -> Score:
-    return swd_progan(sets.batches("fake"), sets.batches("real"), seed, halves=50 if sets.intervals else 0)
+    return swd_progan(sets.batches("fake"), sets.batches("real"), seed, sets.intervals)

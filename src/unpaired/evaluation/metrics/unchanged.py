@@ -1,14 +1,13 @@
-"""What must not change: how much a translation changed where it should have left its input alone.
+"""How much a translation changed its input where it should have left it alone.
 
-A translator that stripes horses should leave sky, hills and people as they were; distances between sets of images
-hardly see it when it does not. Here every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay), and with
-the difference D of output and input in CIELAB and the Gaussian low-pass L that sees kept pixels only,
+A translator that stripes horses should leave the sky as it is; distances between sets of images hardly see it when it
+does not. Every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay). With the difference D of output and
+input in CIELAB and the Gaussian low-pass L that sees kept pixels only,
 
     colour = mean |L D|        detail = mean |D - L D|        (means over pixels, weighted by ``kept``),
 
-both in units of delta E (CIE 1976; about 2 is just visible side by side). They split D between them: a cast or a wash
-of colour counts in the first, ripples, stripes, rasters, noise, blur and lost edges in the second. Changes of pixels of
-weight 0 count in neither, not even beside the border of the region.
+both in delta E (CIE 1976; about 2 is just visible side by side). A cast or a wash of colour counts in the first;
+ripples, noise, blur and lost edges in the second. Pixels of weight 0 count in neither, also beside the border.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -26,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.evaluation.bootstrap import bootstrap_weighted_mean
+from unpaired.evaluation.bootstrap import bootstrap_mean
 from unpaired.evaluation.metrics.content import lab_colours
 from unpaired.evaluation.metrics.shared_regions import FOLDS, PENALTY, PROBED_IMAGES, at_pixels, shared_weights
-from unpaired.evaluation.registry import ImageSets, Score, metric
+from unpaired.evaluation.registry import ImageSets, Score, checked, metric
 
 SIGMA_SHARE = 1 / 32
 """Standard deviation of the low-pass as a share of the shorter side (8 px at 256). A wave of an eighth of the side is
@@ -73,21 +72,17 @@ def change_where_kept(source_BCHW: Tensor, fake_BCHW: Tensor, kept_BHW: Tensor) 
     Raises:
         DataError: Shapes disagree, values are not finite, weights are outside [0, 1], or channels are not 1 or 3.
     """
-    if source_BCHW.shape != fake_BCHW.shape:
-        raise DataError(
-            f"what must not change: source has shape {tuple(source_BCHW.shape)}, fake {tuple(fake_BCHW.shape)}; they "
-            "must be equal"
-        )
+    checked("what must not change", source=source_BCHW, fake=fake_BCHW)
     source = lab_colours(source_BCHW)
-    if kept_BHW.shape != (source.shape[0], *source.shape[2:]):
+    fake = lab_colours(fake_BCHW).to(source.device)
+    if kept_BHW.shape != source[:, 0].shape:
         raise DataError(
             f"what must not change: weights have shape {tuple(kept_BHW.shape)}, not that of the images, "
-            f"{(source.shape[0], *source.shape[2:])} (B, H, W)"
+            f"{tuple(source[:, 0].shape)} (B, H, W)"
         )
     kept = kept_BHW.to(source)
     if not bool(((kept >= 0) & (kept <= 1)).all()):
         raise DataError("what must not change: weights must be from 0 (may change) to 1 (must stay)")
-    fake = lab_colours(fake_BCHW).to(source.device)
     found = Change([], [], [], [], kept.mean((1, 2)).tolist())
     for a_CHW, b_CHW, weight_HW in zip(source, fake, kept, strict=True):
         values = _measured(a_CHW, b_CHW, weight_HW) if float(weight_HW.sum()) > 0 else [float("nan")] * 4
@@ -212,19 +207,13 @@ def _changes(kept: Kept, sets: ImageSets) -> Change:
     if len(weights) != len(sources):
         raise DataError(f"there are {len(weights)} masks of what may change for {len(sources)} sources")
     found = Change([], [], [], [], [])
-    for index, fake in enumerate(sets.fake):
-        source, weight = sources[index], weights[index]
+    for fake, source, weight in zip(sets.fake, sources, weights, strict=True):
         height, width = source.shape[-2:]
         if weight is None:
             weight = torch.zeros(height, width)
         elif kept == "shared":
             weight = at_pixels(weight, height, width)
-        if sets.fake is sets.source:  # the untranslated input
-            share = float(weight.double().mean())
-            nothing = [0.0 if share > 0 else math.nan]
-            one = Change(nothing, nothing, nothing, nothing, [share])
-        else:
-            one = change_where_kept(source[None], fake[None], weight[None])
+        one = change_where_kept(source[None], fake[None], weight[None])
         for name, values in vars(found).items():
             values += getattr(one, name)
     return found
@@ -245,7 +234,7 @@ def _unchanged(part: str, kept: Kept, sets: ImageSets, seed: int) -> Score:
     values = getattr(found, part)
     interval = None
     if sets.intervals and len(counted) > 1:
-        interval = bootstrap_weighted_mean([values[index] for index in counted], weights, seed=seed)
+        interval = bootstrap_mean([values[index] for index in counted], weights, seed=seed)
     return Score(
         mean(values),
         interval=interval,

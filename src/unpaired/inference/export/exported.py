@@ -1,12 +1,10 @@
-"""One generator of a method as a function of tensors alone, what is written beside it, and the check of a file."""
+"""One generator of a method as a function of tensors alone, and the metadata of an exported file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 
 from unpaired.config import to_dict
 from unpaired.data import Formats, average_copies, repeat_channels
-from unpaired.errors import CheckpointError
-from unpaired.files import write_atomically
 from unpaired.methods import Method, TranslateRequest
 from unpaired.networks.padding import MULTIPLE, SMALLEST, pad
 from unpaired.ops import normal_draws
@@ -26,35 +22,16 @@ Precision = Literal["float32", "float16"]
 Target = Literal["cpu", "any"]
 """Where a file is to run fast: on CPUs through ONNX Runtime, whose convolutions are direct there, or elsewhere."""
 
-TOLERANCE = 1e-4
-"""Largest difference from PyTorch, of values in [-1, 1], with which a file is kept."""
-CHECKED_SHAPES = ((1, 64, 64), (2, 64, 48), (1, 37, 101), (2, 19, 16), (1, 256, 192))
-"""Batch, height and width of the images of the check."""
 TRACED = (2, 64, 48)
 """Batch, height and width of the images with which a generator is recorded."""
 FORMAT = "1"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export wrote.
-
-    Attributes:
-        path: The file.
-        difference: Largest difference from PyTorch over all checked images, of values in [-1, 1].
-        rounding: Largest change of a translation by weights of float16; 0 in float32.
-    """
-
-    path: Path
-    difference: float
-    rounding: float = 0.0
 
 
 class ExportedGenerator(nn.Module):
     """A method's translation with direction and domain fixed, from images of one domain to images of the other.
 
     Args:
-        method: With its weights, on the CPU; it is this object's from here on.
+        method: With its weights, on the CPU; it is modified.
         formats: What source and target images are made of; in reverse the other way round.
         channels: Of the networks.
         reverse: From the target to the source domain.
@@ -77,7 +54,7 @@ class ExportedGenerator(nn.Module):
         self.style = (
             styles_of(torch.zeros(1, dtype=torch.int64), method.style_channels) if method.style_channels else None
         )
-        used, self.largest_map = self._look_around()
+        used, self.largest_map = self._inspect()
         for name in [name for name, _ in self.method.named_children() if name not in used]:
             setattr(self.method, name, nn.Identity())  # so that no file holds it
 
@@ -96,7 +73,7 @@ class ExportedGenerator(nn.Module):
         return average_copies(made, self.made)
 
     def translate(self, *inputs: Tensor) -> Tensor:
-        """What a file is to compute: images of any sides from 16 on, and a style where there are styles."""
+        """The reference for a file: images of any sides from 16 on, and a style where there are styles."""
         with torch.no_grad(), direct_convolutions():
             return on_any_sides(self, *inputs)
 
@@ -120,7 +97,7 @@ class ExportedGenerator(nn.Module):
         with torch.no_grad(), convolutions_by_products() if target == "cpu" else direct_convolutions():
             return torch.export.export(self, inputs, dynamic_shapes=shapes, strict=False)
 
-    def _look_around(self) -> tuple[set[str], float]:
+    def _inspect(self) -> tuple[set[str], float]:
         """The networks that this translation uses, and the floats of its largest map per pixel of the image."""
         used, sizes, hooks = set[str](), list[int](), []
         batch, height, width = TRACED
@@ -159,7 +136,7 @@ def styles_of(seeds: Tensor, style_channels: int) -> Tensor:
 
 
 def describe(generator: ExportedGenerator, description: dict[str, Any], formats: Formats) -> dict[str, str]:
-    """What a file says of itself, names and values, all text; docs/export.md has the table.
+    """Metadata of a file, text by name; docs/export.md has the table.
 
     Args:
         generator: What is exported.
@@ -182,34 +159,3 @@ def describe(generator: ExportedGenerator, description: dict[str, Any], formats:
         "largest_map": f"{generator.largest_map:g}",
     }
     return facts if generator.domain is None else facts | {"domain": method.domains[generator.domain]}
-
-
-def check_and_write(
-    generator: ExportedGenerator, run: Callable[..., Tensor], path: Path, content: bytes | memoryview
-) -> float:
-    """Compare what ``content`` computes with PyTorch over :data:`CHECKED_SHAPES`, then write it.
-
-    Returns:
-        The largest difference.
-
-    Raises:
-        CheckpointError: The difference is more than :data:`TOLERANCE`, or not a number, or the file cannot be written;
-            what was there stays.
-    """
-    found = 0.0
-    for batch, height, width in CHECKED_SHAPES:
-        inputs = generator.inputs(batch, height, width)
-        wanted, made = generator.translate(*inputs), run(*inputs)
-        difference = float((made - wanted).abs().max()) if made.shape == wanted.shape else float("nan")
-        if not difference <= TOLERANCE:
-            raise CheckpointError(
-                f"{path} was not written: at {batch} x {height} x {width} pixels the export differs from PyTorch by "
-                f"{difference:.2g} (allowed: {TOLERANCE:g}); please report this with the versions of 'unpaired info'"
-            )
-        found = max(found, difference)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
-    return found

@@ -1,7 +1,8 @@
-"""An exported generator in the place of a method: it translates by onnxruntime on the CPU, and nothing else."""
+"""An exported ONNX file in the place of a method, run by onnxruntime on the CPU."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,43 @@ import torch
 from torch import Tensor
 
 from unpaired.data import repeat_channels
-from unpaired.errors import CheckpointError, ConfigError
+from unpaired.errors import BackendError, CheckpointError, ConfigError
 from unpaired.inference.export.exported import FORMAT, styles_of
-from unpaired.inference.export.onnx_packages import session_of
 from unpaired.inference.large_images import taken_memory
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
 
 _MAPS = 7
 """A translation takes at most so many maps of the largest size (measured, docs/export.md)."""
+
+
+def package(name: str) -> Any:
+    """An optional package, or a module of one. Raises ``BackendError`` where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise BackendError(f"ONNX needs the package {name.split('.')[0]}: pip install 'unpaired[onnx]'") from None
+
+
+def session_of(content: bytes, path: Path) -> Any:
+    """A session of onnxruntime on the CPU with as many threads as PyTorch has.
+
+    Args:
+        content: Of an ONNX file.
+        path: Its name, for the message.
+
+    Raises:
+        BackendError: onnxruntime is not installed.
+        CheckpointError: This is no ONNX model, or one that does not run here.
+    """
+    runtime = package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what is wrong comes as an exception, too
+    try:
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has one class of errors per kind of damage, and no common one
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path} is not an ONNX model that runs here ({reason}); export the run again") from error
 
 
 class OnnxGenerator(Method):
@@ -35,7 +65,7 @@ class OnnxGenerator(Method):
         CheckpointError: The file is missing, damaged, or not one of this package.
 
     Attributes:
-        facts: What the file says of itself, text by name.
+        facts: Metadata of the file, text by name.
         description: What the run's ``model.json`` holds, with source and target as this file takes and makes them.
     """
 

@@ -9,9 +9,6 @@ import torch
 
 from unpaired.errors import ConfigError
 
-_UNKNOWN_FREE = 4 * 2**30
-_UNKNOWN_TAKEN = 2**29
-
 
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that can still be taken on a device: of the machine, and of the container where one bounds it.
@@ -21,7 +18,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [_UNKNOWN_FREE]
+    found = [4 * 2**30]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")] or found
@@ -31,6 +28,20 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     except (OSError, ValueError):
         pass
     return max(0, min(found))
+
+
+def taken_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process has in memory; of a GPU, those of its tensors.
+
+    Where the system does not say (not on Linux), 0.5 GiB.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 2**29
 
 
 def memory_bound(gib: float | None, device: torch.device | str = "cpu") -> int:
@@ -44,18 +55,3 @@ def memory_bound(gib: float | None, device: torch.device | str = "cpu") -> int:
     if not 0 < gib < float("inf"):
         raise ConfigError(f"memory_gib must be above 0 and finite, not {gib}")
     return int(gib * 2**30)
-
-
-def taken_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that this process has in memory; of a GPU, those of its tensors.
-
-    Where the system does not say (not on Linux), 0.5 GiB.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError):
-        return _UNKNOWN_TAKEN
-    return pages * os.sysconf("SC_PAGE_SIZE")

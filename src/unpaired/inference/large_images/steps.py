@@ -1,100 +1,32 @@
-"""The kinds of step a network may consist of, each computed on any rows of its output.
+"""The operations of a network, each computable on any rows of its output.
 
-A step maps whole-width rows of its inputs to rows of its output. Rows are counted on the map of the whole image, and
-borders are treated as on the whole image: real neighbours inside, the network's own padding at the edges. Padding is a
-step of its own (:class:`Pad`), so that no other step has borders.
+Rows are counted on the map of the whole image. Padding belongs to the step behind it and is applied at the edges of the
+image only; inside the image a step sees the real neighbouring rows.
 
-Legend: all maps are (1, C, rows, W) float32, or bf16 behind a convolution whose weights are. ``start`` and ``stop``
-count rows of an output, ``height`` is that of the whole input.
+Legend: maps are (1, C, rows, W) float32, or bf16 behind a convolution with bf16 weights. ``start`` and ``stop`` count
+rows of an output, ``height`` is that of the whole input.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unpaired.ops.winograd import conv2d
-
-Rows = tuple[int, int]
-"""First row and the one behind the last."""
-
-_TOUCH = 30
-"""Work of reading and writing one number, in operations of a convolution: both take some nanoseconds."""
+_READ_WRITE = 30.0
+"""Cost of reading and writing one number, in floating point operations of a convolution."""
 _WINOGRAD_SHARE = 0.45
 """Time of a 3 x 3 convolution by Winograd's algorithm, as a share of the direct one's (benchmarks, 256 channels)."""
-_WINOGRAD_CHANNELS = 60.0
-_WINOGRAD_TILE = 36 / 4
-
-
-class Step(ABC):
-    """One operation of the network.
-
-    Attributes:
-        inputs: Numbers of the steps whose outputs it takes.
-        channels: Channels of its output.
-    """
-
-    inputs: tuple[int, ...]
-    channels: int
-
-    @abstractmethod
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the whole output."""
-
-    @abstractmethod
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        """The rows of the inputs that output rows ``start`` to ``stop - 1`` need; never empty."""
-
-    @abstractmethod
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        """Output rows from the input rows that :meth:`reach` names, which begin at ``first``."""
-
-    def in_half(self) -> Step:
-        """The same step with bf16 weights, if it is a convolution."""
-        return self
-
-    def work(self, rows: int, width: int) -> float:
-        """Cost of so many output rows, in floating point operations of a direct convolution."""
-        return float(_TOUCH * self.channels * rows * width)
-
-    def workspace(self, rows: int, width: int) -> int:
-        """Bytes that it needs beside its inputs and outputs."""
-        return 0
+_WINOGRAD_TILES = 256
 
 
 @dataclass(frozen=True)
-class Source(Step):
-    """The image; also stands for any map that lies ready."""
+class Padding:
+    """Rows and columns around a map: ``constant`` (of ``value``), ``reflect`` or ``replicate``."""
 
-    channels: int
-    inputs: tuple[int, ...] = ()
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        return start, stop
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        raise AssertionError("a source is read, not computed")
-
-    def work(self, rows: int, width: int) -> float:
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Pad(Step):
-    """Add rows and columns: ``constant`` (of ``value``), ``reflect`` or ``replicate``."""
-
-    inputs: tuple[int, ...]
-    channels: int
     mode: str
     left: int
     right: int
@@ -102,291 +34,163 @@ class Pad(Step):
     bottom: int
     value: float = 0.0
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        return height + self.top + self.bottom, width + self.left + self.right
+    def reach(self, start: int, stop: int, height: int) -> tuple[int, int]:
+        """The rows of the map that padded rows ``start`` to ``stop - 1`` need, the range that ``rows`` expects."""
+        first, last = start - self.top, stop - self.top
+        if first < 0:
+            first, last = 0, max(last, self.top + 1)
+        if last > height:
+            first, last = min(first, height - 1 - self.bottom), height
+        return max(first, 0), min(last, height)
 
-    def _sources(self, start: int, stop: int, height: int) -> list[int]:
-        """Input row of each output row; -1 where there is none."""
-        found = []
-        for row in range(start - self.top, stop - self.top):
-            if 0 <= row < height:
-                found.append(row)
-            elif self.mode == "constant":
-                found.append(-1)
-            elif self.mode == "replicate":
-                found.append(0 if row < 0 else height - 1)
-            else:
-                found.append(-row if row < 0 else 2 * (height - 1) - row)
-        return found
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        # Between the borders rows map to themselves: only the ends are looked at one by one.
-        edge = max(self.top, self.bottom) + 1
-        ends = {*range(start, min(stop, start + 2 * edge)), *range(max(start, stop - 2 * edge), stop)}
-        rows = [row for each in ends for row in self._sources(each, each + 1, height) if row >= 0]
-        return (min(rows), max(rows) + 1) if rows else (height - 1, height) if start else (0, 1)
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        return self.append(None, parts[0], first, start, stop, height)
-
-    def append(self, before: Tensor | None, part: Tensor, first: int, start: int, stop: int, height: int) -> Tensor:
-        """The rows ``before``, which are padded already, and the new ones below them, in one tensor."""
-        kept = 0 if before is None else before.shape[2]
-        width = part.shape[3]
-        joined = part.new_empty(1, self.channels, kept + stop - start, width + self.left + self.right)
-        if before is not None:
-            joined[:, :, :kept] = before
-        new = joined[:, :, kept:]
-        inside = new[:, :, :, self.left : self.left + width]
-        sources = self._sources(start, stop, height)
-        top = min(max(self.top - start, 0), len(sources))  # rows above the map; then its own; then those below
-        bottom = max(min(height + self.top - start, len(sources)), top)
-        if bottom > top:
-            row = sources[top] - first
-            inside[:, :, top:bottom] = part[:, :, row : row + bottom - top]
-        for number in (*range(top), *range(bottom, len(sources))):
-            inside[:, :, number] = self.value if sources[number] < 0 else part[:, :, sources[number] - first]
-        self._columns(new, width)
-        return joined
-
-    def _columns(self, new: Tensor, width: int) -> None:
-        end = self.left + width
-        if self.mode == "constant":
-            new[..., : self.left] = self.value
-            new[..., end:] = self.value
-        elif self.mode == "replicate":
-            new[..., : self.left] = new[..., self.left : self.left + 1]
-            new[..., end:] = new[..., end - 1 : end]
-        else:
-            for k in range(1, self.left + 1):
-                new[..., self.left - k] = new[..., self.left + k]
-            for k in range(self.right):
-                new[..., end + k] = new[..., end - 2 - k]
+    def rows(self, part: Tensor, first: int, start: int, stop: int, height: int) -> Tensor:
+        """Padded rows ``start`` to ``stop - 1`` from the map's own rows, which begin at ``first``."""
+        top = self.top if start < self.top else 0
+        bottom = self.bottom if stop > height + self.top else 0
+        constant = {"value": self.value} if self.mode == "constant" else {}
+        padded = F.pad(part, (self.left, self.right, top, bottom), self.mode, **constant)
+        begin = first + self.top - top
+        return padded[:, :, start - begin : stop - begin]
 
 
-@dataclass(frozen=True)
-class Convolution(Step):
-    """A convolution without padding."""
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One operation: the rows of its inputs -> the same rows of its output, unless the geometry says otherwise.
 
-    inputs: tuple[int, ...]
-    channels: int
-    weight: Tensor
-    bias: Tensor | None
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    @property
-    def _span(self) -> tuple[int, int]:
-        """Rows and columns that one output sees."""
-        taps = self.weight.shape[2:]
-        return self.dilation[0] * (taps[0] - 1) + 1, self.dilation[1] * (taps[1] - 1) + 1
-
-    @property
-    def minimal(self) -> bool:
-        """Whether :func:`unpaired.ops.winograd.conv2d` computes it."""
-        taps = self.weight.shape[2:]
-        return self.groups == 1 and taps[0] == taps[1] and self.stride == self.dilation == (1, 1)
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self._span
-        return (height - rows) // self.stride[0] + 1, (width - columns) // self.stride[1] + 1
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        return start * self.stride[0], (stop - 1) * self.stride[0] + self._span[0]
-
-    def in_half(self) -> Step:
-        return _with_half_weights(self)
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        map_1CHW = parts[0].to(self.weight.dtype)
-        if self.minimal:
-            return conv2d(map_1CHW, self.weight, self.bias)
-        return F.conv2d(map_1CHW, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-    def _by_tiles(self) -> bool:
-        outputs, inputs = self.weight.shape[:2]
-        fits = self.weight.shape[2] in (3, 4) and inputs * outputs >= _WINOGRAD_CHANNELS * (inputs + outputs)
-        return self.minimal and fits and self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
-
-    def work(self, rows: int, width: int) -> float:
-        share = _WINOGRAD_SHARE if self._by_tiles() else 1.0
-        return share * 2 * self.weight.numel() * rows * width + super().work(rows, width)
-
-    def workspace(self, rows: int, width: int) -> int:
-        outputs, inputs = self.weight.shape[0], self.weight.shape[1] * self.groups
-        if self._by_tiles():  # transformed tiles, before and behind the product over the channels, and the filters
-            tiles = max(256, width // 4 + 1)
-            return 4 * (2 * 36 * tiles * (inputs + outputs) + 36 * inputs * outputs)
-        # The library reorders both maps into blocks of channels.
-        return 4 * (inputs * rows * self.stride[0] * width * self.stride[1] + outputs * rows * width)
-
-
-@dataclass(frozen=True)
-class TransposedConvolution(Step):
-    """A transposed convolution with its own padding, which crops the output."""
-
-    inputs: tuple[int, ...]
-    channels: int
-    weight: Tensor
-    bias: Tensor | None
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    output_padding: tuple[int, int]
-    groups: int = 1
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        taps = self.weight.shape[2:]
-        rows, columns = (
-            (side - 1) * self.stride[axis] - 2 * self.padding[axis] + taps[axis] + self.output_padding[axis]
-            for axis, side in enumerate((height, width))
-        )
-        return rows, columns
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        stride, padding, taps = self.stride[0], self.padding[0], self.weight.shape[2]
-        first = min(max(0, -((taps - 1 - start - padding) // stride)), height - 1)
-        return first, max(first + 1, min(height, (stop - 1 + padding) // stride + 1))
-
-    def in_half(self) -> Step:
-        return _with_half_weights(self)
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        map_1CHW = parts[0].to(self.weight.dtype)
-        whole = F.conv_transpose2d(
-            map_1CHW, self.weight, self.bias, self.stride, (0, self.padding[1]), self.output_padding, self.groups
-        )
-        top = start - (self.stride[0] * first - self.padding[0])
-        return whole[:, :, top : top + stop - start]
-
-    def work(self, rows: int, width: int) -> float:
-        per_output = 2 * self.weight.numel() / math.prod(self.stride)
-        return per_output * rows * width + super().work(rows, width)
-
-    def workspace(self, rows: int, width: int) -> int:
-        return 2 * 4 * self.channels * rows * width
-
-
-@dataclass(frozen=True)
-class Enlargement(Step):
-    """Repeat pixels, or interpolate linearly between their centres, by a whole factor along each axis."""
-
-    inputs: tuple[int, ...]
-    channels: int
-    mode: Literal["nearest", "bilinear"]
-    factor: tuple[int, int]
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        return height * self.factor[0], width * self.factor[1]
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        factor = self.factor[0]
-        if self.mode == "nearest":
-            return start // factor, (stop - 1) // factor + 1
-        first, last = (math.floor((row + 0.5) / factor - 0.5) for row in (start, stop - 1))
-        return max(first, 0), min(last + 2, height)
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        corners = None if self.mode == "nearest" else False
-        scale: Any = tuple(map(float, self.factor))
-        whole = F.interpolate(parts[0], scale_factor=scale, mode=self.mode, align_corners=corners)
-        top = start - self.factor[0] * first
-        return whole[:, :, top : top + stop - start]
-
-    def workspace(self, rows: int, width: int) -> int:
-        return 4 * self.channels * 4 * width  # rows that are computed and cut off
-
-
-class _RowByRow(Step):
-    """A step whose output row depends on the same row of its inputs only."""
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
-
-    def reach(self, start: int, stop: int, height: int) -> Rows:
-        return start, stop
-
-
-@dataclass(frozen=True)
-class Norm(_RowByRow):
-    """Group normalisation (instance normalisation: a group per channel); its statistics are the whole map's.
-
-    They are gathered by another pass, so it is run by whoever has them
-    (:func:`unpaired.inference.large_images.stream.stream`).
-    """
-
-    inputs: tuple[int, ...]
-    channels: int
-    groups: int
-    weight: Tensor | None
-    bias: Tensor | None
-    eps: float
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        raise AssertionError("a norm needs the statistics of the whole map")
-
-
-@dataclass(frozen=True)
-class ChannelNorm(_RowByRow):
-    """Layer normalisation over the channels of each pixel, which needs no other pixel."""
-
-    inputs: tuple[int, ...]
-    channels: int
-    weight: Tensor | None
-    bias: Tensor | None
-    eps: float
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        rows_1HWC = parts[0].permute(0, 2, 3, 1)
-        return F.layer_norm(rows_1HWC, (self.channels,), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
-
-    def workspace(self, rows: int, width: int) -> int:
-        return 4 * self.channels * rows * width  # the library lays the channels of a pixel side by side
-
-
-@dataclass(frozen=True)
-class Concatenation(_RowByRow):
-    """The channels of several maps of one size, one map after the other."""
-
-    inputs: tuple[int, ...]
-    channels: int
-
-    def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        return torch.cat(list(parts), 1)
-
-
-@dataclass(frozen=True)
-class Pointwise(_RowByRow):
-    """A function of single numbers, such as ReLU, or of several maps and constants per channel, such as a sum.
+    Output row r depends on rows ``(r * down + low) // up`` to ``(r * down + high) // up`` of the padded input.
 
     Attributes:
-        function: What is computed.
-        arguments: Its positional arguments; None where the maps go, in the order of ``inputs``.
-        options: Its keyword arguments.
+        inputs: Numbers of the steps whose outputs it takes.
+        channels: Channels of its output.
+        function: Computes output rows from input rows; None for the image and for norms.
         in_place: The same function of one map, written over its input, if there is one.
+        crop: Rows that ``function`` computes above those of the output.
+        padding: What is put around the input first.
+        padded_channels: Channels of the input where it is padded.
+        scratch: Numbers that ``function`` holds beside inputs and outputs: per output number, and per column.
     """
 
     inputs: tuple[int, ...]
     channels: int
-    function: Callable[..., Tensor]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
+    function: Callable[..., Tensor] | None = None
     in_place: Callable[[Tensor], Tensor] | None = None
+    up: int = 1
+    down: int = 1
+    low: int = 0
+    high: int = 0
+    crop: int = 0
+    padding: Padding | None = None
+    padded_channels: int = 0
+    scratch: tuple[float, float] = (0.0, 0.0)
+
+    def _window(self, start: int, stop: int, height: int) -> tuple[int, int]:
+        """The rows of the padded input that some output rows depend on."""
+        if self.padding is not None:
+            height += self.padding.top + self.padding.bottom
+        first = min(max((start * self.down + self.low) // self.up, 0), height - 1)
+        return first, max(first + 1, min(((stop - 1) * self.down + self.high) // self.up + 1, height))
+
+    def reach(self, start: int, stop: int, height: int) -> tuple[int, int]:
+        """The input rows that ``run`` needs for output rows ``start`` to ``stop - 1``, never none."""
+        first, last = self._window(start, stop, height)
+        return (first, last) if self.padding is None else self.padding.reach(first, last, height)
+
+    def compute(self, parts: Sequence[Tensor]) -> Tensor:
+        """``function`` of the rows of the inputs."""
+        assert self.function is not None, "the image is read, and norms need the statistics of the whole map"
+        return self.function(*parts)
 
     def run(self, parts: Sequence[Tensor], first: int, start: int, stop: int, height: int) -> Tensor:
-        maps = iter(parts)
-        arguments = [next(maps) if each is MAP else each for each in self.arguments]
-        return self.function(*arguments, **self.options)
+        """Output rows from the input rows that ``reach`` names, which begin at ``first``."""
+        if self.padding is not None:
+            window = self._window(start, stop, height)
+            parts, first = [self.padding.rows(parts[0], first, *window, height)], window[0]
+        above = start - (first * self.up // self.down - self.crop)
+        return self.compute(parts)[:, :, above : above + stop - start]
+
+    def size(self, channels: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the whole output, for an input of this size."""
+        if self.padding is None and (self.up, self.down, self.low, self.high) == (1, 1, 0, 0):
+            return height, width
+        whole = torch.empty(1, channels, height, width, device="meta")
+        if self.padding is not None:
+            whole = self.padding.rows(whole, 0, 0, height + self.padding.top + self.padding.bottom, height)
+        made = self.compute([whole])
+        return made.shape[2] - 2 * self.crop, made.shape[3]
+
+    @property
+    def operations(self) -> float:
+        """Floating point operations per pixel of the output."""
+        return _READ_WRITE * self.channels * bool(self.inputs)
+
+    def work(self, rows: int, width: int) -> float:
+        """Floating point operations of so many output rows."""
+        return self.operations * rows * width
+
+    def workspace(self, rows: int, width: int) -> int:
+        """Bytes held beside inputs and outputs."""
+        padded = self.padded_channels * rows * self.down * width * self.down // self.up**2
+        return int(4 * (self._held(rows, width) + padded))
+
+    def _held(self, rows: int, width: int) -> float:
+        per_number, per_column = self.scratch
+        return (per_number * self.channels * rows + per_column) * width
+
+    def in_half(self) -> Step:
+        """The same step with bf16 weights, if it is a convolution."""
+        return self
 
 
-MAP = object()
-"""Stands for a map among the arguments of :class:`Pointwise`."""
+@dataclass(frozen=True, eq=False)
+class Norm(Step):
+    """Group normalisation (instance normalisation: one channel per group) by the statistics of the whole map."""
+
+    groups: int = 1
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    eps: float = 1e-5
 
 
-def _with_half_weights(step: Convolution | TransposedConvolution) -> Step:
-    """Weights are rounded once, and lie channels last, as their products in bf16 want them."""
-    weight = step.weight.to(torch.bfloat16, memory_format=torch.channels_last)
-    return replace(step, weight=weight, bias=None if step.bias is None else step.bias.to(torch.bfloat16))
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Convolution(Step):
+    """A convolution or transposed convolution: ``function(map, weight, bias)``.
+
+    Attributes:
+        area: Outputs that share the weights of one input, ``up`` squared in a transposed convolution.
+        tiled: Whether Winograd's algorithm computes it in float32 on the CPU.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    area: int = 1
+    tiled: bool = False
+
+    def compute(self, parts: Sequence[Tensor]) -> Tensor:
+        assert self.function is not None
+        weight, bias = self.weight, self.bias
+        if parts[0].is_meta:
+            weight, bias = weight.to("meta"), bias if bias is None else bias.to("meta")
+        return self.function(parts[0].to(weight.dtype), weight, bias)
+
+    @property
+    def _by_tiles(self) -> bool:
+        return self.tiled and self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+
+    @property
+    def operations(self) -> float:
+        share = _WINOGRAD_SHARE if self._by_tiles else 1.0
+        return share * 2 * self.weight.numel() / self.area + super().operations
+
+    def _held(self, rows: int, width: int) -> float:
+        if not self._by_tiles:
+            return super()._held(rows, width)
+        outputs, inputs = self.weight.shape[:2]  # transformed tiles before and behind the product, and the filters
+        return 36 * (2 * max(_WINOGRAD_TILES, width // 4 + 1) * (inputs + outputs) + inputs * outputs)
+
+    def in_half(self) -> Step:
+        """Weights are rounded once, and lie channels last, as products in bf16 want them."""
+        weight = self.weight.to(torch.bfloat16, memory_format=torch.channels_last)
+        return replace(self, weight=weight, bias=None if self.bias is None else self.bias.to(torch.bfloat16))
 
 
 def row_bytes(channels: int, width: int) -> int:

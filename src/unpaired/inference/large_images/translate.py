@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.inference.large_images.maps import MapInMemory, StoredMaps
 from unpaired.inference.large_images.memory import taken_memory
-from unpaired.inference.large_images.passes import Size, stripe_rows, whole, working_set
-from unpaired.inference.large_images.plan import Plan, Stage, make_plan
+from unpaired.inference.large_images.plan import Plan, Size, make_plan, stripe_rows, whole, working_set
 from unpaired.inference.large_images.program import Program, UnsuitableNetworkError, trace
 from unpaired.inference.large_images.steps import Norm, row_bytes
-from unpaired.inference.large_images.stream import stream
+from unpaired.inference.large_images.stream import StoredMap, stream
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
 
 Progress = Callable[[float], None]
@@ -117,9 +115,8 @@ def run_plan(program: Program, fit: Fit, x_1CHW: Tensor, folder: Path, progress:
     """Run all passes of a plan on one image; scratch files lie in ``folder``."""
     sizes, last = program.sizes(*x_1CHW.shape[2:]), len(program.steps) - 1
     out_CHW = x_1CHW.new_empty(program.steps[last].channels, *sizes[last])
-    stored = StoredMaps(fit.maps, folder, x_1CHW.device)
-    stored.maps = {0: MapInMemory(x_1CHW[0]), last: MapInMemory(out_CHW)}
-    total = sum(_work(program, sizes, stage) for stage in fit.plan.stages)
+    maps = {0: StoredMap(x_1CHW[0]), last: StoredMap(out_CHW)}
+    total = sum(program.steps[number].work(*sizes[number]) for work in fit.plan.passes for number in work.computed)
     done = 0.0
 
     def advance(work: float) -> None:
@@ -129,15 +126,21 @@ def run_plan(program: Program, fit: Fit, x_1CHW: Tensor, folder: Path, progress:
             progress(min(done / total, 1.0))
 
     norms: dict[int, tuple[Tensor, Tensor]] = {}
-    for stage, rows in zip(fit.plan.stages, fit.rows, strict=True):
-        for number in stage.work.stored:
-            stored.add(number, program.steps[number].channels, sizes[number], stage.places.get(number))
-        found = stream(program, sizes, stage.work, rows, norms=norms, maps=stored.maps, advance=advance)
-        if stage.work.norm is not None:
-            norm = program.steps[stage.work.norm]
+    for work, rows in zip(fit.plan.passes, fit.rows, strict=True):
+        for number in work.stored:
+            if number in work.places:
+                maps[number] = maps[work.places[number]]
+                continue
+            channels, (height, width) = program.steps[number].channels, sizes[number]
+            left = fit.maps - sum({id(each): each.top_CHW.nbytes for n, each in maps.items() if n % last}.values())
+            above = min(height, left // row_bytes(channels, width))
+            maps[number] = StoredMap(x_1CHW.new_empty(channels, above, width), height - above, folder)
+        found = stream(program, sizes, work, rows, norms=norms, maps=maps, advance=advance)
+        if work.norm is not None:
+            norm = program.steps[work.norm]
             assert isinstance(norm, Norm)
-            norms[stage.work.norm] = found.scale_and_shift(norm)
-        stored.keep({0, last, *stage.kept})
+            norms[work.norm] = found.scale_and_shift(norm)
+        maps = {number: maps[number] for number in {0, last, *work.kept}}
     if progress is not None:
         progress(1.0)
     return out_CHW[None]
@@ -161,8 +164,8 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
             )
         plan = ideal
     largest = _LARGEST_STRIPE if device.type == "cpu" else _LARGEST_STRIPE_ELSEWHERE
-    rows = [stripe_rows(program, sizes, stage.work, stripes, largest) for stage in plan.stages]
-    most = max(working_set(program, sizes, stage.work, each) for stage, each in zip(plan.stages, rows, strict=True))
+    rows = [stripe_rows(program, sizes, work, stripes, largest) for work in plan.passes]
+    most = max(working_set(program, sizes, work, each) for work, each in zip(plan.passes, rows, strict=True))
     if most > stripes:
         needed = (taken + 2 * most) / _SAFETY / 2**30
         raise ConfigError(
@@ -170,10 +173,6 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
             f"they need {math.ceil(100 * needed) / 100:.2f} GiB"
         )
     return Fit(plan, rows, left - stripes)
-
-
-def _work(program: Program, sizes: Sequence[Size], stage: Stage) -> float:
-    return sum(program.steps[number].work(*sizes[number]) for number in stage.work.computed)
 
 
 def _free_disk(folder: Path) -> int:
@@ -189,7 +188,8 @@ def memory_needed(program: Program, batch: int, height: int, width: int) -> int:
     Twice what the maps take that a later operation needs, with the convolutions' own space, and 64 MiB: measured, the
     methods' networks take 0.7 to 1.0 of it (docs/large_images.md).
     """
-    maps = working_set(program, program.sizes(height, width), whole(program), height)
+    unpadded = Program(tuple(replace(step, padded_channels=0) for step in program.steps))  # whole maps are not copied
+    maps = working_set(unpadded, program.sizes(height, width), whole(program), height)
     return _WHOLE_FACTOR * batch * maps + _WHOLE_MORE
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from tiny import tiny_settings
 from unpaired.data import PixelFormat
 from unpaired.errors import BackendError, CheckpointError, ConfigError
-from unpaired.inference.export import OnnxGenerator, exported, onnx_file, write_generator
-from unpaired.inference.export.exported import TOLERANCE, ExportedGenerator, on_any_sides
+from unpaired.inference.export import OnnxGenerator, write, write_generator
+from unpaired.inference.export.exported import ExportedGenerator, on_any_sides
+from unpaired.inference.export.write import TOLERANCE
 from unpaired.methods import METHODS, Method, TranslateRequest
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -206,7 +207,7 @@ def test_only_what_float16_holds_exactly_is_stored_in_it() -> None:
     arrays = {"weight": [[0.5, -2.0]], "transform": [[1 / 3, 1.0]], "bias": [0.5], "large": [[1e9, 1.0]]}
     made = [onnx.numpy_helper.from_array(np.array(value, np.float32), name) for name, value in arrays.items()]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["weight"], ["y"])], "graph", [], [], made)
-    onnx_file._halve(graph)
+    write._halve(graph)
     assert [each.name for each in graph.initializer] == ["weight_float16", "transform", "bias", "large"]
     assert [(node.op_type, *node.output) for node in graph.node] == [("Cast", "weight"), ("Relu", "y")]
 
@@ -214,7 +215,7 @@ def test_only_what_float16_holds_exactly_is_stored_in_it() -> None:
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an earlier file")
-    monkeypatch.setattr(exported, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(write, "TOLERANCE", 1e-12)
     with pytest.raises(CheckpointError, match=r"model\.onnx was not written.*differs"):
         write_generator(method_of("cut"), description_of("cut"), (RGB, RGB), path)
     assert path.read_bytes() == b"an earlier file"

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tiny import tiny_settings
-from unpaired.inference.large_images.passes import stripe_rows
-from unpaired.inference.large_images.plan import make_plan
+from unpaired.inference.large_images.plan import make_plan, stripe_rows
 from unpaired.inference.large_images.program import Program
 from unpaired.inference.large_images.translate import Fit, run_plan
 from unpaired.methods import METHODS, Method
@@ -50,5 +49,5 @@ def in_stripes(program: Program, x: Tensor, folder: Path, *, memory: int, rows: 
     sizes = program.sizes(*x.shape[2:])
     plan = make_plan(program, sizes, memory, 2**40)
     assert plan is not None
-    heights = [rows or stripe_rows(program, sizes, stage.work, 2**30, 1) for stage in plan.stages]
+    heights = [rows or stripe_rows(program, sizes, work, 2**30, 1) for work in plan.passes]
     return run_plan(program, Fit(plan, heights, memory), x, folder)

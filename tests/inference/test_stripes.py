@@ -59,7 +59,7 @@ def test_the_light_generator_needs_one_pass(generator: str, channels: int, tmp_p
         assert (expected - x).std() > 0.04, "at its start it is the identity, which any cut would leave alone"
         plan = make_plan(light, light.sizes(*size), 0, 0)
         assert plan is not None
-        assert (len(plan.stages), plan.stored_bytes) == (1, 0)
+        assert (len(plan.passes), plan.stored_bytes) == (1, 0)
         for rows in (4, 12, 1000):
             found = in_stripes(light, x, tmp_path, memory=0, rows=rows)
             assert (found - expected).abs().max() < TOLERANCE
@@ -118,7 +118,7 @@ def test_where_maps_lie_does_not_matter(program: Program, tmp_path: Path) -> Non
     assert plan is not None
     results = []
     for memory in (0, plan.stored_bytes // 3, plan.stored_bytes - 1, plan.stored_bytes):
-        fit = translate.Fit(plan, [8] * len(plan.stages), memory)
+        fit = translate.Fit(plan, [8] * len(plan.passes), memory)
         results.append(translate.run_plan(program, fit, x, tmp_path))
         assert not list(tmp_path.iterdir()), "files have no names, so that nothing is left behind"
     assert all(torch.equal(result, results[0]) for result in results)

@@ -21,7 +21,7 @@ from unpaired.data import PixelFormat, ValueMapping
 from unpaired.errors import ConfigError
 from unpaired.inference import Origin, Translator
 from unpaired.inference.export import OnnxGenerator
-from unpaired.inference.export.exported import TOLERANCE
+from unpaired.inference.export.write import TOLERANCE
 from unpaired.training import train
 
 pytest.importorskip("onnxruntime")
