@@ -177,11 +177,10 @@ def heat_maps(method: Any, images: list[Tensor], options: Options) -> Image.Imag
         for name in options.similarities:
             selected = select(features.double(), options.num_queries, SIMILARITIES[name])
             entropy = selected.significance[0].view(height, width)
-            with_bar = heat_map(photo, entropy, size=cell)
             low, high = float(entropy.min()), float(entropy.max())
             short = f"{low:.2g} to {high:.2g}" if high - low > 0.1 else f"{low:.3f} to {high:.3f}"
             columns[name] += [
-                _captioned(with_bar.crop((0, 0, cell, with_bar.height)), short),
+                _captioned(heat_map(photo, entropy, size=cell), short),
                 _points(photo, selected.indices[0], height, width, cell),
             ]
     return image_grid(columns, cell=cell, gutter=4, font_size=13)
