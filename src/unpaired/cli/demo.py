@@ -210,8 +210,8 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
             ["score", "untranslated", "translated", "change"],
             rows,
             title=f"Against the untranslated drawings: {counted[True]} scores better, {counted[False]} worse",
-            note="All that were measured; the arrow says which way is better. An untranslated drawing loses and changes "
-            "nothing, by definition. Flattered: training looked through the network behind this score.",
+            note="All that were measured; the arrow says which way is better. An untranslated drawing loses and "
+            "changes nothing, by definition. Flattered: training looked through the network behind this score.",
         ),
         page.gallery(
             [*columns],

@@ -1,6 +1,8 @@
 // Tables that sort, heat maps to choose from, sliders, pictures to enlarge, charts to read. Without it all is shown.
 // The studio has this script too; its content comes and goes, so pictures and charts are found when they are used.
 'use strict';
+const above = document.createElement('div'); // what lies over the page
+above.className = 'report';
 
 for (const table of document.querySelectorAll('table[data-script="sort"]')) {
   const body = table.tBodies[0], original = Array.from(body.rows), headers = Array.from(table.tHead.rows[0].cells);
@@ -69,7 +71,7 @@ for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
 
 {
   const enlarged = document.createElement('dialog'), picture = document.createElement('img');
-  const pictures = '.gallery img, .views img, .studio-card img';
+  const pictures = '.gallery img, .views img, .studio-card img, .studio-figures img';
   enlarged.className = 'enlarged';
   enlarged.append(picture);
   enlarged.addEventListener('click', () => enlarged.close());
@@ -77,7 +79,8 @@ for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
     const scale = Math.min(0.94 * innerWidth / image.naturalWidth, 0.92 * innerHeight / image.naturalHeight);
     Object.assign(picture, {src: image.src, alt: image.alt, width: scale * image.naturalWidth});
     picture.className = image.className;
-    document.body.append(enlarged);
+    document.body.append(above);
+    above.append(enlarged);
     enlarged.showModal();
   };
   document.addEventListener('click', (event) => {
@@ -119,7 +122,8 @@ for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
       line.style.borderColor = colour;
       tip.append(line);
     }
-    document.body.append(tip);
+    document.body.append(above);
+    above.append(tip);
     tip.style.left = `${Math.max(0, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${Math.max(0, event.clientY - tip.offsetHeight - 14)}px`;
   };

@@ -253,18 +253,29 @@ def html_page(
         places: Files and folders of this machine that the words may name; their folders are left out.
     """
 
+    template, style, script = _template(_without_folders(places))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template.render(
+        title=title, sections=sections, footer=footer, reduction=reduction, style=Markup(style), script=Markup(script),
+        digest=digest, image=_image_writer(encoding), most=most, fragment=False,
+    )  # fmt: skip
+
+
+def html_fragment(*sections: Section) -> str:
+    """Sections alone, for another page that has ``page.css`` for an element of class ``report`` around them."""
+    template, _, _ = _template(_without_folders(()))
+    html = template.render(sections=sections, image=_image_writer(None), most=None, fragment=True)
+    return f'<div class="report">{html}</div>'
+
+
+def _image_writer(encoding: Encoding | None) -> Callable[[Image.Image, str], Markup]:
     def image(picture: Image.Image, words: str) -> Markup:
         """With alternative text and size, so that the page does not jump while it loads."""
         pixels = Markup(' class="pixels"') if max(picture.size) <= PIXEL_ART_SIDE else ""
         tag = Markup('<img{} src="{}" alt="{}" width="{}" height="{}">')
         return tag.format(pixels, data_uri(picture, encoding), words, picture.width, picture.height)
 
-    template, style, script = _template(_without_folders(places))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return template.render(
-        title=title, sections=sections, footer=footer, reduction=reduction, style=Markup(style), script=Markup(script),
-        digest=digest, image=image, most=most,
-    )  # fmt: skip
+    return image
 
 
 def write_page(
@@ -327,8 +338,9 @@ def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
 
 def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
     """A function that takes the folders of this machine out of words: what they say of a home is nobody's business."""
-    known = {whole for path in (Path.cwd(), Path.home(), *places) for whole in (path.absolute(), path.resolve())}
-    above = {f"{folder}/" for path in known for folder in (path, *path.parents) if folder != folder.parent}
+    inside = [Path.cwd() / "x", Path.home() / "x", *places]
+    known = {whole for path in inside for whole in (path.absolute(), path.resolve())}
+    above = {f"{folder}/" for path in known for folder in path.parents if folder != folder.parent}
     listed = "|".join(map(re.escape, sorted(above, key=len, reverse=True)))
     pattern = re.compile(rf"(?<![\w.~/])(?:{listed}|/(?:[\w.@%+~-]+/)+)")
 
@@ -347,8 +359,12 @@ def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, finalize=tidy
     )
     environment.filters |= {"breakable": lambda words: _breakable(tidy(words)), "exact": _exact}
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html"), style, script
+    return environment.get_template("page.html"), asset("page.css"), asset("page.js")
+
+
+def asset(name: str) -> str:
+    """The style sheet or the script of our pages, by the name of its file."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _breakable(words: object) -> Markup:
