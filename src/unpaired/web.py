@@ -86,9 +86,21 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
+        left = False
+
+        async def receive_and_notice() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or message["type"] == "http.disconnect"
+            return message
+
         refusal = self._refusal(scope["method"], headers)
         if refusal is None:
-            await self._application(scope, receive, send_with_headers)
+            try:
+                await self._application(scope, receive_and_notice, send_with_headers)
+            except Exception:
+                if not left:  # else nobody waits for the answer that could not be made
+                    raise
             return
         status, words = refusal
         body = json.dumps({"error": words}).encode()

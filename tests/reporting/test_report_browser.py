@@ -101,7 +101,7 @@ def column(page: Any, number: int) -> list[str]:
 
 def test_every_image_loads(opened: Any) -> None:
     widths = opened.evaluate("Array.from(document.images).map((image) => image.naturalWidth)")
-    assert len(widths) == 2 * 4 + 2 * 2 * 4 + 2 + 2 * 2 * 2 * 2  # grid, strips, thumbnails, viewer
+    assert len(widths) == 4 + 2 * 4 + 2 * 2 * 4 + 2 + 2 * 2 * 2 * 2  # pairs, grid, strips, thumbnails, viewer
     assert min(widths) > 0
 
 
@@ -151,13 +151,38 @@ def test_the_viewer_shows_one_panel_chosen_by_mouse_or_keys(opened: Any) -> None
     assert box == pytest.approx(overlay, abs=1)
 
 
+def test_pictures_enlarge_and_charts_tell_their_values(opened: Any) -> None:
+    opened.locator(".gallery img").first.click()
+    enlarged = opened.locator("dialog.enlarged img")
+    assert enlarged.bounding_box()["height"] > 600
+    opened.keyboard.press("Escape")
+    assert not enlarged.is_visible()
+    chart = opened.locator("svg.chart").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    opened.mouse.move(box["x"] + 0.93 * box["width"], box["y"] + 0.5 * box["height"])
+    told = opened.locator(".tip").inner_text().split("\n")
+    assert told[0] == "300 images"
+    assert told[1].partition(": ")[0] in NAMES
+    assert chart.locator("circle.pointed").count() == len(told) - 1
+
+
+def test_the_slider_uncovers_the_whole_picture(opened: Any) -> None:
+    pair = opened.locator(".pairs .pair").first
+    boxes = [pair.bounding_box(), *(image.bounding_box() for image in pair.locator("img").all())]
+    assert boxes[1] == pytest.approx(boxes[0], abs=1)
+    assert boxes[2] == pytest.approx(boxes[0], abs=1)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 768, 1920])
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_sticks_out_at_any_width(browser: Any, report: Path, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "Array.from(document.querySelectorAll('.scroll')).filter((x) => x.scrollWidth > x.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0  # nor does any table need to be pushed aside
     paper, ink = page.evaluate(
         "(() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]; })()"
     )
@@ -185,7 +210,7 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(browser: Any, report: P
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(changed.as_uri())
-    assert page.title() == "unpaired: QS-Attn, CUT"
+    assert page.title() == "unpaired: QS-Attn and CUT on drawings"
     assert any("Content Security Policy" in words for words in complaints)
     assert shown(page) == ["horse, block1"]  # its own ran
     context.close()

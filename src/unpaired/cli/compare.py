@@ -136,11 +136,13 @@ def _warn(warnings: Iterable[str]) -> None:
 def _write_page(path: Path, comparison: Comparison, argv: Sequence[str]) -> None:
     from unpaired.reporting import page
 
-    title = f"Scores on {comparison.data.name}"
+    labels = ", ".join(dict.fromkeys(row.label for row in comparison.rows if not row.reference))
+    title = f"{labels}: scores on {Path(comparison.data.name).name or comparison.data.name}"
     sections = [page.heading(title, "Compared from the records of the runs."), page.score_table(comparison)]
     if comparison.warnings:
         sections.append(page.notes(comparison.warnings, title="Warnings"))
-    page.write_page(path, title, [*sections, page.command(shlex.join(["unpaired", "compare", *argv]))])
+    page.write_page(path, title, [*sections, page.command(shlex.join(["unpaired", "compare", *argv]))],
+                    places=[Path(run) for row in comparison.rows for run in row.runs])  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------------

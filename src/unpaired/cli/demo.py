@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from PIL import Image
 from rich.console import Console
 
 from unpaired.cli.evaluate import LINES, remarks, scores_table, scoring_progress
@@ -19,9 +19,8 @@ from unpaired.engine.precision import autocast_for, choose_precision, half_layou
 from unpaired.engine.step import seconds_per_step
 from unpaired.environment import environment
 from unpaired.errors import ConfigError
-from unpaired.evaluation import Evaluation, append_record, evaluate_run
+from unpaired.evaluation import Evaluation, Score, append_record, evaluate_run
 from unpaired.files import write_atomically
-from unpaired.grids import image_grid, png_bytes, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS, Method
 from unpaired.recipes import demo
@@ -34,6 +33,7 @@ _LOADING_SECONDS = 0.004
 """What an image takes beside its step."""
 _EXAMPLES = 12
 _TAP = "block3"
+_DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -130,81 +130,99 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
     return demo(images, options.seed).in_precision(choice.precision)
 
 
-_GAINS = {
-    "paired_l1_pm1": "truth (paired L1)",
-    "swd_progan_x1e3": "target domain (SWD)",
-    "kid_mobilenet_x1e3": "target domain (KID of MobileNet)",
-    "kid_lite0_x1e3": "target domain (KID of Lite0)",
-}
+def changes(evaluation: Evaluation) -> list[tuple[Score, float, bool | None, bool]]:
+    """Every score of the translations beside that of the untranslated inputs.
+
+    Returns:
+        The score, the inputs' value, whether it became better (``None``: equal, or the inputs have none to compare),
+        and whether training looked through the network behind it, so that it is flattered.
+    """
+    found = []
+    for name, score in evaluation.scores["ema"].items():
+        reference = evaluation.scores["input"].get(name)
+        before = math.nan if reference is None else reference.value
+        better = None if math.isnan(before) or before == score.value else (
+            (score.value < before) == (score.better == "lower"))  # fmt: skip
+        found.append((score, before, better, name in evaluation.flattered))
+    return found
 
 
 def gains(evaluation: Evaluation) -> list[str]:
-    """Sentences that say by which scores the translations are closer than the untranslated inputs, and by which not."""
+    """Sentences that say which scores became better than those of the untranslated inputs, and which worse."""
     lines = []
-    for name, words in _GAINS.items():
-        if name not in evaluation.scores["ema"]:
-            continue
-        before = evaluation.scores["input"][name].value
-        after = evaluation.scores["ema"][name].value
-        change = 100 * (before - after) / before
-        direction = "closer to" if change >= 0 else "FARTHER from"
-        looks = (
-            " Training looked through that network, so this one is flattered." if name in evaluation.flattered else ""
-        )
-        lines.append(
-            f"Translations are {abs(change):.0f} % {direction} the {words} than the untranslated drawings: "
-            f"{before:.3f} -> {after:.3f}.{looks}"
-        )
+    for wanted, words in ((True, "Better than"), (False, "WORSE than"), (None, "Equal to, or not comparable with,")):
+        told = [
+            f"{score.label} ({before:.4g} -> {score.value:.4g}{', flattered: training looked through it' * flattered})"
+            for score, before, better, flattered in changes(evaluation)
+            if better is wanted
+        ]
+        if told:
+            lines.append(f"{words} the untranslated drawings by {len(told)} scores: {', '.join(told)}.")
     return lines
 
 
 def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
     """``report.html`` and ``grid.png`` in the run folder."""
     from unpaired.reporting import page
-    from unpaired.reporting.pictures import draw_queries, heat_map
-    from unpaired.reporting.report import loss_charts
+    from unpaired.reporting.figures import Cell, Sheet
+    from unpaired.reporting.pictures import Panel, View
+    from unpaired.reporting.report import dotted, loss_charts
     from unpaired.reporting.run_folders import read_runs
     from unpaired.reporting.tables import collect
 
     translator = Translator.from_pretrained(out, device="cpu")
     count = len(evaluation.sources)
     chosen = [i * count // _EXAMPLES for i in range(_EXAMPLES)]
-    columns: dict[str, list[Image.Image]] = {"input": [], "translation": [], "truth": [], "selected queries": []}
-    entropies: list[Image.Image] = []
-    for i in chosen:
-        picture = tensor_to_image(evaluation.sources[i])
-        seen = translator.significance(evaluation.sources[i], _TAP)
-        height, width = seen.entropy.shape
-        columns["input"].append(picture)
-        columns["translation"].append(tensor_to_image(evaluation.translations["ema"][i]))
-        columns["truth"].append(tensor_to_image(evaluation.truths[i]))
-        columns["selected queries"].append(draw_queries(picture, seen.indices, height, width, size=192))
-        entropies.append(heat_map(picture, seen.entropy, size=192))
-    half = _EXAMPLES // 2
-    halves = [{name: images[part] for name, images in columns.items()} for part in (slice(half), slice(half, None))]
-    grid = side_by_side([image_grid(part, cell=96) for part in halves])
-    write_atomically(out / "grid.png", png_bytes(grid))
-
     names = [evaluation.names[i] for i in chosen]
-    rows = [(name, [*(column[k] for column in columns.values()), entropies[k]]) for k, name in enumerate(names)]
+    made = (evaluation.sources, evaluation.translations["ema"], evaluation.truths)
+    columns = {
+        head: [tensor_to_image(images[i]) for i in chosen]
+        for head, images in zip(("input", "translation", "truth"), made, strict=True)
+    }
+    views = []
+    for i, picture in zip(chosen, columns["input"], strict=True):
+        seen = translator.significance(evaluation.sources[i], _TAP)
+        views.append(View("QS-Attn", picture, seen.entropy.numpy(), seen.indices.numpy()))
+    cells = {head: [Cell(picture) for picture in pictures] for head, pictures in columns.items()}
+    cells["selected queries"] = [dotted(view) for view in views]
+    halves = [(head, own[part]) for part in (slice(0, 6), slice(6, None)) for head, own in cells.items()]
+    write_atomically(out / "grid.png", Sheet(halves).save("png"))
+
+    verdicts = {True: "better", False: "worse", None: _DASH}
+    rows = [
+        (f"{score.label} {'↓' if score.better == 'lower' else '↑'}", f"{before:.4g}", f"{score.value:.4g}",
+         verdicts[better] + ", flattered" * flattered)
+        for score, before, better, flattered in changes(evaluation)
+    ]  # fmt: skip
+    counted = {verdict: sum(better is verdict for _, _, better, _ in changes(evaluation)) for verdict in (True, False)}
     numbers = environment()
     sections = [
         page.heading(
             "Black drawings into colour, without pairs",
             f"QS-Attn by the quick recipe, trained from scratch on {config.training.images:,} unpaired images; "
-            f"scored on {len(evaluation.names)} drawings that it never saw.",
+            f"scored on {count} drawings that it never saw.",
         ),
         page.before_after(
-            [(name, columns["input"][k], columns["translation"][k]) for k, name in enumerate(names)],
+            list(zip(names, columns["input"], columns["translation"], strict=True)),
             note="Evenly spaced by name, not chosen. Drag the border, or move the slider, to look beneath.",
         ),
-        page.notes(gains(evaluation), title="What came out"),
-        page.gallery(
-            [*columns, "entropy"],
+        page.table(
+            ["score", "untranslated", "translated", "change"],
             rows,
-            title="Test drawings",
-            note=f"Evenly spaced by name, not chosen. Translations by the averaged weights. Queries: the "
-            f"{config.model.num_queries} most significant of {height * width} locations at {_TAP}.",
+            title=f"Against the untranslated drawings: {counted[True]} scores better, {counted[False]} worse",
+            note="All that were measured; the arrow says which way is better. An untranslated drawing loses and "
+            "changes nothing, by definition. Flattered: training looked through the network behind this score.",
+        ),
+        page.gallery(
+            [*columns],
+            [(name, [own[k] for own in columns.values()]) for k, name in enumerate(names)],
+            title="Beside the true colours",
+            note="Translations by the averaged weights.",
+        ),
+        page.significance_viewer(
+            [Panel(name, _TAP, [view]) for name, view in zip(names, views, strict=True)],
+            note=f"Points: the {config.model.num_queries} most significant locations at {_TAP}, which training "
+            "compares. Colours: the entropy of each location's attention; small entropy is significant.",
         ),
         page.score_table(collect([out])),
         page.charts(
@@ -215,11 +233,10 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
                 "method": "QS-Attn, global attention",
                 "images seen": config.training.images,
                 "seed": config.training.seed,
-                "device": f"{numbers['threads']} CPU threads",
+                "device": f"CPU, threads: {numbers['threads']}",
                 "unpaired": numbers["versions"]["unpaired"],
                 "torch": numbers["versions"]["torch"],
                 "data": "Fluent emoji, MIT, Microsoft Corporation",
-                "run folder": out,
             }
         ),
         page.command(f"unpaired demo --images {config.training.images} --seed {config.training.seed}"),

@@ -30,8 +30,12 @@ class Studio:
 
     run: Positional[
         Annotated[
-            tuple[Path, ...],
-            arg(metavar="[RUN [RUN ...]]", help="Run folders, finished or in training, or folders of weights alone."),
+            tuple[str, ...],
+            arg(
+                metavar="[RUN [RUN ...]]",
+                help="Run folders, finished or in training, folders of weights alone, folders of several runs, or "
+                "models of the Hub (owner/name).",
+            ),
         ]
     ] = ()
     weights: Literal["ema", "last", "best"] = "ema"
@@ -67,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
     paths, note = options.run, ""
     if not paths and (DEMO / "weights" / "model.json").is_file():
-        paths, note = (DEMO,), f"No run was named, so this is {DEMO}, the run of 'unpaired demo'."
+        paths, note = (str(DEMO),), f"No run was named, so this is {DEMO}, the run of 'unpaired demo'."
     runs = open_runs(paths, options.weights, options.device, options.precision)
     print(", ".join(f"{run.name}: {run.title}" for run in runs) or "no run: the embedded drawings are shown")
     serve(

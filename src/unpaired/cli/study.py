@@ -214,6 +214,7 @@ def _print_results(store: Store, kind: str) -> None:
 
 
 def _serve(store: Store, host: str, port: int) -> None:
+    store.require_writing()
     study = store.study
     print(f"{store.folder}: {len(study.images)} images, {len(study.methods)} methods, {_progress(store)}")
     serve(

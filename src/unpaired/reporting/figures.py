@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import textwrap
@@ -31,10 +32,12 @@ _INK = "#010203"
 """Stands for the text colour of the page: an inline SVG has ``currentColor`` in its place."""
 _LARGEST = 1e100
 """Larger numbers count as infinite: their differences overflow."""
+_POINTED = 300
+"""Points of a line that a page can read out under the pointer."""
 _SHARPEST = 200
 """Pixels per cell in the PNG of a sheet, at least: smaller pictures are enlarged by a whole factor."""
 _STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "unpaired", "pdf.fonttype": 42, "font.size": 9.5, "axes.edgecolor": _INK,
+    "svg.fonttype": "none", "svg.hashsalt": "unpaired", "pdf.fonttype": 42, "font.size": 10.5, "axes.edgecolor": _INK,
     "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.spines.left": False, "ytick.left": False, "path.simplify_threshold": 0.5,
     "grid.color": _INK, "grid.alpha": 0.13, "axes.grid": True, "axes.grid.axis": "y", "legend.frameon": False,
@@ -74,9 +77,10 @@ def line_chart(
     if not 0.0 <= smoothing < 1.0:
         raise ConfigError(f"smoothing = {smoothing}: must be at least 0 and under 1")
     with mpl.rc_context(_STYLE | ({"svg.fonttype": "path"} if standalone else {})):
-        figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.4), dpi=72, layout="constrained")
         axes = figure.add_subplot()
         finite = False
+        pointed = []
         for number, (name, points) in enumerate(series.items()):
             xs, ys = np.array(points, dtype=float).reshape(-1, 2).T
             ys = np.where(np.abs(ys) < _LARGEST, ys, np.nan)
@@ -85,6 +89,8 @@ def line_chart(
             place = (places or {}).get(name, number)
             look: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)],
                                     "linestyle": _DASHES[place // len(PALETTE) % len(_DASHES)]}  # fmt: skip
+            known = np.flatnonzero(np.isfinite(xs + ys))[:: max(1, len(xs) // _POINTED)]
+            pointed.append([name, look["color"], xs[known].tolist(), [float(f"{y:.5g}") for y in ys[known]]])
             if smoothing:
                 axes.plot(xs, ys, linewidth=0.8, alpha=0.25, **look)
             smooth = pd.Series(ys).ewm(alpha=1 - smoothing, ignore_na=True).mean().where(np.isfinite(ys))
@@ -104,7 +110,9 @@ def line_chart(
         held = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(held, format="svg", transparent=not standalone, metadata=nothing)
-    return _element(held.getvalue(), title, standalone=standalone)
+        (left, bottom), (right, top) = axes.transData.transform([(0, 0), (1, 1)]).tolist()
+    places_of = {"x": [right - left, left], "y": [bottom - top, figure.bbox.height - bottom], "lines": pointed}
+    return _element(held.getvalue(), title, "" if standalone else json.dumps(places_of))
 
 
 def _plain(words: str) -> str:
@@ -112,10 +120,13 @@ def _plain(words: str) -> str:
     return words.replace("$", r"\$")
 
 
-def _element(svg: str, title: str, *, standalone: bool) -> str:
-    """The bare element: described in words, no names that another chart of the page has too."""
+def _element(svg: str, title: str, lines: str) -> str:
+    """The bare element: described in words, no names that another chart of the page has too.
+
+    ``lines`` are the values, for ``page.js`` to show under the pointer; empty for a file of its own.
+    """
     words = f'role="img" aria-label="{escape(title)}"'
-    if standalone:
+    if not lines:
         return svg.replace(_INK, "#202124").replace("<svg ", f"<svg {words} ", 1)
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -123,8 +134,8 @@ def _element(svg: str, title: str, *, standalone: bool) -> str:
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg).replace("xlink:href", "href")
     opening, _, rest = svg.partition(">")
     box = re.search(r'viewBox="[^"]*"', opening)
-    head = f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} width="100%" {words}>'
-    return f"{head}<title>{escape(title)}</title>{rest.strip()}"
+    head = f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} width="100%" {words}'
+    return f'{head} data-lines="{escape(lines)}">{rest.strip()}'
 
 
 def bar_colours(steps: int, opacity: float = 0.72) -> list[tuple[int, int, int]]:

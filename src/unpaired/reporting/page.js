@@ -1,5 +1,8 @@
-// Tables that sort, heat maps to choose from, sliders. Without this script the page shows all that it has.
+// Tables that sort, heat maps to choose from, sliders, pictures to enlarge, charts to read. Without it all is shown.
+// The studio has this script too; its content comes and goes, so pictures and charts are found when they are used.
 'use strict';
+const above = document.createElement('div'); // what lies over the page
+above.className = 'report';
 
 for (const table of document.querySelectorAll('table[data-script="sort"]')) {
   const body = table.tBodies[0], original = Array.from(body.rows), headers = Array.from(table.tHead.rows[0].cells);
@@ -64,4 +67,67 @@ for (const pairs of document.querySelectorAll('[data-script="slider"]')) {
     slider.hidden = false;
     show();
   }
+}
+
+{
+  const enlarged = document.createElement('dialog'), picture = document.createElement('img');
+  const pictures = '.gallery img, .views img, .studio-card img, .studio-figures img';
+  enlarged.className = 'enlarged';
+  enlarged.append(picture);
+  enlarged.addEventListener('click', () => enlarged.close());
+  const enlarge = (image) => {
+    const scale = Math.min(0.94 * innerWidth / image.naturalWidth, 0.92 * innerHeight / image.naturalHeight);
+    Object.assign(picture, {src: image.src, alt: image.alt, width: scale * image.naturalWidth});
+    picture.className = image.className;
+    document.body.append(above);
+    above.append(enlarged);
+    enlarged.showModal();
+  };
+  document.addEventListener('click', (event) => {
+    const image = event.target.closest('.overlay')?.querySelector('img') ?? event.target;
+    if (image.matches?.(pictures)) enlarge(image);
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && event.target.matches?.(pictures)) enlarge(event.target);
+  });
+  for (const image of document.querySelectorAll(pictures)) image.tabIndex = 0;
+}
+
+{
+  const tip = document.createElement('div'), svg = 'http://www.w3.org/2000/svg';
+  const words = (value) => Math.abs(value) < 1e4 ? String(+value.toPrecision(4)) : value.toLocaleString('en');
+  const clear = () => {
+    tip.remove();
+    for (const old of document.querySelectorAll('svg .pointed')) old.remove();
+  };
+  tip.className = 'tip';
+  const point = (event) => {
+    clear();
+    const chart = event.target.closest?.('svg[data-lines]');
+    if (!chart) return;
+    const {x: [xScale, xStart], y: [yScale, yStart], lines} = JSON.parse(chart.dataset.lines);
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(chart.getScreenCTM().inverse());
+    const wanted = (at.x - xStart) / xScale, near = (a, b) => Math.abs(a - wanted) <= Math.abs(b - wanted) ? a : b;
+    const every = lines.flatMap(([, , xs]) => xs);
+    if (!every.length) return;
+    const x = every.reduce((best, value) => near(best, value));
+    const shown = lines.map(([name, colour, xs, ys]) => [name, colour, ys[xs.indexOf(x)]]);
+    tip.replaceChildren(`${x.toLocaleString('en')} images`);
+    for (const [name, colour, y] of shown.filter(([, , y]) => y !== undefined)) {
+      const dot = document.createElementNS(svg, 'circle'), line = document.createElement('div');
+      const place = {class: 'pointed', cx: xStart + xScale * x, cy: yStart + yScale * y, r: 4, fill: colour};
+      for (const [key, value] of Object.entries(place)) dot.setAttribute(key, value);
+      chart.append(dot);
+      line.textContent = `${name}: ${words(y)}`;
+      line.style.borderColor = colour;
+      tip.append(line);
+    }
+    document.body.append(above);
+    above.append(tip);
+    tip.style.left = `${Math.max(0, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${Math.max(0, event.clientY - tip.offsetHeight - 14)}px`;
+  };
+  document.addEventListener('pointermove', point);
+  document.addEventListener('pointerdown', point);
+  document.addEventListener('scroll', clear, {passive: true});
 }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def _view(view: View, panel: Panel, value_range: tuple[float, float]) -> dict[st
     return {
         "name": view.name, "alt": f"{panel.image}, {panel.tap}, {view.name}", "picture": view.picture,
         "words": f"{f'{view.note}; ' if view.note else ''}{len(positions)} of {height * width} locations; {ends} nats",
-        "heat": heat_map(view.picture, entropy, size=side, value_range=value_range, bar=False),
+        "heat": heat_map(view.picture, entropy, size=side, value_range=value_range),
         "width": 2 * width, "height": 2 * height, "count": len(positions),
         "dot": 2 * max(0.52, 0.011 * max(entropy.shape)),
         "path": "".join(f"M{2 * (at % width) + 1} {2 * (at // width) + 1}h0" for at in positions.tolist()),
@@ -239,6 +239,7 @@ def html_page(
     encoding: Encoding | None = None,
     most: int | None = None,
     reduction: str = "",
+    places: Iterable[Path] = (),
 ) -> str:
     """Render a whole HTML document with one script, and a policy that allows no other.
 
@@ -249,20 +250,32 @@ def html_page(
         encoding: How pictures are stored.
         most: Examples shown of each gallery and viewer; unset shows all.
         reduction: What was left out, said under the heading.
+        places: Files and folders of this machine that the words may name; their folders are left out.
     """
 
+    template, style, script = _template(_without_folders(places))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template.render(
+        title=title, sections=sections, footer=footer, reduction=reduction, style=Markup(style), script=Markup(script),
+        digest=digest, image=_image_writer(encoding), most=most, fragment=False,
+    )  # fmt: skip
+
+
+def html_fragment(*sections: Section) -> str:
+    """Sections alone, for another page that has ``page.css`` for an element of class ``report`` around them."""
+    template, _, _ = _template(_without_folders(()))
+    html = template.render(sections=sections, image=_image_writer(None), most=None, fragment=True)
+    return f'<div class="report">{html}</div>'
+
+
+def _image_writer(encoding: Encoding | None) -> Callable[[Image.Image, str], Markup]:
     def image(picture: Image.Image, words: str) -> Markup:
         """With alternative text and size, so that the page does not jump while it loads."""
         pixels = Markup(' class="pixels"') if max(picture.size) <= PIXEL_ART_SIDE else ""
         tag = Markup('<img{} src="{}" alt="{}" width="{}" height="{}">')
         return tag.format(pixels, data_uri(picture, encoding), words, picture.width, picture.height)
 
-    template, style, script = _template()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return template.render(
-        title=title, sections=sections, footer=footer, reduction=reduction, style=Markup(style), script=Markup(script),
-        digest=digest, image=image, most=most,
-    )  # fmt: skip
+    return image
 
 
 def write_page(
@@ -272,8 +285,11 @@ def write_page(
     *,
     footer: str = "Made with unpaired.",
     limit: int = PAGE_LIMIT,
+    places: Iterable[Path] = (),
 ) -> Page:
     """Write one HTML page; a reader never sees half a page, and a failure leaves the old one.
+
+    No absolute path of this machine gets into it: what lies in the working folder is named from there.
 
     Args:
         path: The file; missing folders are made.
@@ -281,15 +297,18 @@ def write_page(
         sections: From top to bottom.
         footer: Small words at the end.
         limit: Largest number of bytes: pictures are stored smaller, then examples left out, until the page fits.
+        places: As in :func:`html_page`; needed where names of folders hold spaces.
 
     Raises:
         UserError: The file cannot be written; the message names it.
     """
     target = Path(path)
-    examples = max((len(s["rows"]) for s in sections if s["kind"] == "gallery"), default=1)
+    shown = {"gallery": "rows", "before_after": "pairs"}
+    examples = max((len(s[shown[s["kind"]]]) for s in sections if s["kind"] in shown), default=1)
     for number, (encoding, most) in enumerate(_reductions(examples)):
         reduction = _reduction(encoding, most, examples, limit) if number else ""
-        html = html_page(title, sections, footer=footer, encoding=encoding, most=most, reduction=reduction)
+        html = html_page(title, sections, footer=footer, encoding=encoding, most=most, reduction=reduction,
+                         places=places)  # fmt: skip
         page = html.encode("utf-8", "xmlcharrefreplace")
         if len(page) <= limit:
             break
@@ -317,16 +336,35 @@ def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
     return words + (f", and only {most} of the {examples} images are shown." if most < examples else ".")
 
 
-@functools.cache
-def _template() -> tuple[jinja2.Template, str, str]:
-    """The page, its style sheet and its script."""
+def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
+    """A function that takes the folders of this machine out of words: what they say of a home is nobody's business."""
+    inside = [Path.cwd() / "x", Path.home() / "x", *places]
+    known = {whole for path in inside for whole in (path.absolute(), path.resolve())}
+    above = {f"{folder}/" for path in known for folder in path.parents if folder != folder.parent}
+    listed = "|".join(map(re.escape, sorted(above, key=len, reverse=True)))
+    pattern = re.compile(rf"(?<![\w.~/])(?:{listed}|/(?:[\w.@%+~-]+/)+)")
+
+    def tidy(value: Any) -> Any:
+        return (
+            pattern.sub("", str(value)) if isinstance(value, str | Path) and not hasattr(value, "__html__") else value
+        )
+
+    return tidy
+
+
+def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
+    """The page, its style sheet and its script; all words pass through ``tidy``."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, finalize=tidy
     )
-    environment.filters |= {"breakable": _breakable, "exact": _exact}
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html"), style, script
+    environment.filters |= {"breakable": lambda words: _breakable(tidy(words)), "exact": _exact}
+    return environment.get_template("page.html"), asset("page.css"), asset("page.js")
+
+
+def asset(name: str) -> str:
+    """The style sheet or the script of our pages, by the name of its file."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _breakable(words: object) -> Markup:

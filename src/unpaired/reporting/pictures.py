@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from unpaired.data import DataConfig, PixelFormat, load_for_protocol, pictures
 from unpaired.errors import ConfigError
-from unpaired.grids import INK, PAPER, fit, font, grid_cells, to_rgb
+from unpaired.grids import fit, grid_cells, to_rgb
 from unpaired.inference import Translator
-from unpaired.reporting.figures import QUERY_COLOUR, bar_colours
 from unpaired.reporting.run_folders import RunFolder
 
 Weights = Literal["ema", "last", "best"]
@@ -220,40 +219,6 @@ def _array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def draw_queries(image: Image.Image, indices: Any, height: int, width: int, *, size: int = 384) -> Image.Image:
-    """Draw selected positions as dots over the enlarged image; a white and a dark ring keep them visible anywhere.
-
-    Args:
-        image: What the features were computed from.
-        indices: Positions y * width + x on the feature map, shape (N,).
-        height: Rows of the feature map.
-        width: Columns of the feature map.
-        size: Longer side of the result in pixels.
-
-    Raises:
-        ConfigError: A position lies outside the feature map.
-    """
-    positions = _array(indices).reshape(-1).astype(np.int64)
-    if positions.size and (positions.min() < 0 or positions.max() >= height * width):
-        raise ConfigError(
-            f"query positions run from {positions.min()} to {positions.max()}, "
-            f"but a feature map of {height} x {width} has positions 0 to {height * width - 1}"
-        )
-    picture = fit(image, size, size)
-    fine = 4  # draw enlarged, shrink: smooth edges, which ImageDraw alone does not give
-    layer = Image.new("RGBA", (picture.width * fine, picture.height * fine))
-    draw = ImageDraw.Draw(layer)
-    across, down = layer.width / width, layer.height / height
-    radius = fine * max(1.6, min(7.0, 0.26 * min(across, down) / fine))
-    for reach, fill in ((1.6, "#141418"), (1.3, "white"), (1.0, QUERY_COLOUR)):
-        for position in positions.tolist():
-            x, y = (position % width + 0.5) * across, (position // width + 0.5) * down
-            draw.ellipse((x - reach * radius, y - reach * radius, x + reach * radius, y + reach * radius), fill=fill)
-    result = picture.convert("RGBA")
-    result.alpha_composite(layer.resize(picture.size, Image.Resampling.BOX))
-    return result.convert("RGB")
-
-
 def heat_map(
     image: Image.Image,
     significance: Any,
@@ -261,18 +226,16 @@ def heat_map(
     size: int = 384,
     opacity: float = 0.72,
     value_range: tuple[float, float] | None = None,
-    bar: bool = True,
 ) -> Image.Image:
     """Lay the entropy of each position over the grey image: warm and bright = small entropy = most significant.
 
     Args:
         image: What the features were computed from.
         significance: Entropy in nats, (H, W).
-        size: Longer side of the picture, without the colour bar.
+        size: Longer side of the picture.
         opacity: 0 shows the image alone, 1 the map alone.
         value_range: Entropies at the two ends of the colour bar, to share one scale between pictures; by default the
             smallest and largest finite value here.
-        bar: Add the colour bar; without it the picture has the size of the map, for several that share one bar.
 
     Raises:
         ConfigError: ``significance`` is not a map.
@@ -290,8 +253,7 @@ def heat_map(
     # Grey of low contrast: the picture stays recognisable, and its own black and white do not read as entropy.
     grey = fit(image, size, size).convert("L")
     base = to_rgb(grey.point([round(53 + level * 150 / 255) for level in range(256)]))
-    drawn = Image.blend(base, Image.fromarray(colours).resize(base.size, Image.Resampling.NEAREST), opacity)
-    return _with_colour_bar(drawn, low, high) if bar else drawn
+    return Image.blend(base, Image.fromarray(colours).resize(base.size, Image.Resampling.NEAREST), opacity)
 
 
 def finite_range(maps: Sequence[Any]) -> tuple[float, float]:
@@ -313,20 +275,3 @@ def nats(low: float, high: float) -> tuple[str, str]:
     """
     digits = 2 if not (high > low) or high - low >= 0.1 else min(8, 2 - math.floor(math.log10(high - low)))
     return f"{low:.{digits}f}", f"{high:.{digits}f}"
-
-
-def _with_colour_bar(picture: Image.Image, low: float, high: float) -> Image.Image:
-    """Add a strip at the right: small entropy on top, both ends in nats."""
-    size = max(10, min(18, picture.height // 24))
-    gap = max(6, size // 2)
-    captions = [f"{end} nats" for end in nats(low, high)]
-    text_width = int(max(font(size).getlength(words) for words in [*captions, "significant"]))
-    result = Image.new("RGB", (picture.width + size + text_width + 3 * gap, picture.height), PAPER)
-    result.paste(picture, (0, 0))
-    bar = np.array(bar_colours(picture.height), dtype=np.uint8)[:, None].repeat(size, axis=1)
-    result.paste(Image.fromarray(bar), (picture.width + gap, 0))
-    draw = ImageDraw.Draw(result)
-    x = picture.width + size + 2 * gap
-    draw.text((x, 0), f"{captions[0]}\nmost\nsignificant", fill=INK, font=font(size))
-    draw.text((x, picture.height - 1), captions[1], fill=INK, font=font(size), anchor="ld")
-    return result

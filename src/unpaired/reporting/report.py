@@ -59,13 +59,16 @@ def write_report(
     """
     names, titles = [run.name for run in runs], ", ".join(dict.fromkeys(run.title for run in runs))
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(runs) > 1 else names[0]
-    what = f"{len(runs)} runs ({titles})" if len(runs) > 1 else f"One run of {titles}"
-    rows = [(name, list(cells)) for name, *cells in zip(gallery.names, *gallery.columns.values(), strict=True)]
-    sections = [
-        page.heading(listed if len(listed) < 70 else f"{len(names)} runs of {titles}", f"{what}. {images}."),
-        page.gallery(list(gallery.columns), rows, title="Translations"),
-        *score_sections(runs),
-    ]
+    folders = {run.config.dataset.folder for run in runs}
+    data = folder.name if len(folders) == 1 and (folder := next(iter(folders))) is not None else ""
+    title = f"{listed if len(listed) < 70 else f'{len(names)} runs of {titles}'}{f' on {data}' if data else ''}"
+    what = f"{len(runs)} runs compared ({titles})" if len(runs) > 1 else f"One run of {titles}"
+    inputs, *made = gallery.columns.values()
+    sections = [page.heading(title, f"{what}. {images}."), _pairs(names, gallery)]
+    if len(made) > 1:
+        rows = [(name, list(cells)) for name, *cells in zip(gallery.names, inputs, *made, strict=True)]
+        sections.append(page.gallery(list(gallery.columns), rows, title="Translations side by side"))
+    sections += score_sections(runs)
     strips = [(run.name, strip) for run in runs if (strip := over_training(run, weights=weights)) is not None]
     if strips:
         note = f"By the {'live' if weights == 'last' else 'averaged'} weights after so many training images."
@@ -81,7 +84,21 @@ def write_report(
         sections.append(page.charts(drawn, title="Training", note="Means over the intervals of the log."))
     sections += [runs_table(runs, weights), _commands(runs, command)]
     footer = f"Made with unpaired {metadata.version('unpaired')}."
-    return page.write_page(out, f"unpaired: {', '.join(names)}", sections, footer=footer, limit=limit)
+    places = [
+        place for run in runs for place in (run.path, run.config.dataset.folder, run.config.dataset.source) if place
+    ]
+    return page.write_page(out, f"unpaired: {title}", sections, footer=footer, limit=limit, places=places)
+
+
+def _pairs(names: Sequence[str], gallery: Gallery) -> Section:
+    """Every image before and after a single run; of several runs, as many images as make no more pairs than that."""
+    count = max(1, len(gallery.names) // len(names))
+    pairs = [
+        (f"{image}, {name}" if len(names) > 1 else image, gallery.columns["input"][at], gallery.columns[name][at])
+        for at, image in enumerate(gallery.names[:count])
+        for name in names
+    ]
+    return page.before_after(pairs, note="Left: input, right: translation. Drag the border, or move the slider.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -344,13 +361,14 @@ def _significance_sheet(gallery: Gallery, run: int) -> Sheet:
         low, high = nats(*ends)
         bars[f"entropy, {tap}"] = (low, f"{high} nats")
         own = [views[name, tap] for name in gallery.names]
-        heats = [heat_map(x.picture, x.entropy, size=max(x.picture.size), value_range=ends, bar=False) for x in own]
+        heats = [heat_map(x.picture, x.entropy, size=max(x.picture.size), value_range=ends) for x in own]
         columns.append((f"entropy, {tap}", [Cell(heat) for heat in heats]))
-        columns.append((f"selected, {tap}", [_dotted(view) for view in own]))
+        columns.append((f"selected, {tap}", [dotted(view) for view in own]))
     return Sheet(columns, bars=bars)
 
 
-def _dotted(view: View) -> Cell:
+def dotted(view: View) -> Cell:
+    """The picture with its selected points."""
     height, width = np.asarray(view.entropy).shape
     dots = [((at % width + 0.5) / width, (at // width + 0.5) / height) for at in np.asarray(view.indices).tolist()]
     return Cell(view.picture, dots, max(0.008, min(0.018, 0.32 / max(height, width))))

@@ -157,8 +157,9 @@ class Comparison:
         if any(cell.best for row in self.cells() for cell in row):
             told.append(f"{best}: best of its column; reference rows and † are excluded from ranking")
         data = self.data
+        name = Path(data.name).name if Path(data.name).is_absolute() else data.name
         told.append(
-            f"data: {data.name}, {data.source_images} source and {data.target_images} target images at "
+            f"data: {name}, {data.source_images} source and {data.target_images} target images at "
             f"{size_words(data.image_size)} px (digests {data.source_digest}, {data.target_digest}); seed of the "
             f"scores: {self.seed}"
         )

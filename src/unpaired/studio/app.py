@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +13,8 @@ import gradio as gr
 from PIL import Image
 
 from unpaired.errors import UserError
-from unpaired.studio.gallery import EXAMPLES, copy_examples, figures, pairs_html
+from unpaired.reporting.page import asset, html_fragment, significance_viewer
+from unpaired.studio.gallery import copy_examples, figures, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.live import live_key, live_page
 from unpaired.studio.runs import StudioRun
@@ -20,8 +22,6 @@ from unpaired.studio.translating import PageRequest, Picture, Results, discard, 
 
 _FORGET_SECONDS = 3600
 """Files and results of a closed page are removed after so many seconds."""
-_SESSIONS = 256
-"""Pages whose last values are kept; the longest unused is forgotten first."""
 _HIDDEN: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -44,32 +44,37 @@ class Shown:
     note: str = ""
 
     @property
-    def able(self) -> list[StudioRun]:
-        """Runs with weights."""
-        return [run for run in self.runs if run.translator is not None]
-
-    @property
     def live(self) -> list[StudioRun]:
         """Runs with records of a training."""
         return [run for run in self.runs if run.live]
 
 
+class _Page(gr.Blocks):
+    """A page that refuses what it never sends in one line; Gradio would print a traceback."""
+
+    async def preprocess_data(self, *words: Any, **options: Any) -> Any:
+        """As of Gradio."""
+        try:
+            return await super().preprocess_data(*words, **options)
+        except Exception as error:
+            raise gr.Error("this page sends no such request", print_exception=False) from error
+
+
 def make_page(shown: Shown) -> gr.Blocks:
     """Build the page. Its queue takes one translation at a time; looks at a training do not wait for it."""
-    with gr.Blocks(
+    with _Page(
         title="unpaired studio", analytics_enabled=False, delete_cache=(_FORGET_SECONDS // 4, _FORGET_SECONDS)
     ) as page:
         gr.HTML(_head(shown), padding=False)
         with gr.Tabs():
-            if shown.able:
+            if shown.runs:
                 with gr.Tab("Translate"):
                     _translate_tab(shown)
             if shown.live:
                 with gr.Tab("Training"):
                     _training_tab(shown)
-            with gr.Tab("Drawings"):
-                _gallery_tab(shown)
-    page.state_session_capacity = _SESSIONS
+            if not shown.runs:
+                _gallery()
     page.queue(max_size=shown.limits.queue, api_open=False)
     return page
 
@@ -78,16 +83,17 @@ def _head(shown: Shown) -> str:
     listed = ", ".join(f"{escape(run.name)} ({escape(run.title)})" for run in shown.runs)
     words = listed or "no run is open"
     note = f'<p class="studio-note">{escape(shown.note)}</p>' if shown.note else ""
-    return f'<div class="studio-head"><h1>unpaired studio</h1><p>{words}</p>{note}</div>'
+    style = f"<style>.report {{ {asset('page.css')} }}</style>"
+    return f'{style}<div class="studio-head"><h1>unpaired studio</h1><p>{words}</p>{note}</div>'
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # translate
 # ---------------------------------------------------------------------------------------------------------------------
 def _translate_tab(shown: Shown) -> None:
-    runs, limits = {run.name: run for run in shown.able}, shown.limits
-    supports = frozenset().union(*(run.supports for run in shown.able))
-    domains = list(dict.fromkeys(domain for run in shown.able for domain in run.translator.method.domains))  # type: ignore[union-attr]
+    runs, limits = {run.name: run for run in shown.runs}, shown.limits
+    supports = frozenset().union(*(run.supports for run in shown.runs))
+    domains = list(dict.fromkeys(domain for run in shown.runs for domain in run.domains))
     kept = gr.State(None, time_to_live=_FORGET_SECONDS, delete_callback=discard)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
@@ -96,7 +102,7 @@ def _translate_tab(shown: Shown) -> None:
                 file_types=["image"], columns=3, height=310, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
-            examples = gr.Button("Take some of the embedded drawings", size="sm", elem_id="examples")
+            examples = gr.Button("Take held-out images of the run", size="sm", elem_id="examples")
             chosen = gr.CheckboxGroup(list(runs), value=list(runs), label="Runs", visible=len(runs) > 1, elem_id="runs")
             with gr.Accordion("Options", open=False):
                 size = gr.Radio(
@@ -153,28 +159,28 @@ def _translate_tab(shown: Shown) -> None:
         if results is None or found is None or run_name not in runs:
             return gr.skip(), _said(["translate a picture first"])
         try:
-            taps = see(runs[run_name], found)
+            panels = see(runs[run_name], found)
         except UserError as error:
             return gr.update(visible=False), _said([str(error)])
-        drawn = []
-        for tap in taps:
-            drawn.append((tap.heat, f"{tap.tap}: entropy, bright is significant"))
-            drawn.append((tap.points, f"{tap.tap}: selected points, {tap.selected} of {tap.locations}"))
         title = f"What {run_name} finds significant in {found.name}"
-        return gr.update(value=figures(drawn, "pairs", title), visible=True), gr.skip()
+        return gr.update(value=html_fragment(significance_viewer(panels, title=title)), visible=True), gr.skip()
 
-    def on_examples() -> list[str]:
-        return [str(path) for path in copy_examples(shown.root / "examples", min(EXAMPLES, limits.batch))]
+    def on_examples(names: list[str]) -> tuple[Any, Any]:
+        try:
+            chosen = next((runs[name] for name in names if name in runs), shown.runs[0])
+            taken = copy_examples(Path(tempfile.mkdtemp(dir=shown.root)) / "examples", chosen, limits)
+        except UserError as error:
+            return gr.skip(), _said([str(error)])
+        return [str(path) for path in taken], gr.skip()
 
-    examples.click(on_examples, None, uploads, **_HIDDEN)
-    start.click(
-        on_translate, [uploads, chosen, size, reverse, style, domain, kept],
-        [kept, said, slider, picture, run, beside, save, look, seen],
-        concurrency_id="models", concurrency_limit=1, **_HIDDEN,
-    )  # fmt: skip
+    asked = [uploads, chosen, size, reverse, style, domain, kept]
+    shows = [kept, said, slider, picture, run, beside, save, look, seen]
+    options: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit": 1, **_HIDDEN}
+    gr.on([start.click, uploads.upload], on_translate, asked, shows, **options)
+    examples.click(on_examples, chosen, [uploads, said], **_HIDDEN).success(on_translate, asked, shows, **options)
     for choice in (picture, run):
         choice.input(on_choice, [picture, run, kept], [slider, beside, seen], **_HIDDEN)
-    look.click(on_look, [picture, run, kept], [seen, said], concurrency_id="models", concurrency_limit=1, **_HIDDEN)
+    look.click(on_look, [picture, run, kept], [seen, said], **options)
 
 
 def _views(results: Results) -> tuple[Any, ...]:
@@ -265,15 +271,11 @@ def _training_tab(shown: Shown) -> None:
     page_of_now.load(refresh, [choice, last], [page, last], show_progress="hidden", **_HIDDEN)
 
 
-def _gallery_tab(shown: Shown) -> None:
-    how = (
-        "The line drawings on the left and their true colours on the right, held out from training, are part of the "
-        "package; weights are not. "
+def _gallery() -> None:
+    gr.HTML(
+        '<p class="studio-note">The line drawings on the left and their true colours on the right, held out from '
+        "training, are part of the package. Train on them with <code>unpaired demo</code> (about five minutes), then "
+        "open the run with <code>unpaired studio runs/demo</code>.</p>",
+        padding=False,
     )
-    command = (
-        "Train on them with <code>unpaired demo</code> (about five minutes), then open the run with "
-        "<code>unpaired studio runs/demo</code>."
-    )
-    own = "Take some of them under Translate." if shown.able else command
-    gr.HTML(f'<p class="studio-note">{how}{own}</p>', padding=False)
     gr.HTML(pairs_html(), padding=False, elem_id="drawings")

@@ -10,8 +10,14 @@ from pathlib import Path
 from PIL import Image
 
 from unpaired.data import embedded_dataset, read_image
+from unpaired.errors import DataError
 from unpaired.grids import fit, side_by_side
+from unpaired.inference.packaged import packaged
 from unpaired.reporting.page import Encoding, data_uri
+from unpaired.reporting.run_folders import choose_images
+from unpaired.run_config import RunConfig
+from unpaired.studio.limits import Limits
+from unpaired.studio.runs import StudioRun
 
 PAIRS = 24
 EXAMPLES = 6
@@ -48,9 +54,32 @@ def pairs_html(count: int = PAIRS) -> str:
     return figures(drawn, "narrow")
 
 
-def copy_examples(folder: Path, count: int = EXAMPLES) -> list[Path]:
-    """Copy held-out drawings into the studio's folder, so that they can be translated like uploads."""
-    sources = embedded_dataset().test.source
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = [sources[(2 * number + 1) * len(sources) // (2 * count)] for number in range(count)]
-    return [Path(shutil.copy(path, folder / path.name)) for path in chosen]
+def copy_examples(folder: Path, run: StudioRun, limits: Limits) -> list[Path]:
+    """Copy held-out images of a run into the studio's folder, scaled to its limits, to be translated like uploads.
+
+    A model of the package was trained on the embedded drawings; of other weights alone nobody knows what they were.
+
+    Raises:
+        DataError: There are none on this machine; the message says so.
+    """
+    count = min(EXAMPLES, limits.batch)
+    if str(run.path) in packaged() and not run.path.exists():
+        files = embedded_dataset().test
+    elif run.live:
+        found = RunConfig.load(run.path / "run.yaml").dataset.held_out_files(("test", "val"))
+        if found is None:
+            raise DataError(f"the held-out images of {run.name} are not on this machine; upload pictures")
+        files, _ = found
+    else:
+        raise DataError(f"{run.name} is a folder of weights alone, which names no held-out images; upload pictures")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    translator, made = run.translator, []
+    for path in choose_images(files, count):
+        image = read_image(path, *((translator.channels, translator.background) if translator else ()))
+        side = int(limits.pixels**0.5)
+        if image.width * image.height > limits.pixels:
+            image.thumbnail((side, side))
+        made.append(folder / f"{path.stem}.png")
+        image.save(made[-1])
+    return made

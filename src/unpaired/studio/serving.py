@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unpaired.errors import BackendError
+from unpaired.reporting.page import asset
 from unpaired.studio.limits import Limits
 from unpaired.web import Application, Guard, Message, Receive, Send, bound_socket, is_loopback, page_address
 
@@ -110,7 +111,8 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
 
     page = make_page(shown)
     page.state_session_capacity = _PAGES  # Gradio's own bound is 10,000
-    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    no_docs: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    outer = FastAPI(**no_docs)
     app: Any = gr.mount_gradio_app(
         outer,
         page,
@@ -124,6 +126,8 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
         footer_links=[],
         theme=theme(),
         css=CSS,
+        head=f"<script>{asset('page.js')}</script>",
+        app_kwargs=no_docs,
     )
     return Guard(
         _OwnFilesOnly(app),

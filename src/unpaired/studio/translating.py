@@ -17,7 +17,7 @@ from PIL import Image
 from unpaired.data import image_to_tensor, shorter_side
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.grids import fit
-from unpaired.reporting.pictures import draw_queries, heat_map
+from unpaired.reporting.pictures import Panel, View
 from unpaired.studio.limits import Limits, open_upload, shown_name
 from unpaired.studio.runs import StudioRun
 
@@ -173,39 +173,21 @@ def _translated(run: StudioRun, image: Image.Image, page_request: PageRequest) -
     return made if made.size == image.size else made.resize(image.size, Image.Resampling.BICUBIC)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What an encoder finds significant at one tap.
-
-    Attributes:
-        tap: Name of the place.
-        heat: Heat map of the entropy over the input, with its scale.
-        points: The selected points over the input.
-        selected: How many are selected.
-        locations: Of how many.
-    """
-
-    tap: str
-    heat: Image.Image
-    points: Image.Image
-    selected: int
-    locations: int
-
-
-def see(run: StudioRun, picture: Picture, size: int = _VIEW) -> list[Seen]:
-    """Draw the significance of one translated picture at each of a run's taps.
+def see(run: StudioRun, picture: Picture) -> list[Panel]:
+    """What a run's encoder finds significant in one translated picture, one panel per tap.
 
     The picture is scaled so that its shorter side is that of the training crops.
 
     Raises:
         ConfigError: The run has no weights, or its encoder has no such places.
     """
-    if run.translator is None:
+    translator = run.translator
+    if translator is None:
         raise ConfigError(f"{run.name} has no weights yet")
     with Image.open(picture.source) as file:
-        image = file.convert("L" if run.translator.channels == 1 else "RGB")
+        image = file.convert("L" if translator.channels == 1 else "RGB")
     scale = min(
-        shorter_side(run.translator.image_size) / min(image.size), (_HEAT_PIXELS / (image.width * image.height)) ** 0.5
+        shorter_side(translator.image_size) / min(image.size), (_HEAT_PIXELS / (image.width * image.height)) ** 0.5
     )
     shown = image.resize(
         (max(16, round(image.width * scale)), max(16, round(image.height * scale))), Image.Resampling.BICUBIC
@@ -213,12 +195,9 @@ def see(run: StudioRun, picture: Picture, size: int = _VIEW) -> list[Seen]:
     found = []
     for tap in run.taps:
         with run.lock, torch.no_grad():
-            seen = run.translator.significance(image_to_tensor(shown), tap)
-        height, width = seen.entropy.shape
-        points = draw_queries(shown, seen.indices.numpy(), height, width, size=size)
-        found.append(
-            Seen(tap, heat_map(shown, seen.entropy.numpy(), size=size), points, len(seen.indices), height * width)
-        )
+            seen = translator.significance(image_to_tensor(shown), tap)
+        view = View(run.name, shown, seen.entropy.numpy(), seen.indices.numpy())
+        found.append(Panel(picture.name, tap, [view]))
     return found
 
 

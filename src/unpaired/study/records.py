@@ -7,7 +7,9 @@ import datetime
 import hashlib
 import json
 import secrets
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +194,36 @@ def open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Conne
         raise StoreError(str(error)) from error
 
 
+@contextlib.contextmanager
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a study whose disk is full or cannot be written to.
+
+    Earlier versions wrote ahead of the file (WAL), and a killed process leaves a journal: then a copy is read.
+
+    Raises:
+        StoreError: SQLite could not do what was asked, or there is no room for the copy.
+    """
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+    waiting = [file for file in beside if file.is_file() and file.stat().st_size]
+    with contextlib.ExitStack() as stack:
+        try:
+            if waiting:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unpaired-study-")))
+                for file in (path, *waiting):
+                    shutil.copyfile(file, folder / file.name)
+                path = folder / path.name
+            way = "mode=rw" if waiting else "immutable=1"
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?{way}", uri=True, isolation_level=None)
+            yield stack.enter_context(contextlib.closing(connection))
+        except OSError as error:
+            words = (
+                f"{error}; its last votes lie in {waiting[0]} and are read in a copy, which TMPDIR can put elsewhere"
+            )
+            raise StoreError(words) from error
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+
 def create_database(
     path: Path,
     *,
@@ -216,7 +248,6 @@ def create_database(
     """
     facts = {"format": FORMAT, "id": secrets.token_hex(8), "seed": seed, "made": now(), "settings": dict(settings)}
     with open_database(path, create=True) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA)
         connection.execute("BEGIN")
         insert = connection.executemany

@@ -12,7 +12,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unpaired.errors import DataError
-from unpaired.study.records import DATABASE, IMAGES, Rater, StoreError, Vote, now, open_database, read_study
+from unpaired.study.records import (
+    DATABASE,
+    IMAGES,
+    Rater,
+    StoreError,
+    Vote,
+    now,
+    open_database,
+    open_read_only,
+    read_study,
+)
 
 MOST_RATERS = 10_000
 
@@ -41,12 +51,17 @@ class Store:
         self._path = folder / DATABASE
         if not self._path.is_file():
             raise DataError(f"{folder}: holds no study ({DATABASE} is missing)")
+        self._unwritable = ""
         try:
             with self._connection() as connection:
                 self.study = read_study(connection, self._path)
         except StoreError as error:
-            why = "; SQLite must be able to write beside it, even to read" if "readonly" in str(error) else ""
-            raise DataError(f"{self._path}: cannot be read as a study: {error}{why}") from error
+            self._unwritable = str(error)
+            try:
+                with self._connection() as connection:
+                    self.study = read_study(connection, self._path)
+            except StoreError as other:
+                raise DataError(f"{self._path}: cannot be read as a study: {other}") from other
         shown = {image.file: image for image in self.study.images.values()}
         self.by_file = shown
         self._files = {
@@ -54,6 +69,18 @@ class Store:
             *self.study.target_examples,
             *(file for image in shown.values() for file in image.translations.values()),
         }
+
+    def require_writing(self) -> None:
+        """Raise ``DataError`` where no vote could be kept."""
+        try:
+            with self._writing() as connection:
+                written = "INSERT INTO study VALUES ('served', ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+                connection.execute(written, (json.dumps(now()),))
+        except StoreError as error:
+            raise DataError(
+                f"{self._path} cannot take votes ({error}): the disk may be full or read-only. Those that were given "
+                "can be read with --table, and written to another disk with --export FILE"
+            ) from error
 
     def picture(self, file: str) -> Path | None:
         """The PNG behind an id; ``None`` for anything that is not an id of this study."""
@@ -146,18 +173,21 @@ class Store:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with open_database(self._path) as connection:
+        with (open_read_only if self._unwritable else open_database)(self._path) as connection:
             yield connection
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is on the disk when the block ends, or nothing."""
+        if self._unwritable:
+            raise StoreError(self._unwritable)
         with open_database(self._path) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite has gone back by itself where the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
