@@ -43,7 +43,7 @@ FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
 
 
-def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
+def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
     Args:
@@ -57,6 +57,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
+    out = Path(out)
     given, config = config, as_begun(_with_domains(config), out)
     stream = config.dataset.stream(config.data, config.training.seed)
     channels = max(config.data.domain_channels)

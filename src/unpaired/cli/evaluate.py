@@ -91,7 +91,7 @@ class Evaluate:
     """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
     and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic in which a run translates; auto takes bf16 where it is faster here. Scores are computed in float32."""
     batch_size: int = 8

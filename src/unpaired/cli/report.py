@@ -55,7 +55,7 @@ class Report:
     paired: Literal["auto", "yes", "no"] = "auto"
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
 
 
 def main(argv: Sequence[str]) -> int:

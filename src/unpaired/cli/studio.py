@@ -37,7 +37,7 @@ class Studio:
     weights: Literal["ema", "last", "best"] = "ema"
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
     host: str = "127.0.0.1"

@@ -68,7 +68,7 @@ class Study:
     """How runs get the images. training: with the shorter side scaled to that of the training crops. original: at
     their own size. A number: with the shorter side scaled to so many pixels."""
     device: str = "auto"
-    """To translate on: auto, cpu, cuda or cuda:N."""
+    """To translate on: auto, cpu, cuda, cuda:N or mps."""
     host: str = "127.0.0.1"
     """Address to serve at. Anything but a loopback address lets other machines vote."""
     port: int = 8000

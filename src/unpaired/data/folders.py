@@ -24,6 +24,13 @@ class UnpairedFiles:
     target: tuple[Path, ...]
     """Images of the domain that is wanted (B, the paper's Y)."""
 
+    def __post_init__(self) -> None:
+        for name in ("source", "target"):
+            object.__setattr__(self, name, tuple(map(Path, getattr(self, name))))
+
+    def __repr__(self) -> str:
+        return f"UnpairedFiles({len(self.source):,} source files, {len(self.target):,} target files)"
+
     def swapped(self) -> UnpairedFiles:
         """Return the same files with source and target exchanged."""
         return UnpairedFiles(self.target, self.source)
@@ -194,7 +201,7 @@ def _places(
     return data / f"{split}A", data / f"{split}B"
 
 
-def pair_by_name(source_files: Sequence[Path], target_files: Sequence[Path]) -> list[tuple[Path, Path]]:
+def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     """Pair files whose names agree up to the suffix; files without a partner are left out.
 
     Args:
@@ -207,8 +214,8 @@ def pair_by_name(source_files: Sequence[Path], target_files: Sequence[Path]) -> 
     Raises:
         DataError: A name occurs twice on one side (``a.png`` and ``a.jpg``).
     """
-    targets = _by_stem(target_files)
-    return [(path, targets[stem]) for stem, path in _by_stem(source_files).items() if stem in targets]
+    targets = _by_stem(map(Path, target_files))
+    return [(path, targets[stem]) for stem, path in _by_stem(map(Path, source_files)).items() if stem in targets]
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

@@ -34,8 +34,8 @@ class Bundle:
 
 
 def write_bundle(
-    weights_folder: Path,
-    out: Path,
+    weights_folder: str | Path,
+    out: str | Path,
     repo_id: str,
     description: dict[str, Any],
     *,
@@ -59,6 +59,7 @@ def write_bundle(
     Raises:
         CheckpointError: Weights are missing, or ``out`` is not empty or cannot be written.
     """
+    weights_folder, out = Path(weights_folder), Path(out)
     run = weights_folder.parent
     for name in weights:
         if not (weights_folder / f"{name}.safetensors").is_file():
