@@ -25,6 +25,7 @@ from unpaired.data import (
     load_examples,
     size_words,
 )
+from unpaired.engine.announce import opening_lines
 from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.engine.processes import on_rank_zero
@@ -103,6 +104,14 @@ def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, q
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
     scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
+    for line in (
+        opening_lines(
+            method, config.model, config.data, stream, fabric.device, length.total, config.training.batch_size
+        )
+        if fabric.is_global_zero and not quiet
+        else ()
+    ):
+        print(line, file=sys.stderr)
     return fit(
         method,
         stream,

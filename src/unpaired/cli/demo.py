@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from PIL import Image
 from rich.console import Console
 
-from unpaired.cli.evaluate import LINES, remarks, scores_table, scoring_progress
+from unpaired.cli.evaluate import LINES, number, remarks, scores_table, scoring_progress
+from unpaired.cli.options import parse
 from unpaired.data import embedded_dataset, tensor_to_image
 from unpaired.engine.precision import autocast_for, choose_precision, half_layout, step_time_ratio
 from unpaired.engine.step import seconds_per_step
 from unpaired.environment import environment
 from unpaired.errors import ConfigError
-from unpaired.evaluation import Evaluation, append_record, evaluate_run
+from unpaired.evaluation import METRICS, Evaluation, append_record, evaluate_run
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes, side_by_side
 from unpaired.inference import Translator
@@ -43,6 +43,8 @@ class Demo:
     and the best weights, are by 100 of the 200 validation drawings; no weights were chosen on the test drawings.
 
     Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
+
+    Example: unpaired demo --minutes 10
     """
 
     out: Path | None = None
@@ -57,7 +59,7 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     """Train, translate, score, report."""
-    options = tyro.cli(Demo, args=list(argv), prog="unpaired demo")
+    options = parse(Demo, argv, "unpaired demo")
     console = Console(width=None if sys.stdout.isatty() else LINES)
     started = time.perf_counter()
     out = options.out or _folder(options)
@@ -130,31 +132,23 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
     return demo(images, options.seed).in_precision(choice.precision)
 
 
-_GAINS = {
-    "paired_l1_pm1": "truth (paired L1)",
-    "swd_progan_x1e3": "target domain (SWD)",
-    "kid_mobilenet_x1e3": "target domain (KID of MobileNet)",
-    "kid_lite0_x1e3": "target domain (KID of Lite0)",
-}
-
-
 def gains(evaluation: Evaluation) -> list[str]:
-    """Sentences that say by which scores the translations are closer than the untranslated inputs, and by which not."""
-    lines = []
-    for name, words in _GAINS.items():
-        if name not in evaluation.scores["ema"]:
-            continue
-        before = evaluation.scores["input"][name].value
-        after = evaluation.scores["ema"][name].value
-        change = 100 * (before - after) / before
-        direction = "closer to" if change >= 0 else "FARTHER from"
-        looks = (
-            " Training looked through that network, so this one is flattered." if name in evaluation.flattered else ""
-        )
-        lines.append(
-            f"Translations are {abs(change):.0f} % {direction} the {words} than the untranslated drawings: "
-            f"{before:.3f} -> {after:.3f}.{looks}"
-        )
+    """Sentences that name every score by which translations are better than untranslated inputs, and worse."""
+    before, after = evaluation.scores["input"], evaluation.scores["ema"]
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name, score in after.items():
+        if name in before:
+            rise = score.value - before[name].value
+            better = rise < 0 if METRICS[name].better == "lower" else rise > 0
+            flattered = ", flattered" if name in evaluation.flattered else ""
+            found[better].append(f"{score.label} ({number(before[name].value)} -> {number(score.value)}{flattered})")
+    lines = [
+        f"{len(found[better])} of {len(after)} scores are {words} than of the untranslated drawings: "
+        f"{', '.join(found[better]) or 'none'}."
+        for better, words in ((True, "better"), (False, "no better"))
+    ]
+    if evaluation.flattered:
+        lines.append("Flattered: training looked through the network that scores.")
     return lines
 
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
 from unpaired.data import (
@@ -54,14 +54,17 @@ class Translate:
     profile and the resolution of their source.
 
     Files that cannot be read or written are named and left out, and the exit code is then 1.
+
+    Example: unpaired translate runs/mine photos --out translated
     """
 
     run: Positional[
         Annotated[
             str,
             arg(
+                metavar="RUN",
                 help="A run folder (the --out of 'unpaired train'), owner/name[@revision] on the Hub, or an .onnx file "
-                "of 'unpaired export'."
+                "of 'unpaired export'.",
             ),
         ]
     ]
@@ -130,7 +133,7 @@ class _Progress:
 
 def main(argv: Sequence[str]) -> int:
     """Translate everything that can be read; 0 when that was everything, 1 otherwise, 130 after Ctrl-C."""
-    options = tyro.cli(Translate, args=list(argv), prog="unpaired translate")
+    options = parse(Translate, argv, "unpaired translate")
     _check(options)
     if options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX):
         translator = onnx_translator(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.images import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
@@ -73,9 +75,12 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
     if images:
         return images
     if files:
+        kind = None
+        with contextlib.suppress(OSError), files[0].open("rb") as file:
+            kind = foreign(file.read(HEAD))
         raise DataError(
-            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}); "
-            f"these suffixes are read: {_SUFFIXES_IN_WORDS}"
+            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}"
+            f"{f', {kind}' if kind else ''}); these suffixes are read: {_SUFFIXES_IN_WORDS}"
         )
     subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     inside = f"; it holds only the folders {', '.join(subfolders[:6])}" if subfolders and not recursive else ""

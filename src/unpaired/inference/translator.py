@@ -191,8 +191,9 @@ class Translator:
         private: bool = False,
         token: str | None = None,
         keep: str | Path | None = None,
+        samples: bool = False,
     ) -> str:
-        """Upload the model with a generated card: samples, scores with their protocol, data, licence, how to use it.
+        """Upload the model with a generated card: scores with their protocol, data, licence, how to use it.
 
         Args:
             repo_id: ``owner/name``; the page is made if it does not exist.
@@ -201,6 +202,7 @@ class Translator:
             private: Whether a new page is private.
             token: Of an account that may write; unset takes the one of ``hf auth login`` or ``HF_TOKEN``.
             keep: A new folder in which what was uploaded stays.
+            samples: Whether the last sample grid is uploaded, which shows images of the training sets.
 
         Returns:
             The commit on the Hub, 40 hex digits.
@@ -210,11 +212,18 @@ class Translator:
             BackendError: The Hub's client is not installed.
         """
         with tempfile.TemporaryDirectory(prefix="unpaired-hub-") as temporary:
-            bundle = self.bundle(keep or Path(temporary) / "model", repo_id, weights=weights, licences=licences)
+            out = keep or Path(temporary) / "model"
+            bundle = self.bundle(out, repo_id, weights=weights, licences=licences, samples=samples)
             return upload(bundle, repo_id, private=private, token=token)
 
     def bundle(
-        self, out: str | Path, repo_id: str, *, weights: Sequence[str] = (), licences: Licences | None = None
+        self,
+        out: str | Path,
+        repo_id: str,
+        *,
+        weights: Sequence[str] = (),
+        licences: Licences | None = None,
+        samples: bool = False,
     ) -> Bundle:
         """Write the folder that :meth:`push_to_hub` uploads, and upload nothing. Arguments and errors as there."""
         if self.origin is None:
@@ -228,6 +237,7 @@ class Translator:
             citation=self.method.citation,
             weights=tuple(kind_of_weights(self.description, one) for one in weights) or (self.origin.weights,),
             licences=licences,
+            samples=samples,
         )
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ _ICON_SIDE = 64
 _THUMBNAIL = 56
 _SMALLEST_MAP = 192
 """Heat maps of smaller pictures are drawn at this side, so that their blocks keep sharp edges."""
+
+_ABSOLUTE = re.compile(r"""(?<![\w.~/:-])/[^\s,;:'"<>|/]+(?:/[^\s,;:'"<>|/]*)+""")
 
 
 @dataclass(frozen=True)
@@ -322,16 +325,26 @@ def _template() -> tuple[jinja2.Template, str, str]:
     """The page, its style sheet and its script."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_without_places,
     )
     environment.filters |= {"breakable": _breakable, "exact": _exact}
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html"), style, script
 
 
+def _without_places(words: object) -> object:
+    """Text with the last two parts of each absolute path, so that a page says nothing of the machine's folders."""
+    if type(words) is not str:  # Markup is of our own making
+        return words
+    return _ABSOLUTE.sub(lambda found: "/".join(found[0].rstrip("/").split("/")[-2:]).lstrip("/"), words)
+
+
 def _breakable(words: object) -> Markup:
     """Let paths break where paths divide."""
-    return escape(str(words)).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
+    return escape(_without_places(str(words))).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
 
 
 def _exact(value: float) -> str:
