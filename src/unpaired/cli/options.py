@@ -113,12 +113,15 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
 
 def _sentence(box: str) -> str:
-    """What tyro prints in a box, as one line."""
-    title, text = box.partition("\n")[::2]
-    text = re.split(r"\n│ ─+ │", text)[0]
+    """What tyro prints in a box, drawn with lines or, where the terminal has none, with blanks, as one line."""
+    plain = re.sub(r"[│╭╰╮╯]|\x1b\[[0-9;]*m", " ", box).replace("─", "-")
+    title, *parts = re.split(r"^[ -]*-{5,}[ -]*$", re.sub(r"^ *-+ (.*?) -+ *$", r" \1", plain, count=1), flags=re.M)
+    if not title.strip("\n").partition("\n")[2].strip():  # drawn with blanks: a rule below the title
+        title, parts = f"{title}\n{parts[0]}", parts[1:]
+    head, _, text = title.partition("\n")
     if "Missing from" in text:
-        return f"missing: {', '.join(re.findall(r'^│ {5}([^ ].*?) *│$', text, re.MULTILINE))}"
-    text = " ".join(re.sub(r"[│╭╰╮╯─]", " ", text).split()).partition(" Got errors: ")[0] or title.strip("╭╮─ ")
+        return f"missing: {', '.join(re.findall(r'^ {6}([^ ].*?) *$', text, re.MULTILINE))}"
+    text = " ".join(text.split()).partition(" Got errors: ")[0] or head.strip()
     text = re.sub(r"no type matching (.+?) could be instantiated from \[(.+)\]", r"\2 is not \1", text)
     for theirs, ours in _NUMBERS.items():
         text = re.sub(f"{re.escape(theirs)}('[^']*')", rf"\1 is not {ours}", text)
