@@ -23,8 +23,8 @@ _HEAD = """# The command line
 What `unpaired --help` and `unpaired COMMAND --help` print at {width} columns.
 
 `unpaired train` is shown once per method, because its model options are the settings of the method. Options that are
-written `--flag, --no-flag` take no value. `{{None}}|INT` means a whole number or the word `None`; `[STR [STR ...]]`
-means any number of words.
+written `--flag, --no-flag` take no value. `[STR [STR ...]]` means any number of words. An
+option whose default is `unset` takes that word, too.
 
 Exit codes: 0 done; 1 done in part (an image was skipped); 2 a mistake that the message says how to mend; 3 training
 stopped (a loss is not finite, a file cannot be written); 130 ended by Ctrl-C, after saving if it was training.

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import unpaired
 from doc_pages import DOCS, run_examples
+from tiny import tiny_run
+from unpaired.data import DataConfig, DatasetConfig, DomainFiles, UnpairedFiles, pair_by_name
+from unpaired.data.check import check_set
+from unpaired.evaluation import append_record, best_record, evaluate_made
+from unpaired.reporting.tables import collect
+from unpaired.run_folder import find_runs, run_status
 
 PAGE = DOCS / "api.md"
 
@@ -34,6 +44,75 @@ def test_the_page_lists_exactly_the_public_names() -> None:
     assert set(rows) == set(unpaired.__all__) - {"__version__"}
     assert len(rows) == len(set(rows))
     assert all(getattr(unpaired, name).__doc__ for name in rows)
+
+
+ROOMS = (
+    "unpaired", "unpaired.data", "unpaired.evaluation", "unpaired.inference", "unpaired.inference.hub",
+    "unpaired.training", "unpaired.importing", "unpaired.run_folder", "unpaired.reporting.tables",
+    "unpaired.data.check", "unpaired.data.prepare",
+)  # fmt: skip
+MADE_HERE = {"Origin", "Bundle", "Snapshot", "Report", "PublishedGenerator", "EmbeddedDataset", "SampleStream"}
+"""Objects that the package makes and people only read."""
+OF_A_RUN = {"first_digest", "images_seen", "images_in_weights", "seconds_per_image", "load_record", "sibling",
+            "read_published"}  # fmt: skip
+"""Functions of the package's own."""
+
+
+def functions() -> Iterator[Any]:
+    """Every public function of the rooms above, and the methods of their classes."""
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        own = [name for name, each in vars(module).items() if getattr(each, "__module__", None) == room]
+        for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
+            found = getattr(module, name)
+            members = vars(found).items() if inspect.isclass(found) else [("", found)]
+            for member, function in members:
+                function = getattr(function, "__func__", function)
+                public = not member.startswith("_") or member == "__init__"
+                if inspect.isfunction(function) and public and name not in MADE_HERE | OF_A_RUN:
+                    yield pytest.param(function, id=f"{room}.{name}{'.' * bool(member)}{member}")
+
+
+@pytest.mark.parametrize("function", list(functions()))
+def test_text_is_a_path_wherever_a_path_is_taken(function: Any) -> None:
+    for each in inspect.signature(function).parameters.values():
+        words = str(each.annotation)
+        converted = words in ("tuple[Path, ...]", "tuple[tuple[Path, ...], ...]")  # by __post_init__
+        assert "Path" not in words or "FilePath" in words or "str" in words or converted, each
+
+
+def test_text_works_as_a_path_and_objects_show_themselves_in_one_line(dataset: Path, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    config = tiny_run(str(dataset), images=1, checkpoint_every=1, sample_every=9)  # type: ignore[arg-type]
+    assert config.dataset == DatasetConfig(folder=dataset)
+    assert unpaired.train(config, run, quiet=True).finished
+    assert unpaired.RunConfig.load(f"{run}/run.yaml").dataset == config.dataset
+    held_out = {name: sorted(map(str, (dataset / name).iterdir())) for name in ("testA", "testB")}
+    files = UnpairedFiles(tuple(held_out["testA"]), tuple(held_out["testB"]))  # type: ignore[arg-type]
+    assert len(pair_by_name(*held_out.values())) == 3
+    options: dict[str, Any] = {"names": ("paired_l1_pm1",), "intervals": False}
+    evaluation = unpaired.evaluate_run(run, files, device="cpu", **options)
+    append_record(run, evaluation, data="here", images_seen=1)
+    assert best_record(run) == {}
+    made = evaluate_made(str(dataset / "testA"), files, DataConfig(image_size=32, load_size="image_size"), **options)
+    assert collect([run]).rows
+    assert find_runs(str(tmp_path)) == [Path(run)]
+    assert run_status(run).state == "finished"
+    assert check_set(str(dataset), lambda *words: None).folder == dataset
+
+    frame = evaluation.frame()
+    assert frame.loc["ema", "paired_l1_pm1_3v3"] == evaluation.scores["ema"]["paired_l1_pm1"].value
+    assert "average (EMA)" in evaluation._repr_html_()
+    several = DomainFiles(("a", "b"), (tuple(held_out["testA"]), tuple(held_out["testB"])))  # type: ignore[arg-type]
+    for each in (
+        files,
+        several,
+        evaluation,
+        made,
+        unpaired.embedded_dataset(),
+        unpaired.Translator.from_pretrained(run),
+    ):
+        assert len(repr(each)) < 300, each
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

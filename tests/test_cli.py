@@ -146,6 +146,10 @@ def test_every_command_has_help(unpaired: Unpaired, command: str) -> None:
     answer = unpaired(command, "--help")
     assert answer.code == 0
     assert f"usage: unpaired {command}" in answer.out
+    assert f"Example: unpaired {command} " in re.sub(r"\s+", " ", answer.out) + " "
+    assert "{None}" not in answer.out
+    positionals = answer.out.partition("positional arguments")[2].partition("╰")[0]
+    assert not re.search(r"│ \[?(STR|PATH)\b", positionals)  # they have names
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -364,15 +368,12 @@ def test_a_file_and_a_pattern(
     assert not np.array_equal(made["tall.png"], pictures(tmp_path / "last")["tall.png"])
 
 
-def test_subfolders_are_kept(unpaired: Unpaired, home: Path, tmp_path: Path) -> None:
+def test_a_folder_of_folders_needs_recursive(unpaired: Unpaired, home: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_images(tmp_path / "tree" / name, 1)
-    words = ("translate", home / "run", tmp_path / "tree")
-    answer = unpaired(*words, "--out", tmp_path / "flat")
+    answer = unpaired("translate", home / "run", tmp_path / "tree", "--out", tmp_path / "flat")
     assert answer.code == 2
     assert "holds only the folders a, b" in answer.said
-    assert unpaired(*words, "--out", tmp_path / "out", "--recursive").code == 0
-    assert pictures(tmp_path / "out").keys() == {"a/image0.png", "b/image0.png"}
 
 
 def test_sizes(unpaired: Unpaired, home: Path, tmp_path: Path, photos: dict[str, tuple[int, int]]) -> None:
@@ -393,7 +394,7 @@ def test_sizes(unpaired: Unpaired, home: Path, tmp_path: Path, photos: dict[str,
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "bmp"])
 def test_formats(unpaired: Unpaired, home: Path, tmp_path: Path, suffix: str) -> None:
     write_images(tmp_path / "in", 1)
-    for image_format in ("png", suffix):
+    for image_format in {"png", suffix}:
         words = ("--format", image_format, "--out", tmp_path / image_format)
         assert unpaired("translate", home / "run", tmp_path / "in", *words).code == 0
     (path,) = (tmp_path / suffix).iterdir()
@@ -422,6 +423,8 @@ BROKEN = {
     "cut.jpg": (truncated_jpeg(), ["truncated or damaged", "copy or download it again, or move it elsewhere"]),
     "words.png": (b"dear diary, this is no picture", ["the content is text, not an image", "move it elsewhere"]),
     "bomb.png": (huge_png(100_000, 100_000), ["100,000 x 100,000 pixels are more than the limit", "scale it down"]),
+    "film.png": (b"\0\0\0\x18ftypisom" + bytes(99), ["this is a video; take its frames first"]),
+    "scan.png": (bytes(128) + b"DICM" + bytes(99), ["this is DICOM, a medical image; save its slices"]),
     "empty.png": (b"", ["the file is empty (0 bytes)"]),
 }
 
@@ -434,8 +437,8 @@ def test_unreadable_files_are_named_and_skipped_and_the_rest_is_written(
         (folder / name).write_bytes(content)
     answer = unpaired("translate", home / "run", folder, "--out", tmp_path / "out", "--batch-size", "2")
     assert answer.code == 1
-    assert "2 of 6 images translated" in answer.out
-    assert "4 skipped" in answer.out
+    assert f"2 of {2 + len(BROKEN)} images translated" in answer.out
+    assert f"{len(BROKEN)} skipped" in answer.out
     lines = answer.err.splitlines()
     for name, (_, words) in BROKEN.items():
         (line,) = [line for line in lines if line.startswith(f"skipped: {folder / name}: ")]
@@ -470,10 +473,10 @@ def test_a_file_with_a_strange_suffix(
 ) -> None:
     for name in ("scan.dat", "scan"):
         draw((20, 24)).save(tmp_path / name, "PNG")
-        words = ("translate", home / "run", tmp_path / name, "--out", tmp_path / "out")
+        words = ("translate", home / "run", tmp_path / name, "--out", tmp_path / f"out-{name}")
         refused(*words, words=[str(tmp_path / name), "use --format png"])
         assert unpaired(*words, "--format", "png").code == 0
-        assert pictures(tmp_path / "out")["scan.png"].shape == (24, 20, 3)
+        assert pictures(tmp_path / f"out-{name}")["scan.png"].shape == (24, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -482,10 +485,13 @@ def test_a_file_with_a_strange_suffix(
         (["--size", "3"], ["size is '3'", "original, training, or a number of pixels from 4 on"]),
         (["--size", "big"], ["size is 'big'"]),
         (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
-        (["--device", "gpu"], ["device: 'gpu'", "use auto, cpu, cuda or cuda:N"]),
-        (["--weights", "worst"], ["'worst'", "--weights", "ema"]),
+        (["--device", "gpu"], ["device: 'gpu'", "use auto, cpu, cuda, cuda:N or mps"]),
+        (["--weights", "worst"], ["invalid choice 'worst' for argument '--weights'", "ema"]),
         (["--weights", "best"], ["holds no best weights", "--score-every", "use ema or last"]),
-        (["--formt", "png"], ["--formt", "Perhaps you meant", "--format"]),
+        (["--formt", "png"], ["there is no option --formt (did you mean --format?)"]),
+        (["--bs", "2"], ["there is no option --bs (did you mean --batch-size?)"]),
+        (["--batch-size", "two"], ["--batch-size: 'two' is not a whole number; see unpaired translate --help"]),
+        (["--memory-gib", "lots"], ["--memory-gib: 'lots' is not a number"]),
         (["--format", "gif"], ["'gif'", "--format", "png"]),
     ],
 )
@@ -507,7 +513,7 @@ def test_translate_refuses_places(refused: Callable[..., None], home: Path, tmp_
     refused("translate", home / "run", tmp_path / "none", *out, words=[str(tmp_path / "none"), "empty", "put images"])
     refused("translate", home / "run", tmp_path / "*.png", *out, words=["*.png", "the pattern matches no image"])
     (tmp_path / "file").write_text("")
-    words = [f"cannot write {tmp_path / 'file' / 'out' / 'image0.png'}", "choose another --out"]
+    words = [f"cannot write to {tmp_path / 'file' / 'out'}", "choose another --out"]
     refused("translate", home / "run", home / "data" / "testA", "--out", tmp_path / "file" / "out", words=words)
 
 
@@ -721,8 +727,27 @@ def test_train_refuses_options(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_train_needs_out(refused: Callable[..., None], home: Path) -> None:
-    refused("train", home / "data", words=["--out"])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train data", "missing: --out PATH; see unpaired train --help"),
+        ("train data --out x --metod cut", "there is no option --metod (did you mean --method?)"),
+        ("train data --out x --lr 3", "there is no option --lr (did you mean --learning-rate?)"),
+        ("train data --method cut --attention local", "CUT (cut) has no such setting; --method qs_attn or "),
+        ("train data --out x --image-size big", "--image-size: 'big' is not INT|{INT INT}"),
+        ("translate", "missing: RUN, --out PATH"),
+        ("translate run --out x", "INPUT is missing"),
+        ("evaluate run data more", "Unrecognized options: more"),
+        ("evaluate run --direction up", "--direction: 'up' is not one of AtoB, BtoA"),
+        ("data chek", "there is no 'unpaired data chek' (did you mean 'check'?)"),
+        ("data prepare x --ot y", "there is no option --ot (did you mean --out?)"),
+        ("push run owner/name --licence cc-by-5", "licence: 'cc-by-5' is no SPDX name"),
+    ],
+)
+def test_options_that_are_wrong_are_one_line(unpaired: Unpaired, line: str, words: str) -> None:
+    answer = unpaired(*line.split())
+    assert (answer.code, answer.err.count("\n"), answer.out) == (2, 1, "")
+    assert words in answer.err
 
 
 @pytest.mark.parametrize(

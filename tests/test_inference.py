@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny import tiny_run, write_images
 from unpaired.data import image_to_tensor, read_image, tensor_to_image
-from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, UserError
+from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, UserError, ValueRangeWarning
 from unpaired.inference import Translator, choose_device
 from unpaired.training import train
 
@@ -100,6 +101,60 @@ def test_lists_with_sizes_and_kinds_mixed(colour: Translator) -> None:
     assert colour.translate([]) == []
 
 
+def test_files_addresses_and_integer_tensors_are_the_same_picture(
+    colour: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = pixels(20, 26, 3)
+    Image.fromarray(array).save(tmp_path / "photo.png")
+    monkeypatch.setattr("urllib.request.urlopen", lambda address, timeout: (tmp_path / "photo.png").open("rb"))
+    expected = colour.translate(array)
+    places = [tmp_path / "photo.png", str(tmp_path / "photo.png"), "https://example.org/photo.png?size=3"]
+    for made in colour(places):
+        assert isinstance(made, Image.Image)
+        assert np.array_equal(np.asarray(made), expected)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    for given, wanted in ((tensor, expected), (tensor[None], expected[None])):
+        made = colour(given)
+        assert (made.dtype, made.shape) == (torch.uint8, given.shape)
+        assert np.array_equal(made.movedim(-3, -1).numpy(), wanted)
+
+
+def test_the_range_of_other_libraries_is_noticed(colour: Translator) -> None:
+    x = torch.rand(3, 16, 16)
+    with pytest.warns(ValueRangeWarning, match=r"scale \[0, 1\] to \[-1, 1\]"):
+        colour(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fine in (x * 2 - 1, torch.zeros(3, 16, 16), x - 0.5, pixels(16, 16, 3)):
+            colour(fine)
+
+
+def test_objects_say_what_they_are_in_one_line_and_move(colour: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = repr(colour)
+    assert re.fullmatch(
+        r"Translator\(QS-Attn.*, 3 channels of uint8 to 3 channels of uint8, on cpu, ema of .*\)", words
+    )
+    assert colour.to("cpu") is colour
+    with pytest.raises(BackendError, match="'gpu'"):
+        colour.to("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type == "mps"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_at_loading(
+    runs: dict[str, Path], tmp_path: Path, value: float
+) -> None:
+    folder = shutil.copytree(runs["colour"] / "weights", tmp_path / "weights")
+    tensors = load_file(folder / "ema.safetensors")
+    key = sorted(tensors)[0]
+    tensors[key].flatten()[0] = value
+    save_file(tensors, folder / "ema.safetensors")
+    with pytest.raises(CheckpointError, match=rf"ema.safetensors: the weights '{key}' are not finite"):
+        Translator.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_the_dtype_of_a_tensor_is_kept(colour: Translator, dtype: torch.dtype) -> None:
     x = image_to_tensor(Image.fromarray(pixels(16, 20, 3)))
@@ -132,7 +187,7 @@ def test_arrays_of_any_memory_layout_work_and_inputs_stay_as_they_are(colour: Tr
 def test_translation_is_without_state(colour: Translator) -> None:
     x = torch.rand(3, 32, 32) * 2 - 1
     first = colour.translate(x)
-    colour.translate(torch.rand(2, 3, 40, 40))
+    colour.translate(torch.rand(2, 3, 40, 40) - 0.5)
     torch.manual_seed(5)
     assert torch.equal(colour.translate(x), first)
 
@@ -157,7 +212,8 @@ def test_a_picture_of_any_mode_is_seen_as_its_file_would_be(
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), r"tensor must be float .* not torch\.uint8 \(3, 8, 8\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), r"array must be uint8 .* not int64 \(8, 8, 3\)"),
+        (torch.zeros(8, 8, dtype=torch.uint8), r"not Tensor|must be"),
         (torch.zeros(8, 8), r"not torch\.float32 \(8, 8\)"),
         (torch.zeros(1, 3, 1, 8, 8), r"\(1, 3, 1, 8, 8\)"),
         (torch.zeros(1, 8, 8), r"takes images with 3 channel\(s\), but the input has 1"),
@@ -172,8 +228,10 @@ def test_a_picture_of_any_mode_is_seen_as_its_file_would_be(
         (np.zeros((8, 8, 4), np.uint8), "but the input has 4"),
         (np.zeros((0, 8, 3), np.uint8), "nothing to translate"),
         (Image.new("F", (8, 8)), "mode F: floating-point pixels have no known range"),
-        ("photo.png", "not str"),
-        (["photo.png"], "not str"),
+        ("photo.png", "photo.png: there is no such file"),
+        ([Path("photo.png")], "photo.png: there is no such file"),
+        ("http://127.0.0.1:9/photo.png", "photo.png cannot be fetched"),
+        ("https://[", "cannot be fetched"),
         (None, "not NoneType"),
     ],
 )
@@ -340,7 +398,7 @@ def test_what_is_no_run_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cpux", "meta", "xla", "cpu:x", ""])
 def test_unusable_devices(name: str) -> None:
-    with pytest.raises(BackendError, match=f"'{name}'.*use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(BackendError, match=f"'{name}'.*use auto, cpu, cuda, cuda:N or mps"):
         choose_device(name)
 
 

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A float in [0, 1]."""
+FilePath = Annotated[Path, Field(strict=False)]
+"""A path; text is one."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """An integer in [0, 2**63)."""
 

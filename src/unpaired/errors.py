@@ -38,6 +38,10 @@ class TrainingError(UserError):
     exit_code = 3
 
 
+class ValueRangeWarning(UserWarning):
+    """A tensor seems to hold values of another range than [-1, 1]."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known word, or an empty string.
 

@@ -187,7 +187,7 @@ def _why_no_layout(state: Mapping[str, Tensor], blocks: int) -> str:
 
 
 def import_published(
-    file: Path, method: str, out: Path, *, reverse: Path | None = None, image_size: int = 256
+    file: str | Path, method: str, out: str | Path, *, reverse: str | Path | None = None, image_size: int = 256
 ) -> dict[str, Any]:
     """Write a run folder with the generators of the authors' files.
 
@@ -205,10 +205,10 @@ def import_published(
     Raises:
         UserError: A file, the method or the folder cannot be used.
     """
-    served = _served(method)
+    served, file, out = _served(method), Path(file), Path(out)
     files = {served[0]: file}
     if len(served) == 2:
-        other = reverse if reverse is not None else sibling(file)
+        other = Path(reverse) if reverse is not None else sibling(file)
         files |= {served[1]: other} if other is not None else {}
     elif reverse is not None:
         raise ConfigError(f"reverse: {METHODS[method].title} translates one way; leave it out")

@@ -89,3 +89,16 @@ class TrainingLength:
                 found.append((start, min(border, start + steps * batch_size)))
                 start = found[-1][1]
         return found
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> [duration(s) for s in (20, 600, 9000, 400_000)]
+    ['20 s', '10 min', '2.5 h', '4.6 days']
+    """
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            value = seconds / length
+            return f"{value:.1f} {unit}" if unit != "min" else f"{value:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -118,7 +118,7 @@ class RunConfig:
         return RunConfig(method=method, **parts)
 
     @staticmethod
-    def load(path: Path) -> RunConfig:
+    def load(path: str | Path) -> RunConfig:
         """Read a run file. Raises ``ConfigError``."""
         return RunConfig.from_mapping(load_yaml(path), where=str(path))
 

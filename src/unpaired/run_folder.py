@@ -38,8 +38,9 @@ class RunStatus:
     state: str
 
 
-def run_status(run: Path) -> RunStatus:
+def run_status(run: str | Path) -> RunStatus:
     """Read a run folder. Raises ``ConfigError`` where its ``run.yaml`` cannot be read."""
+    run = Path(run)
     config, seen = load_yaml(run / "run.yaml"), images_seen(run)
     total = _total(config, json_lines(run / "sessions.jsonl"))
     if total is not None and seen >= total:
@@ -116,8 +117,9 @@ def _values(scores: Any) -> dict[str, float]:
     return {str(entry.get("label")): entry["value"] for entry in entries if isinstance(entry.get("value"), int | float)}
 
 
-def find_runs(folder: Path) -> list[Path]:
+def find_runs(folder: str | Path) -> list[Path]:
     """The run folders in ``folder``, at any depth, by name; a run holds no others."""
+    folder = Path(folder)
     if (folder / "run.yaml").is_file():
         return [folder]
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())

@@ -25,6 +25,7 @@ from unpaired.data import (
     load_examples,
     size_words,
 )
+from unpaired.engine.announce import opening_lines
 from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.engine.processes import on_rank_zero
@@ -43,7 +44,7 @@ FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
 
 
-def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
+def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
     Args:
@@ -57,6 +58,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
+    out = Path(out)
     given, config = config, as_begun(_with_domains(config), out)
     stream = config.dataset.stream(config.data, config.training.seed)
     channels = max(config.data.domain_channels)
@@ -102,6 +104,14 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
     stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
     scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
+    for line in (
+        opening_lines(
+            method, config.model, config.data, stream, fabric.device, length.total, config.training.batch_size
+        )
+        if fabric.is_global_zero and not quiet
+        else ()
+    ):
+        print(line, file=sys.stderr)
     return fit(
         method,
         stream,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from published_networks import cut
 from recorded_runs import evaluation
 from tiny import tiny_run, write_images
 from unpaired import cli
-from unpaired.errors import BackendError, CheckpointError
+from unpaired.errors import BackendError, CheckpointError, ConfigError
 from unpaired.importing import import_published
 from unpaired.inference import Translator
 from unpaired.inference.hub import Licences, is_repo_id
@@ -72,7 +73,7 @@ def test_what_is_pushed_comes_back_bit_by_bit_and_says_where_it_is_from(run: Pat
     assert (there.origin.repo_id, there.origin.revision) == ("me/zebras", commit)
     assert there.origin.sha256 == here.origin.sha256
     assert set(hub.repositories["me/zebras"][-1]) == {
-        "README.md", "model.json", "ema.safetensors", "digests.json", "samples.png", "scores.json",
+        "README.md", "model.json", "ema.safetensors", "digests.json", "scores.json",
     }  # fmt: skip
 
 
@@ -183,6 +184,25 @@ def test_what_the_hub_refuses_is_said_in_one_line(run: Path, hub: ServedHub, sta
     assert hub.repositories == {}
 
 
+def test_without_a_network_an_upload_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx = pytest.importorskip("httpx")
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise httpx.ConnectError("[Errno -2] Name or service not known\nand sixty more lines")
+
+    monkeypatch.setattr(library.HfApi, "create_repo", unreachable)
+    with pytest.raises(CheckpointError, match=r"cannot upload: .* Name or service not known") as refusal:
+        loaded(run).push_to_hub("me/zebras")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["cc-by-4.0", "MIT", "apache-2.0 or mit", "other", "LicenseRef-ours"])
+def test_licences_are_spdx_names(name: str) -> None:
+    assert Licences(name).model.lower() == name.lower()  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"'cc-by-5\.0' is no SPDX name"):
+        Licences("cc-by-5.0")
+
+
 def test_without_the_client_the_message_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(BackendError, match=r"pip install 'unpaired\[hub\]'"):
@@ -204,7 +224,11 @@ def test_only_names_that_are_no_path_are_looked_for_on_the_hub(tmp_path: Path, m
 # ---------------------------------------------------------------------------------------------------------------------
 def test_the_card_says_what_is_known_and_what_is_not(run: Path, tmp_path: Path) -> None:
     loaded(run).bundle(
-        tmp_path / "stated", "me/zebras", weights=("last",), licences=Licences("cc-by-4.0", "CC0", "Drawings")
+        str(tmp_path / "stated"),
+        "me/zebras",
+        weights=("last",),
+        samples=True,
+        licences=Licences("CC-BY-4.0", "CC0", "Drawings"),
     )
     card = (tmp_path / "stated" / "README.md").read_text()
     front = card.split("---")[1]
@@ -257,7 +281,11 @@ def test_the_command_uploads_and_translate_finds_it(
     assert "nothing was uploaded" in capsys.readouterr().out
     assert hub.repositories == {}
     assert cli.main(["push", str(run), "me/zebras", "--licence", "cc0-1.0"]) == 0
-    assert "unpaired translate me/zebras INPUT --out DIR" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    listed = re.findall(r"^ *[\d.]+ MB  (\S+)$", said.partition("uploading")[0], re.MULTILINE)
+    assert listed == sorted(hub.repositories["me/zebras"][-1])
+    assert not [name for name in listed if name.endswith((".png", ".jpg"))]
+    assert "unpaired translate me/zebras INPUT --out DIR" in said
     assert b"cc0-1.0" in hub.repositories["me/zebras"][-1]["README.md"]
     write_images(tmp_path / "photos", 2)
     assert cli.main(["translate", "me/zebras", str(tmp_path / "photos"), "--out", str(tmp_path / "made")]) == 0

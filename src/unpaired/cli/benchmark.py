@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -23,8 +22,10 @@ from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
 from unpaired.benchmarking.results import write_pages, write_tables
 from unpaired.benchmarking.runs import Plan, Run
 from unpaired.benchmarking.workers import LocalSlots, WorkerExit, locked, measuring_order_of, order_of, work
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError, UserError, nearest
 from unpaired.evaluation import known_metrics
+from unpaired.length import duration
 from unpaired.run_folder import images_seen
 
 _LINES = 110
@@ -38,6 +39,8 @@ class Benchmark:
 
     Run the same command again to go on after any interruption; the file may grow by contenders, data and seeds in the
     meantime. Runs lie in OUT/runs, tables and pages in OUT/results, what the runs printed in OUT/logs.
+
+    Example: unpaired benchmark benchmarks/matrices/quick.yaml --out runs/quick-benchmark
     """
 
     matrix: Positional[Annotated[Path, arg(metavar="MATRIX.yaml", help="What to compare; see benchmarks/matrices.")]]
@@ -53,7 +56,7 @@ class Benchmark:
 
 def main(argv: Sequence[str]) -> int:
     """Plan, measure, train, score, write; 0 all done, 1 some failed, 130 interrupted."""
-    options = tyro.cli(Benchmark, args=list(argv), prog="unpaired benchmark")
+    options = parse(Benchmark, argv, "unpaired benchmark")
     matrix = load_matrix(options.matrix)
     devices = options.slots or matrix.slots
     check_slots(devices)
@@ -219,16 +222,3 @@ def _plan_row(plan: Plan, cell: Cell, done: int) -> list[str]:
         "?" if speed is None or images is None else duration(speed * images), str(done),
         str(len(plan.matrix.seeds) - done),
     ]  # fmt: skip
-
-
-def duration(seconds: float) -> str:
-    """A time for people.
-
-    >>> [duration(s) for s in (20, 600, 9000, 400_000)]
-    ['20 s', '10 min', '2.5 h', '4.6 days']
-    """
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if unit != "min" else f"{value:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
 from unpaired.files import write_atomically
 
@@ -40,6 +40,8 @@ class Compare:
 
     Runs that differ only in their seed become one row with mean and standard deviation. Averaged (EMA), last and best
     weights stand side by side. Scores that mean different things (images, protocol, networks, seed) are refused.
+
+    Example: unpaired compare runs/mine runs/quick --out table.tex
     """
 
     runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help="Run folders.")]]
@@ -57,7 +59,7 @@ class Compare:
 
 def main(argv: Sequence[str]) -> int:
     """Collect, print or write."""
-    options = tyro.cli(Compare, args=list(argv), prog="unpaired compare")
+    options = parse(Compare, argv, "unpaired compare")
     if not options.runs:
         raise ConfigError("name at least one run: unpaired compare RUN [RUN ...]")
     kind = _format(options)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.data.check import NEAR, Report, check_set, lines, parts_table, to_json
 from unpaired.data.inspection import Progress
 from unpaired.data.layouts import OFFICIAL, how_to_get
@@ -23,6 +23,15 @@ from unpaired.data.prepare import RECIPES, PrepareSettings, prepare
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 
+_HELP = """usage: unpaired data prepare|check ...
+
+Prepare a set of images for training, or check one.
+
+  prepare  make a set from archives that you downloaded, or from any folders of images
+  check    counts, duplicates, leaks from test to train, unreadable files, modes, sizes
+
+'unpaired data prepare --help' and 'unpaired data check --help' list the options.
+Example: unpaired data check data/horse2zebra"""
 _LINES = 160
 """Columns where there is no terminal to ask."""
 
@@ -33,6 +42,8 @@ class Prepare:
 
     Nothing is downloaded; without its archive, a known set says where to get it. The same command goes on after an
     interruption. See docs/data.md.
+
+    Example: unpaired data prepare horse2zebra horse2zebra.zip --out data/horse2zebra
     """
 
     what: Positional[
@@ -67,6 +78,8 @@ class Check:
     """Check a set before training: counts, duplicates, leaks from test to train, unreadable files, modes, sizes.
 
     Exit code 1 if there are errors. See docs/data.md.
+
+    Example: unpaired data check data/horse2zebra
     """
 
     folder: Positional[Annotated[Path, arg(metavar="DIR", help="Holds trainA and trainB, or train/<domain>.")]]
@@ -82,12 +95,14 @@ class Check:
 
 def main(argv: Sequence[str]) -> int:
     """Prepare or check; 0 no errors, 1 errors were found."""
-    options = tyro.cli(
-        Annotated[Prepare, subcommand("prepare")] | Annotated[Check, subcommand("check")],
-        args=list(argv),
-        prog="unpaired data",
-        description="Prepare a set of images for training, or check one.",
-    )
+    kinds: dict[str, type[Prepare] | type[Check]] = {"prepare": Prepare, "check": Check}
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(_HELP)
+        return 0 if argv else 2
+    if name not in kinds:
+        raise ConfigError(f"there is no 'unpaired data {name}'{nearest(name, kinds)}; there are prepare and check")
+    options = parse(kinds[name], argv[1:], f"unpaired data {name}")
     if not -1 <= options.near <= 16:
         raise ConfigError(f"near is {options.near}: it must be from -1 (do not look) to 16")
     if isinstance(options, Prepare):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from rich.console import Console
 
 from unpaired.cli.evaluate import LINES, remarks, scores_table, scoring_progress
+from unpaired.cli.options import parse
 from unpaired.data import embedded_dataset, tensor_to_image
 from unpaired.engine.precision import autocast_for, choose_precision, half_layout, step_time_ratio
 from unpaired.engine.step import seconds_per_step
@@ -43,6 +43,8 @@ class Demo:
     and the best weights, are by 100 of the 200 validation drawings; no weights were chosen on the test drawings.
 
     Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
+
+    Example: unpaired demo --minutes 10
     """
 
     out: Path | None = None
@@ -57,7 +59,7 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     """Train, translate, score, report."""
-    options = tyro.cli(Demo, args=list(argv), prog="unpaired demo")
+    options = parse(Demo, argv, "unpaired demo")
     console = Console(width=None if sys.stdout.isatty() else LINES)
     started = time.perf_counter()
     out = options.out or _folder(options)

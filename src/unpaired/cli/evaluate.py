@@ -7,16 +7,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import (
@@ -45,14 +45,22 @@ class Evaluate:
     Averaged (EMA), last and best weights stand side by side with the untranslated input and with real images against
     real ones. Every score is added, with its protocol, the counts and digests of images and networks, to
     evaluations.jsonl in the run folder; 'unpaired compare' makes tables of it.
+
+    Example: unpaired evaluate runs/mine data/horse2zebra --metrics kid_lite0_x1e3
     """
 
     run: Positional[
         Annotated[
-            Path, arg(help="A run folder (the --out of 'unpaired train'), or a folder of images made from the sources.")
+            Path,
+            arg(
+                metavar="RUN",
+                help="A run folder (the --out of 'unpaired train'), or a folder of images made from the sources.",
+            ),
         ]
     ]
-    data: Positional[Annotated[Path | None, arg(help="Folder with testA and testB.")]] = None
+    data: Positional[
+        Annotated[Path | None, arg(metavar="[DATA]", help="Folder with testA and testB; the run's own if unset.")]
+    ] = None
     source: Path | None = None
     """Folder of source images, instead of DATA."""
     target: Path | None = None
@@ -91,7 +99,7 @@ class Evaluate:
     """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
     and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic in which a run translates; auto takes bf16 where it is faster here. Scores are computed in float32."""
     batch_size: int = 8
@@ -104,9 +112,10 @@ class Evaluate:
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate, print a table, keep a record."""
-    options = tyro.cli(Evaluate, args=list(argv), prog="unpaired evaluate")
+    options = parse(Evaluate, argv, "unpaired evaluate")
     is_run = _is_run(options.run)
     description = Translator.from_pretrained(options.run, device="cpu").description if is_run else {}
+    options = _with_own_data(options)
     files, request = _files(options) if not description.get("model", {}).get("domains") else _domain_files(options)
     device = choose_device(options.device)
     cache = None if options.cache else FeatureCache(None)
@@ -142,6 +151,18 @@ def main(argv: Sequence[str]) -> int:
     if options.out is not None:
         options.out.write_text(json.dumps(record(evaluation, **kept), indent=1) + "\n", encoding="utf-8")  # type: ignore[arg-type]
     return 1 if any(words.startswith("left out: ") for words in warnings) else 0
+
+
+def _with_own_data(options: Evaluate) -> Evaluate:
+    """Without DATA, --source and --target: the held-out images of the run's own data set."""
+    if any(place is not None for place in (options.data, options.source, options.target)):
+        return options
+    if not (options.run / "run.yaml").exists():
+        return options
+    dataset = RunConfig.load(options.run / "run.yaml").dataset
+    if dataset.held_out_source is not None or dataset.folder is None:
+        return replace(options, source=dataset.held_out_source, target=dataset.held_out_target)
+    return replace(options, data=dataset.folder)
 
 
 def _is_run(folder: Path) -> bool:
@@ -185,8 +206,8 @@ def _files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
     files = find_test_images(options.data, options.source, options.target)
     if files is None:
         raise DataError(
-            f"{options.data or 'no folder'}: there are no held-out images; give a folder with testA and testB, or "
-            "--source DIR --target DIR"
+            f"{options.data or 'DATA is missing'}: there are no held-out images; give a folder with testA and testB, "
+            "or --source DIR --target DIR"
         )
     direction = options.direction
     if direction is None and (options.run / "run.yaml").exists() and options.data is not None:
@@ -304,5 +325,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
         lines.append(f"Translated in {evaluation.precision}.")
     networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
     if networks:
-        lines.append(f"Left out: {', '.join(networks)}; --network NAME=PATH brings them in.")
+        lines.append(
+            f"Left out: {', '.join(networks)}; --network NAME=PATH brings them in"
+            + (", --download fetches inception." if any("'inception'" in each for each in networks) else ".")
+        )
     return lines

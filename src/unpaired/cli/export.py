@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.inference.hub import is_repo_id
@@ -24,10 +24,18 @@ class Export:
 
     Batch and sides of the images are free. The file is compared with PyTorch on several sizes before it gets its name,
     and says of itself what it takes and makes (docs/export.md).
+
+    Example: unpaired export runs/mine --out generator.onnx
     """
 
     run: Positional[
-        Annotated[str, arg(help="A run folder (the --out of 'unpaired train'), or owner/name[@revision] on the Hub.")]
+        Annotated[
+            str,
+            arg(
+                metavar="RUN",
+                help="A run folder (the --out of 'unpaired train'), or owner/name[@revision] on the Hub.",
+            ),
+        ]
     ]
     format: Literal["onnx", "torch"] = "onnx"
     """onnx: one .onnx file. torch: a .pt2 program that torch loads by itself."""
@@ -50,7 +58,7 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Load, write, compare, say what was written."""
-    options = tyro.cli(Export, args=list(argv), prog="unpaired export")
+    options = parse(Export, argv, "unpaired export")
     path = options.out
     if path is None:
         if is_repo_id(options.run):

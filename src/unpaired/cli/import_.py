@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.importing import import_published
 
 
@@ -19,10 +19,18 @@ class Import:
 
     All commands take the folder like that of a run that was trained here; 'unpaired train --init' goes on from it.
     Width, blocks and channels are read off the file. It has no averaged weights, so its own (last) are always taken.
+
+    Example: unpaired import latest_net_G.pth --method cut --out runs/theirs
     """
 
     file: Positional[
-        Annotated[Path, arg(help="A state dict, such as latest_net_G.pth or latest_net_G_A.pth; no code of it is run.")]
+        Annotated[
+            Path,
+            arg(
+                metavar="FILE",
+                help="A state dict, such as latest_net_G.pth or latest_net_G_A.pth; no code of it is run.",
+            ),
+        ]
     ]
     method: Annotated[str, arg(help="What it was trained with: cut, fastcut, qs_attn, cyclegan, dclgan, ...")]
     out: Annotated[Path, arg(help="The run folder to make.")]
@@ -38,7 +46,7 @@ class Import:
 
 def main(argv: Sequence[str]) -> int:
     """Read, check, write, say what was found."""
-    options = tyro.cli(Import, args=list(argv), prog="unpaired import")
+    options = parse(Import, argv, "unpaired import")
     description = import_published(
         options.file, options.method, options.out, reverse=options.reverse, image_size=options.image_size
     )

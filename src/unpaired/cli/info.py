@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from unpaired.cli.options import parse
 from unpaired.environment import environment
 from unpaired.evaluation import METRICS
 from unpaired.methods import METHODS
 from unpaired.ops import backend_report
 
 
+@dataclass(frozen=True)
+class Info:
+    """Show versions, devices, methods, and which query-selection backends can run here.
+
+    Example: unpaired info
+    """
+
+
 def main(argv: Sequence[str]) -> int:
     """Print what a bug report needs."""
 
-    def info() -> None:
-        """Show versions, devices, methods, and which query-selection backends can run here."""
-
-    tyro.cli(info, args=list(argv), prog="unpaired info")
+    parse(Info, argv, "unpaired info")
     console = Console()
     facts = environment()
     console.print(_table("Versions", [("python", facts["python"]), *facts["versions"].items()]))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
 import yaml
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.recipes import RECIPES, methods_of
 
 _LINES = 160
@@ -28,6 +28,8 @@ class Recipes:
     what to expect.
 
     'unpaired recipes NAME' shows one in full; 'unpaired train --recipe NAME DATA --out OUT' trains by it.
+
+    Example: unpaired recipes table3_a
     """
 
     name: Positional[Annotated[str | None, arg(metavar="[NAME]", help="The recipe to show in full.")]] = None
@@ -35,7 +37,7 @@ class Recipes:
 
 def main(argv: Sequence[str]) -> int:
     """Print."""
-    options = tyro.cli(Recipes, args=list(argv), prog="unpaired recipes")
+    options = parse(Recipes, argv, "unpaired recipes")
     if options.name is None:
         _list()
     else:

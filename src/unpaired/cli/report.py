@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
 
 
@@ -21,6 +21,8 @@ from unpaired.errors import ConfigError
 class Report:
     """Write one self-contained HTML page about one or several runs: translations side by side, scores, samples over
     training, what the encoders find significant, losses, settings. With --figures also PNG, PDF and SVG for papers.
+
+    Example: unpaired report runs/mine runs/quick --out report.html
     """
 
     runs: Positional[
@@ -55,12 +57,12 @@ class Report:
     paired: Literal["auto", "yes", "no"] = "auto"
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Translate the chosen images, look into the encoders, write the page and the figures."""
-    options = tyro.cli(Report, args=list(argv), prog="unpaired report")
+    options = parse(Report, argv, "unpaired report")
     _check_places(options)
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import UserError
 from unpaired.run_folder import find_runs, run_status
 
@@ -26,6 +26,8 @@ _SCORES = 3
 class Runs:
     """List the run folders in a folder: method, data, images seen, the newest scores, and whether a run is finished,
     running or stopped (by the times of its files). 'unpaired recipes' lists the published experiments.
+
+    Example: unpaired runs runs
     """
 
     folder: Positional[Annotated[Path, arg(metavar="[DIR]", help="Where to look, at any depth.")]] = Path("runs")
@@ -33,7 +35,7 @@ class Runs:
 
 def main(argv: Sequence[str]) -> int:
     """Print a line for each run; return 1 where a run file cannot be read."""
-    options = tyro.cli(Runs, args=list(argv), prog="unpaired runs")
+    options = parse(Runs, argv, "unpaired runs")
     if not options.folder.is_dir():
         raise UserError(
             f"{options.folder}: there is no such folder; 'unpaired recipes' lists the published experiments"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits
@@ -26,6 +26,8 @@ class Studio:
 
     Without RUN it shows the embedded drawings, and the run of 'unpaired demo' where runs/demo holds one. Nothing is
     written outside a temporary folder, which is removed at the end. Needs the extra: pip install "unpaired[studio]".
+
+    Example: unpaired studio runs/mine
     """
 
     run: Positional[
@@ -41,7 +43,7 @@ class Studio:
     weights: Literal["ema", "last", "best"] = "ema"
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
     host: str = "127.0.0.1"
@@ -62,7 +64,7 @@ class Studio:
 
 def main(argv: Sequence[str]) -> int:
     """Load the runs and serve the page until Ctrl-C."""
-    options = tyro.cli(Studio, args=list(argv), prog="unpaired studio")
+    options = parse(Studio, argv, "unpaired studio")
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
     if not 0.5 <= options.refresh_seconds < float("inf"):
         raise ConfigError(f"refresh_seconds must be at least 0.5 and finite, not {options.refresh_seconds}")

@@ -8,11 +8,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.study.records import DATABASE
@@ -33,6 +33,8 @@ class Study:
     'unpaired study RUN RUN --out STUDY' translates held-out images with each run, or takes them from folders of made
     images, and serves a page on this machine. 'unpaired study STUDY' opens it again; with --table or --export it prints
     or writes what raters said, also while it is served elsewhere. See docs/study.md.
+
+    Example: unpaired study runs/mine runs/cut --out studies/first
     """
 
     run: Positional[
@@ -68,7 +70,7 @@ class Study:
     """How runs get the images. training: with the shorter side scaled to that of the training crops. original: at
     their own size. A number: with the shorter side scaled to so many pixels."""
     device: str = "auto"
-    """To translate on: auto, cpu, cuda or cuda:N."""
+    """To translate on: auto, cpu, cuda, cuda:N or mps."""
     host: str = "127.0.0.1"
     """Address to serve at. Anything but a loopback address lets other machines vote."""
     port: int = 8000
@@ -85,7 +87,7 @@ class Study:
 
 def main(argv: Sequence[str]) -> int:
     """Make or open a study, then print, write or serve it."""
-    options = tyro.cli(Study, args=list(argv), prog="unpaired study")
+    options = parse(Study, argv, "unpaired study")
     results_only = options.table or options.export is not None
     if options.serve and not results_only:
         require_web_packages()  # before minutes are spent on translating

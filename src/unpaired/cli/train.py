@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, arg
 
+from unpaired.cli.options import option_names, parse
 from unpaired.data import DataConfig
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
@@ -25,15 +26,18 @@ _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
 run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
-recipes' lists them) gives the defaults; options given beside it win."""
+recipes' lists them) gives the defaults; options given beside it win.
+
+Example: unpaired train data/horse2zebra --recipe quick --out runs/quick"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, train, and say what to do next."""
     base = _defaults(argv)
-    arguments = tyro.cli(
-        _arguments(base), args=list(argv), prog="unpaired train", description=_DESCRIPTION, config=(OmitArgPrefixes,)
-    )
+    arguments: Any = parse(
+        _arguments(base), argv, "unpaired train", _of_other_methods(base.method), description=_DESCRIPTION,
+        config=(OmitArgPrefixes,),
+    )  # fmt: skip
     dataset = _dataset(arguments, base.dataset)
     config = RunConfig(
         arguments.method,
@@ -123,6 +127,19 @@ def _as_options(model: Any) -> Any:
 def _from_options(model: Any, method: str) -> Any:
     """The settings that were parsed, of the method's own class again."""
     return METHODS[method].Config(**vars(model))
+
+
+def _of_other_methods(method: str) -> dict[str, str]:
+    """Options that this method has not -> which others have them."""
+    having: dict[str, list[str]] = {}
+    for name, row in METHODS.items():
+        for option, _ in option_names(row.Config):
+            having.setdefault(option, []).append(name)
+    return {
+        option: f"{METHODS[method].title} ({method}) has no such setting; --method {' or '.join(names)} has it"
+        for option, names in having.items()
+        if method not in names
+    }
 
 
 def _value_of(argv: Sequence[str], option: str) -> str | None:

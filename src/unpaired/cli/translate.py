@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from tyro.conf import Positional, arg
 
+from unpaired.cli.options import parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
 from unpaired.data import (
@@ -39,6 +42,8 @@ from unpaired.inference import InferencePrecision, Translator
 from unpaired.inference.large_images import memory_bound
 
 _GRID_ROWS = 8
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What is wrong with the disk and not with one file."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,37 @@ class Translate:
     Results have the channels and the type (8-bit, 16-bit, float) of the target images of training, and keep the colour
     profile and the resolution of their source.
 
-    Files that cannot be read are named and skipped, and the exit code is then 1.
+    Files that cannot be read or written are named and left out, and the exit code is then 1.
+
+    Example: unpaired translate runs/mine photos --out translated
     """
 
     run: Positional[
         Annotated[
             str,
             arg(
+                metavar="RUN",
                 help="A run folder (the --out of 'unpaired train'), owner/name[@revision] on the Hub, or an .onnx file "
-                "of 'unpaired export'."
+                "of 'unpaired export'.",
             ),
         ]
     ]
-    input: Positional[Annotated[str, arg(help="An image, a folder, or a pattern such as 'photos/*.jpg'.")]]
+    input: Positional[
+        Annotated[
+            tuple[str, ...],
+            arg(metavar="INPUT [INPUT ...]", help="Images, folders, or patterns in quotes such as 'photos/**/*.jpg'."),
+        ]
+    ]
     out: Path
-    """Folder for the translations; made if missing."""
+    """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT."""
+    overwrite: bool = False
+    """Make translations again that OUT already holds; without it or --skip-existing nothing is made where it does."""
+    skip_existing: bool = False
+    """Make only the translations that OUT does not hold, to go on after an interruption."""
     weights: Literal["ema", "last", "best"] = "ema"
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """bf16 takes about 0.4 of the time of float32 on a processor with AMX, and twice its time on one without; results
     are up to a few grey levels from those of float32 (docs/results.md). auto takes it where it is faster here."""
@@ -106,21 +123,19 @@ class _Item:
     original_size: tuple[int, int]
 
 
+@dataclass
+class _Progress:
+    """What became of the images so far."""
+
+    written: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
 def main(argv: Sequence[str]) -> int:
-    """Translate everything that can be read; 0 when that was everything, 1 otherwise."""
-    options = tyro.cli(Translate, args=list(argv), prog="unpaired translate")
-    if options.batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
-    if options.styles < 1:
-        raise ConfigError(f"styles must be at least 1, not {options.styles}")
-    if options.styles > 1 and options.style_reference is not None:
-        raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
+    """Translate everything that can be read; 0 when that was everything, 1 otherwise, 130 after Ctrl-C."""
+    options = parse(Translate, argv, "unpaired translate")
+    _check(options)
     if options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX):
-        if options.precision != "32":
-            raise ConfigError(
-                f"precision: ONNX Runtime computes in float32, not in {options.precision}; leave --precision or "
-                "--runtime onnx out, and give a run folder"
-            )
         translator = onnx_translator(
             options.run, options.weights, options.device, reverse=options.reverse, domain=options.domain
         )
@@ -133,86 +148,199 @@ def main(argv: Sequence[str]) -> int:
     translator.memory_gib = options.memory_gib
     translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())
     side = _side(options.size, translator)
-    paths = list_images(options.input, recursive=options.recursive)
-    if options.styles == 1:
-        return _translate_all(options, translator, paths, side)
-    first, code = options.style_seed or 0, 0
-    folders = {seed: options.out / f"style{seed}" for seed in range(first, first + options.styles)}
-    for seed, folder in folders.items():
-        code = max(code, _translate_all(replace(options, out=folder, style_seed=seed), translator, paths, side))
-    _write_styles_grid(options, translator, paths, folders)
-    return code
-
-
-def _write_styles_grid(
-    options: Translate, translator: Translator, paths: Sequence[Path], folders: dict[int, Path]
-) -> None:
-    """``styles.png``: the first images, each in every style."""
-    base = _base(paths)
-    rows: list[list[Path]] = []
-    for path in paths:
-        made = [_target(path, base, replace(options, out=folder)) for folder in folders.values()]
-        if len(rows) < _GRID_ROWS and all(file.exists() for file in made):
-            rows.append([path, *made])
-    if not rows:
-        return
-    taken, wanted = translator.sides(options.reverse)
-    heads = ["input", *(f"style {seed}" for seed in folders)]
-    columns: dict[str, list[Image.Image]] = {}
-    for head, files, pixels in zip(heads, zip(*rows, strict=True), [taken] + [wanted] * len(folders), strict=True):
-        columns[head + preview_note(pixels)] = _looks(files, pixels)
-    grid = options.out / "styles.png"
-    largest = max(max(column[0].size) for column in columns.values())
-    write_atomically(grid, png_bytes(image_grid(columns, cell=min(192, largest))))
-    print(f"wrote {grid}")
-
-
-def _looks(files: Sequence[Path], pixels: PixelFormat) -> list[Image.Image]:
-    """Files of one format as pictures for people."""
-    if pixels.plain:
-        return [read_image(file) for file in files]
-    return pictures([pixels.to_floats(tensor_of(read_values(file, pixels))) for file in files], pixels)
-
-
-def _base(paths: Sequence[Path]) -> Path:
-    """The folder that all inputs lie in."""
-    return Path(os.path.commonpath([path.parent.resolve() for path in paths]))
-
-
-def _translate_all(options: Translate, translator: Translator, paths: Sequence[Path], side: int | None) -> int:
-    base = _base(paths)
-    targets = {path: _target(path, base, options) for path in paths}
-    _check_targets(targets)
-    taken, made = translator.sides(options.reverse)
-    _check_kinds(targets.values(), made)
-    request: dict[str, Any] = {
-        "reverse": options.reverse,
-        "style_seed": options.style_seed,
-        "style_reference": None,
-        "domain": options.domain,
+    named = _all_named(options.input, options.recursive)
+    first = options.style_seed or 0
+    styles = {
+        options.out / f"style{seed}": replace(options, style_seed=seed) for seed in range(first, first + options.styles)
     }
-    if options.style_reference is not None:
-        request["style_reference"] = made.to_floats(tensor_of(read_values(options.style_reference, made)))
+    plans = {
+        folder: {path: folder / _result_name(path, name, options.format) for path, name in sorted(named.items())}
+        for folder in (styles if options.styles > 1 else [options.out])
+    }
+    _check_targets([pair for plan in plans.values() for pair in plan.items()])
+    _check_kinds([target for plan in plans.values() for target in plan.values()], translator.sides(options.reverse)[1])
+    total, there = len(plans) * len(named), _existing(options, plans)
+    requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
+    _make_folder(options.out)
+    done = _Progress()
+    try:
+        for folder, plan in plans.items():
+            left = {path: target for path, target in plan.items() if target not in there}
+            _translate_all(translator, left, requests[folder], side, options.batch_size, done)
+        if options.styles > 1:
+            _write_styles_grid(options, translator, plans)
+        return 1 if done.problems else 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --skip-existing goes on", file=sys.stderr)
+        return 130
+    finally:
+        for message in done.problems:
+            print(f"skipped: {message}", file=sys.stderr)
+        words = f"{done.written} of {total} images translated into {options.out}; {len(done.problems)} skipped"
+        print(words + (f", {len(there)} were there" if there else ""))
 
-    written, skipped = 0, list[str]()
-    items = tracked(_read(paths, side, taken, skipped), len(paths), translator)
-    for group in _groups(items, options.batch_size):
-        try:
-            batch = torch.stack([taken.to_floats(tensor_of(item.values)) for item in group])
-            images = translator.translate(batch, **request)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            skipped += [f"{item.path}: {_size(item.values)} does not fit into memory; use --size N" for item in group]
-            continue
-        for item, translated in zip(group, images, strict=True):
-            result = resize_values(made.to_values(translated), item.original_size)
-            _save(result, item.path, targets[item.path])
-            written += 1
-    for message in skipped:
-        print(f"skipped: {message}", file=sys.stderr)
-    print(f"{written} of {len(paths)} images translated into {options.out}; {len(skipped)} skipped")
-    return 1 if skipped else 0
+
+def _check(options: Translate) -> None:
+    """Refuse options that contradict each other or cannot work."""
+    if not options.input:
+        raise ConfigError("INPUT is missing: name images, folders or patterns")
+    if options.batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
+    if options.styles < 1:
+        raise ConfigError(f"styles must be at least 1, not {options.styles}")
+    if options.styles > 1 and options.style_reference is not None:
+        raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
+    if options.overwrite and options.skip_existing:
+        raise ConfigError("--overwrite makes existing results again, --skip-existing does not: drop one")
+    if (options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX)) and options.precision != "32":
+        raise ConfigError(
+            f"precision: ONNX Runtime computes in float32, not in {options.precision}; leave --precision or "
+            "--runtime onnx out, and give a run folder"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# where results go
+# ---------------------------------------------------------------------------------------------------------------------
+def _all_named(places: Sequence[str], recursive: bool) -> dict[Path, Path]:
+    """Each image of all INPUTs once, whatever ways lead to it, and its name below the first that has it."""
+    found: dict[Path, tuple[Path, Path]] = {}
+    for place in places:
+        for path, name in _named(place, recursive):
+            found.setdefault(path.parent.resolve() / path.name, (path, name))
+    return dict(found.values())
+
+
+def _named(where: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    """The images that one INPUT names, and how each lies below it; links are not followed to find that out."""
+    place = Path(where)
+    if place.is_file():
+        place = place.parent
+    elif not place.is_dir():
+        place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
+    for path in list_images(where, recursive):
+        relative = path.relative_to(place)
+        yield path, Path(path.name) if ".." in relative.parts else relative
+
+
+def _result_name(path: Path, name: Path, kind: str) -> Path:
+    if kind != "same":
+        return name.with_suffix(f".{kind}")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ConfigError(f"{path}: no image can be written under a name ending in '{path.suffix}'; use --format png")
+    return name
+
+
+def _check_targets(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Refuse to replace an input, by whatever links, and two results of one name."""
+    inputs = {_identity(source): source for source, _ in pairs}
+    taken: dict[Path, Path] = {}
+    for source, target in pairs:
+        replaced = inputs.get(_identity(target)) if target.exists() else None
+        if replaced is not None:
+            what = "it" if replaced == source else f"the input {replaced}"
+            raise ConfigError(f"the translation of {source} would replace {what}; choose another --out")
+        if target in taken:
+            raise ConfigError(
+                f"{taken[target]} and {source} would both become {target}; translate them one after the other"
+            )
+        taken[target] = source
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_kinds(targets: Iterable[Path], made: PixelFormat) -> None:
+    """Refuse, before anything is made, kinds of files that cannot hold the results."""
+    for target in targets:
+        if not can_hold(target.suffix, made.dtype, made.channels):
+            raise ConfigError(
+                f"{target.name}: a {target.suffix} file cannot hold {made.words}, which this run makes; "
+                "use --format tiff (or npy)"
+            )
+
+
+def _existing(options: Translate, plans: dict[Path, dict[Path, Path]]) -> set[Path]:
+    """The results that need not be made again. Raises ``ConfigError`` where nobody said what to do about some."""
+    targets = [target for plan in plans.values() for target in plan.values()]
+    there = set() if options.overwrite else {target for target in targets if os.path.lexists(target)}
+    if there and not options.skip_existing:
+        raise ConfigError(
+            f"{len(there)} of {len(targets)} results are in {options.out} already (such as {min(there)}); "
+            "--overwrite makes them again, --skip-existing makes only the others"
+        )
+    return there
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the batch
+# ---------------------------------------------------------------------------------------------------------------------
+def _request(options: Translate, translator: Translator) -> dict[str, Any]:
+    """What each translation should be, in the words of ``Translator.translate``, if the method offers it."""
+    names = ("reverse", "style_seed", "style_reference", "domain")
+    request: dict[str, Any] = {name: getattr(options, name) for name in names}
+    translator.request(**request)
+    return request
+
+
+def _translate_all(
+    translator: Translator,
+    targets: dict[Path, Path],
+    request: dict[str, Any],
+    side: int | None,
+    batch_size: int,
+    done: _Progress,
+) -> None:
+    """Translate each file into its target; what cannot be read, translated or written is added to ``done.problems``."""
+    taken = translator.sides(request["reverse"])[0]
+
+    def translate(group: Sequence[_Item]) -> np.ndarray:
+        return translator.translate(np.stack([item.values for item in group]), **request)
+
+    items = tracked(_read(targets, side, taken, done.problems), len(targets), translator)
+    for group in _groups(items, batch_size):
+        for item, values in _translated(group, translate, done.problems):
+            try:
+                _save(resize_values(values, item.original_size), item.path, targets[item.path])
+                done.written += 1
+            except DataError as error:
+                done.problems.append(str(error))
+
+
+def _translated(
+    group: Sequence[_Item], translate: Callable[[Sequence[_Item]], np.ndarray], problems: list[str]
+) -> Iterator[tuple[_Item, np.ndarray]]:
+    """Each item with its translation; a batch that fails is taken apart, so that one image does not cost the others."""
+    try:
+        images = translate(group)
+    except (DataError, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, DataError) or _out_of_memory(error)):
+            raise
+        width, height = _size(group[0].values)
+        in_memory = f"{width} x {height} pixels do not fit into memory; use --size N"
+        if len(group) == 1:
+            problems.append(f"{group[0].path}: {error if isinstance(error, DataError) else in_memory}")
+            return
+    else:
+        yield from zip(group, images, strict=True)
+        return
+    for item in group:
+        yield from _translated([item], translate, problems)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -230,52 +358,17 @@ def _side(size: str, translator: Translator) -> int | None:
     return int(size)
 
 
-def _target(path: Path, base: Path, options: Translate) -> Path:
-    """Where the translation of ``path`` goes: the same name, below the same subfolder of the input."""
-    relative = path.parent.resolve().relative_to(base) / path.name
-    if options.format != "same":
-        relative = relative.with_suffix(f".{options.format}")
-    elif path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ConfigError(f"{path}: no image can be written under a name ending in '{path.suffix}'; use --format png")
-    return options.out / relative
-
-
-def _check_targets(targets: dict[Path, Path]) -> None:
-    inputs = {source.resolve(): source for source in targets}
-    taken: dict[Path, Path] = {}
-    for source, target in targets.items():
-        replaced = inputs.get(target.resolve())
-        if replaced is not None:
-            what = "it" if replaced == source else f"the input {replaced}"
-            raise ConfigError(f"the translation of {source} would replace {what}; choose another --out")
-        if target in taken:
-            raise ConfigError(
-                f"{taken[target]} and {source} would both become {target}; translate them one after the other"
-            )
-        taken[target] = source
-
-
-def _check_kinds(targets: Iterable[Path], made: PixelFormat) -> None:
-    """Refuse, before anything is made, kinds of files that cannot hold the results."""
-    for target in targets:
-        if not can_hold(target.suffix, made.dtype, made.channels):
-            raise ConfigError(
-                f"{target.name}: a {target.suffix} file cannot hold {made.words}, which this run makes; "
-                "use --format tiff (or npy)"
-            )
-
-
 def _size(values: np.ndarray) -> tuple[int, int]:
     """Width and height."""
     return values.shape[1], values.shape[0]
 
 
-def _read(paths: Sequence[Path], side: int | None, taken: PixelFormat, skipped: list[str]) -> Iterator[_Item]:
+def _read(paths: Iterable[Path], side: int | None, taken: PixelFormat, problems: list[str]) -> Iterator[_Item]:
     for path in paths:
         try:
             values = read_values(path, taken)
         except DataError as error:
-            skipped.append(str(error))
+            problems.append(str(error))
             continue
         size = _size(values)
         if side is not None and min(size) != side:
@@ -297,7 +390,12 @@ def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
 
 
 def _save(values: np.ndarray, source: Path, target: Path) -> None:
-    """Write one image, whole or not at all, with what was attached to its source."""
+    """Write one image, whole or not at all, with what was attached to its source.
+
+    Raises:
+        DataError: This one cannot be written.
+        OSError: Nothing more can be written: the disk is full or broken.
+    """
     try:
         content = encode(values, target.suffix, read_attached(source))
     except DataError as error:
@@ -306,4 +404,34 @@ def _save(values: np.ndarray, source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, content)
     except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
+        if error.errno in _DISK:
+            words = f"{error.strerror}; the same command with --skip-existing goes on when there is room"
+            raise OSError(error.errno, words, str(target)) from error
+        raise DataError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the grid of styles
+# ---------------------------------------------------------------------------------------------------------------------
+def _write_styles_grid(options: Translate, translator: Translator, plans: dict[Path, dict[Path, Path]]) -> None:
+    """``styles.png``: the first images, each in every style."""
+    rows = [[path, *(plan[path] for plan in plans.values())] for path in next(iter(plans.values()))]
+    rows = [row for row in rows if all(file.exists() for file in row)][:_GRID_ROWS]
+    if not rows:
+        return
+    taken, wanted = translator.sides(options.reverse)
+    heads = ["input", *(folder.name.replace("style", "style ") for folder in plans)]
+    columns: dict[str, list[Image.Image]] = {}
+    for head, files, pixels in zip(heads, zip(*rows, strict=True), [taken] + [wanted] * len(plans), strict=True):
+        columns[head + preview_note(pixels)] = _looks(files, pixels)
+    grid = options.out / "styles.png"
+    largest = max(max(column[0].size) for column in columns.values())
+    write_atomically(grid, png_bytes(image_grid(columns, cell=min(192, largest))))
+    print(f"wrote {grid}")
+
+
+def _looks(files: Sequence[Path], pixels: PixelFormat) -> list[Image.Image]:
+    """Files of one format as pictures for people."""
+    if pixels.plain:
+        return [read_image(file) for file in files]
+    return pictures([pixels.to_floats(tensor_of(read_values(file, pixels))) for file in files], pixels)

@@ -59,7 +59,7 @@ class Report:
 
 
 def check_set(
-    folder: Path,
+    folder: str | Path,
     progress: Progress,
     *,
     name: str | None = None,
@@ -78,7 +78,7 @@ def check_set(
     Raises:
         DataError: There is no such layout, or a folder cannot be listed.
     """
-    start = time.monotonic()
+    start, folder = time.monotonic(), Path(folder)
     try:
         kind, parts, findings_of_layout = _parts(folder)
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from unpaired.config import settings
+from unpaired.config import FilePath, settings
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
 from unpaired.data.formats import find_formats
@@ -20,19 +20,19 @@ from unpaired.errors import ConfigError, nearest
 class DatasetConfig:
     """Where the images lie: one folder in the field's layout, or one folder per domain."""
 
-    folder: Path | None = None
+    folder: FilePath | None = None
     """Folder with trainA and trainB (and testA, testB)."""
-    source: Path | None = None
+    source: FilePath | None = None
     """Folder of the source domain, instead of the layout above."""
-    target: Path | None = None
+    target: FilePath | None = None
     """Folder of the target domain, instead of the layout above."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which domain of the folder is the source."""
-    held_out_source: Path | None = None
+    held_out_source: FilePath | None = None
     """Folder of held-out source images for scores during training, instead of valA or testA in the folder."""
-    held_out_target: Path | None = None
+    held_out_target: FilePath | None = None
     """Folder of held-out target images, instead of valB or testB in the folder."""
-    domains: Path | None = None
+    domains: FilePath | None = None
     """Folder with train/<domain> (and test/<domain>) for methods of several domains, instead of DATA."""
     scored_domains: tuple[str, str] | None = None
     """Source and target among several domains for scores and sample grids; unset means the first two names."""

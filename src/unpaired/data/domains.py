@@ -27,6 +27,13 @@ class DomainFiles:
     files: tuple[tuple[Path, ...], ...]
     """Images of each domain, sorted by name; equal positions mean nothing."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(tuple(map(Path, files)) for files in self.files))
+
+    def __repr__(self) -> str:
+        counts = (f"{len(files):,} files of {name}" for name, files in zip(self.names, self.files, strict=True))
+        return f"DomainFiles({', '.join(counts)})"
+
     def pair(self, source: str, target: str) -> UnpairedFiles:
         """The files of two domains, one translated to the other. Raises ``ConfigError`` for a name that is unknown."""
         return UnpairedFiles(self.files[self.number(source)], self.files[self.number(target)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.images import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
@@ -23,6 +25,13 @@ class UnpairedFiles:
     """Images of the domain that is translated (A, the paper's X)."""
     target: tuple[Path, ...]
     """Images of the domain that is wanted (B, the paper's Y)."""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "target"):
+            object.__setattr__(self, name, tuple(map(Path, getattr(self, name))))
+
+    def __repr__(self) -> str:
+        return f"UnpairedFiles({len(self.source):,} source files, {len(self.target):,} target files)"
 
     def swapped(self) -> UnpairedFiles:
         """Return the same files with source and target exchanged."""
@@ -66,9 +75,12 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
     if images:
         return images
     if files:
+        kind = None
+        with contextlib.suppress(OSError), files[0].open("rb") as file:
+            kind = foreign(file.read(HEAD))
         raise DataError(
-            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}); "
-            f"these suffixes are read: {_SUFFIXES_IN_WORDS}"
+            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}"
+            f"{f', {kind}' if kind else ''}); these suffixes are read: {_SUFFIXES_IN_WORDS}"
         )
     subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     inside = f"; it holds only the folders {', '.join(subfolders[:6])}" if subfolders and not recursive else ""
@@ -194,7 +206,7 @@ def _places(
     return data / f"{split}A", data / f"{split}B"
 
 
-def pair_by_name(source_files: Sequence[Path], target_files: Sequence[Path]) -> list[tuple[Path, Path]]:
+def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     """Pair files whose names agree up to the suffix; files without a partner are left out.
 
     Args:
@@ -207,8 +219,8 @@ def pair_by_name(source_files: Sequence[Path], target_files: Sequence[Path]) -> 
     Raises:
         DataError: A name occurs twice on one side (``a.png`` and ``a.jpg``).
     """
-    targets = _by_stem(target_files)
-    return [(path, targets[stem]) for stem, path in _by_stem(source_files).items() if stem in targets]
+    targets = _by_stem(map(Path, target_files))
+    return [(path, targets[stem]) for stem, path in _by_stem(map(Path, source_files)).items() if stem in targets]
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

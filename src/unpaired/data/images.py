@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.mapping import ValueMapping
 from unpaired.errors import DataError
 
@@ -160,7 +161,9 @@ def _own_pixel_limit() -> Iterator[None]:
 def _what_it_is_instead(file: IO[bytes]) -> str:
     """Describe a file that PIL does not know, from its first bytes."""
     file.seek(0)
-    head = file.read(512)
+    head = file.read(HEAD)
+    if kind := foreign(head):
+        return f"this is {kind}"
     if not head:
         return "the file is empty (0 bytes); copy or download it again, or move it elsewhere"
     if head.startswith(b"version https://git-lfs"):

@@ -66,7 +66,7 @@ class PixelFormat:
         return np.ascontiguousarray(self.mapping.to_values(floats_CHW, self.dtype).numpy().transpose(1, 2, 0))
 
 
-def read_values(path: Path, pixels: PixelFormat) -> np.ndarray:
+def read_values(path: str | Path, pixels: PixelFormat) -> np.ndarray:
     """Read an image file as (H, W, C) of the format's type and channels, upright and opaque.
 
     8-bit gray or colour goes through :func:`~unpaired.data.images.read_image`. Otherwise integers are scaled from one
@@ -76,6 +76,7 @@ def read_values(path: Path, pixels: PixelFormat) -> np.ndarray:
     Raises:
         DataError: The file cannot be used, has other channels, or holds values that are not finite.
     """
+    path = Path(path)
     if pixels.plain and path.suffix.lower() != ".npy":
         try:
             image = read_image(path, pixels.channels, pixels.background)

@@ -92,8 +92,8 @@ class Prepared:
 
 def prepare(
     what: str,
-    archives: Sequence[Path],
-    out: Path,
+    archives: Sequence[str | Path],
+    out: str | Path,
     settings: PrepareSettings,
     progress: Progress,
     *,
@@ -114,10 +114,11 @@ def prepare(
         DataError: An archive or ``out`` cannot be used.
         OSError: A file cannot be written; the same call goes on.
     """
+    out = Path(out)
     if what in RECIPES:
         if not archives:
             raise ConfigError(how_to_get(what))
-        paths, recipe = list(archives), RECIPES[what]
+        paths, recipe = [Path(archive) for archive in archives], RECIPES[what]
     else:
         if archives:
             raise ConfigError(

@@ -20,7 +20,7 @@ DRAWS = 6
 _DRAW_RANGE = 2**64
 
 
-def load_resized(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> np.ndarray:
+def load_resized(path: str | Path, config: DataConfig, pixels: PixelFormat | None = None) -> np.ndarray:
     """Read an image and apply everything that is the same each time.
 
     Args:
@@ -39,7 +39,7 @@ def load_resized(path: Path, config: DataConfig, pixels: PixelFormat | None = No
     return resize_values(values, _resized_size(width, height, path, config), config.resample)
 
 
-def _resized_size(width: int, height: int, path: Path, config: DataConfig) -> tuple[int, int]:
+def _resized_size(width: int, height: int, path: str | Path, config: DataConfig) -> tuple[int, int]:
     """Width and height, pixels."""
     crop_height, crop_width = config.crop_size
     if config.resize == "resize":
@@ -69,7 +69,7 @@ def _resized_size(width: int, height: int, path: Path, config: DataConfig) -> tu
     return width, height
 
 
-def _covering(width: int, height: int, path: Path, config: DataConfig) -> tuple[int, int]:
+def _covering(width: int, height: int, path: str | Path, config: DataConfig) -> tuple[int, int]:
     """The smallest size of the same shape that covers ``load_size``, unless it would fill the memory."""
     covered_height, covered_width = config.resized_size
     scale = max(covered_width / width, covered_height / height)
@@ -122,7 +122,7 @@ def _zoomed(pixels_HWC: np.ndarray, config: DataConfig, draws: Sequence[int]) ->
     return resize_values(pixels_HWC, (crop[1], crop[0]), config.resample, (left, top, right, bottom))
 
 
-def read_for_protocol(path: Path, size: Size, pixels: PixelFormat) -> np.ndarray:
+def read_for_protocol(path: str | Path, size: Size, pixels: PixelFormat) -> np.ndarray:
     """Read one test image as the field's protocol does: resized (bicubic) to the size that training crops had.
 
     Returns:
@@ -135,13 +135,13 @@ def read_for_protocol(path: Path, size: Size, pixels: PixelFormat) -> np.ndarray
     return resize_values(read_values(path, pixels), (width, height))
 
 
-def load_for_protocol(path: Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
+def load_for_protocol(path: str | Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
     """:func:`read_for_protocol` as a tensor (C, height, width) of ``image_size``, float32 in [-1, 1]."""
     pixels = pixels or config.plain_formats[0]
     return pixels.to_floats(tensor_of(read_for_protocol(path, config.image_size, pixels)))
 
 
-def load_examples(paths: Sequence[Path], config: DataConfig, pixels: PixelFormat) -> torch.Tensor:
+def load_examples(paths: Sequence[str | Path], config: DataConfig, pixels: PixelFormat) -> torch.Tensor:
     """Images to look at during training, (n, C, H, W), float32 in [-1, 1], n at most ``len(paths)``.
 
     They have the size of the crops; where crops are zooms of a picture, the first picture is shown whole at its load

@@ -62,8 +62,9 @@ class Attached:
         return self.icc_profile if self.icc_profile[16:20] == space else b""
 
 
-def read_attached(path: Path) -> Attached:
+def read_attached(path: str | Path) -> Attached:
     """What is attached to a file that can be read; nothing where there is nothing or it makes no sense."""
+    path = Path(path)
     with opened(path) as file:
         head = file.read(4)
         file.seek(0)

@@ -20,6 +20,7 @@ from rich.table import Column
 from torch import Tensor
 
 from unpaired.data import Batch, Formats, average_copies, pictures, preview_note, repeat_channels
+from unpaired.engine.announce import Pace
 from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
 from unpaired.errors import TrainingError
@@ -148,6 +149,7 @@ class Monitor:
             disable=not self.console.is_terminal or self.console.quiet,
             refresh_per_second=4,
         )
+        self._pace = Pace(self.say, seen, total, by_clock=self._bar.disable)
         self._task = self._bar.add_task("training", total=total, completed=seen, speed="", losses="")
         try:
             with self._bar:
@@ -164,6 +166,7 @@ class Monitor:
             elapsed = time.perf_counter() - self._start_time
             speed = f"{(seen - self._start_images) / elapsed:.2f} images/s, {_peak_memory_gib(self.fabric):.1f} GiB"
             self._bar.update(self._task, completed=seen, speed=speed)
+        self._pace.step(seen)
         if seen // self.log_every > (seen - batch.global_size) // self.log_every or seen >= self._total:
             self._report(seen, learning_rate)
 
@@ -280,6 +283,7 @@ class Monitor:
             short = "  ".join(f"{name[:4]} {value:.2f}" for name, value in means.items())
             self._bar.update(self._task, losses=short)
         else:
+            self._pace.printed()
             left = (self._total - seen) * (now - self._start_time) / max(1, seen - self._start_images)
             self.say(
                 f"{seen:>9,} / {self._total:,} images  {images / seconds:.2f} images/s  "

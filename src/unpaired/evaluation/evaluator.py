@@ -75,7 +75,7 @@ class Evaluator:
         seed: int = 0,
         intervals: bool = True,
         formats: Formats | None = None,
-        unchanged_masks: Path | None = None,
+        unchanged_masks: str | Path | None = None,
         report: Callable[[str], None] = lambda words: None,
         progress: Progress = lambda stage, done, total: None,
     ) -> None:
@@ -103,7 +103,7 @@ class Evaluator:
         self.masks: list[Tensor | None] | None = None
         if unchanged_masks is not None:
             height, width = shown.shape[2:]
-            self.masks = read_kept(unchanged_masks, self.sources.paths, (height, width), files.source)
+            self.masks = read_kept(Path(unchanged_masks), self.sources.paths, (height, width), files.source)
             without = [path.name for path, mask in zip(self.sources.paths, self.masks, strict=True) if mask is None]
             if without:
                 report(
@@ -179,9 +179,9 @@ class Evaluator:
         sets = self._sets(self.truths)
         return self._measured(sets, [name for name in self._chosen(sets) if METRICS[name].label_maps], "real photos")
 
-    def read(self, paths: Sequence[Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
+    def read(self, paths: Sequence[str | Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
         """Read more files of the target domain in the way of this evaluation."""
-        return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
+        return self._read([Path(path) for path in paths], self.formats[1], f"reading {what}", skip_bad)
 
     def _read(self, paths: Sequence[Path], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
         def one_more(done: int) -> None:

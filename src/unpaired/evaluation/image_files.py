@@ -126,7 +126,7 @@ class ImageFiles:
 
 
 def read_files(
-    paths: Iterable[Path],
+    paths: Iterable[str | Path],
     config: DataConfig,
     pixels: PixelFormat | None = None,
     *,
@@ -149,7 +149,7 @@ def read_files(
     """
     pixels = pixels or config.plain_formats[0]
     kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
-    for given, path in enumerate(paths, start=1):
+    for given, path in enumerate(map(Path, paths), start=1):
         try:
             values = read_for_protocol(path, config.image_size, pixels)
         except DataError as error:

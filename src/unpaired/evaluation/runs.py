@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from unpaired.config import from_dict
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
-from unpaired.errors import DataError, TrainingError, UserError
+from unpaired.errors import DataError, TrainingError, UserError, ValueRangeWarning
 from unpaired.evaluation.evaluator import Evaluator
 from unpaired.evaluation.image_files import evenly_spaced
 from unpaired.evaluation.registry import METRICS, Score
@@ -23,6 +24,9 @@ from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import frozen_networks
 from unpaired.run_config import RunConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABELS = {
     "input": "input (untranslated)",
@@ -72,13 +76,26 @@ class Evaluation:
     flattered: tuple[str, ...] = ()
     precision: str = "32"
 
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.names):,} images, rows {', '.join(self.scores)}; .frame() has the scores)"
+
+    def frame(self) -> pd.DataFrame:
+        """The scores as a table: a row per set of images, a column per score by its full name."""
+        import pandas as pd  # slow, and training scores without it
+
+        rows = {row: {each.full_name: each.value for each in found.values()} for row, found in self.scores.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("images")
+
+    def _repr_html_(self) -> str:
+        return self.frame().rename(index=LABELS).to_html(float_format="{:.4g}".format, na_rep="")
+
 
 def evaluate(
     translators: Mapping[str, Translator],
     files: UnpairedFiles,
     *,
     networks: ScoringNetworks | None = None,
-    real: Sequence[Path] = (),
+    real: Sequence[str | Path] = (),
     batch_size: int = 8,
     best: dict[str, Any] | None = None,
     request: Mapping[str, Any] | None = None,
@@ -117,7 +134,8 @@ def evaluate(
         scores["truth"] = truth
     for row, translator in translators.items():
         translate = functools.partial(translator.translate, **(request or {}))
-        translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
+        with warnings.catch_warnings(action="ignore", category=ValueRangeWarning):  # bright images
+            translations[row] = evaluator.translate(translate, batch_size, LABELS.get(row, row))
         scores[row] = evaluator.score(translations[row], LABELS.get(row, row))
     frozen_networks = frozenset[str]().union(*(_frozen_networks(each.description) for each in translators.values()))
     evaluation = _evaluation(evaluator, scores, translations, best or {}, request, frozen_networks)
@@ -131,7 +149,7 @@ def _frozen_networks(description: Mapping[str, Any]) -> frozenset[str]:
 
 
 def evaluate_made(
-    made: Path, files: UnpairedFiles, data: DataConfig, *, networks: ScoringNetworks | None = None, **options: Any
+    made: str | Path, files: UnpairedFiles, data: DataConfig, *, networks: ScoringNetworks | None = None, **options: Any
 ) -> Evaluation:
     """Score a folder of images that any software made from the source files; their stems are those of the sources.
 
@@ -157,9 +175,10 @@ def evaluate_made(
 
 
 def evaluate_run(
-    run: Path, files: UnpairedFiles, *, device: str = "auto", precision: InferencePrecision = "32", **options: Any
+    run: str | Path, files: UnpairedFiles, *, device: str = "auto", precision: InferencePrecision = "32", **options: Any
 ) -> Evaluation:
     """Evaluate the averaged, the last and, if one was chosen, the best weights of a run folder. See ``evaluate``."""
+    run = Path(run)
     first = Translator.from_pretrained(run, device=device)
     names = ["ema", "last"] if first.origin is not None and first.origin.weights == "ema" else ["last"]
     best = best_record(run)
@@ -177,10 +196,10 @@ def evaluate_run(
     return evaluate(translators, files, best=best, **options)
 
 
-def best_record(run: Path) -> dict[str, Any]:
+def best_record(run: str | Path) -> dict[str, Any]:
     """How the best weights of a run were chosen; empty if none were."""
     try:
-        found = json.loads((run / "weights" / "best.json").read_text(encoding="utf-8"))
+        found = json.loads((Path(run) / "weights" / "best.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -250,15 +269,16 @@ def record(evaluation: Evaluation, *, data: str, images_seen: int) -> dict[str, 
     }
 
 
-def append_record(folder: Path, evaluation: Evaluation, *, data: str, images_seen: int) -> None:
+def append_record(folder: str | Path, evaluation: Evaluation, *, data: str, images_seen: int) -> None:
     """Add one JSON line, as ``record`` makes it, to ``evaluations.jsonl`` of a run.
 
     Raises:
         TrainingError: The file cannot be written.
     """
     line = json.dumps(record(evaluation, data=data, images_seen=images_seen), allow_nan=False)
+    file = Path(folder) / "evaluations.jsonl"
     try:
-        with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(line + "\n")
     except OSError as error:
-        raise TrainingError(f"cannot write {folder / 'evaluations.jsonl'}: {error.strerror or error}") from error
+        raise TrainingError(f"cannot write {file}: {error.strerror or error}") from error

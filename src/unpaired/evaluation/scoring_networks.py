@@ -41,8 +41,8 @@ class FeatureCache:
         limit_bytes: Size beyond which the files that were not used for the longest time are removed.
     """
 
-    def __init__(self, folder: Path | None, limit_bytes: int = 2 << 30) -> None:
-        self.folder, self.limit_bytes = folder, limit_bytes
+    def __init__(self, folder: str | Path | None, limit_bytes: int = 2 << 30) -> None:
+        self.folder, self.limit_bytes = None if folder is None else Path(folder), limit_bytes
 
     def get(self, key: str) -> Tensor | None:
         """The features that were kept under a key."""
@@ -117,14 +117,14 @@ class ScoringNetworks:
 
     def __init__(
         self,
-        paths: Mapping[str, Path] | None = None,
+        paths: Mapping[str, str | Path] | None = None,
         device: torch.device | str = "cpu",
         *,
         download: bool = False,
         cache: FeatureCache | None = None,
     ) -> None:
-        self.paths = dict(paths or {})
-        for name, path in (paths or {}).items():
+        self.paths = {name: Path(path) for name, path in (paths or {}).items()}
+        for name, path in list(self.paths.items()):
             if path.suffix == ".py":
                 register_network(name, _run_file(self.paths.pop(name)))
             elif name not in PRETRAINED:

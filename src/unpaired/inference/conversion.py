@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import http.client
+import tempfile
+import urllib.request
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data import PixelFormat, array_values, picture_values, tensor_of
+from unpaired.data import PixelFormat, array_values, picture_values, read_values, tensor_of
 from unpaired.errors import DataError
 
 _LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
+_LARGEST_FILE = 256 * 2**20
+"""Bytes that are fetched from an address."""
+_SECONDS = 30
+"""How long an address may be silent."""
+
+
+def values_of_file(place: str | Path, pixels: PixelFormat) -> np.ndarray:
+    """An image file on this machine or behind an http(s) address as (H, W, C) of a format's values.
+
+    Raises:
+        DataError: It cannot be read, fetched, or does not fit.
+    """
+    if not str(place).startswith(("http://", "https://")):
+        return read_values(Path(place), pixels)
+    with tempfile.TemporaryDirectory(prefix="unpaired-") as folder:
+        file = Path(folder) / "image"
+        try:
+            file = file.with_suffix(PurePosixPath(urlsplit(str(place)).path).suffix)
+            with urllib.request.urlopen(str(place), timeout=_SECONDS) as answer:
+                content = answer.read(_LARGEST_FILE + 1)
+        except (OSError, ValueError, http.client.HTTPException) as error:  # refusals, time-outs, bad addresses
+            raise DataError(f"{place} cannot be fetched ({error}); download it and give the file") from error
+        if len(content) > _LARGEST_FILE:
+            raise DataError(f"{place} is larger than {_LARGEST_FILE // 2**20} MiB; download it and give the file")
+        file.write_bytes(content)
+        try:
+            return read_values(file, pixels)
+        except DataError as error:
+            raise DataError(str(error).replace(str(file), str(place))) from error
 
 
 def floats_of_picture(image: Image.Image, pixels: PixelFormat) -> Tensor:
@@ -61,12 +95,19 @@ def as_picture(image_CHW: Tensor, pixels: PixelFormat) -> Image.Image:
     Raises:
         DataError: PIL has no mode for so many channels of this type.
     """
-    values = pixels.to_values(image_CHW)
-    if pixels.channels == 1:
-        return Image.fromarray(values[:, :, 0])
-    if pixels.dtype == "uint8" and pixels.channels in (3, 4):
-        return Image.fromarray(values)
-    raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")
+    return picture_of_values(pixels.to_values(image_CHW), pixels)
+
+
+def has_picture(pixels: PixelFormat) -> bool:
+    """Whether PIL has a mode for such images."""
+    return pixels.channels == 1 or (pixels.dtype == "uint8" and pixels.channels in (3, 4))
+
+
+def picture_of_values(values_HWC: np.ndarray, pixels: PixelFormat) -> Image.Image:
+    """:func:`as_picture` of what files hold."""
+    if not has_picture(pixels):
+        raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")
+    return Image.fromarray(values_HWC[:, :, 0] if pixels.channels == 1 else values_HWC)
 
 
 def checked(x_BCHW: Tensor, pixels: PixelFormat, device: torch.device) -> Tensor:

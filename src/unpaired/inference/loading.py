@@ -47,11 +47,12 @@ def choose_device(device: str | torch.device) -> torch.device:
         BackendError: It does not, or the name is unknown.
     """
     if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda or cuda:N") from error
+        raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda, cuda:N or mps") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
@@ -59,7 +60,7 @@ def choose_device(device: str | torch.device) -> torch.device:
             f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
         )
     if chosen.type not in ("cpu", "cuda") and not (chosen.type == "mps" and torch.backends.mps.is_available()):
-        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda or cuda:N")
+        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda, cuda:N or mps")
     return chosen
 
 
@@ -138,6 +139,11 @@ def load_into(method: Method, tensors: dict[str, Tensor], path: Path, networks: 
             raise CheckpointError(
                 f"{path} does not fit model.json: '{key}' is {tuple(tensors[key].shape)}, "
                 f"expected {tuple(expected[key].shape)}"
+            )
+        if not tensors[key].isfinite().all():
+            raise CheckpointError(
+                f"{path}: the weights '{key}' are not finite (training diverged, or the file is damaged); take other "
+                "weights of the run (--weights), or another run"
             )
     with torch.no_grad():
         for key, value in expected.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,17 @@ from torch import Tensor
 
 from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
 from unpaired.engine.checkpoint import load_weights
-from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
-from unpaired.inference.conversion import as_picture, checked, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, ValueRangeWarning, nearest
+from unpaired.inference.conversion import (
+    as_picture,
+    checked,
+    floats_of_array,
+    floats_of_one,
+    floats_of_picture,
+    has_picture,
+    picture_of_values,
+    values_of_file,
+)
 from unpaired.inference.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.inference.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.inference.hub.bundle import check_digests
@@ -41,6 +51,7 @@ from unpaired.methods import DEFAULT_REQUEST, Method, TranslateRequest
 from unpaired.networks.padding import pad
 
 Picture = TypeVar("Picture", Tensor, np.ndarray, Image.Image)
+File = str | Path
 
 
 class Translator:
@@ -49,7 +60,7 @@ class Translator:
     Args:
         method: A method with its weights.
         description: What ``model.json`` holds: method, settings, channels and formats, training image size.
-        device: Where to run.
+        device: Where to run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         origin: Where its weights came from.
         precision: ``32``: float32. ``bf16``: the networks compute in bf16, results are float32; how far they lie from
             float32's is in docs/results.md. ``auto``: bf16 where it is faster here, which the first translation finds
@@ -101,7 +112,7 @@ class Translator:
                 no such folder exists, the name of a model that comes with the package, ``"owner/name"`` or
                 ``"owner/name@revision"`` on the Hub (``unpaired[hub]``).
             weights: Averaged (of imported models, which have none: the last), last, or best scored in training.
-            device: ``"auto"`` takes CUDA where there is one, else the CPU.
+            device: ``"auto"`` takes CUDA where there is one, else Apple's ``"mps"``, else the CPU.
             revision: Branch, tag or commit on the Hub; unset takes the newest.
             offline: Do not ask the Hub, take what its local cache holds. Without a network the cache is used anyway.
             precision: As of :class:`Translator`.
@@ -164,7 +175,7 @@ class Translator:
         """
         if self.origin is None:
             raise ConfigError("this model was not loaded from a run; export the run that it came from")
-        request = self._request(reverse, None, None, domain)
+        request = self.request(reverse, None, None, domain)
         licence = {"data_licence": data_licence} if data_licence else {}
         facts = {"weights": self.origin.weights, "weights_sha256": self.origin.sha256, **licence}
         formats = self.source, self.target
@@ -179,9 +190,10 @@ class Translator:
         licences: Licences | None = None,
         private: bool = False,
         token: str | None = None,
-        keep: Path | None = None,
+        keep: str | Path | None = None,
+        samples: bool = False,
     ) -> str:
-        """Upload the model with a generated card: samples, scores with their protocol, data, licence, how to use it.
+        """Upload the model with a generated card: scores with their protocol, data, licence, how to use it.
 
         Args:
             repo_id: ``owner/name``; the page is made if it does not exist.
@@ -190,6 +202,7 @@ class Translator:
             private: Whether a new page is private.
             token: Of an account that may write; unset takes the one of ``hf auth login`` or ``HF_TOKEN``.
             keep: A new folder in which what was uploaded stays.
+            samples: Whether the last sample grid is uploaded, which shows images of the training sets.
 
         Returns:
             The commit on the Hub, 40 hex digits.
@@ -199,25 +212,51 @@ class Translator:
             BackendError: The Hub's client is not installed.
         """
         with tempfile.TemporaryDirectory(prefix="unpaired-hub-") as temporary:
-            bundle = self.bundle(keep or Path(temporary) / "model", repo_id, weights=weights, licences=licences)
+            out = keep or Path(temporary) / "model"
+            bundle = self.bundle(out, repo_id, weights=weights, licences=licences, samples=samples)
             return upload(bundle, repo_id, private=private, token=token)
 
     def bundle(
-        self, out: Path, repo_id: str, *, weights: Sequence[str] = (), licences: Licences | None = None
+        self,
+        out: str | Path,
+        repo_id: str,
+        *,
+        weights: Sequence[str] = (),
+        licences: Licences | None = None,
+        samples: bool = False,
     ) -> Bundle:
         """Write the folder that :meth:`push_to_hub` uploads, and upload nothing. Arguments and errors as there."""
         if self.origin is None:
             raise CheckpointError("this model was not loaded from files; train it into a run folder first")
         return write_bundle(
             self.origin.folder,
-            out,
+            Path(out),
             repo_id,
             self.description,
             title=self.method.title,
             citation=self.method.citation,
             weights=tuple(kind_of_weights(self.description, one) for one in weights) or (self.origin.weights,),
             licences=licences,
+            samples=samples,
         )
+
+    def __repr__(self) -> str:
+        place = "" if self.origin is None else f", {self.origin.weights} of {self.origin.repo_id or self.origin.folder}"
+        kinds = f"{self.source.words} to {self.target.words}"
+        return f"Translator({self.method.title}, {kinds}, on {self.device}{place})"
+
+    def to(self, device: str | torch.device) -> Translator:
+        """Move the networks to a device, as ``from_pretrained`` takes it; returns this translator.
+
+        Raises:
+            BackendError: The device is not on this machine, or this is an ONNX file, which runs on the CPU.
+        """
+        chosen = choose_device(device)
+        if isinstance(self.method, OnnxGenerator) and chosen.type != "cpu":
+            raise BackendError(f"device: ONNX Runtime is used on the CPU here, not on '{device}'; load the run instead")
+        self.device, self.method = chosen, self.method.to(chosen)
+        self.arithmetic = Arithmetic(self.arithmetic.name)  # its copy of the weights lies on the other device
+        return self
 
     @property
     def channels(self) -> int:
@@ -255,6 +294,16 @@ class Translator:
         domain: str | None = ...,
     ) -> Picture: ...
     @overload
+    def translate(  # type: ignore[overload-overlap]  # a str is a sequence of them
+        self, images: File, *, reverse: bool = ..., style_seed: int | None = ..., style_reference: Any = ...,
+        domain: str | None = ...,
+    ) -> Image.Image: ...  # fmt: skip
+    @overload
+    def translate(
+        self, images: Sequence[File], *, reverse: bool = ..., style_seed: int | None = ..., style_reference: Any = ...,
+        domain: str | None = ...,
+    ) -> list[Image.Image]: ...  # fmt: skip
+    @overload
     def translate(
         self, images: Sequence[Picture], *, reverse: bool = ..., style_seed: int | None = ...,
         style_reference: Any = ..., domain: str | None = ...,
@@ -274,10 +323,12 @@ class Translator:
 
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
-                (B, H, W, C) of the values that files hold, uint8, uint16 or float32 as the domain's format says; a PIL
-                image of any mode that fits it; or a list of any of them, sizes free. Arrays and PIL images come back
-                in the other domain's type. Tensors may overshoot a little, as resizing makes them, but not beyond
-                [-2, 2].
+                (B, H, W, C) of the values that files hold, uint8, uint16 or float32 as the domain's format says; a
+                tensor (C, H, W) or (B, C, H, W) of such integers; a PIL image of any mode that fits it; the path or
+                the http(s) address of an image file, which comes back as a PIL image, or as an array where PIL has
+                none such; or a list of any of them, sizes free. Arrays, integers and PIL images come back in the other
+                domain's type. Float tensors may overshoot a little, as resizing makes them, but not beyond [-2, 2];
+                those in [0, 1] are taken as they are, with a :class:`~unpaired.errors.ValueRangeWarning`.
             reverse: From the target to the source domain, for methods that go both ways (CycleGAN, DCLGAN, MUNIT).
             style_seed: Draws the style of all the images, for methods with styles (MUNIT); unset takes style 0.
             style_reference: One image of the wanted domain, of any of the kinds above, whose style is taken instead.
@@ -285,22 +336,32 @@ class Translator:
 
         Raises:
             ConfigError: The method does not offer what is asked for, or the domain is unknown.
-            DataError: Channels, type or range do not fit.
+            DataError: Channels, type or range do not fit, a file cannot be read, or the result is not finite.
         """
-        request = self._request(reverse, style_seed, style_reference, domain)
-        return self._translate(images, request)
+        return self._translate(images, self.request(reverse, style_seed, style_reference, domain))
+
+    __call__ = translate
 
     def _translate(self, images: Any, request: TranslateRequest) -> Any:
-        if isinstance(images, Tensor):
+        if isinstance(images, Tensor) and images.is_floating_point():
             return self._translate_tensor(images, request)
+        if isinstance(images, Tensor) and images.ndim in (3, 4):
+            values = self._translate_array(images.movedim(-3, -1).cpu().numpy(), request)
+            return torch.from_numpy(values).movedim(-1, -3).to(images.device)
         if isinstance(images, np.ndarray):
             return self._translate_array(images, request)
+        if isinstance(images, str | Path):
+            taken, wanted = self.sides(request.reverse)
+            values = self._translate_array(values_of_file(images, taken), request)
+            return picture_of_values(values, wanted) if has_picture(wanted) else values
         if isinstance(images, Image.Image):
             taken, made = self.sides(request.reverse)
             return as_picture(self._run(floats_of_picture(images, taken), request)[0], made)
-        if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        if isinstance(images, Sequence) and not isinstance(images, bytes):
             return [self._translate(image, request) for image in images]
-        raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
+        raise DataError(
+            f"translate takes tensors, arrays, PIL images, paths or lists of them, not {type(images).__name__}"
+        )
 
     @torch.no_grad()
     def significance(self, image: Tensor, tap: str, num_queries: int | None = None) -> Significance:
@@ -321,10 +382,14 @@ class Translator:
         count = self.description["model"].get("num_queries", 256) if num_queries is None else num_queries
         return significance_of(self.method, padded, tap, count)
 
-    def _request(
-        self, reverse: bool, style_seed: int | None, style_reference: Any, domain: str | None
+    def request(
+        self,
+        reverse: bool = False,
+        style_seed: int | None = None,
+        style_reference: Any = None,
+        domain: str | None = None,
     ) -> TranslateRequest:
-        """What is asked for, if this method offers it."""
+        """What is asked for, if this method offers it; arguments and errors as of :meth:`translate`."""
         asked = {
             "reverse": reverse,
             "style": style_seed is not None or style_reference is not None,
@@ -339,6 +404,8 @@ class Translator:
         reference = None
         if style_reference is not None:
             made = self.sides(reverse)[1]
+            if isinstance(style_reference, str | Path):
+                style_reference = values_of_file(style_reference, made)
             reference = pad(self._checked(floats_of_one(style_reference, made), made))
         position = None
         if domain is not None:
@@ -351,10 +418,13 @@ class Translator:
         return TranslateRequest(reverse, seeds, reference, position) if any(asked.values()) else DEFAULT_REQUEST
 
     def _translate_tensor(self, images: Tensor, request: TranslateRequest) -> Tensor:
-        if images.ndim not in (3, 4) or not images.is_floating_point():
+        if images.ndim not in (3, 4):
             raise DataError(
                 f"a tensor must be float (C, H, W) or (B, C, H, W) in [-1, 1], not {images.dtype} {tuple(images.shape)}"
             )
+        if images.numel() and 0 <= images.min() < images.max() <= 1:
+            words = "no value of this tensor is below 0: black is -1 here, not 0; scale [0, 1] to [-1, 1] by * 2 - 1"
+            warnings.warn(words, ValueRangeWarning, stacklevel=4)
         batch = images if images.ndim == 4 else images[None]
         translated = self._run(batch, request).to(images.device, images.dtype)
         return translated if images.ndim == 4 else translated[0]
@@ -375,6 +445,8 @@ class Translator:
             request = replace(request, style_seeds=request.style_seeds.expand(len(x_BCHW)))
         taken, wanted = self.sides(request.reverse)
         made = self.run_network(pad(self._checked(x_BCHW, taken)), request)
+        if not made.isfinite().all():
+            raise DataError("the translation is not finite: take other weights of the run, or another precision")
         return average_copies(made[..., :height, :width].float().clamp(-1, 1), wanted.channels).cpu()
 
     def run_network(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unpaired.data import DataConfig, PixelFormat, load_for_protocol, pictures
-from unpaired.errors import ConfigError
+from unpaired.errors import ConfigError, ValueRangeWarning
 from unpaired.grids import fit, grid_cells, to_rgb
 from unpaired.inference import Translator
 from unpaired.reporting.run_folders import RunFolder
@@ -107,7 +108,8 @@ def make_gallery(
             source = load_for_protocol(path, data, translator.source)
             (picture,) = pictures([source], translator.source)
             inputs[run.name].append(picture)
-            made = translator.translate(source, domain=_wanted(run))
+            with warnings.catch_warnings(action="ignore", category=ValueRangeWarning):  # bright images
+                made = translator.translate(source, domain=_wanted(run))
             translated[run.name] += pictures([made], translator.target)
             for tap in chosen:
                 views[number, tap].append(_view(run, translator, source, picture, tap))

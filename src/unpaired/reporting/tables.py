@@ -169,7 +169,7 @@ class Comparison:
         return told
 
 
-def collect(runs: Sequence[Path], data: str | None = None, *, names: Sequence[str] = ()) -> Comparison:
+def collect(runs: Sequence[str | Path], data: str | None = None, *, names: Sequence[str] = ()) -> Comparison:
     """Make one table of the newest evaluations of several runs.
 
     Args:
@@ -183,9 +183,10 @@ def collect(runs: Sequence[Path], data: str | None = None, *, names: Sequence[st
         ConfigError: The runs' scores cannot be compared (the message says what differs between which), a run or a seed
             occurs twice, or ``names`` do not fit.
     """
+    folders = [Path(run) for run in runs]
     warnings: list[str] = []
-    records = [newest_evaluation(run, data, warnings.append) for run in runs]
-    groups = group_runs(runs, images_seen=[record.images_seen for record in records], names=names)
+    records = [newest_evaluation(run, data, warnings.append) for run in folders]
+    groups = group_runs(folders, images_seen=[record.images_seen for record in records], names=names)
     frame = score_frame(records)
     check_agreement(records, frame)
     references = frame[frame["reference"]]
@@ -361,7 +362,7 @@ class TrainingTable:
         return told
 
 
-def training_tables(runs: Sequence[Path], *, names: Sequence[str] = ()) -> list[TrainingTable]:
+def training_tables(runs: Sequence[str | Path], *, names: Sequence[str] = ()) -> list[TrainingTable]:
     """Tables over training from the ``scores.jsonl`` of several runs: one for each method and its settings.
 
     Args:
@@ -372,9 +373,10 @@ def training_tables(runs: Sequence[Path], *, names: Sequence[str] = ()) -> list[
         DataError: A folder is no run, or nothing was scored while it trained.
         ConfigError: Scores differ in protocol or counts, a run or a seed occurs twice, or ``names`` do not fit.
     """
-    groups = group_runs(runs, names=names)
-    warnings: dict[Path, list[str]] = {run: [] for run in runs}
-    frames = {run: training_frame(run, warnings[run].append) for run in runs}
+    folders = [Path(run) for run in runs]
+    groups = group_runs(folders, names=names)
+    warnings: dict[Path, list[str]] = {run: [] for run in folders}
+    frames = {run: training_frame(run, warnings[run].append) for run in folders}
     every = pd.concat(frames.values())
     if differences := score_differences(every):
         raise ConfigError(f"the scores over training cannot be compared: {'; '.join(differences)}")

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from unpaired.data import repeat_channels
-from unpaired.errors import BackendError, CheckpointError, ConfigError
+from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError
 from unpaired.inference.export.exported import FORMAT, styles_of
 from unpaired.inference.large_images import taken_memory
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
+from unpaired.networks.padding import SMALLEST
 
 _MAPS = 7
 """A translation takes at most so many maps of the largest size (measured, docs/export.md)."""
@@ -71,8 +72,9 @@ class OnnxGenerator(Method):
 
     served = ()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         super().__init__()
+        path = Path(path)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -94,15 +96,26 @@ class OnnxGenerator(Method):
         styles = [each for each in self._session.get_overridable_initializers() if each.name == "style"]
         self.supports = frozenset({"style"} if styles else ())
         self.style_channels = int(styles[0].shape[1]) if styles else 0
+        try:
+            blank = self._session.run(None, {"image": np.zeros((1, self._taken, SMALLEST, SMALLEST), np.float32)})[0]
+        except Exception as error:  # onnxruntime has one class of errors per kind of damage, and no common one
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"{path} does not translate a blank image ({reason}); export the run again"
+            ) from error
+        if not np.isfinite(blank).all():
+            raise CheckpointError(
+                f"{path} holds weights that are not finite; export other weights of the run (--weights)"
+            )
 
     def translate_within(
         self, x_BCHW: Tensor, memory_bytes: int, request: TranslateRequest = DEFAULT_REQUEST
     ) -> Tensor:
-        """:meth:`translate`, refused (``ConfigError``) where it would take more than so many bytes in all."""
+        """:meth:`translate`, refused (``DataError``) where it would take more than so many bytes in all."""
         batch, _, height, width = x_BCHW.shape
         needed = taken_memory(x_BCHW.device) + int(_MAPS * 4 * self._largest) * batch * height * width
         if needed > memory_bytes:
-            raise ConfigError(
+            raise DataError(
                 f"memory_gib: {batch} x {height} x {width} pixels may take {needed / 2**30:.1f} GiB by ONNX Runtime, "
                 f"more than the {memory_bytes / 2**30:.1f} GiB allowed; use a smaller size, or the run itself, which "
                 "translates large images in stripes"

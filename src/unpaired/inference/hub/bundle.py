@@ -34,8 +34,8 @@ class Bundle:
 
 
 def write_bundle(
-    weights_folder: Path,
-    out: Path,
+    weights_folder: str | Path,
+    out: str | Path,
     repo_id: str,
     description: dict[str, Any],
     *,
@@ -43,6 +43,7 @@ def write_bundle(
     citation: str,
     weights: Sequence[str] = ("ema",),
     licences: Licences | None = None,
+    samples: bool = False,
 ) -> Bundle:
     """Write what :func:`unpaired.inference.hub.upload` uploads. The paths of this machine do not go along.
 
@@ -55,10 +56,12 @@ def write_bundle(
         citation: Its paper.
         weights: Which to take along: ``ema``, ``last``, ``best``.
         licences: Of the model and of the data.
+        samples: Whether the last sample grid goes along, which shows training images.
 
     Raises:
         CheckpointError: Weights are missing, or ``out`` is not empty or cannot be written.
     """
+    weights_folder, out = Path(weights_folder), Path(out)
     run = weights_folder.parent
     for name in weights:
         if not (weights_folder / f"{name}.safetensors").is_file():
@@ -72,9 +75,9 @@ def write_bundle(
         if "best" in weights and (weights_folder / "best.json").is_file():
             shutil.copyfile(weights_folder / "best.json", out / "best.json")
         write_atomically(out / DESCRIPTION, json.dumps(description, indent=2).encode())
-        samples = max(run.glob("samples/*.png"), default=None)
-        if samples is not None:
-            shutil.copyfile(samples, out / "samples.png")
+        grid = max(run.glob("samples/*.png"), default=None) if samples else None
+        if grid is not None:
+            shutil.copyfile(grid, out / "samples.png")
         record = newest_record(run)
         if record is not None:
             write_atomically(out / "scores.json", json.dumps(_without_paths(record), indent=1).encode())
@@ -82,7 +85,7 @@ def write_bundle(
         write_atomically(out / DIGESTS, json.dumps({"sha256": digests}, indent=2).encode())
         card = model_card(
             repo_id, description, title=title, citation=citation, weights=weights, licences=licences or Licences(),
-            record=record, samples=samples is not None,
+            record=record, samples=grid is not None,
         )  # fmt: skip
         write_atomically(out / "README.md", card.encode())
     except OSError as error:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 from unpaired.data import height_width, size_words
+from unpaired.errors import ConfigError
 from unpaired.files import json_lines
 
+_NOT_SPDX = ("other", "unknown")
+"""What the Hub knows beside SPDX names."""
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
 
 
@@ -20,14 +25,29 @@ class Licences:
     """What may be done with a model; what is not known is left out of the card and said to be unknown.
 
     Attributes:
-        model: Licence of the weights, an identifier of the Hub such as ``cc-by-4.0``.
+        model: Licence of the weights, an SPDX name such as ``cc-by-4.0``.
         data: Licence of the training images, in words.
         data_name: What the training images are, in words.
+
+    Raises:
+        ConfigError: ``model`` is no SPDX name.
     """
 
     model: str | None = None
     data: str | None = None
     data_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None or self.model.lower() in _NOT_SPDX:
+            return
+        try:
+            named = canonicalize_license_expression(self.model)
+        except InvalidLicenseExpression:
+            raise ConfigError(
+                f"licence: '{self.model}' is no SPDX name (https://spdx.org/licenses); use one such as cc-by-4.0, mit "
+                f"or apache-2.0, or {' or '.join(_NOT_SPDX)}"
+            ) from None
+        object.__setattr__(self, "model", named.lower())  # as the Hub writes them
 
 
 def model_card(

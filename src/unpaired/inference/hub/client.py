@@ -35,6 +35,7 @@ def explained(repo_id: str, revision: str | None, doing: str) -> Iterator[None]:
     where = f"Hub model '{repo_id}'" + (f" at revision '{revision}'" if revision else "")
     if doing == "fetch":
         where = f"there is no folder '{repo_id}' here; {where}"
+    troubles: tuple[type[BaseException], ...] = (OSError, *_network_errors())
     try:
         yield
     except errors.HFValidationError as error:
@@ -63,8 +64,17 @@ def explained(repo_id: str, revision: str | None, doing: str) -> Iterator[None]:
                 f"{where}: cannot {doing}: no access; log in with 'hf auth login', or give a token"
             ) from error
         raise CheckpointError(f"{where}: cannot {doing}: {_line(error)}") from error
-    except OSError as error:
+    except troubles as error:
         raise CheckpointError(f"{where}: cannot {doing}: {_line(error)}") from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the library lets through where there is no network; before its version 1 these were ``OSError``."""
+    try:
+        import httpx
+    except ImportError:
+        return ()
+    return (httpx.HTTPError, httpx.InvalidURL)
 
 
 def _line(error: BaseException) -> str:

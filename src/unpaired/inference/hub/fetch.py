@@ -36,7 +36,12 @@ def is_repo_id(name: str | Path) -> bool:
 
 
 def fetch(
-    name: str, weights: str = "ema", *, revision: str | None = None, cache: Path | None = None, offline: bool = False
+    name: str,
+    weights: str = "ema",
+    *,
+    revision: str | None = None,
+    cache: str | Path | None = None,
+    offline: bool = False,
 ) -> Snapshot:
     """Bring one kind of weights and their description into the local cache, unless they are there.
 

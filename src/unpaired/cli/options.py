@@ -1,0 +1,128 @@
+"""The options of a command: parsed by tyro, and whatever is wrong with them said in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import operator
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Union, get_args, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from unpaired.errors import ConfigError, nearest
+
+T = TypeVar("T")
+_UNSET = "unset"
+_NUMBERS = {
+    "invalid literal for int() with base 10: ": "a whole number",
+    "could not convert string to float: ": "a number",
+}
+"""How Python says that text is no number -> what was expected."""
+registry = ConstructorRegistry()
+
+
+@registry.primitive_rule
+def _may_be_unset(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """An option of ``X | None`` takes an X; help shows it without a default, and ``unset`` puts None back."""
+    if info.type_origin not in (Union, types.UnionType) or type(None) not in get_args(info.type):
+        return None
+    others = tuple(one for one in get_args(info.type) if one is not type(None))
+    inner = ConstructorRegistry.get_primitive_spec(
+        PrimitiveTypeInfo.make(functools.reduce(operator.or_, others), info.markers)
+    )
+    if not isinstance(inner, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        inner,
+        choices=None,
+        metavar=inner.metavar,
+        instance_from_str=lambda words: None if words == [_UNSET] else inner.instance_from_str(_chosen(words, inner)),
+        is_instance=lambda value: value is None or inner.is_instance(value),
+        str_from_instance=lambda value: [_UNSET] if value is None else inner.str_from_instance(value),
+    )
+
+
+def _chosen(words: list[str], spec: PrimitiveConstructorSpec[Any]) -> list[str]:
+    if spec.choices and not set(words) <= set(spec.choices):
+        raise ValueError(f"'{' '.join(words)}' is not one of {', '.join(spec.choices)}")
+    return words
+
+
+def parse(
+    kind: type[T], argv: Sequence[str], command: str, elsewhere: Mapping[str, str] | None = None, **more: Any
+) -> T:
+    """The options that ``argv`` gives.
+
+    Args:
+        kind: A dataclass of options.
+        argv: The words after the command.
+        command: Its name, for messages.
+        elsewhere: Options that exist, but not here -> why not.
+        more: Further arguments of ``tyro.cli``.
+
+    Raises:
+        ConfigError: An option is unknown or lacks something, or a value is none of its kind.
+        SystemExit: Help was asked for, and printed.
+    """
+    known = dict(option_names(kind))
+    for word in argv:
+        name = word.lstrip("-").partition("=")[0].replace("_", "-")
+        if not re.match(r"--?[A-Za-z]", word) or name in known or word in ("-h", "--help"):
+            continue
+        if name in (elsewhere or {}):
+            raise ConfigError(f"--{name}: {(elsewhere or {})[name]}")
+        raise ConfigError(
+            f"there is no option {word.partition('=')[0]}{_meant(name, list(known))}; see {command} --help"
+        )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), registry:
+            return tyro.cli(kind, args=list(argv), prog=command, **more)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise ConfigError(f"{_sentence(said.getvalue())}; see {command} --help") from None
+
+
+def option_names(kind: Any) -> Iterator[tuple[str, Any]]:
+    """Name of each option of a dataclass, and of those in it, as a person writes it, and its type."""
+    for field in dataclasses.fields(kind):
+        annotation = get_type_hints(kind, include_extras=True)[field.name]
+        markers = getattr(annotation, "__metadata__", ())
+        plain = get_args(annotation)[0] if markers else annotation
+        if dataclasses.is_dataclass(plain):
+            yield from option_names(plain)
+        elif tyro.conf.Positional not in markers:
+            name = field.name.replace("_", "-")
+            yield name, plain
+            if plain is bool:
+                yield f"no-{name}", plain
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """``lr`` is ``learning-rate``, ``metod`` is ``method``."""
+    initials = {"".join(part[0] for part in each.split("-")): each for each in reversed(known)}
+    found = initials.get(name.replace("-", ""))
+    return f" (did you mean --{found}?)" if found else nearest(name, known).replace("'", "--", 1).replace("'", "")
+
+
+def _sentence(box: str) -> str:
+    """What tyro prints in a box, drawn with lines or, where the terminal has none, with blanks, as one line."""
+    plain = re.sub(r"[│╭╰╮╯]|\x1b\[[0-9;]*m", " ", box).replace("─", "-")
+    title, *parts = re.split(r"^[ -]*-{5,}[ -]*$", re.sub(r"^ *-+ (.*?) -+ *$", r" \1", plain, count=1), flags=re.M)
+    if not title.strip("\n").partition("\n")[2].strip():  # drawn with blanks: a rule below the title
+        title, parts = f"{title}\n{parts[0]}", parts[1:]
+    head, _, text = title.partition("\n")
+    if "Missing from" in text:
+        return f"missing: {', '.join(re.findall(r'^ {6}([^ ].*?) *$', text, re.MULTILINE))}"
+    text = " ".join(text.split()).partition(" Got errors: ")[0] or head.strip()
+    text = re.sub(r"no type matching (.+?) could be instantiated from \[(.+)\]", r"\2 is not \1", text)
+    for theirs, ours in _NUMBERS.items():
+        text = re.sub(f"{re.escape(theirs)}('[^']*')", rf"\1 is not {ours}", text)
+    return text.removeprefix("Error parsing ").rstrip(".")
