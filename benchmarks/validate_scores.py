@@ -208,7 +208,7 @@ def photos(record: Record, count: int, side: int, parts: Sequence[str]) -> None:
 
 def paper(record: Record, count: int, side: int, runs: Sequence[Path]) -> None:
     """Ladders on blank paper of the embedded drawings, their true partners, and what trained runs make of them."""
-    files = embedded_dataset("fluent", "drawing_to_colour").test
+    files = embedded_dataset().test
     paths = evenly_spaced(files.source, count)
     pairs = dict(pair_by_name(files.source, files.target))
     source = load(paths, side)
