@@ -191,7 +191,7 @@ def test_without_a_network_an_upload_is_one_line(run: Path, monkeypatch: pytest.
         raise httpx.ConnectError("[Errno -2] Name or service not known\nand sixty more lines")
 
     monkeypatch.setattr(library.HfApi, "create_repo", unreachable)
-    with pytest.raises(CheckpointError, match="cannot upload: .* Name or service not known") as refusal:
+    with pytest.raises(CheckpointError, match=r"cannot upload: .* Name or service not known") as refusal:
         loaded(run).push_to_hub("me/zebras")
     assert "\n" not in str(refusal.value)
 
