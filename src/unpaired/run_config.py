@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -174,15 +173,6 @@ def store(file: Path, mapping: dict[str, Any]) -> None:
 def _section(mapping: dict[str, Any], key: str) -> Any:
     """One section of a run file; a heading with nothing below it is an empty one."""
     return {} if mapping.get(key) is None else mapping[key]
-
-
-def first_digest(out: Path) -> str | None:
-    """The digest of the image names when the run began; None where its record is lost."""
-    try:
-        first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-        return json.loads(first)["files_digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -37,7 +38,8 @@ from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, ta
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
 from unpaired.methods.base import frozen_networks
-from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, first_digest, flat, store
+from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, flat, store
+from unpaired.run_folder import append_line, cut_lines, first_digest, is_unfinished_start, locked
 
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
@@ -83,40 +85,43 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     precision = functools.partial(_choose_precision, config, method, channels, fabric.device)
-    on_rank_zero(
-        fabric,
-        lambda: _prepare_folder(
-            out, config, stream, method, TrainingLength(planned), extend_to, precision, quiet=quiet
-        ),
-    )
-    recorded = RunConfig.load(out / "run.yaml")
-    config = config.in_precision(recorded.training.precision)
-    if recorded.init is not None:
-        load_initial(method, recorded.init, out)
-    if config.data != given.data and fabric.is_global_zero and not quiet:
-        words = f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
-        print(words, file=sys.stderr)
-    formats = load_formats(out, config.data)
-    length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
-    stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
-    turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
-    stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
-    return fit(
-        method,
-        stream,
-        config.training,
-        config.model.optimiser,
-        fabric=fabric,
-        run=out,
-        name=config.method,
-        length=length,
-        examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
-        description=describe(config, formats),
-        scorer=scorer,
-        request=_request(config, method),
-        quiet=quiet,
-    )
+    with contextlib.ExitStack() as session:
+        on_rank_zero(
+            fabric,
+            lambda: _begin_session(
+                session, out, config, stream, method, TrainingLength(planned), extend_to, precision, quiet=quiet
+            ),
+        )
+        recorded = RunConfig.load(out / "run.yaml")
+        config = config.in_precision(recorded.training.precision)
+        if recorded.init is not None:
+            load_initial(method, recorded.init, out)
+        if config.data != given.data and fabric.is_global_zero and not quiet:
+            words = (
+                f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
+            )
+            print(words, file=sys.stderr)
+        formats = load_formats(out, config.data)
+        length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
+        stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
+        turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
+        stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
+        scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
+        return fit(
+            method,
+            stream,
+            config.training,
+            config.model.optimiser,
+            fabric=fabric,
+            run=out,
+            name=config.method,
+            length=length,
+            examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
+            description=describe(config, formats),
+            scorer=scorer,
+            request=_request(config, method),
+            quiet=quiet,
+        )
 
 
 def _changes(before: RunConfig, after: RunConfig) -> str:
@@ -218,7 +223,8 @@ def names_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
 
 
-def _prepare_folder(
+def _begin_session(
+    session: contextlib.ExitStack,
     out: Path,
     config: RunConfig,
     stream: SampleStream,
@@ -229,19 +235,19 @@ def _prepare_folder(
     *,
     quiet: bool,
 ) -> None:
-    """Make the run folder, or check that it holds this very run; fix there what the run begins with and its length.
+    """Lock the run folder for this session; make it, or check that it holds this very run and its length.
 
     A precision that is left to the machine is fixed there as well: ``choose`` says which, where the folder does not.
     """
     digest = names_digest(stream.paths)
     lines: list[str] = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "run.yaml").exists() and not is_unfinished_start(out, (FORMATS, INITIAL)):
+            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
+        session.enter_context(locked(out))
         if (out / "run.yaml").exists():
             previous = _check_same_run(out, config, digest)
             config = replace(config, init=previous.init, extensions=previous.extensions)
-        elif any(path.name not in (FORMATS, INITIAL) and path.suffix != ".tmp" for path in out.iterdir()):
-            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
         elif extend_to is not None:
             raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
         else:
@@ -261,9 +267,9 @@ def _prepare_folder(
             config = replace(config, extensions=extensions)
             lines.append(line)
         store(out / "run.yaml", config.to_mapping())
-        session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
-        with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(session) + "\n")
+        say = (lambda words: None) if quiet else functools.partial(print, file=sys.stderr)
+        cut_lines(out / "sessions.jsonl", say)
+        append_line(out / "sessions.jsonl", {**environment(), "files_digest": digest, "images": stream.domain_sizes})
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
     for line in lines if not quiet else ():
@@ -308,6 +314,8 @@ def _store_formats(out: Path, config: RunConfig) -> None:
     if formats != config.data.plain_formats:
         plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
         write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
+    else:
+        (out / FORMATS).unlink(missing_ok=True)  # of a start with other images that was killed
 
 
 def load_formats(out: Path, data: DataConfig) -> Formats:
@@ -365,4 +373,4 @@ def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
     return previous
 
 
-__all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "first_digest", "flat", "train"]
+__all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "flat", "train"]

@@ -16,8 +16,8 @@ from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import METRICS
 from unpaired.files import json_lines, write_atomically
 from unpaired.run_config import as_begun, store
-from unpaired.run_folder import images_in_weights, images_seen, seconds_per_image
-from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
+from unpaired.run_folder import first_digest, images_in_weights, images_seen, seconds_per_image
+from unpaired.training import MAY_CHANGE, RunConfig, flat
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             print(line, file=sys.stderr)
     result = train(config, arguments.out, extend_to=arguments.extend_to, quiet=arguments.quiet)
     if result.interrupted and not result.finished:
-        return 130
+        return 128 + result.interrupted
     if result.finished and result.first_process and not arguments.quiet:
         print(f"translate: unpaired translate {arguments.out} INPUT --out DIR")
     return 0

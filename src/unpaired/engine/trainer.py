@@ -103,13 +103,13 @@ class FitResult:
     Attributes:
         images_seen: Images seen in all, earlier sessions included.
         finished: Whether training reached its full length.
-        interrupted: Whether a signal ended it.
+        interrupted: Number of the signal that ended it; 0 if none did.
         first_process: Whether this is the process that talks to the person.
     """
 
     images_seen: int
     finished: bool
-    interrupted: bool
+    interrupted: int
     first_process: bool = True
 
 
@@ -203,7 +203,8 @@ def fit(
         request=request,
         quiet=quiet,
     )
-    seen = saved = checkpoints.restore(stateful, monitor.say)
+    stateful["log"] = monitor
+    seen = saved = checkpoints.restore(stateful, monitor.say, optional=("log",))
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
         RecordedSteps(method, optimizers, autocast)
@@ -217,23 +218,33 @@ def fit(
     sample_every = config.sample_every or max(1, total // 20)
 
     score_every = max(1, total // 10) if config.score_every is None else config.score_every
-    selection = Selection(run, scorer, ema, monitor, score_every) if scorer is not None and score_every else None
-    if selection is not None:
-        on_rank_zero(fabric, functools.partial(selection.restore, seen))
-        if seen < stop_at:
-            on_rank_zero(fabric, selection.measure_inputs)
+    selection = Selection(run, scorer, ema, monitor) if scorer is not None and score_every else None
+    scores = bool(fabric.broadcast(selection is not None))
+
+    def begin() -> None:
+        if selection is not None:
+            selection.restore(seen)
+            if seen < stop_at:
+                selection.measure_inputs()
+        if seen:
+            export()
+
+    def export() -> None:
+        weights, best = {"ema": ema.weights(), "last": ema.live_weights()}, selection and selection.best
+        export_weights(run / "weights", {**description, "images_seen": seen}, weights, best)
 
     def save() -> None:
         monitor.check(weights_are_finite=_finite(method))
 
         def write() -> None:
             checkpoints.save(stateful, seen)
-            export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
+            export()  # a kill before its end is mended at the next start
 
         on_rank_zero(fabric, write)
 
+    on_rank_zero(fabric, begin)
     arithmetic = nullcontext() if config.fast_convolutions else direct_convolutions()
-    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, total):
+    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, length):
         for batch in itertools.chain.from_iterable(
             batches(
                 stream, first, end, config.batch_size, fabric.global_rank, fabric.world_size,
@@ -253,21 +264,21 @@ def fit(
             if seen // sample_every > before // sample_every:
                 monitor.check(weights_are_finite=_finite(method))
                 monitor.sample(seen)
-            scored = selection is not None and selection.due(before, seen, total)
-            if selection is not None and scored:
+            scored = scores and (seen // score_every > before // score_every or length.ends_between(before, seen))
+            if scored:
                 monitor.check(weights_are_finite=_finite(method))
-                on_rank_zero(fabric, functools.partial(selection.score, seen))
+                on_rank_zero(fabric, lambda: selection and selection.score(seen))  # noqa: B023  # called at once
             if (scored or seen // save_every > before // save_every) and seen < stop_at:
                 save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
                 saved = seen
             if stop.requested():
                 break
-        if seen > saved or not (run / "weights" / "model.json").exists():
+        if seen > saved or not seen:
             save()
         monitor.close(seen, finished=seen >= total)
         if selection is not None and seen >= total:
             selection.judge()
-    return FitResult(seen, finished=seen >= total, interrupted=stop.signalled, first_process=fabric.is_global_zero)
+    return FitResult(seen, finished=seen >= total, interrupted=stop.number, first_process=fabric.is_global_zero)
 
 
 def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
@@ -304,7 +315,3 @@ def _to_device(
 
 def _finite(method: nn.Module) -> bool:
     return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())
-
-
-def _weights(ema: EMA) -> dict[str, dict[str, Tensor]]:
-    return {"ema": ema.weights(), "last": ema.live_weights()}
