@@ -22,6 +22,8 @@ MAY_CHANGE = {
     "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
+PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
+"""Where the images lie, which is no setting while names and sizes of the files agree."""
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,10 @@ def cut_lines(path: Path, say: Callable[[str], object], seen: int | None = None)
     kept = []
     for where, entry in read_json_lines(path, say):
         found = entry.get("images_seen")
-        if seen is not None and type(found) is not int:
-            say(f"{where} is skipped: its images_seen is no whole number")
-        elif seen is None or found <= seen:
+        if seen is None or (type(found) is int and found <= seen):
             kept.append(entry)
+        elif type(found) is not int:
+            say(f"{where} is skipped: its images_seen is no whole number")
     content = "".join(f"{json.dumps(entry)}\n" for entry in kept).encode()
     if path.exists() and path.read_bytes() != content:
         write_atomically(path, content)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,30 +22,46 @@ from unpaired.data import (
     Formats,
     PixelFormat,
     SampleStream,
+    changes,
     decay_turns,
+    inventory,
     load_examples,
+    names_digest,
     size_words,
+    state_digest,
+    unreadable,
 )
+from unpaired.data.inventory import Inventory
 from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.engine.processes import on_rank_zero
-from unpaired.engine.trainer import FitResult, fit, make_fabric
+from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
 from unpaired.evaluation import HeldOutScorer
-from unpaired.files import write_atomically
+from unpaired.files import json_lines, write_atomically
 from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
 from unpaired.methods.base import frozen_networks
-from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, flat, store
-from unpaired.run_folder import append_line, cut_lines, first_digest, is_unfinished_start, locked
+from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, as_begun, flat, store
+from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, locked
 
+FILES = "files.json"
+"""File of a run folder: names and sizes of the training images of each domain."""
 FORMATS = "formats.json"
 """File of a run folder: type, channels and mapping of the images of both domains."""
 
 
-def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    extend_to: int | None = None,
+    skip_bad: bool = False,
+    data_changed: bool = False,
+    quiet: bool = False,
+) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
     Args:
@@ -54,15 +70,16 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
             ``weights/``, ``tensorboard/``.
         extend_to: Train the run in ``out``, finished or not, until so many images are seen in all. From here on its
             schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
+        skip_bad: Leave out training images that cannot be read.
+        data_changed: Go on although training images were added, removed or replaced since the session before.
         quiet: Print nothing.
 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
     given, config = config, as_begun(_with_domains(config), out)
-    stream = config.dataset.stream(config.data, config.training.seed)
     channels = max(config.data.domain_channels)
-    planned = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
+    config.dataset.stream(config.data, config.training.seed)  # a wrong folder is said before anything is built
     fabric = make_fabric(config.training)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method](config.model, channels=channels)
@@ -81,31 +98,37 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     method.prepare()
-    fabric.launch()
+    launch(fabric)
     if config.training.threads:  # only now: launching several processes sets a number of its own
         torch.set_num_threads(config.training.threads)
     precision = functools.partial(_choose_precision, config, method, channels, fabric.device)
+    silent = quiet or not fabric.is_global_zero
+    say = (lambda words: None) if silent else functools.partial(print, file=sys.stderr)
     with contextlib.ExitStack() as session:
-        on_rank_zero(
-            fabric,
-            lambda: _begin_session(
-                session, out, config, stream, method, TrainingLength(planned), extend_to, precision, quiet=quiet
-            ),
-        )
+        skip = frozenset[Path]()
+
+        def begin() -> None:
+            nonlocal skip
+            skip = _begin_session(
+                session, out, config, method, extend_to, precision, say, skip_bad=skip_bad, data_changed=data_changed
+            )
+
+        on_rank_zero(fabric, begin)
+        skip = fabric.broadcast(skip)
         recorded = RunConfig.load(out / "run.yaml")
         config = config.in_precision(recorded.training.precision)
         if recorded.init is not None:
             load_initial(method, recorded.init, out)
-        if config.data != given.data and fabric.is_global_zero and not quiet:
-            words = (
+        if config.data != given.data:
+            say(
                 f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
             )
-            print(words, file=sys.stderr)
         formats = load_formats(out, config.data)
+        planned = _planned(config, config.dataset.stream(config.data, config.training.seed, skip=skip))
         length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
         stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
         turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
-        stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
+        stream = config.dataset.stream(config.data, config.training.seed, formats, turns, skip)
         scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
         return fit(
             method,
@@ -116,7 +139,7 @@ def train(config: RunConfig, out: Path, *, extend_to: int | None = None, quiet: 
             run=out,
             name=config.method,
             length=length,
-            examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
+            examples=load_examples(config.dataset.example_files(6, skip), config.data, formats[0]),
             description=describe(config, formats),
             scorer=scorer,
             request=_request(config, method),
@@ -218,39 +241,41 @@ def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any
     }
 
 
-def names_digest(paths: Iterable[Path]) -> str:
-    """What a run remembers of its training images: 16 hex digits over their names, in order."""
-    return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
-
-
 def _begin_session(
     session: contextlib.ExitStack,
     out: Path,
     config: RunConfig,
-    stream: SampleStream,
     method: Method,
-    length: TrainingLength,
     extend_to: int | None,
     choose: Callable[[], Choice],
+    say: Callable[[str], object],
     *,
-    quiet: bool,
-) -> None:
-    """Lock the run folder for this session; make it, or check that it holds this very run and its length.
+    skip_bad: bool,
+    data_changed: bool,
+) -> frozenset[Path]:
+    """Lock the run folder for this session; make it, or check that it holds this very run; fix its files and length.
 
     A precision that is left to the machine is fixed there as well: ``choose`` says which, where the folder does not.
+
+    Returns:
+        Damaged training images that are left out.
     """
-    digest = names_digest(stream.paths)
     lines: list[str] = []
     try:
-        if not (out / "run.yaml").exists() and not is_unfinished_start(out, (FORMATS, INITIAL)):
+        begun = (out / "run.yaml").exists()
+        if not begun and not is_unfinished_start(out, (FORMATS, INITIAL)):
             raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
         session.enter_context(locked(out))
-        if (out / "run.yaml").exists():
-            previous = _check_same_run(out, config, digest)
+        if begun := (out / "run.yaml").exists():
+            previous = _check_same_run(out, config)
             config = replace(config, init=previous.init, extensions=previous.extensions)
+            if previous.dataset != config.dataset:
+                lines.append(_moved(previous, config))
         elif extend_to is not None:
             raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
-        else:
+        cut_lines(out / "sessions.jsonl", say)
+        skipped, stream, record = _training_images(out, config, say, skip_bad=skip_bad, data_changed=data_changed)
+        if not begun:
             if config.init is not None:
                 channels = max(config.data.domain_channels)
                 taken, line = take_initial(config.init, method, config.model, channels, out)
@@ -260,20 +285,101 @@ def _begin_session(
                 choice = choose()
                 config = config.in_precision(choice.precision)
                 lines.append(choice.line)
-            _store_formats(out, config)
+            _store_formats(out, config, skipped)
         if config.extensions or extend_to is not None:
-            length = replace(length, extensions=config.extensions)
+            length = TrainingLength(_planned(config, stream), config.extensions)
             extensions, line = _extended(out, config, length, extend_to)
             config = replace(config, extensions=extensions)
             lines.append(line)
         store(out / "run.yaml", config.to_mapping())
-        say = (lambda words: None) if quiet else functools.partial(print, file=sys.stderr)
-        cut_lines(out / "sessions.jsonl", say)
-        append_line(out / "sessions.jsonl", {**environment(), "files_digest": digest, "images": stream.domain_sizes})
+        append_line(out / "sessions.jsonl", {**environment(), **record})
+        write_atomically(out / FILES, json.dumps(inventory(stream.domains)).encode())
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
-    for line in lines if not quiet else ():
-        print(line, file=sys.stderr)
+    for line in filter(None, lines):
+        say(line)
+    return skipped
+
+
+def _planned(config: RunConfig, stream: SampleStream) -> int:
+    return config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
+
+
+def _moved(before: RunConfig, now: RunConfig) -> str:
+    old, new = flat(to_dict(before.dataset)), flat(to_dict(now.dataset))
+    moved = [f"{new[key]} (then {old[key]})" for key in new if old[key] != new[key] and f"dataset.{key}" in PATHS]
+    return f"The images are those that this run began with, in another place: {', '.join(moved)}." if moved else ""
+
+
+def _training_images(
+    out: Path, config: RunConfig, say: Callable[[str], object], *, skip_bad: bool, data_changed: bool
+) -> tuple[frozenset[Path], SampleStream, dict[str, Any]]:
+    """Decode the training images once, unless nothing has changed since the session before, and compare them with it.
+
+    Returns:
+        Damaged files that are left out, the stream without them, and what the session's record says of them.
+
+    Raises:
+        DataError: A file is damaged and ``skip_bad`` was not asked for, or they are others than before and
+            ``data_changed`` was not.
+    """
+    stream = config.dataset.stream(config.data, config.training.seed)
+    state = state_digest(stream.paths)
+    last = (json_lines(out / "sessions.jsonl") or [{}])[-1]
+    if last.get("files_checked") == state:
+        names = set(last.get("skipped", ()))
+        bad = {path: "it could not be read" for path in stream.paths if f"{path.parent.name}/{path.name}" in names}
+    else:
+        bad = unreadable(stream.domains, config.data, _progress(say))
+    if bad and not skip_bad:
+        raise DataError(
+            f"{len(bad)} of {len(stream.paths):,} training images cannot be read; {next(iter(bad.values()))}. Mend or "
+            "replace them, or leave them out with --skip-bad"
+        )
+    if bad:
+        say(f"Left out (--skip-bad): {_some([f'{path.parent.name}/{path.name}' for path in bad])}")
+        stream = config.dataset.stream(config.data, config.training.seed, skip=bad)
+    digest = names_digest(stream.paths)
+    record = {"files_digest": digest, "images": stream.domain_sizes, "files_checked": state,
+              "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
+    before = _stored_inventory(out)
+    if before is not None:
+        found = changes(before, inventory(stream.domains))
+        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
+    else:  # of an earlier version, which kept a digest of the names alone
+        found = {"changed": ["names"]} if last.get("files_digest", digest) != digest else {}
+        words = "names or number differ"
+    if found and not data_changed:
+        raise DataError(
+            f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
+            "go on with these by --data-changed, or choose another --out"
+        )
+    return frozenset(bad), stream, record | ({"data_changed": found} if found else {})
+
+
+def _stored_inventory(out: Path) -> Inventory | None:
+    try:
+        return json.loads((out / FILES).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _progress(say: Callable[[str], object]) -> Callable[[int, int], None]:
+    """Say once that images are checked, where it takes longer than a few seconds."""
+    started = time.monotonic()
+    said: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if not said and time.monotonic() - started > 5 and done < total:
+            said.append(done)
+            left = (time.monotonic() - started) * (total - done) / done
+            say(f"Decodes each of {total:,} training images once to find damaged ones: about {left:.0f} seconds more.")
+
+    return progress
 
 
 def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
@@ -308,9 +414,9 @@ def _extended(
     )
 
 
-def _store_formats(out: Path, config: RunConfig) -> None:
+def _store_formats(out: Path, config: RunConfig, skip: Collection[Path]) -> None:
     """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
-    formats = config.dataset.formats(config.data)
+    formats = config.dataset.formats(config.data, skip)
     if formats != config.data.plain_formats:
         plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
         write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
@@ -339,7 +445,7 @@ def load_formats(out: Path, data: DataConfig) -> Formats:
     return source, target
 
 
-def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
+def _check_same_run(out: Path, config: RunConfig) -> RunConfig:
     """The run that the folder holds. Raises ``UserError`` if it is not the one of ``config``."""
     previous = RunConfig.load(out / "run.yaml")
     if previous.method != config.method:
@@ -349,7 +455,7 @@ def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
     before, now = (
         flat(replace(run, init=None, extensions=()).to_mapping()) for run in (previous, config)
     )  # these two are compared below
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE | PATHS)
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
         longer = " (to train it further, add --extend-to)" if "training.images" in changed else ""
@@ -365,11 +471,6 @@ def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
         )
     if previous.extensions[: len(config.extensions)] != config.extensions:
         raise ConfigError(f"{out} holds a run with other extensions; choose another --out or use its own run.yaml")
-    if first_digest(out) not in (digest, None):
-        raise DataError(
-            f"the training images are not those that the run in {out} began with (names or number differ), so it "
-            "cannot go on as it was; restore them or choose another --out"
-        )
     return previous
 
 

@@ -167,7 +167,7 @@ def export_weights(
     weights: Mapping[str, Mapping[str, Tensor]],
     best: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Write servable weights as one unit: ``model.json``, written last, names the SHA-256 of all other files.
+    """Write servable weights as one unit: ``model.json``, written last, names the SHA-256 of all weights.
 
     Readers refuse a file that is not the one it names, so whatever interrupts this function, weights of two times are
     never mixed. Files that are right already are left alone.
@@ -184,7 +184,8 @@ def export_weights(
     digests = {}
 
     def write(name: str, content: bytes) -> None:
-        digests[name] = hashlib.sha256(content).hexdigest()
+        if name.endswith(".safetensors"):
+            digests[name] = hashlib.sha256(content).hexdigest()
         if not (folder / name).is_file() or (folder / name).read_bytes() != content:
             write_atomically(folder / name, content)
 

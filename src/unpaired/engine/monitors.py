@@ -24,6 +24,7 @@ from torch import Tensor
 from unpaired.data import Batch, Formats, average_copies, pictures, preview_note, repeat_channels
 from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
+from unpaired.environment import STOP_SIGNALS
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
@@ -48,9 +49,6 @@ def mean_difference(image: Tensor, other: Tensor) -> float:
     height, width = image.shape[-2:]
     levels = ((x.float().cpu().clamp(-1, 1) + 1).mul(127.5).round() for x in (image, other[..., :height, :width]))
     return float((next(levels) - next(levels)).abs().mean())
-
-
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopSignal:

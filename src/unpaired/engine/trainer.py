@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from unpaired.engine.precision import autocast_for, half_layout
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
+from unpaired.environment import end_with_parent
 from unpaired.errors import BackendError, ConfigError
 from unpaired.length import TrainingLength
 from unpaired.methods.base import (
@@ -40,6 +43,12 @@ from unpaired.ops.winograd import direct_convolutions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
+
+
+_RENDEZVOUS = datetime.timedelta(seconds=120)
+"""How long processes wait for each other when they start."""
+_FIRST_PROCESS = "UNPAIRED_FIRST_PROCESS"
+"""Environment variable of the processes that the first one starts: its number."""
 
 
 @settings
@@ -134,9 +143,32 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
-    strategy = "ddp" if config.devices > 1 else "auto"
+    strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the other processes, which end when this one is gone, and wait until all have met.
+
+    Raises:
+        BackendError: They do not meet in time.
+    """
+    if first := os.environ.get(_FIRST_PROCESS):  # this is one of the others
+        end_with_parent(int(first))
+    os.environ[_FIRST_PROCESS] = str(os.getpid())
+    try:
+        fabric.launch()
+    except torch.distributed.DistError as error:
+        raise BackendError(
+            f"devices: the training processes did not meet within {_RENDEZVOUS.seconds} seconds; run the same command "
+            "again, or use --devices 1"
+        ) from error
+    finally:
+        os.environ.pop(_FIRST_PROCESS, None)
+    if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
+        torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(days=1))
 
 
 def fit(
@@ -230,7 +262,8 @@ def fit(
             export()
 
     def export() -> None:
-        weights, best = {"ema": ema.weights(), "last": ema.live_weights()}, selection and selection.best
+        weights = {"ema": ema.weights(), "last": ema.live_weights()}
+        best = None if selection is None else selection.best
         export_weights(run / "weights", {**description, "images_seen": seen}, weights, best)
 
     def save() -> None:
@@ -267,7 +300,7 @@ def fit(
             scored = scores and (seen // score_every > before // score_every or length.ends_between(before, seen))
             if scored:
                 monitor.check(weights_are_finite=_finite(method))
-                on_rank_zero(fabric, lambda: selection and selection.score(seen))  # noqa: B023  # called at once
+                on_rank_zero(fabric, functools.partial(selection.score, seen) if selection is not None else bool)
             if (scored or seen // save_every > before // save_every) and seen < stop_at:
                 save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
                 saved = seen
