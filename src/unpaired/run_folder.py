@@ -130,7 +130,7 @@ class RunStatus:
 def run_status(run: Path) -> RunStatus:
     """Read a run folder. Raises ``ConfigError`` where its ``run.yaml`` cannot be read."""
     config, seen = load_yaml(run / "run.yaml"), images_seen(run)
-    total = _total(config, json_lines(run / "sessions.jsonl"))
+    total = total_images(config, json_lines(run / "sessions.jsonl"))
     if total is not None and seen >= total:
         state = "finished"
     else:
@@ -172,8 +172,8 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _total(config: dict[str, Any], sessions: list[dict[str, Any]]) -> int | None:
-    """As set, extensions included; else the epochs times the images of one."""
+def total_images(config: dict[str, Any], sessions: list[dict[str, Any]]) -> int | None:
+    """Images of a whole training: as set, extensions included; else the epochs times the images of one."""
     try:
         if config.get("extensions"):
             return int(config["extensions"][-1]["to"])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,42 +13,19 @@ from typing import Any
 
 import torch
 
-from unpaired.config import from_dict, to_dict
-from unpaired.data import (
-    DataConfig,
-    DatasetConfig,
-    Formats,
-    PixelFormat,
-    SampleStream,
-    changes,
-    decay_turns,
-    inventory,
-    load_examples,
-    names_digest,
-    size_words,
-    state_digest,
-    unreadable,
-)
-from unpaired.data.inventory import Inventory
-from unpaired.engine.checkpoint import CheckpointFolder
-from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
+from unpaired.config import to_dict
+from unpaired.data import Formats, decay_turns, load_examples, size_words
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
-from unpaired.environment import environment
-from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
+from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import HeldOutScorer
-from unpaired.files import json_lines, write_atomically
-from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
-from unpaired.length import Extension, TrainingLength
+from unpaired.files import ignore
+from unpaired.inference.initial import load_initial
+from unpaired.length import TrainingLength
 from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
 from unpaired.methods.base import frozen_networks
-from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, as_begun, flat, store
-from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, locked
-
-FILES = "files.json"
-"""File of a run folder: names and sizes of the training images of each domain."""
-FORMATS = "formats.json"
-"""File of a run folder: type, channels and mapping of the images of both domains."""
+from unpaired.run_config import RunConfig, as_begun
+from unpaired.session import begin_session, load_formats, planned_images
 
 
 def train(
@@ -78,11 +53,53 @@ def train(
         UserError: Anything that a person can mend, each with what to do.
     """
     given, config = config, as_begun(_with_domains(config), out)
-    channels = max(config.data.domain_channels)
     config.dataset.stream(config.data, config.training.seed)  # a wrong folder is said before anything is built
-    fabric = make_fabric(config.training)
+    fabric, method = make_fabric(config.training), _build(config)
+    launch(fabric)
+    if config.training.threads:  # only now: launching several processes sets a number of its own
+        torch.set_num_threads(config.training.threads)
+    first = fabric.is_global_zero
+    say = functools.partial(print, file=sys.stderr) if first and not quiet else ignore
+    with contextlib.ExitStack() as held:
+        skip = on_rank_zero(
+            fabric,
+            lambda: begin_session(
+                held, out, config, method, extend_to, fabric.device, say, skip_bad=skip_bad, data_changed=data_changed
+            ),
+        )
+        recorded = RunConfig.load(out / "run.yaml")
+        run = config.in_precision(recorded.training.precision)
+        if recorded.init is not None:
+            load_initial(method, recorded.init, out)
+        if run.data != given.data:
+            words = _changes(given, run)
+            say(f"{out} began with an earlier version; its images go on to be loaded as then: {words}")
+        formats = load_formats(out, run.data)
+        planned = planned_images(run, run.dataset.stream(run.data, run.training.seed, skip=skip))
+        length, constant_images = TrainingLength(planned, recorded.extensions), run.model.optimiser.constant_images
+        stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
+        turns = decay_turns([(start, constant_images(total)) for start, total in stretches])
+        return fit(
+            method,
+            run.dataset.stream(run.data, run.training.seed, formats, turns, skip),
+            run.training,
+            run.model.optimiser,
+            fabric=fabric,
+            run=out,
+            name=run.method,
+            length=length,
+            examples=load_examples(run.dataset.example_files(6, skip), run.data, formats[0]),
+            description=describe(run, formats),
+            scorer=_scorer(run, formats, frozen_networks(run.model), say) if first else None,
+            request=_request(run, method),
+            quiet=quiet,
+        )
+
+
+def _build(config: RunConfig) -> Method:
+    """The method with its initial weights. Raises ``ConfigError`` for settings that do not go together."""
     torch.manual_seed(config.training.seed)
-    method = METHODS[config.method](config.model, channels=channels)
+    method = METHODS[config.method](config.model, channels=max(config.data.domain_channels))
     if config.data.shorter_crop_side < method.smallest_image:
         raise ConfigError(
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
@@ -98,53 +115,7 @@ def train(
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     method.prepare()
-    launch(fabric)
-    if config.training.threads:  # only now: launching several processes sets a number of its own
-        torch.set_num_threads(config.training.threads)
-    precision = functools.partial(_choose_precision, config, method, channels, fabric.device)
-    silent = quiet or not fabric.is_global_zero
-    say = (lambda words: None) if silent else functools.partial(print, file=sys.stderr)
-    with contextlib.ExitStack() as session:
-        skip = frozenset[Path]()
-
-        def begin() -> None:
-            nonlocal skip
-            skip = _begin_session(
-                session, out, config, method, extend_to, precision, say, skip_bad=skip_bad, data_changed=data_changed
-            )
-
-        on_rank_zero(fabric, begin)
-        skip = fabric.broadcast(skip)
-        recorded = RunConfig.load(out / "run.yaml")
-        config = config.in_precision(recorded.training.precision)
-        if recorded.init is not None:
-            load_initial(method, recorded.init, out)
-        if config.data != given.data:
-            say(
-                f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
-            )
-        formats = load_formats(out, config.data)
-        planned = _planned(config, config.dataset.stream(config.data, config.training.seed, skip=skip))
-        length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
-        stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
-        turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
-        stream = config.dataset.stream(config.data, config.training.seed, formats, turns, skip)
-        scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
-        return fit(
-            method,
-            stream,
-            config.training,
-            config.model.optimiser,
-            fabric=fabric,
-            run=out,
-            name=config.method,
-            length=length,
-            examples=load_examples(config.dataset.example_files(6, skip), config.data, formats[0]),
-            description=describe(config, formats),
-            scorer=scorer,
-            request=_request(config, method),
-            quiet=quiet,
-        )
+    return method
 
 
 def _changes(before: RunConfig, after: RunConfig) -> str:
@@ -194,7 +165,7 @@ def _request(config: RunConfig, method: Method) -> TranslateRequest:
 
 
 def _scorer(
-    config: RunConfig, formats: Formats, frozen_networks: Iterable[str], *, quiet: bool
+    config: RunConfig, formats: Formats, frozen_networks: Iterable[str], say: Callable[[str], object]
 ) -> HeldOutScorer | None:
     """What scores the held-out images during training; None where there are none or none were wanted."""
     training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
@@ -214,14 +185,13 @@ def _scorer(
         scorer = HeldOutScorer(
             files, config.data, training.score_images, training.score_by, words, formats, frozen_networks
         )
-        if scorer.remark and not quiet:
-            print(scorer.remark, file=sys.stderr)
+        if scorer.remark:
+            say(scorer.remark)
         return scorer
     except UserError as error:
         if asked:
             raise
-        if not quiet:
-            print(f"No scores during training: {error}", file=sys.stderr)
+        say(f"No scores during training: {error}")
         return None
 
 
@@ -239,239 +209,3 @@ def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any
         "background": list(config.data.background),
         "unpaired_version": metadata.version("unpaired"),
     }
-
-
-def _begin_session(
-    session: contextlib.ExitStack,
-    out: Path,
-    config: RunConfig,
-    method: Method,
-    extend_to: int | None,
-    choose: Callable[[], Choice],
-    say: Callable[[str], object],
-    *,
-    skip_bad: bool,
-    data_changed: bool,
-) -> frozenset[Path]:
-    """Lock the run folder for this session; make it, or check that it holds this very run; fix its files and length.
-
-    A precision that is left to the machine is fixed there as well: ``choose`` says which, where the folder does not.
-
-    Returns:
-        Damaged training images that are left out.
-    """
-    lines: list[str] = []
-    try:
-        begun = (out / "run.yaml").exists()
-        if not begun and not is_unfinished_start(out, (FORMATS, INITIAL)):
-            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
-        session.enter_context(locked(out))
-        if begun := (out / "run.yaml").exists():
-            previous = _check_same_run(out, config)
-            config = replace(config, init=previous.init, extensions=previous.extensions)
-            if previous.dataset != config.dataset:
-                lines.append(_moved(previous, config))
-        elif extend_to is not None:
-            raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
-        cut_lines(out / "sessions.jsonl", say)
-        skipped, stream, record = _training_images(out, config, say, skip_bad=skip_bad, data_changed=data_changed)
-        if not begun:
-            if config.init is not None:
-                channels = max(config.data.domain_channels)
-                taken, line = take_initial(config.init, method, config.model, channels, out)
-                config = replace(config, init=taken)
-                lines.append(line)
-            if config.training.precision == "auto":
-                choice = choose()
-                config = config.in_precision(choice.precision)
-                lines.append(choice.line)
-            _store_formats(out, config, skipped)
-        if config.extensions or extend_to is not None:
-            length = TrainingLength(_planned(config, stream), config.extensions)
-            extensions, line = _extended(out, config, length, extend_to)
-            config = replace(config, extensions=extensions)
-            lines.append(line)
-        store(out / "run.yaml", config.to_mapping())
-        append_line(out / "sessions.jsonl", {**environment(), **record})
-        write_atomically(out / FILES, json.dumps(inventory(stream.domains)).encode())
-    except OSError as error:
-        raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
-    for line in filter(None, lines):
-        say(line)
-    return skipped
-
-
-def _planned(config: RunConfig, stream: SampleStream) -> int:
-    return config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
-
-
-def _moved(before: RunConfig, now: RunConfig) -> str:
-    old, new = flat(to_dict(before.dataset)), flat(to_dict(now.dataset))
-    moved = [f"{new[key]} (then {old[key]})" for key in new if old[key] != new[key] and f"dataset.{key}" in PATHS]
-    return f"The images are those that this run began with, in another place: {', '.join(moved)}." if moved else ""
-
-
-def _training_images(
-    out: Path, config: RunConfig, say: Callable[[str], object], *, skip_bad: bool, data_changed: bool
-) -> tuple[frozenset[Path], SampleStream, dict[str, Any]]:
-    """Decode the training images once, unless nothing has changed since the session before, and compare them with it.
-
-    Returns:
-        Damaged files that are left out, the stream without them, and what the session's record says of them.
-
-    Raises:
-        DataError: A file is damaged and ``skip_bad`` was not asked for, or they are others than before and
-            ``data_changed`` was not.
-    """
-    stream = config.dataset.stream(config.data, config.training.seed)
-    state = state_digest(stream.paths)
-    last = (json_lines(out / "sessions.jsonl") or [{}])[-1]
-    if last.get("files_checked") == state:
-        names = set(last.get("skipped", ()))
-        bad = {path: "it could not be read" for path in stream.paths if f"{path.parent.name}/{path.name}" in names}
-    else:
-        bad = unreadable(stream.domains, config.data, _progress(say))
-    if bad and not skip_bad:
-        raise DataError(
-            f"{len(bad)} of {len(stream.paths):,} training images cannot be read; {next(iter(bad.values()))}. Mend or "
-            "replace them, or leave them out with --skip-bad"
-        )
-    if bad:
-        say(f"Left out (--skip-bad): {_some([f'{path.parent.name}/{path.name}' for path in bad])}")
-        stream = config.dataset.stream(config.data, config.training.seed, skip=bad)
-    digest = names_digest(stream.paths)
-    record = {"files_digest": digest, "images": stream.domain_sizes, "files_checked": state,
-              "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
-    before = _stored_inventory(out)
-    if before is not None:
-        found = changes(before, inventory(stream.domains))
-        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
-    else:  # of an earlier version, which kept a digest of the names alone
-        found = {"changed": ["names"]} if last.get("files_digest", digest) != digest else {}
-        words = "names or number differ"
-    if found and not data_changed:
-        raise DataError(
-            f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
-            "go on with these by --data-changed, or choose another --out"
-        )
-    return frozenset(bad), stream, record | ({"data_changed": found} if found else {})
-
-
-def _stored_inventory(out: Path) -> Inventory | None:
-    try:
-        return json.loads((out / FILES).read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-
-
-def _progress(say: Callable[[str], object]) -> Callable[[int, int], None]:
-    """Say once that images are checked, where it takes longer than a few seconds."""
-    started = time.monotonic()
-    said: list[int] = []
-
-    def progress(done: int, total: int) -> None:
-        if not said and time.monotonic() - started > 5 and done < total:
-            said.append(done)
-            left = (time.monotonic() - started) * (total - done) / done
-            say(f"Decodes each of {total:,} training images once to find damaged ones: about {left:.0f} seconds more.")
-
-    return progress
-
-
-def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
-    """What ``precision: auto`` means for a new run on this machine."""
-    images, fast = -(-config.training.batch_size // config.training.devices), config.training.fast_convolutions
-    optimiser, size = config.model.optimiser, config.data.crop_size
-    ratio = functools.partial(step_time_ratio, batch_size=images, fast_convolutions=fast)
-    return choose_precision(device, lambda: ratio(method, optimiser, channels, size))
-
-
-def _extended(
-    out: Path, config: RunConfig, length: TrainingLength, extend_to: int | None
-) -> tuple[tuple[Extension, ...], str]:
-    """The run's extensions with the one that is asked for, and what that means, in words. Raises ``ConfigError``."""
-    if extend_to is None or (length.extensions and extend_to == length.total):
-        last = length.extensions[-1]
-        return length.extensions, f"This run was extended to {last.to:,} images when it had seen {last.at:,}."
-    found = CheckpointFolder(out / "checkpoints", config.method).newest(lambda message: None)
-    at = int(found[1]["images_seen"]) if found else 0
-    longer = length.extended(extend_to, at)
-    optimiser = config.model.optimiser
-    before, now, end = (
-        optimiser.learning_rate * optimiser.factor(progress)
-        for progress in (at / length.total, longer.progress(at), 1.0)
-    )
-    constant = optimiser.constant_images(extend_to) if optimiser.schedule != "halving" else 0
-    return longer.extensions, (
-        f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
-        f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
-        f"{now:.3g}{f', stays there until image {constant:,}' if at < constant else ''} and falls to {end:.3g} at the "
-        "end."
-    )
-
-
-def _store_formats(out: Path, config: RunConfig, skip: Collection[Path]) -> None:
-    """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
-    formats = config.dataset.formats(config.data, skip)
-    if formats != config.data.plain_formats:
-        plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
-        write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
-    else:
-        (out / FORMATS).unlink(missing_ok=True)  # of a start with other images that was killed
-
-
-def load_formats(out: Path, data: DataConfig) -> Formats:
-    """What the images of both domains of a run are made of, as they were found when it began.
-
-    Without the file they are 8-bit gray or colour; so are those of versions that knew no others.
-
-    Raises:
-        CheckpointError: The file that says it is damaged.
-    """
-    path = out / FORMATS
-    if not path.exists():
-        return data.plain_formats
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); restore it, or choose another --out to begin again"
-        ) from error
-    return source, target
-
-
-def _check_same_run(out: Path, config: RunConfig) -> RunConfig:
-    """The run that the folder holds. Raises ``UserError`` if it is not the one of ``config``."""
-    previous = RunConfig.load(out / "run.yaml")
-    if previous.method != config.method:
-        raise CheckpointError(
-            f"{out} holds a run of the method '{previous.method}', not '{config.method}'; choose another --out"
-        )
-    before, now = (
-        flat(replace(run, init=None, extensions=()).to_mapping()) for run in (previous, config)
-    )  # these two are compared below
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE | PATHS)
-    if changed:
-        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
-        longer = " (to train it further, add --extend-to)" if "training.images" in changed else ""
-        raise ConfigError(
-            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones{longer}"
-        )
-    if previous.init is None and config.init is not None:
-        raise ConfigError(f"{out} holds a run that began without --init {config.init.source}; choose another --out")
-    if previous.init is not None and (config.init is None or not previous.init.is_asked_for_by(config.init)):
-        raise ConfigError(
-            f"{out} holds a run that began with --init {previous.init.source} --init-weights {previous.init.weights}; "
-            "give the same (it is not read again) or choose another --out"
-        )
-    if previous.extensions[: len(config.extensions)] != config.extensions:
-        raise ConfigError(f"{out} holds a run with other extensions; choose another --out or use its own run.yaml")
-    return previous
-
-
-__all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "flat", "train"]

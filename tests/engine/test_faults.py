@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import faults
 from tiny import tiny_run
 from unpaired.errors import CheckpointError, TrainingError

@@ -18,7 +18,8 @@ from unpaired.inference.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.recipes import recipe
 from unpaired.recipes.near import held_back
-from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
+from unpaired.run_config import DatasetConfig, InitialWeights, RunConfig
+from unpaired.training import train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 

@@ -340,6 +340,11 @@ class Monitor:
     def _open_tensorboard(self, seen: int) -> None:
         from lightning_fabric.loggers import TensorBoardLogger  # takes a second to import
 
+        try:
+            str(self.run.absolute()).encode()
+        except UnicodeEncodeError:
+            self.say("No tensorboard/ is written: TensorBoard knows only folders whose names are UTF-8.")
+            return
         self._writer = TensorBoardLogger(
             root_dir=self.run, name="tensorboard", version="", purge_step=seen + 1 if seen else None
         )

@@ -216,11 +216,6 @@ def fit(
         compile_networks(method)
     optimizers = make_optimizers(method, optimiser)
     ema = EMA(method.served_networks(), config.ema_half_life_images)
-    stateful: dict[str, Stateful] = {
-        "method": method,
-        "ema": ema,
-        **{f"optimizer_{key}": value for key, value in optimizers.items()},
-    }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
     monitor = Monitor(
@@ -235,7 +230,9 @@ def fit(
         request=request,
         quiet=quiet,
     )
-    stateful["log"] = monitor
+    # All that has state; the rest is a function of the seed and of the images seen.
+    stateful: dict[str, Stateful] = {"method": method, "ema": ema, "log": monitor}
+    stateful |= {f"optimizer_{key}": value for key, value in optimizers.items()}
     seen = saved = checkpoints.restore(stateful, monitor.say, optional=("log",))
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
