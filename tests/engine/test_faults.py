@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -167,10 +168,12 @@ def test_no_process_outlives_the_first_one(dataset: Path, tmp_path: Path) -> Non
     save_yaml(tmp_path / "run.yaml", config.to_mapping())
 
     def others() -> list[str]:
-        return [
-            path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline")
-            if str(run).encode() in path.read_bytes() and path.parent.name != str(first.pid)
-        ]  # fmt: skip
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if str(run).encode() in path.read_bytes() and path.parent.name != str(first.pid):
+                    found.append(path.parent.name)
+        return found
 
     first = subprocess.Popen(command(config, run, "--devices", "2"), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(others()) >= 1)  # the second one starts: it loads torch

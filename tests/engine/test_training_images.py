@@ -118,6 +118,7 @@ def test_damaged_images_are_found_at_the_start_and_left_out_when_asked(
         train(config, tmp_path / "run", skip_bad=True, quiet=True)
 
 
+@pytest.mark.slow
 def test_names_are_bytes_in_every_command(
     dataset: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from rich.console import Console
@@ -83,10 +81,6 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if number not in (signal.SIGINT, signal.SIGTERM):  # the terminal is gone: nothing can be written to it
-            for stream in (1, 2):
-                if os.isatty(stream):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         self.number = number
 
     def requested(self) -> bool:
@@ -99,6 +93,24 @@ class StopSignal:
             self.number = self.number or (signal.SIGTERM if asked else 0)
             return asked
         return self.number > 0 and self._fabric.world_size == 1
+
+
+class _Terminal:
+    """A stream for people. When its terminal was closed, or what reads the pipe is gone, training goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Monitor:
@@ -133,7 +145,7 @@ class Monitor:
         self.ema = ema
         self.log_every = log_every
         self.examples = examples
-        self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
+        self.console = Console(file=cast(Any, _Terminal(sys.stderr)), quiet=quiet or not fabric.is_global_zero)
         self._new: dict[str, list[tuple[int, Tensor, int]]] = {}
         self._terms: dict[str, list[list[float]]] = {}
         self._change: float | None = None
@@ -142,8 +154,7 @@ class Monitor:
 
     def say(self, message: str) -> None:
         """Print one line for the person at the terminal."""
-        with contextlib.suppress(OSError):  # the terminal, or what reads the pipe, is gone
-            self.console.print(message, highlight=False, soft_wrap=True)
+        self.console.print(message, highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen since the last line of the log, as of the last :meth:`check`."""
