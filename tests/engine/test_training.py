@@ -63,7 +63,16 @@ def test_every_method_trains_resumes_to_the_bit_and_translates(method: str, data
     assert train(tiny_run(dataset, method), parts, quiet=True).finished
     assert_same(final_state(whole), final_state(parts))
     assert terms(whole) == terms(parts)
-    names = {"run.yaml", "files.json", "sessions.jsonl", "log.jsonl", "samples", "checkpoints", "weights", "tensorboard"}
+    names = {
+        "checkpoints",
+        "files.json",
+        "log.jsonl",
+        "run.yaml",
+        "samples",
+        "sessions.jsonl",
+        "tensorboard",
+        "weights",
+    }
     assert names == {p.name for p in whole.iterdir() if not p.name.startswith(".lock")}
     assert len((parts / "sessions.jsonl").read_text().splitlines()) == 2
     assert [p.name for p in (whole / "samples").iterdir()] == ["000000004.png"]
@@ -185,7 +194,7 @@ def test_a_finished_run_is_left_as_it_is(dataset: Path, tmp_path: Path) -> None:
     [
         ({"learning": 1}, ConfigError, r"model.base_channels was 4, now 8"),
         ({"method": "cut"}, CheckpointError, "holds a run of the method 'qs_attn', not 'cut'"),
-"),
+        ({"files": 1}, DataError, r"not those that the run .*added: image5\.png; changed: image0\.png"),
         ({"full": 1}, ConfigError, "not empty and holds no run"),
     ],
 )
@@ -292,7 +301,8 @@ def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count
 
 @pytest.mark.slow
 def test_a_failure_in_one_process_ends_the_other_with_one_line(dataset: Path, tmp_path: Path) -> None:
-    config, run = tiny_run(dataset, batch_size=2, images=100_000, cache_gib=0.0, checkpoint_every=50_000), tmp_path / "run"
+    run = tmp_path / "run"
+    config = tiny_run(dataset, batch_size=2, images=100_000, cache_gib=0.0, checkpoint_every=50_000)
     process = subprocess.Popen(
         command(config, run, "--devices", "2"), stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
