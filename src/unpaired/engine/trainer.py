@@ -168,7 +168,9 @@ def launch(fabric: Fabric) -> None:
     finally:
         os.environ.pop(_FIRST_PROCESS, None)
     if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
-        torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(days=1))
+        former: Any = torch.distributed.distributed_c10d
+        set_timeout = getattr(torch.distributed, "set_timeout", None) or former._set_pg_timeout
+        set_timeout(datetime.timedelta(days=1))
 
 
 def fit(
