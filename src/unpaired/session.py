@@ -150,7 +150,7 @@ def _training_images(
         bad = unreadable(stream.domains, config.data, _progress(say))
     if bad and not skip_bad:
         raise DataError(
-            f"{len(bad)} of {len(stream.paths):,} training images cannot be read; {next(iter(bad.values()))}. Mend or "
+            f"{next(iter(bad.values()))}. Of {len(stream.paths):,} training images {len(bad)} cannot be read: mend or "
             "replace them, or leave them out with --skip-bad"
         )
     if bad:
