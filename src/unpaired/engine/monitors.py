@@ -66,8 +66,8 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves SIGHUP
-                continue
+            if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup leaves SIGHUP
             try:
                 self._previous[number] = signal.signal(number, self._handle)
             except ValueError:  # not the main thread: whoever runs us there has another way to stop
