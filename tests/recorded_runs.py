@@ -10,7 +10,7 @@ from typing import Any
 
 from unpaired.config import save_yaml
 from unpaired.methods import METHODS
-from unpaired.training import DatasetConfig, RunConfig
+from unpaired.run_config import DatasetConfig, RunConfig
 
 Record = dict[str, Any]
 

@@ -15,7 +15,7 @@ import pytest
 import unpaired
 from unpaired.config import load_yaml, save_yaml
 from unpaired.methods import METHODS
-from unpaired.training import DatasetConfig, RunConfig
+from unpaired.run_config import DatasetConfig, RunConfig
 
 ROOT = Path(unpaired.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("inference",),
     ("run_config",),
+    ("session",),
     ("evaluation",),
     ("recipes", "training"),
     ("importing",),

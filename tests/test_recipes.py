@@ -25,8 +25,8 @@ from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
 from unpaired.recipes import RECIPES, demo, merged, methods_of, near, recipe
-from unpaired.run_config import RunConfig, store
-from unpaired.training import flat, train
+from unpaired.run_config import RunConfig, flat, store
+from unpaired.training import train
 
 QUICK = RECIPES["quick"]
 ROWS = list(QUICK["methods"])

@@ -19,7 +19,8 @@ from PIL import Image
 from doc_pages import DOCS, ROOT, blocks
 from tiny import tiny_run, write_images
 from unpaired.cli import train as train_command
-from unpaired.training import MAY_CHANGE, RunConfig, flat, train
+from unpaired.run_config import MAY_CHANGE, RunConfig, flat
+from unpaired.training import train
 
 PAGE = DOCS / "ten_minutes.md"
 (APP,) = blocks(PAGE, "python")

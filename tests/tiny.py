@@ -17,7 +17,7 @@ from unpaired.data import DataConfig
 from unpaired.engine.checkpoint import read_checkpoint
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods import METHODS
-from unpaired.training import DatasetConfig, RunConfig
+from unpaired.run_config import DatasetConfig, RunConfig
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
@@ -33,6 +33,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """An integer in [0, 2**63)."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_MARKS = {byte: byte + 0x1B00 for byte in range(0xDC80, 0xDD00)}
+"""Bytes of names that are not UTF-8, as Python's text has them -> characters that JSON can hold."""
 _WORDS = {
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -100,13 +102,38 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml")
         raise ConfigError(f"{where}: must hold named settings (key: value), but holds {_show(mapping)}")
     adapter = _adapter(cls)
     given = {str(key): value for key, value in mapping.items() if key not in getattr(cls, "RETIRED", ())}
-    try:  # from JSON, where pydantic's strict mode accepts lists for tuples and text for paths
-        made: T = adapter.validate_json(json.dumps(given), strict=True)
+    try:
+        made: T = validated(adapter, given)
         return made
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error, cls, given)}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: holds values that no setting has: {error}") from error
+
+
+def validated(adapter: TypeAdapter, plain: Any, default: Callable[[Any], Any] | None = None) -> Any:
+    """Build what pydantic describes from plain values as if they were JSON; else strict types take no list for a tuple.
+
+    Raises:
+        ValidationError: They do not fit.
+    """
+    text = json.dumps(plain, ensure_ascii=False, default=default)
+    marked = text.translate(_MARKS)
+    made = adapter.validate_json(marked, strict=True)
+    return _unmarked(made) if text != marked else made
+
+
+def _unmarked(value: Any) -> Any:
+    """The same with the bytes of names in the place of their marks."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            object.__setattr__(value, field.name, _unmarked(getattr(value, field.name)))
+        return value
+    if isinstance(value, str | Path):
+        return type(value)(str(value).translate({mark: byte for byte, mark in _MARKS.items()}))
+    if isinstance(value, dict):
+        return {_unmarked(key): _unmarked(inner) for key, inner in value.items()}
+    return type(value)(map(_unmarked, value)) if isinstance(value, tuple | list) else value
 
 
 def _adapter(cls: Any) -> Any:

@@ -1,10 +1,12 @@
-"""Description of machine and code for records."""
+"""The machine and this process: what a record says of them, which signals ask for an end, who ends with whom."""
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -12,6 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, a job manager, a closed terminal."""
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended: at once on Linux, else only now."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def environment() -> dict[str, Any]:

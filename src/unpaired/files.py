@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     Raises:
         OSError: The write failed; ``path`` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:200])  # names have 255 bytes at most
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             for part in parts:
@@ -28,6 +30,25 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def owner_of_temporary(path: Path) -> int | None:
+    """The process that writes (or wrote, and was killed) a temporary file of :func:`write_atomically`; else None."""
+    found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name, re.DOTALL)
+    return int(found[1]) if found else None
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number; where the system cannot tell without harm, yes."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def ignore(warning: str) -> None:

@@ -57,6 +57,14 @@ class TrainingLength:
         """Fraction of training before ``sample``, 0 to 1."""
         return sample / self.total_at(sample)
 
+    def ends_between(self, before: int, seen: int) -> bool:
+        """Whether the step from ``before`` to ``seen`` images is the last one, or was it before the run was extended.
+
+        >>> TrainingLength(5).extended(9, at=5).ends_between(4, 5)
+        True
+        """
+        return any(before < end <= seen for end in (self.planned, *(one.to for one in self.extensions)))
+
     def extended(self, to: int, at: int) -> TrainingLength:
         """The length after ``--extend-to`` ``to`` at ``at`` images; unchanged if it already is the current length.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,8 @@ MAY_CHANGE = {
     "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
+PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
+"""Where the images lie, which is no setting while names and sizes of the files agree."""
 
 
 @dataclass(frozen=True)
@@ -174,15 +175,6 @@ def store(file: Path, mapping: dict[str, Any]) -> None:
 def _section(mapping: dict[str, Any], key: str) -> Any:
     """One section of a run file; a heading with nothing below it is an empty one."""
     return {} if mapping.get(key) is None else mapping[key]
-
-
-def first_digest(out: Path) -> str | None:
-    """The digest of the image names when the run began; None where its record is lost."""
-    try:
-        first, *_ = (out / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-        return json.loads(first)["files_digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

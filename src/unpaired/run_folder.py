@@ -1,20 +1,109 @@
-"""How far the run in a folder is, read off its files: nothing is loaded or computed, and nothing there is changed."""
+"""The files of a run folder: one training at a time writes them, and anyone may read off them how far it is."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import os
+import platform
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unpaired.config import load_yaml
-from unpaired.files import json_lines
+from unpaired.errors import TrainingError
+from unpaired.files import is_running, json_lines, owner_of_temporary, read_json_lines, write_atomically
 
 _QUIET_SECONDS = 120.0
 """A run that wrote nothing for so long, and for three intervals of its log, counts as stopped."""
+_LOCK = (".lock", ".lock.json")
+"""What the operating system locks, and who holds it."""
 _WRITTEN = ("sessions.jsonl", "log.jsonl", "scores.jsonl", "samples", "checkpoints", "weights")
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold a run folder, made if missing, for one training; the operating system frees it however the process ends.
+
+    Temporary files that processes left behind when they died are removed.
+
+    Raises:
+        TrainingError: Another training holds it; the message names that one.
+        OSError: The folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout  # its import takes longer than the listing of a person's runs
+
+    run.mkdir(parents=True, exist_ok=True)
+    lock, holder = (run / name for name in _LOCK)
+    try:
+        held = FileLock(lock, timeout=0).acquire()
+    except Timeout:
+        raise TrainingError(
+            f"{run} is being trained by {_holder(holder)}; wait until that training ends, or choose another --out"
+        ) from None
+    with held:
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
+        for path in (*run.glob(".*.tmp"), *run.glob("*/.*.tmp")):
+            if (pid := owner_of_temporary(path)) is not None and (pid == os.getpid() or not is_running(pid)):
+                path.unlink(missing_ok=True)
+        yield
+
+
+def _holder(file: Path) -> str:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # that one is about to write it
+        return "another process"
+
+
+def is_unfinished_start(run: Path, files: tuple[str, ...]) -> bool:
+    """Whether a folder without ``run.yaml`` holds nothing but what a training that was killed at its start leaves."""
+    return not run.is_dir() or all(
+        path.name in (*_LOCK, *files) or owner_of_temporary(path) is not None for path in run.iterdir()
+    )
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add a line to a JSON Lines file and see it onto the disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut_lines(path: Path, say: Callable[[str], object], seen: int | None = None) -> list[dict[str, Any]]:
+    """Bring a JSON Lines file back to image ``seen`` (unset: as far as it goes), every line of it whole.
+
+    Args:
+        path: The file.
+        say: Called with one sentence per line that is dropped because it is damaged.
+        seen: Lines whose ``images_seen`` is greater are dropped as well.
+
+    Returns:
+        The lines that are left.
+    """
+    kept = []
+    for where, entry in read_json_lines(path, say):
+        found = entry.get("images_seen")
+        if seen is None or (type(found) is int and found <= seen):
+            kept.append(entry)
+        elif type(found) is not int:
+            say(f"{where} is skipped: its images_seen is no whole number")
+    content = "".join(f"{json.dumps(entry)}\n" for entry in kept).encode()
+    if path.exists() and path.read_bytes() != content:
+        write_atomically(path, content)
+    return kept
+
+
+def first_digest(run: Path) -> str | None:
+    """The digest of the names of the images when a run began; None where its record is lost."""
+    return next((found for line in json_lines(run / "sessions.jsonl") if (found := line.get("files_digest"))), None)
 
 
 @dataclass(frozen=True)
@@ -42,7 +131,7 @@ def run_status(run: str | Path) -> RunStatus:
     """Read a run folder. Raises ``ConfigError`` where its ``run.yaml`` cannot be read."""
     run = Path(run)
     config, seen = load_yaml(run / "run.yaml"), images_seen(run)
-    total = _total(config, json_lines(run / "sessions.jsonl"))
+    total = total_images(config, json_lines(run / "sessions.jsonl"))
     if total is not None and seen >= total:
         state = "finished"
     else:
@@ -84,8 +173,8 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _total(config: dict[str, Any], sessions: list[dict[str, Any]]) -> int | None:
-    """As set, extensions included; else the epochs times the images of one."""
+def total_images(config: dict[str, Any], sessions: list[dict[str, Any]]) -> int | None:
+    """Images of a whole training: as set, extensions included; else the epochs times the images of one."""
     try:
         if config.get("extensions"):
             return int(config["extensions"][-1]["to"])

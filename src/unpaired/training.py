@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,37 +13,31 @@ from typing import Any
 
 import torch
 
-from unpaired.config import from_dict, to_dict
-from unpaired.data import (
-    DataConfig,
-    DatasetConfig,
-    Formats,
-    PixelFormat,
-    SampleStream,
-    decay_turns,
-    load_examples,
-    size_words,
-)
+from unpaired.config import to_dict
+from unpaired.data import Formats, decay_turns, load_examples, size_words
 from unpaired.engine.announce import opening_lines
-from unpaired.engine.checkpoint import CheckpointFolder
-from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.engine.processes import on_rank_zero
-from unpaired.engine.trainer import FitResult, fit, make_fabric
-from unpaired.environment import environment
-from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError, UserError
+from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
+from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import HeldOutScorer
-from unpaired.files import write_atomically
-from unpaired.inference.initial import INITIAL, InitialWeights, load_initial, take_initial
-from unpaired.length import Extension, TrainingLength
+from unpaired.files import ignore
+from unpaired.inference.initial import load_initial
+from unpaired.length import TrainingLength
 from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
 from unpaired.methods.base import frozen_networks
-from unpaired.run_config import MAY_CHANGE, RunConfig, as_begun, first_digest, flat, store
-
-FORMATS = "formats.json"
-"""File of a run folder: type, channels and mapping of the images of both domains."""
+from unpaired.run_config import RunConfig, as_begun
+from unpaired.session import begin_session, load_formats, planned_images
 
 
-def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, quiet: bool = False) -> FitResult:
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    extend_to: int | None = None,
+    skip_bad: bool = False,
+    data_changed: bool = False,
+    quiet: bool = False,
+) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
     Args:
@@ -53,6 +46,8 @@ def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, q
             ``weights/``, ``tensorboard/``.
         extend_to: Train the run in ``out``, finished or not, until so many images are seen in all. From here on its
             schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
+        skip_bad: Leave out training images that cannot be read.
+        data_changed: Go on although training images were added, removed or replaced since the session before.
         quiet: Print nothing.
 
     Raises:
@@ -60,12 +55,58 @@ def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, q
     """
     out = Path(out)
     given, config = config, as_begun(_with_domains(config), out)
-    stream = config.dataset.stream(config.data, config.training.seed)
-    channels = max(config.data.domain_channels)
-    planned = config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
-    fabric = make_fabric(config.training)
+    config.dataset.stream(config.data, config.training.seed)  # a wrong folder is said before anything is built
+    fabric, method = make_fabric(config.training), _build(config)
+    launch(fabric)
+    if config.training.threads:  # only now: launching several processes sets a number of its own
+        torch.set_num_threads(config.training.threads)
+    first = fabric.is_global_zero
+    say = functools.partial(print, file=sys.stderr) if first and not quiet else ignore
+    with contextlib.ExitStack() as held:
+        skip = on_rank_zero(
+            fabric,
+            lambda: begin_session(
+                held, out, config, method, extend_to, fabric.device, say, skip_bad=skip_bad, data_changed=data_changed
+            ),
+        )
+        recorded = RunConfig.load(out / "run.yaml")
+        run = config.in_precision(recorded.training.precision)
+        if recorded.init is not None:
+            load_initial(method, recorded.init, out)
+        if run.data != given.data:
+            words = _changes(given, run)
+            say(f"{out} began with an earlier version; its images go on to be loaded as then: {words}")
+        formats = load_formats(out, run.data)
+        planned = planned_images(run, run.dataset.stream(run.data, run.training.seed, skip=skip))
+        length, constant_images = TrainingLength(planned, recorded.extensions), run.model.optimiser.constant_images
+        stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
+        turns = decay_turns([(start, constant_images(total)) for start, total in stretches])
+        stream = run.dataset.stream(run.data, run.training.seed, formats, turns, skip)
+        if first and not quiet:
+            batch = run.training.batch_size
+            for line in opening_lines(method, run.model, run.data, stream, fabric.device, length.total, batch):
+                say(line)
+        return fit(
+            method,
+            stream,
+            run.training,
+            run.model.optimiser,
+            fabric=fabric,
+            run=out,
+            name=run.method,
+            length=length,
+            examples=load_examples(run.dataset.example_files(6, skip), run.data, formats[0]),
+            description=describe(run, formats),
+            scorer=_scorer(run, formats, frozen_networks(run.model), say) if first else None,
+            request=_request(run, method),
+            quiet=quiet,
+        )
+
+
+def _build(config: RunConfig) -> Method:
+    """The method with its initial weights. Raises ``ConfigError`` for settings that do not go together."""
     torch.manual_seed(config.training.seed)
-    method = METHODS[config.method](config.model, channels=channels)
+    method = METHODS[config.method](config.model, channels=max(config.data.domain_channels))
     if config.data.shorter_crop_side < method.smallest_image:
         raise ConfigError(
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
@@ -81,52 +122,7 @@ def train(config: RunConfig, out: str | Path, *, extend_to: int | None = None, q
     if method.one_process_only and config.training.devices > 1:
         raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
     method.prepare()
-    fabric.launch()
-    if config.training.threads:  # only now: launching several processes sets a number of its own
-        torch.set_num_threads(config.training.threads)
-    precision = functools.partial(_choose_precision, config, method, channels, fabric.device)
-    on_rank_zero(
-        fabric,
-        lambda: _prepare_folder(
-            out, config, stream, method, TrainingLength(planned), extend_to, precision, quiet=quiet
-        ),
-    )
-    recorded = RunConfig.load(out / "run.yaml")
-    config = config.in_precision(recorded.training.precision)
-    if recorded.init is not None:
-        load_initial(method, recorded.init, out)
-    if config.data != given.data and fabric.is_global_zero and not quiet:
-        words = f"{out} began with an earlier version; its images go on to be loaded as then: {_changes(given, config)}"
-        print(words, file=sys.stderr)
-    formats = load_formats(out, config.data)
-    length, constant_images = TrainingLength(planned, recorded.extensions), config.model.optimiser.constant_images
-    stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
-    turns = decay_turns([(first, constant_images(total)) for first, total in stretches])
-    stream = config.dataset.stream(config.data, config.training.seed, formats, turns)
-    scorer = _scorer(config, formats, frozen_networks(config.model), quiet=quiet) if fabric.is_global_zero else None
-    for line in (
-        opening_lines(
-            method, config.model, config.data, stream, fabric.device, length.total, config.training.batch_size
-        )
-        if fabric.is_global_zero and not quiet
-        else ()
-    ):
-        print(line, file=sys.stderr)
-    return fit(
-        method,
-        stream,
-        config.training,
-        config.model.optimiser,
-        fabric=fabric,
-        run=out,
-        name=config.method,
-        length=length,
-        examples=load_examples(config.dataset.example_files(6), config.data, formats[0]),
-        description=describe(config, formats),
-        scorer=scorer,
-        request=_request(config, method),
-        quiet=quiet,
-    )
+    return method
 
 
 def _changes(before: RunConfig, after: RunConfig) -> str:
@@ -176,7 +172,7 @@ def _request(config: RunConfig, method: Method) -> TranslateRequest:
 
 
 def _scorer(
-    config: RunConfig, formats: Formats, frozen_networks: Iterable[str], *, quiet: bool
+    config: RunConfig, formats: Formats, frozen_networks: Iterable[str], say: Callable[[str], object]
 ) -> HeldOutScorer | None:
     """What scores the held-out images during training; None where there are none or none were wanted."""
     training, asked = config.training, config.training.score_every is not None or config.training.score_by != "auto"
@@ -196,14 +192,13 @@ def _scorer(
         scorer = HeldOutScorer(
             files, config.data, training.score_images, training.score_by, words, formats, frozen_networks
         )
-        if scorer.remark and not quiet:
-            print(scorer.remark, file=sys.stderr)
+        if scorer.remark:
+            say(scorer.remark)
         return scorer
     except UserError as error:
         if asked:
             raise
-        if not quiet:
-            print(f"No scores during training: {error}", file=sys.stderr)
+        say(f"No scores during training: {error}")
         return None
 
 
@@ -221,158 +216,3 @@ def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any
         "background": list(config.data.background),
         "unpaired_version": metadata.version("unpaired"),
     }
-
-
-def names_digest(paths: Iterable[Path]) -> str:
-    """What a run remembers of its training images: 16 hex digits over their names, in order."""
-    return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:16]
-
-
-def _prepare_folder(
-    out: Path,
-    config: RunConfig,
-    stream: SampleStream,
-    method: Method,
-    length: TrainingLength,
-    extend_to: int | None,
-    choose: Callable[[], Choice],
-    *,
-    quiet: bool,
-) -> None:
-    """Make the run folder, or check that it holds this very run; fix there what the run begins with and its length.
-
-    A precision that is left to the machine is fixed there as well: ``choose`` says which, where the folder does not.
-    """
-    digest = names_digest(stream.paths)
-    lines: list[str] = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / "run.yaml").exists():
-            previous = _check_same_run(out, config, digest)
-            config = replace(config, init=previous.init, extensions=previous.extensions)
-        elif any(path.name not in (FORMATS, INITIAL) and path.suffix != ".tmp" for path in out.iterdir()):
-            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
-        elif extend_to is not None:
-            raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
-        else:
-            if config.init is not None:
-                channels = max(config.data.domain_channels)
-                taken, line = take_initial(config.init, method, config.model, channels, out)
-                config = replace(config, init=taken)
-                lines.append(line)
-            if config.training.precision == "auto":
-                choice = choose()
-                config = config.in_precision(choice.precision)
-                lines.append(choice.line)
-            _store_formats(out, config)
-        if config.extensions or extend_to is not None:
-            length = replace(length, extensions=config.extensions)
-            extensions, line = _extended(out, config, length, extend_to)
-            config = replace(config, extensions=extensions)
-            lines.append(line)
-        store(out / "run.yaml", config.to_mapping())
-        session = {**environment(), "files_digest": digest, "images": stream.domain_sizes}
-        with (out / "sessions.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(session) + "\n")
-    except OSError as error:
-        raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
-    for line in lines if not quiet else ():
-        print(line, file=sys.stderr)
-
-
-def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
-    """What ``precision: auto`` means for a new run on this machine."""
-    images, fast = -(-config.training.batch_size // config.training.devices), config.training.fast_convolutions
-    optimiser, size = config.model.optimiser, config.data.crop_size
-    ratio = functools.partial(step_time_ratio, batch_size=images, fast_convolutions=fast)
-    return choose_precision(device, lambda: ratio(method, optimiser, channels, size))
-
-
-def _extended(
-    out: Path, config: RunConfig, length: TrainingLength, extend_to: int | None
-) -> tuple[tuple[Extension, ...], str]:
-    """The run's extensions with the one that is asked for, and what that means, in words. Raises ``ConfigError``."""
-    if extend_to is None or (length.extensions and extend_to == length.total):
-        last = length.extensions[-1]
-        return length.extensions, f"This run was extended to {last.to:,} images when it had seen {last.at:,}."
-    found = CheckpointFolder(out / "checkpoints", config.method).newest(lambda message: None)
-    at = int(found[1]["images_seen"]) if found else 0
-    longer = length.extended(extend_to, at)
-    optimiser = config.model.optimiser
-    before, now, end = (
-        optimiser.learning_rate * optimiser.factor(progress)
-        for progress in (at / length.total, longer.progress(at), 1.0)
-    )
-    constant = optimiser.constant_images(extend_to) if optimiser.schedule != "halving" else 0
-    return longer.extensions, (
-        f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
-        f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
-        f"{now:.3g}{f', stays there until image {constant:,}' if at < constant else ''} and falls to {end:.3g} at the "
-        "end."
-    )
-
-
-def _store_formats(out: Path, config: RunConfig) -> None:
-    """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
-    formats = config.dataset.formats(config.data)
-    if formats != config.data.plain_formats:
-        plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
-        write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
-
-
-def load_formats(out: Path, data: DataConfig) -> Formats:
-    """What the images of both domains of a run are made of, as they were found when it began.
-
-    Without the file they are 8-bit gray or colour; so are those of versions that knew no others.
-
-    Raises:
-        CheckpointError: The file that says it is damaged.
-    """
-    path = out / FORMATS
-    if not path.exists():
-        return data.plain_formats
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); restore it, or choose another --out to begin again"
-        ) from error
-    return source, target
-
-
-def _check_same_run(out: Path, config: RunConfig, digest: str) -> RunConfig:
-    """The run that the folder holds. Raises ``UserError`` if it is not the one of ``config``."""
-    previous = RunConfig.load(out / "run.yaml")
-    if previous.method != config.method:
-        raise CheckpointError(
-            f"{out} holds a run of the method '{previous.method}', not '{config.method}'; choose another --out"
-        )
-    before, now = (
-        flat(replace(run, init=None, extensions=()).to_mapping()) for run in (previous, config)
-    )  # these two are compared below
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
-    if changed:
-        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
-        longer = " (to train it further, add --extend-to)" if "training.images" in changed else ""
-        raise ConfigError(
-            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones{longer}"
-        )
-    if previous.init is None and config.init is not None:
-        raise ConfigError(f"{out} holds a run that began without --init {config.init.source}; choose another --out")
-    if previous.init is not None and (config.init is None or not previous.init.is_asked_for_by(config.init)):
-        raise ConfigError(
-            f"{out} holds a run that began with --init {previous.init.source} --init-weights {previous.init.weights}; "
-            "give the same (it is not read again) or choose another --out"
-        )
-    if previous.extensions[: len(config.extensions)] != config.extensions:
-        raise ConfigError(f"{out} holds a run with other extensions; choose another --out or use its own run.yaml")
-    if first_digest(out) not in (digest, None):
-        raise DataError(
-            f"the training images are not those that the run in {out} began with (names or number differ), so it "
-            "cannot go on as it was; restore them or choose another --out"
-        )
-    return previous
-
-
-__all__ = ["MAY_CHANGE", "DatasetConfig", "InitialWeights", "RunConfig", "describe", "first_digest", "flat", "train"]

@@ -14,7 +14,8 @@ from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
 from unpaired.data import EMBEDDED
 from unpaired.errors import ConfigError, DataError
 from unpaired.methods import METHODS
-from unpaired.training import RunConfig, first_digest, train
+from unpaired.run_folder import first_digest
+from unpaired.training import RunConfig, train
 
 MATRICES = sorted((Path(__file__).parents[2] / "benchmarks" / "matrices").glob("*.yaml"))
 

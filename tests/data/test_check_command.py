@@ -8,7 +8,7 @@ import pytest
 from official_archives import horse2zebra, write_folder, write_zip
 
 from unpaired.cli import main
-from unpaired.training import DatasetConfig
+from unpaired.data import DatasetConfig
 
 Capture = pytest.CaptureFixture[str]
 

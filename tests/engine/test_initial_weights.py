@@ -128,8 +128,8 @@ def test_a_crash_before_the_first_checkpoint_changes_nothing(
         raise KeyboardInterrupt
 
     place = {
-        "take": "unpaired.training._store_formats",
-        "yaml": "unpaired.training.environment",
+        "take": "unpaired.session._store_formats",
+        "yaml": "unpaired.session.environment",
         "first checkpoint": "unpaired.engine.checkpoint.CheckpointFolder.save",
     }[moment]
     with monkeypatch.context() as patch:

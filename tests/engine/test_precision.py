@@ -33,7 +33,7 @@ def bf16_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def says(monkeypatch: pytest.MonkeyPatch, ratio: float) -> list[Any]:
     """Let the measurement answer ``ratio``; the list grows with every call."""
     calls: list[Any] = []
-    monkeypatch.setattr("unpaired.training.step_time_ratio", lambda *args, **options: calls.append(args) or ratio)
+    monkeypatch.setattr("unpaired.session.step_time_ratio", lambda *args, **options: calls.append(args) or ratio)
     return calls
 
 
@@ -135,7 +135,7 @@ def test_the_choice_is_made_once_recorded_and_changes_nothing_else(
     explicit, whole, parts = tmp_path / "explicit", tmp_path / "whole", tmp_path / "parts"
     train(tiny_run(dataset, precision="bf16-mixed"), explicit, quiet=True)
     measured = step_time_ratio
-    monkeypatch.setattr("unpaired.training.step_time_ratio", lambda *a, **o: 0 * measured(*a, **o, budget=0.1) + 0.5)
+    monkeypatch.setattr("unpaired.session.step_time_ratio", lambda *a, **o: 0 * measured(*a, **o, budget=0.1) + 0.5)
     train(tiny_run(dataset, precision="auto"), whole)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Precision:")]
     assert lines == ["Precision: bf16-mixed (a step takes 0.50 of the time of float32 here)"]

@@ -15,6 +15,7 @@ from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import ConfigError
 from unpaired.evaluation import HeldOutScorer
 from unpaired.inference import Translator
+from unpaired.inference.hub.bundle import file_digest
 from unpaired.training import RunConfig, train
 
 
@@ -38,6 +39,7 @@ def test_both_weights_are_scored_and_the_best_are_kept(config: RunConfig, tmp_pa
     values = [line["scores"][name]["value"] for line in found]
     best = json.loads((tmp_path / "run" / "weights" / "best.json").read_text())
     at = values.index(min(values))
+    assert best.pop("sha256") == file_digest(tmp_path / "run" / "weights" / "best.safetensors")
     assert best == {
         "images_seen": found[at]["images_seen"],
         "weights": found[at]["weights"],

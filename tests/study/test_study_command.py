@@ -23,11 +23,12 @@ from unpaired.config import save_yaml
 from unpaired.data import read_image
 from unpaired.errors import BackendError, ConfigError, DataError, UserError
 from unpaired.inference import Translator
+from unpaired.run_config import DatasetConfig, RunConfig
 from unpaired.study.prepare import Contender, Plan, make_study
 from unpaired.study.records import DATABASE, QUESTIONS
 from unpaired.study.results import evaluate_study, markdown, results_csv, votes_csv
 from unpaired.study.store import Store
-from unpaired.training import DatasetConfig, RunConfig, describe, train
+from unpaired.training import describe, train
 
 Capture = pytest.CaptureFixture[str]
 

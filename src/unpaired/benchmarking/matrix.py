@@ -15,15 +15,13 @@ from typing import Any, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from unpaired.config import Seed, from_dict, load_yaml, settings, to_dict
-from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles
+from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles, names_digest
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, DataError, UserError, nearest
 from unpaired.methods import METHODS
 from unpaired.recipes import RECIPES, merged, methods_of, recipe
-from unpaired.training import MAY_CHANGE, DatasetConfig, RunConfig, flat, names_digest
+from unpaired.run_config import MAY_CHANGE, PATHS, DatasetConfig, RunConfig, flat
 
-PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
-"""Settings that say where the training images lie, not what they are."""
 _ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "accelerator": "slots",
               "threads": "threads"}  # fmt: skip
 """Setting of a training -> key of the file that decides it."""

@@ -19,8 +19,8 @@ from unpaired.reporting.formats import to_csv, to_json, to_latex, to_markdown
 from unpaired.reporting.pictures import make_gallery
 from unpaired.reporting.run_folders import choose_images, find_partners, read_runs
 from unpaired.reporting.tables import DASH, Comparison, collect
+from unpaired.run_config import DatasetConfig, RunConfig, flat
 from unpaired.run_folder import seconds_per_image
-from unpaired.training import DatasetConfig, RunConfig, flat
 
 _SHOWN = 12
 """Held-out images on a page."""

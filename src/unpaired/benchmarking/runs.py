@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.benchmarking.matrix import PATHS, Cell, EvaluationOptions, Matrix
+from unpaired.benchmarking.matrix import Cell, EvaluationOptions, Matrix
 from unpaired.config import to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import METRICS
 from unpaired.files import json_lines, write_atomically
-from unpaired.run_config import as_begun, store
-from unpaired.run_folder import images_in_weights, images_seen, seconds_per_image
-from unpaired.training import MAY_CHANGE, RunConfig, first_digest, flat
+from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, as_begun, flat, store
+from unpaired.run_folder import first_digest, images_in_weights, images_seen, seconds_per_image
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ This file imports nothing heavy, so that ``unpaired --help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import io
 import keyword
 import os
 import sys
@@ -34,7 +35,14 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 done, 1 done in part, 2 a mistake to mend, 3 training stopped, 130 Ctrl-C."""
+    """Run the command line.
+
+    Returns:
+        0 done, 1 done in part, 2 a mistake to mend, 3 training stopped, 128 + number of a signal (130: Ctrl-C).
+    """
+    for stream in (sys.stdout, sys.stderr):  # names of files are bytes, and need not be text of this terminal
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     config = _config(options, out, console)
     result = train(config, out)
     if not result.finished:
-        return 130 if result.interrupted else 1
+        return 128 + result.interrupted if result.interrupted else 1
 
     with scoring_progress([]) as told:
         evaluation = evaluate_run(out, embedded_dataset("fluent").test, device="cpu", **told)

@@ -77,8 +77,8 @@ def _show(name: str) -> None:
 
 def changes(config: Any) -> dict[str, Any]:
     """The settings of a ``RunConfig`` that are not its method's defaults, in the sections of a run file."""
+    from unpaired.data import DatasetConfig
     from unpaired.run_config import RunConfig
-    from unpaired.training import DatasetConfig
 
     defaults = RunConfig(config.method, DatasetConfig()).to_mapping()
     sections: dict[str, Any] = {"method": config.method}

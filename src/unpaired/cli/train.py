@@ -19,7 +19,8 @@ from unpaired.inference.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.recipes import recipe
 from unpaired.recipes.near import held_back
-from unpaired.training import DatasetConfig, InitialWeights, RunConfig, train
+from unpaired.run_config import DatasetConfig, InitialWeights, RunConfig
+from unpaired.training import train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
@@ -52,9 +53,12 @@ def main(argv: Sequence[str]) -> int:
         config, line = held_back(arguments.recipe, config, arguments.out)
         if line and not arguments.quiet:
             print(line, file=sys.stderr)
-    result = train(config, arguments.out, extend_to=arguments.extend_to, quiet=arguments.quiet)
+    result = train(
+        config, arguments.out, extend_to=arguments.extend_to, skip_bad=arguments.skip_bad,
+        data_changed=arguments.data_changed, quiet=arguments.quiet,
+    )  # fmt: skip
     if result.interrupted and not result.finished:
-        return 130
+        return 128 + result.interrupted
     if result.finished and result.first_process and not arguments.quiet:
         print(f"translate: unpaired translate {arguments.out} INPUT --out DIR")
     return 0
@@ -182,6 +186,9 @@ def _arguments(base: RunConfig) -> type[Any]:
                                    arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
         ("extend_to", Annotated[int | None, arg(help="Train the run in OUT, finished or not, until so many images are "
                                                 "seen in all, with the schedule of a run of that length.")], None),
+        ("skip_bad", Annotated[bool, arg(help="Leave out training images that cannot be read.")], False),
+        ("data_changed", Annotated[bool, arg(help="Go on although training images were added, removed or replaced; the "
+                                                  "record of sessions says which.")], False),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
         ("training", TrainingConfig, base.training),
         ("loading", DataConfig, base.data),

@@ -6,6 +6,7 @@ from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
 from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
+from unpaired.data.inventory import changes, inventory, names_digest, state_digest, unreadable
 from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import PixelFormat, array_values, picture_values, read_values, tensor_of
 from unpaired.data.preview import pictures, preview_note
@@ -41,6 +42,7 @@ __all__ = [
     "average_copies",
     "batches",
     "can_hold",
+    "changes",
     "decay_turns",
     "embedded_dataset",
     "encode",
@@ -50,10 +52,12 @@ __all__ = [
     "height_width",
     "image_to_tensor",
     "in_todays_words",
+    "inventory",
     "list_images",
     "load_examples",
     "load_for_protocol",
     "load_resized",
+    "names_digest",
     "of_an_earlier_version",
     "pair_by_name",
     "picture_values",
@@ -67,7 +71,9 @@ __all__ = [
     "resize_values",
     "shorter_side",
     "size_words",
+    "state_digest",
     "tensor_of",
     "tensor_to_image",
     "to_mode",
+    "unreadable",
 ]

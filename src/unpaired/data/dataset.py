@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -100,32 +100,45 @@ class DatasetConfig:
         a, b = (self.folder / f"{split}{letter}" for letter in "AB")
         return (b, a) if self.direction == "BtoA" else (a, b)
 
-    def training_files(self, least: int = 2) -> UnpairedFiles:
+    def training_files(self, least: int = 2, skip: Collection[Path] = ()) -> UnpairedFiles:
         """The training images of the two domains, or of the scored pair of several; at least so many of each.
+
+        Files in ``skip`` are left out.
 
         Raises:
             UserError: They cannot be used.
         """
         if self.domains is not None:
-            return self.training_domains(least).pair(*self.scored_pair())
+            return self.training_domains(least, skip).pair(*self.scored_pair())
         files = find_training_images(self.folder, self.source, self.target, least=least)
+        files = UnpairedFiles(_without(files.source, skip), _without(files.target, skip))
         return files.swapped() if self.direction == "BtoA" else files
 
-    def training_domains(self, least: int = 2) -> DomainFiles:
-        """The training images of several domains. Raises ``DataError`` if they cannot be used."""
+    def training_domains(self, least: int = 2, skip: Collection[Path] = ()) -> DomainFiles:
+        """The training images of several domains but ``skip``. Raises ``DataError`` if they cannot be used."""
         assert self.domains is not None
-        return find_domains(self.domains, least=least)
+        found = find_domains(self.domains, least=least)
+        return DomainFiles(found.names, tuple(_without(files, skip) for files in found.files))
 
     def stream(
-        self, data: DataConfig, seed: int, formats: Formats | None = None, turns: Sequence[int] = ()
+        self,
+        data: DataConfig,
+        seed: int,
+        formats: Formats | None = None,
+        turns: Sequence[int] = (),
+        skip: Collection[Path] = (),
     ) -> SampleStream:
-        """The endless sequence of training samples. Raises ``UserError`` if the images cannot be used."""
-        if self.domains is not None:
-            return MultiDomainStream(self.training_domains(data.least_images), data, seed, formats, turns)
-        return UnpairedStream(self.training_files(data.least_images), data, seed, formats, turns)
+        """The endless sequence of training samples, without the files in ``skip``.
 
-    def formats(self, data: DataConfig) -> Formats:
-        """What the training images of both domains are made of; several domains share one format.
+        Raises:
+            UserError: The images cannot be used.
+        """
+        if self.domains is not None:
+            return MultiDomainStream(self.training_domains(data.least_images, skip), data, seed, formats, turns)
+        return UnpairedStream(self.training_files(data.least_images, skip), data, seed, formats, turns)
+
+    def formats(self, data: DataConfig, skip: Collection[Path] = ()) -> Formats:
+        """What the training images of both domains but ``skip`` are made of; several domains share one format.
 
         Percentiles, where they are asked for, are taken from all training images now.
 
@@ -133,17 +146,21 @@ class DatasetConfig:
             UserError: An image cannot be read, or the settings do not fit the images.
         """
         if self.domains is None:
-            files = self.training_files(data.least_images)
+            files = self.training_files(data.least_images, skip)
             return find_formats(files.source, files.target, data)
         if (data.target_channels or data.channels) != data.channels or data.target_value_range is not None:
             raise ConfigError("target_channels, target_value_range: several domains share one format; drop them")
-        everything = [path for files in self.training_domains(data.least_images).files for path in files]
+        everything = [path for files in self.training_domains(data.least_images, skip).files for path in files]
         source, _ = find_formats(everything, (), data)
         return source, source
 
-    def example_files(self, count: int) -> Sequence[Path]:
+    def example_files(self, count: int, skip: Collection[Path] = ()) -> Sequence[Path]:
         """Source images to look at: held out if there are any, evenly spread over the sorted names."""
         places = (self._places(split) for split in ("val", "test"))
         folder = next((place[0] for place in places if place and place[0].is_dir()), None)
-        paths = list_images(folder) if folder else self.training_files(least=1).source
+        paths = list_images(folder) if folder else self.training_files(1, skip).source
         return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
+
+
+def _without(files: Sequence[Path], skip: Collection[Path]) -> tuple[Path, ...]:
+    return tuple(path for path in files if path not in skip)

@@ -121,6 +121,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
     ) -> None:
         if seed < 0:
             raise ConfigError(f"seed is {seed}: it must be 0 or greater")
+        self.domains = domains
         self.domain_sizes = [len(files) for files in domains]
         self.paths = [path for files in domains for path in files]
         self.config, self._config_in_decay = config, config.in_decay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import multiprocessing
 import signal
 import sys
 import threading
@@ -20,10 +21,10 @@ from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.folders import UnpairedFiles
 from unpaired.data.samples import Choice, SampleStream
 from unpaired.data.settings import DataConfig, Formats
+from unpaired.environment import STOP_SIGNALS, end_with_parent
 from unpaired.errors import ConfigError, DataError, UserError
 
 _SOURCE_ORDER, _TARGET_ORDER = 0, 1
-_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 class UnpairedStream(SampleStream):
@@ -226,7 +227,7 @@ def _signals_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -260,12 +261,14 @@ def _as_it_is(result: Any) -> Any:
 
 
 def _leave_signals_to_the_parent(worker_id: int) -> None:
-    # Ctrl-C and a job manager's SIGTERM reach the whole group. The training process decides (it may want to save
-    # first); the loading processes follow when it closes the loader, and end by themselves when it is gone.
-    for number in _LEFT_TO_THE_PARENT:
+    # Signals reach the whole group. The training process decides (it may want to save first); the loading processes
+    # follow when it closes the loader, and end when it is gone.
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_THE_PARENT)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     sys.excepthook = _unless_the_parent_left
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,8 +97,15 @@ class CheckpointFolder:
                 report(f"{error}; trying the one before it")
         return None
 
-    def restore(self, objects: Mapping[str, Stateful], report: Callable[[str], None]) -> int:
+    def restore(
+        self, objects: Mapping[str, Stateful], report: Callable[[str], None], optional: Collection[str] = ()
+    ) -> int:
         """Load the newest valid checkpoint into ``objects``; damaged ones are reported and passed over.
+
+        Args:
+            objects: As they were saved.
+            report: Called with one sentence per damaged checkpoint.
+            optional: Names of objects that checkpoints of earlier versions lack; they stay as they are.
 
         Returns:
             Images seen at that checkpoint; 0 when there is none.
@@ -114,6 +121,8 @@ class CheckpointFolder:
                     "choose another --out or the method it was made with"
                 )
             for name, value in objects.items():
+                if name in optional and name not in payload["state"]:
+                    continue
                 try:
                     value.load_state_dict(payload["state"][name])
                 except (KeyError, RuntimeError, ValueError) as error:
@@ -152,25 +161,61 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return payload
 
 
-def export_weights(folder: Path, description: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write servable weights: ``model.json`` and one safetensors file per entry of ``weights`` (``ema``, ``last``).
+def export_weights(
+    folder: Path,
+    description: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]],
+    best: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write servable weights as one unit: ``model.json``, written last, names the SHA-256 of all weights.
+
+    Readers refuse a file that is not the one it names, so whatever interrupts this function, weights of two times are
+    never mixed. Files that are right already are left alone.
 
     Args:
-        folder: Where to; made if missing.
+        folder: Where to; made if missing. ``best.safetensors`` and ``best.json`` that lie there stay.
         description: Method, settings, channels, versions: whatever ``Translator`` needs to rebuild the networks.
         weights: Name of the file (without suffix) -> tensors by name.
+        best: How the best weights were chosen, and the weights, where they have changed.
 
     Raises:
-        TrainingError: A file cannot be written; earlier files are untouched.
+        TrainingError: A file cannot be written.
     """
+    digests = {}
+
+    def write(name: str, content: bytes) -> None:
+        if name.endswith(".safetensors"):
+            digests[name] = hashlib.sha256(content).hexdigest()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+            write_atomically(folder / name, content)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if best is not None:
+            write("best.safetensors", _safetensors(best[1], best[0]))
+            write("best.json", json.dumps({**best[0], "sha256": digests["best.safetensors"]}, indent=2).encode())
+        elif (digest := _kept_best(folder)) is not None:
+            digests["best.safetensors"] = digest
         for name, tensors in weights.items():
-            plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            write_atomically(folder / f"{name}.safetensors", safetensors_bytes(plain))
-        write_atomically(folder / "model.json", json.dumps(description, indent=2).encode())
+            write(f"{name}.safetensors", _safetensors(tensors, description))
+        write("model.json", json.dumps({**description, "sha256": digests}, indent=2).encode())
     except OSError as error:
         raise TrainingError(f"cannot write the weights in {folder}: {error.strerror or error}; make room") from error
+
+
+def _kept_best(folder: Path) -> str | None:
+    """The SHA-256 of the best weights that lie there; None unless they are those that ``best.json`` describes."""
+    try:
+        digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
+        return digest if json.loads((folder / "best.json").read_bytes()).get("sha256", digest) == digest else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _safetensors(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
+    metadata = {key: str(description[key]) for key in ("images_seen",) if key in description}
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    return safetensors_bytes(plain, metadata or None)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

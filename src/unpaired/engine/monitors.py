@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from rich.console import Console
@@ -23,10 +23,13 @@ from unpaired.data import Batch, Formats, average_copies, pictures, preview_note
 from unpaired.engine.announce import Pace
 from unpaired.engine.ema import EMA
 from unpaired.engine.processes import mean_over_processes
+from unpaired.environment import STOP_SIGNALS
 from unpaired.errors import TrainingError
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
+from unpaired.length import TrainingLength
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
+from unpaired.run_folder import append_line, cut_lines
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
@@ -48,19 +51,24 @@ def mean_difference(image: Tensor, other: Tensor) -> float:
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM ask for a clean end after the current step; a second Ctrl-C ends at once.
+    """Ctrl-C, SIGTERM and SIGHUP ask for a clean end after the current step; a second Ctrl-C ends at once.
 
     With several processes all of them agree on the step at which they end.
+
+    Attributes:
+        number: Of the signal; 0 before there was one.
     """
 
     def __init__(self, fabric: Fabric) -> None:
-        self.signalled = False
+        self.number = 0
         self._fabric = fabric
         self._previous: dict[int, Any] = {}
         self._asked = 0
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
+            if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup leaves SIGHUP
             try:
                 self._previous[number] = signal.signal(number, self._handle)
             except ValueError:  # not the main thread: whoever runs us there has another way to stop
@@ -72,25 +80,45 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signalled and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signalled = True
+        self.number = number
 
     def requested(self) -> bool:
         """Whether to end now; the same answer in every process."""
         self._asked += 1
         if self._fabric.world_size > 1 and (self._fabric.device.type == "cpu" or self._asked % 16 == 0):
             # On an accelerator reading the vote waits for the device, so it is not taken at every step.
-            vote = torch.tensor(float(self.signalled), device=self._fabric.device)
-            self.signalled = mean_over_processes(vote, self._fabric).item() > 0
-            return self.signalled
-        return self.signalled and self._fabric.world_size == 1
+            vote = torch.tensor(float(self.number > 0), device=self._fabric.device)
+            asked = mean_over_processes(vote, self._fabric).item() > 0
+            self.number = self.number or (signal.SIGTERM if asked else 0)
+            return asked
+        return self.number > 0 and self._fabric.world_size == 1
+
+
+class _Terminal:
+    """A stream for people. When its terminal was closed, or what reads the pipe is gone, training goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Monitor:
     """Collects loss terms without reading them, and every ``log_every`` images checks, averages and reports them.
 
-    Files in the run folder: ``log.jsonl`` (one line per interval), ``tensorboard/``, ``samples/<images>.png``.
+    Files in the run folder: ``log.jsonl`` (one line per interval), ``tensorboard/``, ``samples/<images>.png``. What
+    is not reported yet is state, so that a resumed run writes the very lines of an uninterrupted one.
     """
 
     def __init__(
@@ -118,8 +146,9 @@ class Monitor:
         self.ema = ema
         self.log_every = log_every
         self.examples = examples
-        self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
-        self._terms: dict[str, list[tuple[int, Tensor, int]]] = {}
+        self.console = Console(file=cast(Any, _Terminal(sys.stderr)), quiet=quiet or not fabric.is_global_zero)
+        self._new: dict[str, list[tuple[int, Tensor, int]]] = {}
+        self._terms: dict[str, list[list[float]]] = {}
         self._change: float | None = None
         self._bar: Progress | None = None
         self._writer: Any = None
@@ -128,13 +157,21 @@ class Monitor:
         """Print one line for the person at the terminal."""
         self.console.print(message, highlight=False, soft_wrap=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen since the last line of the log, as of the last :meth:`check`."""
+        return {"terms": self._terms, "change": self._change}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._terms, self._change = state["terms"], state["change"]
+
     @contextmanager
-    def progress(self, seen: int, total: int) -> Iterator[None]:
-        """Show progress from ``seen`` to ``total`` images; the log is cut back to ``seen`` first."""
+    def progress(self, seen: int, length: TrainingLength) -> Iterator[None]:
+        """Show progress from ``seen`` images to the end; the log is cut back to ``seen`` first."""
         self._start_images, self._start_time = seen, time.perf_counter()
-        self._logged, self._logged_time, self._total = seen, self._start_time, total
+        self._logged, self._logged_time, self._length = seen, self._start_time, length
+        self._total = total = length.total
         if self.fabric.is_global_zero:
-            self._cut_log(seen)
+            cut_lines(self.run / "log.jsonl", self.say, seen)
             self._open_tensorboard(seen)
         if seen:
             self.say(f"Going on after {seen:,} of {total:,} images.")
@@ -161,13 +198,14 @@ class Monitor:
     def step(self, seen: int, batch: Batch, terms: dict[str, Tensor], learning_rate: float) -> None:
         """Note the terms of one step; every ``log_every`` images, check and report those of the interval."""
         for name, value in terms.items():
-            self._terms.setdefault(name, []).append((seen, value.detach() * batch.weight, batch.global_size))
+            self._new.setdefault(name, []).append((seen, value.detach() * batch.weight, batch.global_size))
         if self._bar is not None and not self._bar.disable:
             elapsed = time.perf_counter() - self._start_time
             speed = f"{(seen - self._start_images) / elapsed:.2f} images/s, {_peak_memory_gib(self.fabric):.1f} GiB"
             self._bar.update(self._task, completed=seen, speed=speed)
         self._pace.step(seen)
-        if seen // self.log_every > (seen - batch.global_size) // self.log_every or seen >= self._total:
+        before = seen - batch.global_size
+        if seen // self.log_every > before // self.log_every or self._length.ends_between(before, seen):
             self._report(seen, learning_rate)
 
     def check(self, *, weights_are_finite: bool) -> None:
@@ -176,7 +214,7 @@ class Monitor:
         Raises:
             TrainingError: Naming the term and the image at which it first happened.
         """
-        self._means(keep=True)
+        self._collect()
         if not weights_are_finite:
             raise TrainingError(self._not_finite("a network's weights are", "at this point"))
 
@@ -219,9 +257,7 @@ class Monitor:
             )
 
     def close(self, seen: int, *, finished: bool) -> None:
-        """Report what is left and say how it ended."""
-        if any(self._terms.values()):
-            self._report(seen, None)
+        """Say how it ended."""
         minutes = (time.perf_counter() - self._start_time) / 60
         state = "Finished" if finished else "Stopped and saved"
         self.say(f"{state} after {seen:,} of {self._total:,} images ({minutes:.1f} minutes this time).")
@@ -256,8 +292,13 @@ class Monitor:
         with self.ema.applied():
             return run()
 
-    def _report(self, seen: int, learning_rate: float | None) -> None:
-        means = self._means(keep=False)
+    def _report(self, seen: int, learning_rate: float) -> None:
+        self._collect()
+        means = {
+            name: math.fsum(value * images for value, images in entries) / sum(images for _, images in entries)
+            for name, entries in self._terms.items()
+        }
+        self._terms = {}
         now = time.perf_counter()
         seconds, images = now - self._logged_time, seen - self._logged
         self._logged, self._logged_time = seen, now
@@ -272,8 +313,7 @@ class Monitor:
             "learning_rate": learning_rate,
             "terms": means,
         }
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.run / "log.jsonl", record)
         if self._writer is not None:
             self._writer.log_metrics({f"loss/{name}": value for name, value in means.items()}, seen)
             rates = {"images_per_second": record["images_per_second"], "peak_memory_gib": record["peak_memory_gib"]}
@@ -290,22 +330,19 @@ class Monitor:
                 f"ETA {left / 60:.1f} min  {record['peak_memory_gib']:.1f} GiB  {losses}"
             )
 
-    def _means(self, *, keep: bool) -> dict[str, float]:
-        means = {}
-        for name, entries in self._terms.items():
-            if not entries:
-                continue
+    def _collect(self) -> None:
+        """Read the terms of the steps since the last time, as means over the processes. Raises ``TrainingError``."""
+        for name, entries in self._new.items():
             values = torch.stack([value for _, value, _ in entries]).float()
             values = mean_over_processes(values, self.fabric).cpu()
             bad = (~values.isfinite()).nonzero()
             if len(bad):
                 seen = entries[int(bad[0])][0]
                 raise TrainingError(self._not_finite(f"the loss term '{name}' is", f"at image {seen:,}"))
-            images = torch.tensor([count for _, _, count in entries], dtype=torch.float64)
-            means[name] = float((values.double() * images).sum() / images.sum())
-        if not keep:
-            self._terms = {}
-        return means
+            self._terms.setdefault(name, []).extend(
+                [value, images] for value, (_, _, images) in zip(values.tolist(), entries, strict=True)
+            )
+        self._new = {}
 
     def _not_finite(self, what: str, when: str) -> str:
         kept = sorted((self.run / "checkpoints").glob("checkpoint_*.pt"))
@@ -315,27 +352,17 @@ class Monitor:
             "use --precision 32, or look for broken images; the same command goes on from that checkpoint"
         )
 
-    def _cut_log(self, seen: int) -> None:
-        path = self.run / "log.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _images_seen(line) <= seen]
-            if len(kept) < len(lines):
-                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
     def _open_tensorboard(self, seen: int) -> None:
         from lightning_fabric.loggers import TensorBoardLogger  # takes a second to import
 
+        try:
+            str(self.run.absolute()).encode()
+        except UnicodeEncodeError:
+            self.say("No tensorboard/ is written: TensorBoard knows only folders whose names are UTF-8.")
+            return
         self._writer = TensorBoardLogger(
             root_dir=self.run, name="tensorboard", version="", purge_step=seen + 1 if seen else None
         )
-
-
-def _images_seen(line: str) -> float:
-    try:
-        return json.loads(line)["images_seen"]
-    except (ValueError, KeyError, TypeError):  # a line cut short by a crash
-        return float("inf")
 
 
 def _peak_memory_gib(fabric: Fabric) -> float:

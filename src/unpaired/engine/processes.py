@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from unpaired.errors import TrainingError, UserError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
+
+T = TypeVar("T")
 
 
 def mean_over_processes(value: Tensor, fabric: Fabric) -> Tensor:
@@ -26,23 +28,25 @@ def mean_over_processes(value: Tensor, fabric: Fabric) -> Tensor:
     return value
 
 
-def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
-    """Run ``action`` in the first process while the others wait; if it fails there, all of them end.
+def on_rank_zero(fabric: Fabric, action: Callable[[], T]) -> T:
+    """What ``action`` returns in the first process, in all of them; if it fails there, all of them end.
 
     Raises:
         UserError: What ``action`` raised, in the first process; the others leave quietly with its exit code.
     """
     error: UserError | None = None
+    result: Any = None
     if fabric.is_global_zero:
         try:
-            action()
+            result = action()
         except UserError as raised:
             error = raised
-    code = fabric.broadcast(error.exit_code if error is not None else 0)
+    code, result = fabric.broadcast((error.exit_code if error is not None else 0, result))
     if error is not None:
         raise error
     if code:
         raise SystemExit(code)
+    return result
 
 
 @contextmanager

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from unpaired.engine.ema import EMA
 from unpaired.engine.monitors import Monitor
 from unpaired.errors import TrainingError
-from unpaired.files import write_atomically
+from unpaired.run_folder import append_line, cut_lines
 
 Weights = Literal["ema", "last"]
 _WORDS = {"ema": "average (EMA)", "last": "last"}
@@ -51,16 +49,21 @@ class Scorer(Protocol):
 
 
 class Selection:
-    """Scores averaged and live weights every so many images and keeps the best of all.
+    """Scores averaged and live weights and chooses the best of all.
 
-    Files in the run folder: ``scores.jsonl`` (one line per time and weights), ``weights/best.safetensors`` and
-    ``weights/best.json``, which says when, by which score and on which images it was chosen.
+    File in the run folder: ``scores.jsonl``, one line per time and weights.
+
+    Attributes:
+        best: When, by which score and on which images weights were chosen, and these; None where the ones that were
+            exported before are still the best. They are to be exported after the next checkpoint, so that a run that
+            is killed in between finds them again in that checkpoint.
     """
 
-    def __init__(self, run: Path, scorer: Scorer, ema: EMA, monitor: Monitor, every: int) -> None:
-        self._path, self._folder = run / "scores.jsonl", run / "weights"
-        self._scorer, self._ema, self._monitor, self._every = scorer, ema, monitor, every
-        self._best: float | None = None
+    def __init__(self, run: Path, scorer: Scorer, ema: EMA, monitor: Monitor) -> None:
+        self._path = run / "scores.jsonl"
+        self.best: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        self._scorer, self._ema, self._monitor = scorer, ema, monitor
+        self._value: float | None = None
         self._floor: float | None = None
         self._averaged: float | None = None
 
@@ -86,25 +89,15 @@ class Selection:
         )
 
     def restore(self, seen: int) -> None:
-        """Forget what was scored after image ``seen``, from where training goes on."""
-        kept = []
-        if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    if entry["images_seen"] <= seen:
-                        kept.append(line)
-                        self._is_best(entry["scores"])
-                except (ValueError, KeyError, TypeError):  # a line cut short by a crash
-                    continue
-            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
-
-    def due(self, before: int, seen: int, total: int) -> bool:
-        """Whether the step from ``before`` to ``seen`` images is one after which to score; the last one is."""
-        return seen // self._every > before // self._every or seen >= total
+        """Forget what was scored after image ``seen``, from where training goes on with the weights of that image."""
+        for entry in cut_lines(self._path, self._monitor.say, seen):
+            with suppress(KeyError, TypeError, ValueError):  # scored by something else, or damaged
+                if self._is_best(entry["scores"]):
+                    own = entry["images_seen"] == seen
+                    self.best = self._chosen(seen, entry["weights"]) if own else None
 
     def score(self, seen: int) -> None:
-        """Score both weights, write the lines, keep the weights if they are the best so far.
+        """Score both weights, write the lines, note the weights if they are the best so far.
 
         Raises:
             TrainingError: A file cannot be written.
@@ -113,7 +106,6 @@ class Selection:
             started = time.perf_counter()
             with self._ema.applied() if weights == "ema" else nullcontext():
                 scores = self._scorer(self._monitor.translate, self._monitor.scoring)
-                kept = {key: value.detach().clone() for key, value in self._ema.live_weights().items()}
             entry = {
                 "images_seen": seen,
                 "weights": weights,
@@ -124,11 +116,10 @@ class Selection:
             best = self._is_best(scores)
             if weights == "ema":
                 self._averaged = float(scores[self._scorer.best_by]["value"])
+            if best:
+                self.best = self._chosen(seen, weights)
             try:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry, allow_nan=False) + "\n")
-                if best:
-                    self._keep(seen, weights, kept)
+                append_line(self._path, entry)
             except OSError as error:
                 raise TrainingError(
                     f"cannot write the scores in {self._path.parent}: {error.strerror or error}"
@@ -140,22 +131,20 @@ class Selection:
         if not torch.isfinite(torch.tensor(value)):
             return False
         signed = value if self._scorer.lower_is_better else -value
-        if self._best is not None and signed >= self._best:
+        if self._value is not None and signed >= self._value:
             return False
-        self._best = signed
+        self._value = signed
         return True
 
-    def _keep(self, seen: int, weights: str, tensors: dict[str, Tensor]) -> None:
-        assert self._best is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
-        plain = {key: value.cpu().contiguous() for key, value in tensors.items()}
-        write_atomically(self._folder / "best.safetensors", safetensors_bytes(plain))
-        chosen = {
+    def _chosen(self, seen: int, weights: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        assert self._value is not None
+        record = {
             "images_seen": seen,
             "weights": weights,
             "score": self._scorer.best_by,
-            "value": self._best if self._scorer.lower_is_better else -self._best,
+            "value": self._value if self._scorer.lower_is_better else -self._value,
             "chosen_on": self._scorer.chosen_on,
             "images": self._scorer.images,
         }
-        write_atomically(self._folder / "best.json", json.dumps(chosen, indent=2).encode())
+        tensors = self._ema.weights() if weights == "ema" else self._ema.live_weights()
+        return record, {key: value.detach().clone() for key, value in tensors.items()}

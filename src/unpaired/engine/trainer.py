@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from unpaired.engine.precision import autocast_for, half_layout
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
+from unpaired.environment import end_with_parent
 from unpaired.errors import BackendError, ConfigError
 from unpaired.length import TrainingLength
 from unpaired.methods.base import (
@@ -40,6 +43,12 @@ from unpaired.ops.winograd import direct_convolutions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
+
+
+_RENDEZVOUS = datetime.timedelta(seconds=120)
+"""How long processes wait for each other when they start."""
+_FIRST_PROCESS = "UNPAIRED_FIRST_PROCESS"
+"""Environment variable of the processes that the first one starts: its number."""
 
 
 @settings
@@ -103,13 +112,13 @@ class FitResult:
     Attributes:
         images_seen: Images seen in all, earlier sessions included.
         finished: Whether training reached its full length.
-        interrupted: Whether a signal ended it.
+        interrupted: Number of the signal that ended it; 0 if none did.
         first_process: Whether this is the process that talks to the person.
     """
 
     images_seen: int
     finished: bool
-    interrupted: bool
+    interrupted: int
     first_process: bool = True
 
 
@@ -134,9 +143,34 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
-    strategy = "ddp" if config.devices > 1 else "auto"
+    strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the other processes, which end when this one is gone, and wait until all have met.
+
+    Raises:
+        BackendError: They do not meet in time.
+    """
+    if first := os.environ.get(_FIRST_PROCESS):  # this is one of the others
+        end_with_parent(int(first))
+    os.environ[_FIRST_PROCESS] = str(os.getpid())
+    try:
+        fabric.launch()
+    except torch.distributed.DistError as error:
+        raise BackendError(
+            f"devices: the training processes did not meet within {_RENDEZVOUS.seconds} seconds; run the same command "
+            "again, or use --devices 1"
+        ) from error
+    finally:
+        os.environ.pop(_FIRST_PROCESS, None)
+    if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
+        former: Any = torch.distributed.distributed_c10d
+        set_timeout = getattr(torch.distributed, "set_timeout", None) or former._set_pg_timeout
+        set_timeout(datetime.timedelta(days=1))
 
 
 def fit(
@@ -184,11 +218,6 @@ def fit(
         compile_networks(method)
     optimizers = make_optimizers(method, optimiser)
     ema = EMA(method.served_networks(), config.ema_half_life_images)
-    stateful: dict[str, Stateful] = {
-        "method": method,
-        "ema": ema,
-        **{f"optimizer_{key}": value for key, value in optimizers.items()},
-    }
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
     monitor = Monitor(
@@ -203,7 +232,10 @@ def fit(
         request=request,
         quiet=quiet,
     )
-    seen = saved = checkpoints.restore(stateful, monitor.say)
+    # All that has state; the rest is a function of the seed and of the images seen.
+    stateful: dict[str, Stateful] = {"method": method, "ema": ema, "log": monitor}
+    stateful |= {f"optimizer_{key}": value for key, value in optimizers.items()}
+    seen = saved = checkpoints.restore(stateful, monitor.say, optional=("log",))
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
         RecordedSteps(method, optimizers, autocast)
@@ -217,23 +249,34 @@ def fit(
     sample_every = config.sample_every or max(1, total // 20)
 
     score_every = max(1, total // 10) if config.score_every is None else config.score_every
-    selection = Selection(run, scorer, ema, monitor, score_every) if scorer is not None and score_every else None
-    if selection is not None:
-        on_rank_zero(fabric, functools.partial(selection.restore, seen))
-        if seen < stop_at:
-            on_rank_zero(fabric, selection.measure_inputs)
+    selection = Selection(run, scorer, ema, monitor) if scorer is not None and score_every else None
+    scores = bool(fabric.broadcast(selection is not None))
+
+    def begin() -> None:
+        if selection is not None:
+            selection.restore(seen)
+            if seen < stop_at:
+                selection.measure_inputs()
+        if seen:
+            export()
+
+    def export() -> None:
+        weights = {"ema": ema.weights(), "last": ema.live_weights()}
+        best = None if selection is None else selection.best
+        export_weights(run / "weights", {**description, "images_seen": seen}, weights, best)
 
     def save() -> None:
         monitor.check(weights_are_finite=_finite(method))
 
         def write() -> None:
             checkpoints.save(stateful, seen)
-            export_weights(run / "weights", dict(description, images_seen=seen), _weights(ema))
+            export()  # a kill before its end is mended at the next start
 
         on_rank_zero(fabric, write)
 
+    on_rank_zero(fabric, begin)
     arithmetic = nullcontext() if config.fast_convolutions else direct_convolutions()
-    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, total):
+    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, length):
         for batch in itertools.chain.from_iterable(
             batches(
                 stream, first, end, config.batch_size, fabric.global_rank, fabric.world_size,
@@ -253,21 +296,21 @@ def fit(
             if seen // sample_every > before // sample_every:
                 monitor.check(weights_are_finite=_finite(method))
                 monitor.sample(seen)
-            scored = selection is not None and selection.due(before, seen, total)
-            if selection is not None and scored:
+            scored = scores and (seen // score_every > before // score_every or length.ends_between(before, seen))
+            if scored:
                 monitor.check(weights_are_finite=_finite(method))
-                on_rank_zero(fabric, functools.partial(selection.score, seen))
+                on_rank_zero(fabric, functools.partial(selection.score, seen) if selection is not None else bool)
             if (scored or seen // save_every > before // save_every) and seen < stop_at:
                 save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
                 saved = seen
             if stop.requested():
                 break
-        if seen > saved or not (run / "weights" / "model.json").exists():
+        if seen > saved or not seen:
             save()
         monitor.close(seen, finished=seen >= total)
         if selection is not None and seen >= total:
             selection.judge()
-    return FitResult(seen, finished=seen >= total, interrupted=stop.signalled, first_process=fabric.is_global_zero)
+    return FitResult(seen, finished=seen >= total, interrupted=stop.number, first_process=fabric.is_global_zero)
 
 
 def _average_over(fabric: Fabric) -> Callable[[Sequence[Tensor]], None] | None:
@@ -304,7 +347,3 @@ def _to_device(
 
 def _finite(method: nn.Module) -> bool:
     return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())
-
-
-def _weights(ema: EMA) -> dict[str, dict[str, Tensor]]:
-    return {"ema": ema.weights(), "last": ema.live_weights()}

@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from unpaired.config import validated
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import ignore, read_json_lines
 
@@ -283,8 +284,7 @@ def _records(kind: type[Record], entries: Iterable[tuple[str, dict[str, Any]]], 
 def _checked(kind: type[Record], entry: Mapping[str, Any]) -> Record:
     """Build a record; a ``ValueError`` says in one sentence what is wrong."""
     try:
-        # As JSON, because strict types take no list for a tuple and no mapping for a record otherwise.
-        return TypeAdapter(kind).validate_json(json.dumps(entry, default=str))
+        return validated(TypeAdapter(kind), entry, default=str)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

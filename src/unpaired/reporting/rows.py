@@ -10,7 +10,8 @@ from typing import Any
 
 from unpaired.errors import ConfigError, DataError
 from unpaired.methods import METHODS
-from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, first_digest, flat
+from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, flat
+from unpaired.run_folder import first_digest
 
 _IMAGES_SEEN, _LENGTH = "images seen", "training.images"
 _MOST_WORDS = 4

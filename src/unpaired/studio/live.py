@@ -19,6 +19,7 @@ from unpaired.reporting.records import training_frame
 from unpaired.reporting.report import loss_charts, score_charts, speed_chart
 from unpaired.reporting.run_folders import RunFolder, read_runs
 from unpaired.reporting.tables import DASH
+from unpaired.run_folder import total_images
 
 _RECENT = 10
 """Lines of the log over which the speed is averaged."""
@@ -67,7 +68,7 @@ def read_progress(run: RunFolder, now: float | None = None) -> TrainingProgress:
     """
     lines = [line for line in run.log if isinstance(line.get("images_seen"), int)]
     seen = lines[-1]["images_seen"] if lines else 0
-    total = _total(run)
+    total = total_images(run.config.to_mapping(), run.sessions)
     speeds = [line.get("seconds_per_image") for line in lines[-_RECENT:]]
     each = [float(value) for value in speeds if isinstance(value, int | float) and value > 0]
     seconds_per_image = sum(each) / len(each) if each else None
@@ -77,16 +78,6 @@ def read_progress(run: RunFolder, now: float | None = None) -> TrainingProgress:
         with contextlib.suppress(OSError):
             silent = max(0.0, (time.time() if now is None else now) - (run.path / "log.jsonl").stat().st_mtime)
     return TrainingProgress(seen, total, 1 / seconds_per_image if seconds_per_image else None, left, silent)
-
-
-def _total(run: RunFolder) -> int | None:
-    """Images of the whole training: as set, or the epochs of its method over the larger set of images."""
-    if run.config.images:
-        return run.config.images
-    counts = run.sessions[-1].get("images") if run.sessions else None
-    if isinstance(counts, list) and counts and all(isinstance(count, int) for count in counts):
-        return run.config.model.optimiser.epochs * max(counts)
-    return None
 
 
 def stamp(path: Path) -> Stamp:

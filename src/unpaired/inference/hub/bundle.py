@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,19 +106,31 @@ def file_digest(path: Path) -> str:
 
 
 def check_digests(folder: Path, name: str) -> str:
-    """Compare a weights file with ``digests.json``, where there is one.
+    """Compare a weights file with ``model.json`` and ``digests.json``, as far as they name its digest.
 
     Returns:
         Its SHA-256.
 
     Raises:
-        CheckpointError: It is another file than the one that was uploaded, or cannot be read.
+        CheckpointError: It is another file than the one that was exported or uploaded, or cannot be read.
     """
-    try:
-        found = file_digest(folder / f"{name}.safetensors")
-    except OSError as error:
-        path = folder / f"{name}.safetensors"
-        raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    path = folder / f"{name}.safetensors"
+    for pause in (0.1, 0.3, 1.0, 3.0, None):
+        try:
+            found = file_digest(path)
+            named = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("sha256", {path.name: found})
+        except OSError as error:
+            raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{folder / DESCRIPTION} cannot be read ({error})") from error
+        if named.get(path.name) == found:
+            break
+        if pause is None:
+            raise CheckpointError(
+                f"{path} is not the file that {DESCRIPTION} describes: the training that wrote it was killed between "
+                "the two, or one of them was replaced; run the same training command again, which exports both"
+            )
+        time.sleep(pause)  # a training may be writing them at this moment
     try:
         expected = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))["sha256"].get(f"{name}.safetensors")
     except FileNotFoundError:

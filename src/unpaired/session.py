@@ -1,0 +1,291 @@
+"""One session of a run: it holds the run folder, and goes on only with what the run was trained with so far."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unpaired.config import from_dict, to_dict
+from unpaired.data import (
+    DataConfig,
+    Formats,
+    PixelFormat,
+    SampleStream,
+    changes,
+    inventory,
+    names_digest,
+    state_digest,
+    unreadable,
+)
+from unpaired.data.inventory import Inventory
+from unpaired.engine.checkpoint import CheckpointFolder
+from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
+from unpaired.environment import environment
+from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError
+from unpaired.files import json_lines, write_atomically
+from unpaired.inference.initial import INITIAL, take_initial
+from unpaired.length import Extension, TrainingLength
+from unpaired.methods import Method
+from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, flat, store
+from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, locked
+
+FILES = "files.json"
+"""File of a run folder: names and sizes of the training images of each domain."""
+FORMATS = "formats.json"
+"""File of a run folder: type, channels and mapping of the images of both domains."""
+
+
+def begin_session(
+    held: contextlib.ExitStack,
+    out: Path,
+    config: RunConfig,
+    method: Method,
+    extend_to: int | None,
+    device: torch.device,
+    say: Callable[[str], object],
+    *,
+    skip_bad: bool,
+    data_changed: bool,
+) -> frozenset[Path]:
+    """Lock the run folder for this session; make it, or check that it holds this very run; fix its files and length.
+
+    A precision that is left to the machine is fixed there as well.
+
+    Args:
+        held: Closed at the end of the session, which frees the folder.
+        out: The run folder.
+        config: The run as it was asked for.
+        method: What is to be trained; it is not changed.
+        extend_to: As :func:`unpaired.training.train`.
+        device: On which it is trained.
+        say: Called with one sentence per thing that the person should know.
+        skip_bad, data_changed: As :func:`unpaired.training.train`.
+
+    Returns:
+        Damaged training images that are left out.
+
+    Raises:
+        UserError: The folder is another run's, is held by another training or cannot be written, or the images are
+            damaged or others.
+    """
+    lines: list[str] = []
+    try:
+        begun = (out / "run.yaml").exists()
+        if not begun and not is_unfinished_start(out, (FORMATS, INITIAL)):
+            raise ConfigError(f"{out} is not empty and holds no run; choose another --out")
+        held.enter_context(locked(out))
+        if begun := (out / "run.yaml").exists():
+            previous = _check_same_run(out, config)
+            config = replace(config, init=previous.init, extensions=previous.extensions)
+            if previous.dataset != config.dataset:
+                lines.append(_moved(previous, config))
+        elif extend_to is not None:
+            raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
+        cut_lines(out / "sessions.jsonl", say)
+        skipped, stream, record = _training_images(out, config, say, skip_bad=skip_bad, data_changed=data_changed)
+        if not begun:
+            if config.init is not None:
+                channels = max(config.data.domain_channels)
+                taken, line = take_initial(config.init, method, config.model, channels, out)
+                config = replace(config, init=taken)
+                lines.append(line)
+            if config.training.precision == "auto":
+                choice = _choose_precision(config, method, max(config.data.domain_channels), device)
+                config = config.in_precision(choice.precision)
+                lines.append(choice.line)
+            _store_formats(out, config, skipped)
+        if config.extensions or extend_to is not None:
+            length = TrainingLength(planned_images(config, stream), config.extensions)
+            extensions, line = _extended(out, config, length, extend_to)
+            config = replace(config, extensions=extensions)
+            lines.append(line)
+        store(out / "run.yaml", config.to_mapping())
+        append_line(out / "sessions.jsonl", {**environment(), **record})
+        write_atomically(out / FILES, json.dumps(inventory(stream.domains)).encode())
+    except OSError as error:
+        raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
+    for line in filter(None, lines):
+        say(line)
+    return skipped
+
+
+def planned_images(config: RunConfig, stream: SampleStream) -> int:
+    """Length of training when the run began, in images."""
+    return config.training.images or config.model.optimiser.epochs * stream.images_per_epoch
+
+
+def _moved(before: RunConfig, now: RunConfig) -> str:
+    old, new = flat(to_dict(before.dataset)), flat(to_dict(now.dataset))
+    moved = [f"{new[key]} (then {old[key]})" for key in new if old[key] != new[key] and f"dataset.{key}" in PATHS]
+    return f"The images are those that this run began with, in another place: {', '.join(moved)}." if moved else ""
+
+
+def _training_images(
+    out: Path, config: RunConfig, say: Callable[[str], object], *, skip_bad: bool, data_changed: bool
+) -> tuple[frozenset[Path], SampleStream, dict[str, Any]]:
+    """Decode the training images once, unless nothing has changed since the session before, and compare them with it.
+
+    Returns:
+        Damaged files that are left out, the stream without them, and what the session's record says of them.
+
+    Raises:
+        DataError: A file is damaged and ``skip_bad`` was not asked for, or they are others than before and
+            ``data_changed`` was not.
+    """
+    stream = config.dataset.stream(config.data, config.training.seed)
+    state = state_digest(stream.paths)
+    last = (json_lines(out / "sessions.jsonl") or [{}])[-1]
+    if last.get("files_checked") == state:
+        names = set(last.get("skipped", ()))
+        bad = {path: "it could not be read" for path in stream.paths if f"{path.parent.name}/{path.name}" in names}
+    else:
+        bad = unreadable(stream.domains, config.data, _progress(say))
+    if bad and not skip_bad:
+        raise DataError(
+            f"{next(iter(bad.values()))}. Of {len(stream.paths):,} training images {len(bad)} cannot be read: mend or "
+            "replace them, or leave them out with --skip-bad"
+        )
+    if bad:
+        say(f"Left out (--skip-bad): {_some([f'{path.parent.name}/{path.name}' for path in bad])}")
+        stream = config.dataset.stream(config.data, config.training.seed, skip=bad)
+    digest = names_digest(stream.paths)
+    record = {"files_digest": digest, "images": stream.domain_sizes, "files_checked": state,
+              "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
+    before = _stored_inventory(out)
+    if before is not None:
+        found = changes(before, inventory(stream.domains))
+        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
+    else:  # of an earlier version, which kept a digest of the names alone
+        found = {"changed": ["names"]} if last.get("files_digest", digest) != digest else {}
+        words = "names or number differ"
+    if found and not data_changed:
+        raise DataError(
+            f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
+            "go on with these by --data-changed, or choose another --out"
+        )
+    return frozenset(bad), stream, record | ({"data_changed": found} if found else {})
+
+
+def _stored_inventory(out: Path) -> Inventory | None:
+    try:
+        return json.loads((out / FILES).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _progress(say: Callable[[str], object]) -> Callable[[int, int], None]:
+    """Say once that images are checked, where it takes longer than a few seconds."""
+    started = time.monotonic()
+    said: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if not said and time.monotonic() - started > 5 and done < total:
+            said.append(done)
+            left = (time.monotonic() - started) * (total - done) / done
+            say(f"Decodes each of {total:,} training images once to find damaged ones: about {left:.0f} seconds more.")
+
+    return progress
+
+
+def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
+    """What ``precision: auto`` means for a new run on this machine."""
+    images, fast = -(-config.training.batch_size // config.training.devices), config.training.fast_convolutions
+    optimiser, size = config.model.optimiser, config.data.crop_size
+    ratio = functools.partial(step_time_ratio, batch_size=images, fast_convolutions=fast)
+    return choose_precision(device, lambda: ratio(method, optimiser, channels, size))
+
+
+def _extended(
+    out: Path, config: RunConfig, length: TrainingLength, extend_to: int | None
+) -> tuple[tuple[Extension, ...], str]:
+    """The run's extensions with the one that is asked for, and what that means, in words. Raises ``ConfigError``."""
+    if extend_to is None or (length.extensions and extend_to == length.total):
+        last = length.extensions[-1]
+        return length.extensions, f"This run was extended to {last.to:,} images when it had seen {last.at:,}."
+    found = CheckpointFolder(out / "checkpoints", config.method).newest(lambda message: None)
+    at = int(found[1]["images_seen"]) if found else 0
+    longer = length.extended(extend_to, at)
+    optimiser = config.model.optimiser
+    before, now, end = (
+        optimiser.learning_rate * optimiser.factor(progress)
+        for progress in (at / length.total, longer.progress(at), 1.0)
+    )
+    constant = optimiser.constant_images(extend_to) if optimiser.schedule != "halving" else 0
+    return longer.extensions, (
+        f"Extended from {length.total:,} to {extend_to:,} images after {at:,}: from here on the schedule is that of a "
+        f"run of {extend_to:,} images. The learning rate {f'goes from {before:.3g} to' if before != now else 'is'} "
+        f"{now:.3g}{f', stays there until image {constant:,}' if at < constant else ''} and falls to {end:.3g} at the "
+        "end."
+    )
+
+
+def _store_formats(out: Path, config: RunConfig, skip: Collection[Path]) -> None:
+    """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
+    formats = config.dataset.formats(config.data, skip)
+    if formats != config.data.plain_formats:
+        plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
+        write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
+    else:
+        (out / FORMATS).unlink(missing_ok=True)  # of a start with other images that was killed
+
+
+def load_formats(out: Path, data: DataConfig) -> Formats:
+    """What the images of both domains of a run are made of, as they were found when it began.
+
+    Without the file they are 8-bit gray or colour; so are those of versions that knew no others.
+
+    Raises:
+        CheckpointError: The file that says it is damaged.
+    """
+    path = out / FORMATS
+    if not path.exists():
+        return data.plain_formats
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); restore it, or choose another --out to begin again"
+        ) from error
+    return source, target
+
+
+def _check_same_run(out: Path, config: RunConfig) -> RunConfig:
+    """The run that the folder holds. Raises ``UserError`` if it is not the one of ``config``."""
+    previous = RunConfig.load(out / "run.yaml")
+    if previous.method != config.method:
+        raise CheckpointError(
+            f"{out} holds a run of the method '{previous.method}', not '{config.method}'; choose another --out"
+        )
+    before, now = (
+        flat(replace(run, init=None, extensions=()).to_mapping()) for run in (previous, config)
+    )  # these two are compared below
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE | PATHS)
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
+        longer = " (to train it further, add --extend-to)" if "training.images" in changed else ""
+        raise ConfigError(
+            f"{out} holds a run with other settings ({listed}); choose another --out or use the same ones{longer}"
+        )
+    if previous.init is None and config.init is not None:
+        raise ConfigError(f"{out} holds a run that began without --init {config.init.source}; choose another --out")
+    if previous.init is not None and (config.init is None or not previous.init.is_asked_for_by(config.init)):
+        raise ConfigError(
+            f"{out} holds a run that began with --init {previous.init.source} --init-weights {previous.init.weights}; "
+            "give the same (it is not read again) or choose another --out"
+        )
+    if previous.extensions[: len(config.extensions)] != config.extensions:
+        raise ConfigError(f"{out} holds a run with other extensions; choose another --out or use its own run.yaml")
+    return previous
