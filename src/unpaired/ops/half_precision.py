@@ -31,8 +31,10 @@ def reflect(x_BCHW: Tensor, padding: int) -> Tensor:
 
 def is_thin(x_BIHW: Tensor, weight_OIrr: Tensor) -> bool:
     """Whether :func:`thin_conv2d` computes the gradients of this convolution, without padding, in less time."""
-    half = x_BIHW.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    return half and x_BIHW.device.type == "cpu" and min(weight_OIrr.shape[:2]) <= _FEW_CHANNELS
+    if x_BIHW.device.type != "cpu" or min(weight_OIrr.shape[:2]) > _FEW_CHANNELS:
+        return False
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x_BIHW.dtype == torch.bfloat16 or (autocast and x_BIHW.dtype == torch.float32)
 
 
 def thin_conv2d(x_BIHW: Tensor, weight_OIrr: Tensor, bias_O: Tensor | None) -> Tensor:
