@@ -13,6 +13,7 @@ from unpaired.networks.generators import ResidualBlock
 from unpaired.networks.layers import BlurDownsample, Conv2d, blur_upsample, instance_norm
 from unpaired.ops import query_selected_attention
 from unpaired.ops.half_precision import own_type, reflect
+from unpaired.ops.winograd import conv2d
 
 OPERATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "pad by 1": (lambda x: reflect(x, 1), lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
@@ -46,6 +47,33 @@ def test_bf16_stays_bf16_and_lies_near_float64(name: str, layout: torch.memory_f
         assert of_own.dtype == torch.bfloat16
         assert (of_own.double() - of_plain).norm() < 0.01 * of_plain.norm()
         assert (of_own.double() - of_plain).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (1, 1), (8, 8)])
+@pytest.mark.parametrize(("taps", "size"), [(7, (12, 9)), (4, (5, 8)), (1, (3, 4))])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_convolutions_of_few_channels_have_the_gradients_of_float64(
+    inputs: int, outputs: int, taps: int, size: tuple[int, int], layout: torch.memory_format, batch: int
+) -> None:
+    x = torch.randn(batch, inputs, *size).bfloat16().contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(outputs, inputs, taps, taps).bfloat16().float().requires_grad_()
+    leaves = (x, weight, torch.randn(outputs).bfloat16().float().requires_grad_())
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv2d(*leaves)
+    expected = F.conv2d(*exact)
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.01 * expected.norm()
+    gradient = torch.randn_like(expected).bfloat16()
+    for incoming in (gradient, gradient.contiguous(memory_format=torch.channels_last)):
+        own = torch.autograd.grad(found, leaves, incoming, retain_graph=True)
+        plain = torch.autograd.grad(expected, exact, gradient.double(), retain_graph=True)
+        for got, want in zip(own, plain, strict=True):
+            assert got.shape == want.shape
+            assert (got - want).norm() < 0.01 * want.norm()
+    (only,) = torch.autograd.grad(found, leaves[1], gradient)
+    assert torch.equal(only, own[1])
 
 
 def test_a_block_under_autocast_hands_on_bf16_maps_channels_last() -> None:

@@ -70,7 +70,7 @@ class ResnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         width = base_channels
-        self.stem = nn.Conv2d(in_channels, width, 7)
+        self.stem = Conv2d(in_channels, width, 7)
         if resampling == "blur":
             self.down1: nn.Module = Conv2d(width, 2 * width, 3, padding=1)
             self.down2: nn.Module = Conv2d(2 * width, 4 * width, 3, padding=1)
@@ -88,7 +88,7 @@ class ResnetGenerator(nn.Module):
         else:
             self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1)
             self.up2 = nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1)
-        self.head = nn.Conv2d(width, out_channels, 7)
+        self.head = Conv2d(width, out_channels, 7)
         self.tap_channels: dict[str, int] = {
             "padded_input": in_channels,
             "stem": width,

@@ -116,7 +116,8 @@ def take_rows(features_BCHW: Tensor, indices_BN: Tensor) -> Tensor:
     if features_BCHW.itemsize > 2 or features_BCHW.is_contiguous():
         return take_positions(as_positions(features_BCHW), indices_BN).transpose(1, 2)
     rows_BnC = features_BCHW.flatten(2).transpose(1, 2)
-    return rows_BnC.gather(1, indices_BN.unsqueeze(2).expand(-1, -1, rows_BnC.shape[2]))
+    images_B1 = torch.arange(len(rows_BnC), device=rows_BnC.device).unsqueeze(1)
+    return rows_BnC[images_B1, indices_BN]  # its gradient is added in place; that of `gather` copies the whole map
 
 
 def take_positions(features_BCn: Tensor, indices_BN: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from unpaired.ops.half_precision import reflect
+from unpaired.ops.half_precision import is_thin, reflect, thin_conv2d
 
 Padding = Literal["zeros", "reflect"]
 
@@ -83,7 +83,9 @@ def conv2d(
     if _how == "products" and padding == 1 and weight_OIrr.shape[2:] == (3, 3) and _wide(weight_OIrr, trains=False):
         return conv2d_by_products(x_BIHW, weight_OIrr, bias_O, padding_mode)
     if padding and padding_mode == "reflect":
-        return F.conv2d(reflect(x_BIHW, padding), weight_OIrr, bias_O)
+        x_BIHW, padding = reflect(x_BIHW, padding), 0
+    if not padding and _how == "own" and torch.is_grad_enabled() and is_thin(x_BIHW, weight_OIrr):
+        return thin_conv2d(x_BIHW, weight_OIrr, bias_O)
     return F.conv2d(x_BIHW, weight_OIrr, bias_O, padding=padding)
 
 
