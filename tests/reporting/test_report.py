@@ -255,7 +255,7 @@ def test_scores_come_from_the_records_and_their_absence_is_told(runs: list[Path]
     html = html_page("t", score_sections(read_runs(runs)))
     assert re.findall(r"<h2>(.*?)</h2>", html) == ["Scores", "Not scored", "Scores over training"]
     assert 'data-value="30.0">30.0<' in html
-    assert f"No evaluation yet of CUT: unpaired evaluate {runs[1]} DATA" in html
+    assert f"No evaluation yet of CUT: unpaired evaluate {runs[1].name} DATA" in html
     (chart,) = score_charts(read_runs(runs)).values()  # one run was scored, and several show their averaged weights
     assert ["average (EMA)" in chart, "QS-Attn" in chart, "CUT" in chart] == [False, True, False]
     (alone,) = score_charts(read_runs(runs[:1])).values()
@@ -292,13 +292,15 @@ def test_a_page_has_all_parts_and_needs_nothing_else(runs: list[Path], trained: 
     assert page.reduction == ""
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
-        "Before and after", "Translations side by side", "Scores", "Not scored", "Scores over training", "Samples over training", "What is significant",
+        "Before and after", "Translations side by side", "Scores", "Not scored", "Scores over training",
+        "Samples over training", "What is significant",
         "Training", "Runs", "Reproduce",
     ]  # fmt: skip
     assert "2 of 5 &lt;images&gt;" in html
     assert "unpaired report &#39;a b&#39;" in html
     assert f"unpaired train --config {runs[0].name}/run.yaml" in html
-    assert str(tmp_path) not in html and str(trained) not in html
+    assert str(tmp_path) not in html
+    assert str(trained) not in html
     assert 'data-script="viewer"' in html
     assert "model.<wbr>" not in html
     assert ">model.attention_<wbr>taps<" in html  # a setting in which the runs differ
