@@ -33,13 +33,11 @@ def shoot(page: Any, address: str) -> None:
     page.click("#translate")
     page.wait_for_selector("#download:visible")
     page.click("#look")
-    page.wait_for_selector("#seen img")
+    page.wait_for_selector("#seen .panel img")
     save(page, "translate", page.evaluate(BELOW))
     page.get_by_role("tab", name="Training").click()
     page.wait_for_selector("#live .studio-facts")
     save(page, "training", 1180)
-    page.get_by_role("tab", name="Drawings").click()
-    save(page, "drawings", 600)
 
 
 def save(page: Any, name: str, height: float) -> None:

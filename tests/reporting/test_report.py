@@ -255,7 +255,7 @@ def test_scores_come_from_the_records_and_their_absence_is_told(runs: list[Path]
     html = html_page("t", score_sections(read_runs(runs)))
     assert re.findall(r"<h2>(.*?)</h2>", html) == ["Scores", "Not scored", "Scores over training"]
     assert 'data-value="30.0">30.0<' in html
-    assert f"No evaluation yet of CUT: unpaired evaluate {runs[1]} DATA" in html
+    assert f"No evaluation yet of CUT: unpaired evaluate {runs[1].name} DATA" in html
     (chart,) = score_charts(read_runs(runs)).values()  # one run was scored, and several show their averaged weights
     assert ["average (EMA)" in chart, "QS-Attn" in chart, "CUT" in chart] == [False, True, False]
     (alone,) = score_charts(read_runs(runs[:1])).values()

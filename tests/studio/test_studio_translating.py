@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tiny import write_images
@@ -122,16 +122,13 @@ def test_a_single_translation_is_downloaded_as_a_png(runs: tuple[StudioRun, ...]
     assert not results.folder.exists()
 
 
-def test_significance_is_drawn_for_each_tap(runs: tuple[StudioRun, ...], root: Path) -> None:
-    picture = translated(runs, root).pictures[0]
-    found = see(runs[0], picture)
-    assert tuple(seen.tap for seen in found) == runs[0].taps == ("block1", "block5")
-    with Image.open(picture.source) as source:
-        plain = source.resize(found[0].points.size)
-    for seen in found:
-        assert 480 <= max(seen.points.size) <= 512  # tiny pictures grow by whole factors
-        assert seen.points.tobytes() != plain.tobytes()
-        assert seen.heat.width > seen.points.width, "the heat map has its scale beside it"
+def test_significance_is_found_for_each_tap(runs: tuple[StudioRun, ...], root: Path) -> None:
+    found = see(runs[0], translated(runs, root).pictures[0])
+    assert tuple(panel.tap for panel in found) == runs[0].taps == ("block1", "block5")
+    for panel in found:
+        (seen,) = panel.views
+        assert (panel.image, seen.name) == ("image0.png", "first")
+        assert 0 < len(seen.indices) <= seen.entropy.size
 
 
 def test_small_pictures_are_enlarged_for_looking_and_others_left(tmp_path: Path) -> None:
@@ -179,10 +176,39 @@ def test_a_training_without_weights_is_shown_all_the_same(studio_runs: tuple[Pat
     assert (run.translator, run.live, run.taps) == (None, True, ())
 
 
-def test_the_embedded_drawings_can_be_shown_and_taken(runs: tuple[StudioRun, ...], tmp_path: Path) -> None:
+def test_weights_that_a_training_writes_are_read_and_half_written_ones_are_not(
+    studio_runs: tuple[Path, Path], tmp_path: Path, root: Path
+) -> None:
+    folder = shutil.copytree(studio_runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("weights"))
+    (run,) = open_runs([folder], device="cpu")
+    with pytest.raises(ConfigError, match="has weights"):
+        translated((run,), root)
+    shutil.copytree(studio_runs[0] / "weights", folder / "weights")
+    before = translated((run,), root).pictures[0].made["run"].read_bytes()
+    weights = folder / "weights" / "ema.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    assert translated((run,), root).pictures[0].made["run"].read_bytes() == before
+    shutil.copy(folder / "weights" / "last.safetensors", weights)
+    weights.write_bytes(whole)
+    assert translated((run,), root).pictures[0].made["run"].read_bytes() == before
+
+
+def test_a_folder_of_runs_stands_for_its_runs(studio_runs: tuple[Path, Path]) -> None:
+    assert [run.name for run in open_runs([studio_runs[0].parent], device="cpu")] == ["first"]
+
+
+def test_examples_are_the_runs_own_held_out_images(runs: tuple[StudioRun, ...], tmp_path: Path) -> None:
+    taken = copy_examples(tmp_path / "examples", runs[0], Limits(megapixels=0.0005))
+    own = sorted((runs[0].path.parent / "data" / "testA").iterdir())
+    assert [path.stem for path in taken] == [path.stem for path in own]
+    for path in taken:
+        with Image.open(path) as image:
+            assert image.width * image.height <= 500
+    with pytest.raises(DataError, match="weights alone"):
+        copy_examples(tmp_path / "examples", runs[1], LIMITS)
+
+
+def test_the_embedded_drawings_can_be_shown() -> None:
     page = pairs_html(5)
     assert page.count("<img") == len(set(re.findall(r'alt="([^"]+)"', page))) == 5
-    examples = copy_examples(tmp_path / "examples")
-    assert len(set(examples)) == 6
-    torch.manual_seed(0)
-    assert len(translate_uploads(runs[:1], examples[:2], tmp_path, LIMITS).pictures) == 2

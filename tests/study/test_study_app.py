@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -290,3 +291,19 @@ def test_a_file_that_cannot_be_written_says_so_and_recovers(
     assert vote(browser, item).json()["votes"] == 1
     (store.folder / "images" / f"{item['source']}.png").unlink()
     assert browser.get(f"/picture/{item['source']}").status_code == 503
+
+
+def test_a_client_that_leaves_ends_no_request_in_a_traceback(store: Store) -> None:
+    headers = {"host": "127.0.0.1", "content-type": "application/json", "content-length": "9"}
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/vote", "query_string": b"", "scheme": "http", "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+
+    async def leave() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(make_app(store)(scope, leave, send))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served_study import METHODS
@@ -132,6 +133,7 @@ def test_raters_at_the_same_time(store: Store) -> None:
 _VOTER = """
 import itertools, sys
 from pathlib import Path
+from typing import Any
 from unpaired.study.store import Store
 store = Store(Path(sys.argv[1]))
 for number in itertools.count():
@@ -191,6 +193,30 @@ def test_a_locked_file_is_an_error_and_not_a_lost_vote(store: Store, monkeypatch
 # ---------------------------------------------------------------------------------------------------------------------
 # orders
 # ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("waiting", [False, True], ids=["whole", "votes wait in a WAL"])
+def test_votes_are_read_where_nothing_can_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, waiting: bool
+) -> None:
+    connect, held = sqlite3.connect, sqlite3.connect(store.folder / "study.sqlite")
+    if waiting:  # as earlier versions wrote, and a killed process leaves it
+        held.execute("PRAGMA journal_mode = WAL")
+    rater, _ = store.enter("Ann")
+    image = next(iter(store.study.images.values()))
+    store.vote(rater.id, image.id, "Q", 0, [*image.translations])
+
+    def read_only(place: str, **options: Any) -> Any:
+        if str(store.folder) in place and "immutable=1" not in place:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(place, **options)
+
+    monkeypatch.setattr("unpaired.study.records.sqlite3.connect", read_only)
+    opened = Store(store.folder)
+    assert [vote.rater for vote in opened.votes()] == ["Ann"]
+    with pytest.raises(DataError, match=r"cannot take votes \(unable to open database file\).*--export"):
+        opened.require_writing()
+    held.close()
+
+
 def test_orders_are_random_and_fixed() -> None:
     assert order_of_methods(0, 1, 2, range(3)) == order_of_methods(0, 1, 2, [2, 0, 1]), "whatever the order it had"
     assert order_of_images(0, 1, range(30)) == order_of_images(0, 1, range(30))
