@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import unpaired
-from unpaired.data import embedded_dataset, image_to_tensor, to_mode
+from unpaired.data import embedded_dataset, image_to_tensor, read_image
 from unpaired.methods import METHODS
 
 MAPS = (
@@ -45,7 +45,7 @@ def main(run: Path, out: Path = Path("tests/ops/trained_features.safetensors"), 
     drawings = {path.stem: path for path in embedded_dataset("fluent").validation.source}
     features = {}
     for whose, tap, drawing in MAPS:
-        picture = to_mode(Image.open(drawings[drawing]), "RGB", (255, 255, 255))
+        picture = read_image(drawings[drawing])
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
         with torch.no_grad():
             (encoded,) = encoders[whose].encode(image_to_tensor(picture)[None], [tap])

@@ -254,6 +254,7 @@ def _prepare_folder(
                 choice = choose()
                 config = config.in_precision(choice.precision)
                 lines.append(choice.line)
+            lines += filter(None, [config.dataset.left_out(config.data)])
             _store_formats(out, config)
         if config.extensions or extend_to is not None:
             length = replace(length, extensions=config.extensions)

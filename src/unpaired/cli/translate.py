@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +20,24 @@ from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
 from unpaired.data import (
     IMAGE_SUFFIXES,
+    Picture,
     PixelFormat,
+    Remarks,
     can_hold,
     encode,
+    left_behind,
     list_images,
+    listing_of,
     pictures,
     preview_note,
-    read_attached,
     read_image,
+    read_picture,
     read_values,
     resize_values,
     shorter_side,
     tensor_of,
 )
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
@@ -46,7 +51,7 @@ class Translate:
     """Translate images with a trained run. Names and sizes are kept.
 
     Results have the channels and the type (8-bit, 16-bit, float) of the target images of training, and keep the colour
-    profile and the resolution of their source.
+    profile, the resolution and the pixels without data of their source.
 
     Files that cannot be read are named and skipped, and the exit code is then 1.
     """
@@ -78,11 +83,14 @@ class Translate:
     size: str = "original"
     """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
     scaled to so many pixels. The result is brought back to the original size in any case."""
-    format: Literal["same", "png", "jpg", "webp", "tiff", "bmp", "npy"] = "same"
-    """File type of the results; same keeps each file's name. PNG holds up to 4 channels of 8 or 16 bits, TIFF and NPY
-    whatever there is, the others 8-bit gray and colour."""
+    format: str = "same"
+    """File type of the results, such as png, jpg, webp, avif, gif, tiff or npy; same keeps each file's name. PNG holds
+    up to 4 channels of 8 or 16 bits, TIFF and NPY whatever there is, the others 8-bit gray and colour."""
     recursive: bool = False
     """Go into subfolders of INPUT."""
+    pages: Literal["first", "all"] = "first"
+    """all: translate every page of a TIFF and every frame of an animation (GIF, APNG, WebP, AVIF), into a file of as
+    many. first: only the first."""
     reverse: bool = False
     """Translate from the target to the source domain, with methods that go both ways."""
     style_seed: int | None = None
@@ -104,6 +112,9 @@ class _Item:
     path: Path
     values: np.ndarray
     original_size: tuple[int, int]
+    picture: Picture
+    page: int
+    pages: int
 
 
 def main(argv: Sequence[str]) -> int:
@@ -111,6 +122,10 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Translate, args=list(argv), prog="unpaired translate")
     if options.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
+    if options.format != "same" and f".{options.format}" not in IMAGE_SUFFIXES:
+        known = [suffix[1:] for suffix in IMAGE_SUFFIXES]
+        near = nearest(options.format, known)
+        raise ConfigError(f"format: '{options.format}' is not written{near}; known: {', '.join(known)}")
     if options.styles < 1:
         raise ConfigError(f"styles must be at least 1, not {options.styles}")
     if options.styles > 1 and options.style_reference is not None:
@@ -195,7 +210,10 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
         request["style_reference"] = made.to_floats(tensor_of(read_values(options.style_reference, made)))
 
     written, skipped = 0, list[str]()
-    items = tracked(_read(paths, side, taken, skipped), len(paths), translator)
+    remarks = Remarks(listing_of([options.input], options.recursive), options.pages == "all", taken)
+    done: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
+    lost: Counter[str] = Counter()
+    items = tracked(_read(paths, side, taken, remarks, skipped), len(paths), translator)
     for group in _groups(items, options.batch_size):
         try:
             batch = torch.stack([taken.to_floats(tensor_of(item.values)) for item in group])
@@ -206,9 +224,16 @@ def _translate_all(options: Translate, translator: Translator, paths: Sequence[P
             skipped += [f"{item.path}: {_size(item.values)} does not fit into memory; use --size N" for item in group]
             continue
         for item, translated in zip(group, images, strict=True):
-            result = resize_values(made.to_values(translated), item.original_size)
-            _save(result, item.path, targets[item.path])
-            written += 1
+            pages = done.setdefault(item.path, [])
+            pages.append((resize_values(made.to_values(translated), item.original_size), item.picture))
+            if item.page + 1 == item.pages == len(pages):  # the last one, and none is missing
+                lost.update(_save(done.pop(item.path), targets[item.path]))
+                written += 1
+    if remarks.line:
+        print(remarks.line, file=sys.stderr)
+    if lost:
+        words = "; ".join(f"{name} of {count}" for name, count in lost.most_common())
+        print(f"not in the results: {words} image{'s' * (max(lost.values()) != 1)}", file=sys.stderr)
     for message in skipped:
         print(f"skipped: {message}", file=sys.stderr)
     print(f"{written} of {len(paths)} images translated into {options.out}; {len(skipped)} skipped")
@@ -270,18 +295,27 @@ def _size(values: np.ndarray) -> tuple[int, int]:
     return values.shape[1], values.shape[0]
 
 
-def _read(paths: Sequence[Path], side: int | None, taken: PixelFormat, skipped: list[str]) -> Iterator[_Item]:
+def _read(
+    paths: Sequence[Path], side: int | None, taken: PixelFormat, remarks: Remarks, skipped: list[str]
+) -> Iterator[_Item]:
     for path in paths:
-        try:
-            values = read_values(path, taken)
-        except DataError as error:
-            skipped.append(str(error))
-            continue
-        size = _size(values)
-        if side is not None and min(size) != side:
-            scale = side / min(size)
-            values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
-        yield _Item(path, values, size)
+        page, pages = 0, 1
+        while page < pages:
+            try:
+                picture = read_picture(path, taken, page)
+            except DataError as error:
+                skipped.append(str(error))
+                break
+            if page == 0:
+                remarks.add(picture.description, picture.invalid is not None)
+                pages = picture.description.pages if remarks.frames else 1
+            values = picture.values
+            size = _size(values)
+            if side is not None and min(size) != side:
+                scale = side / min(size)
+                values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
+            yield _Item(path, values, size, picture, page, pages)
+            page += 1
 
 
 def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
@@ -296,10 +330,16 @@ def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
         yield group
 
 
-def _save(values: np.ndarray, source: Path, target: Path) -> None:
-    """Write one image, whole or not at all, with what was attached to its source."""
+def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str]:
+    """Write one image, whole or not at all, with what was attached to its source; returns what has no place there."""
+    images, pictures = zip(*pages, strict=True)
+    channels, attached = images[0].shape[2], pictures[0].description.attached
+    holes = [picture.invalid_for(channels) for picture in pictures]
+    if not can_hold(target.suffix, images[0].dtype.name, channels, len(images)):
+        many = f"a {target.suffix} file cannot hold {len(images)} such pages"
+        raise DataError(f"cannot write {target}: {many}; use --format tiff, or --pages first")
     try:
-        content = encode(values, target.suffix, read_attached(source))
+        content = encode(images, target.suffix, attached, holes, [picture.duration for picture in pictures])
     except DataError as error:
         raise DataError(f"cannot write {target}: {error}; use --format png") from error
     try:
@@ -307,3 +347,4 @@ def _save(values: np.ndarray, source: Path, target: Path) -> None:
         write_atomically(target, content)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
+    return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,14 @@ from unpaired.config import settings
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
 from unpaired.data.formats import find_formats
+from unpaired.data.inspection import in_threads
+from unpaired.data.reading import describe
+from unpaired.data.remarks import Remarks, listing_of
 from unpaired.data.samples import SampleStream
 from unpaired.data.settings import DataConfig, Formats
+from unpaired.data.stored import Description, Pages
 from unpaired.data.stream import UnpairedStream
-from unpaired.errors import ConfigError, nearest
+from unpaired.errors import ConfigError, DataError, nearest
 
 
 @settings
@@ -116,6 +121,23 @@ class DatasetConfig:
         assert self.domains is not None
         return find_domains(self.domains, least=least)
 
+    def left_out(self, data: DataConfig) -> str:
+        """What training leaves out of the folders and of their images, in one line, from their headers; or nothing.
+
+        Raises:
+            UserError: The images cannot be found.
+        """
+        if self.domains is not None:
+            files = [path for found in self.training_domains(data.least_images).files for path in found]
+        else:
+            found = self.training_files(data.least_images)
+            files = [*found.source, *found.target]
+        remarks = Remarks(listing_of({path.parent for path in files}), pixels=data.plain_formats[0])
+        for facts in in_threads(functools.partial(_described, pages=data.pages), files):
+            if facts is not None:
+                remarks.add(facts)
+        return remarks.line
+
     def stream(
         self, data: DataConfig, seed: int, formats: Formats | None = None, turns: Sequence[int] = ()
     ) -> SampleStream:
@@ -147,3 +169,10 @@ class DatasetConfig:
         folder = next((place[0] for place in places if place and place[0].is_dir()), None)
         paths = list_images(folder) if folder else self.training_files(least=1).source
         return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
+
+
+def _described(path: Path, pages: Pages) -> Description | None:
+    try:
+        return describe(path, pages)
+    except DataError:  # said where the image is read
+        return None

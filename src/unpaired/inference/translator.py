@@ -16,7 +16,7 @@ from torch import Tensor
 from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import CheckpointError, ConfigError, DataError, nearest
-from unpaired.inference.conversion import as_picture, checked, floats_of_array, floats_of_one, floats_of_picture
+from unpaired.inference.conversion import as_array, as_picture, checked, floats_of_one, read_one
 from unpaired.inference.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.inference.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.inference.hub.bundle import check_digests
@@ -274,10 +274,10 @@ class Translator:
 
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
-                (B, H, W, C) of the values that files hold, uint8, uint16 or float32 as the domain's format says; a PIL
-                image of any mode that fits it; or a list of any of them, sizes free. Arrays and PIL images come back
-                in the other domain's type. Tensors may overshoot a little, as resizing makes them, but not beyond
-                [-2, 2].
+                (B, H, W, C) of the values that files hold, of any type that a file may have, masked or not; a PIL
+                image of any mode, turned as its EXIF data says; or a list of any of them, sizes free. Arrays and PIL
+                images are read as files are, and come back in the other domain's type. Tensors may overshoot a little,
+                as resizing makes them, but not beyond [-2, 2].
             reverse: From the target to the source domain, for methods that go both ways (CycleGAN, DCLGAN, MUNIT).
             style_seed: Draws the style of all the images, for methods with styles (MUNIT); unset takes style 0.
             style_reference: One image of the wanted domain, of any of the kinds above, whose style is taken instead.
@@ -297,7 +297,8 @@ class Translator:
             return self._translate_array(images, request)
         if isinstance(images, Image.Image):
             taken, made = self.sides(request.reverse)
-            return as_picture(self._run(floats_of_picture(images, taken), request)[0], made)
+            floats, given = read_one(images, taken)
+            return as_picture(self._run(floats, request)[0], made, given)
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             return [self._translate(image, request) for image in images]
         raise DataError(f"translate takes tensors, arrays, PIL images or lists of them, not {type(images).__name__}")
@@ -360,9 +361,16 @@ class Translator:
         return translated if images.ndim == 4 else translated[0]
 
     def _translate_array(self, images: np.ndarray, request: TranslateRequest) -> np.ndarray:
+        if images.ndim not in (2, 3, 4):
+            raise DataError(f"an array must be (H, W), (H, W, C) or (B, H, W, C), not {images.shape}")
+        if 0 in images.shape:
+            raise DataError(f"there is nothing to translate in an array of shape {images.shape}")
         taken, made = self.sides(request.reverse)
-        floats = floats_of_array(images, taken)
-        values = np.stack([made.to_values(image) for image in self._run(floats, request)])
+        given = [read_one(image, taken) for image in (images if images.ndim == 4 else images[None])]
+        masked = isinstance(images, np.ma.MaskedArray)
+        made_BCHW = self._run(torch.cat([floats for floats, _ in given]), request)
+        batch = ((x, one) for x, (_, one) in zip(made_BCHW, given, strict=True))
+        values = (np.ma if masked else np).stack([as_array(x, made, one, masked=masked) for x, one in batch])
         if images.ndim == 4:
             return values
         return values[0, :, :, 0] if images.ndim == 2 and made.channels == 1 else values[0]
