@@ -23,12 +23,12 @@ SMALLEST_SIDE = 32
 """Pixels; an image with a shorter side is reported."""
 _ONE = {"have": "has", "are": "is", "lie": "lies", "their": "its", "no images": "no image"}
 _SINGULAR = re.compile(rf"\b({'|'.join(_ONE)})\b")
+_USUAL = ("RGB", "RGBA", "LA")
+"""Modes that say nothing beyond their opacity, which is told in any case."""
 _MODES = {
     "L": "are gray (mode L)",
     "1": "are black and white (mode 1)",
-    "LA": "are gray with transparency (mode LA)",
     "P": "have a palette (mode P)",
-    "RGBA": "have a channel of opacity (mode RGBA)",
     "CMYK": "are CMYK, converted without a colour profile",
 }
 
@@ -77,7 +77,7 @@ def findings(parts: Sequence[Part], kind: Kind, near: int) -> list[Finding]:
     found: list[Finding] = []
     modes = {info.facts.mode for part in parts for info in part.info.values()}
     everywhere = modes.pop() if len(modes) == 1 else ""
-    if everywhere not in ("RGB", ""):
+    if everywhere not in (*_USUAL, ""):
         found.append(Finding("note", "modes", f"all images {_mode_in_words(everywhere)}", []))
     for part in parts:
         found.extend(_of_folder(part))
@@ -134,7 +134,7 @@ def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
 
     small = {path for path, one in info.items() if min(one.facts.width, one.facts.height) < SMALLEST_SIDE}
     yield from told("warning", "small", f"have a side below {SMALLEST_SIDE} pixels", small.__contains__)
-    for mode in sorted({one.facts.mode for one in info.values()} - {"RGB", everywhere}):
+    for mode in sorted({one.facts.mode for one in info.values()} - {*_USUAL, everywhere}):
         files = [path for path, one in info.items() if one.facts.mode == mode]
         words = _count(files, part, _mode_in_words(mode))
         yield Finding("note", "modes", words, files if len(files) <= len(info) // 2 else [])

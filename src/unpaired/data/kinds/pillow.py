@@ -90,7 +90,7 @@ class Picture(FileKind):
         if others:
             options |= {"save_all": True, "append_images": others, "loop": 0}
             if all(durations):
-                options["duration"] = list(durations)
+                options["duration"] = [round(duration) for duration in durations]
         first.save(held, kind, **options)
         return held.getbuffer()
 
