@@ -25,8 +25,6 @@ MAX_IMAGE_PIXELS = 2**28
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
-_INCH, _CENTIMETRE = 2, 3
-
 
 @dataclass(frozen=True)
 class Attached:
@@ -34,8 +32,7 @@ class Attached:
 
     Attributes:
         profile: The colour profile of its pixels, as they are read; empty where nothing is said.
-        dpi: Pixels per inch, across and down, of files other than TIFF.
-        resolution: XResolution and YResolution of a TIFF as fractions, and its ResolutionUnit.
+        resolution: Pixels across and down per unit, and TIFF's number of the unit: 1 for none, 2 inch, 3 centimetre.
         tags: GeoTIFF's and descriptive tags of a TIFF as (code, type, count, value).
         no_data: Value or values (one per channel) that the file declares to be no data.
         channels: Of the image that it belongs to.
@@ -43,8 +40,7 @@ class Attached:
     """
 
     profile: bytes = b""
-    dpi: tuple[float, float] | None = None
-    resolution: tuple[tuple[int, int], tuple[int, int], int] | None = None
+    resolution: tuple[float, float, int] | None = None
     tags: tuple[tuple[int, int, int, Any], ...] = ()
     no_data: tuple[float, ...] = ()
     channels: int = 0
@@ -52,14 +48,10 @@ class Attached:
 
     @property
     def pixels_per_inch(self) -> tuple[float, float] | None:
-        """Across and down, whatever kind of file it came from; None where it did not say or gave no unit."""
-        if self.resolution is None:
-            return self.dpi
-        *fractions, unit = self.resolution
-        if unit not in (_INCH, _CENTIMETRE) or not all(bottom for _, bottom in fractions):
-            return None
-        across, down = (top / bottom * (2.54 if unit == _CENTIMETRE else 1.0) for top, bottom in fractions)
-        return across, down
+        """Across and down; None where nothing was said or there is no unit."""
+        across, down, unit = self.resolution or (0.0, 0.0, 0)
+        scale = {2: 1.0, 3: 2.54}.get(unit)
+        return (across * scale, down * scale) if scale else None
 
     def profile_for(self, channels: int) -> bytes:
         """The profile, if it speaks of images with so many channels."""

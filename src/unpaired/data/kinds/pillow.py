@@ -178,7 +178,7 @@ def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | No
         return values if values.ndim == 3 else values[:, :, None]
 
     dropped = tuple(words for name, words in (("exif", "EXIF"), ("xmp", "XMP")) if info.get(name))
-    attached = Attached(profile, _dpi(info.get("dpi")), no_data=no_data, channels=channels, dropped=dropped)
+    attached = Attached(profile, _resolution(info.get("dpi")), no_data=no_data, channels=channels, dropped=dropped)
     return Description(
         kind, mode, width, height, wide or "uint8", channels, samples, colour=channels >= 3,
         alpha="straight" if channels in (2, 4) else "", orientation=orientation, pages=pages,
@@ -193,9 +193,9 @@ def _raw_mode(image: Image.Image) -> str:
     return raw if isinstance(raw, str) else ""
 
 
-def _dpi(given: Any) -> tuple[float, float] | None:
+def _resolution(dpi: Any) -> tuple[float, float, int] | None:
     try:
-        return float(given[0]), float(given[1])
+        return float(dpi[0]), float(dpi[1]), 2
     except (TypeError, ValueError, IndexError, ZeroDivisionError):
         return None
 

@@ -95,7 +95,10 @@ class Tiff(FileKind):
         masks = (s.keyframe for s in tif.series[1:] if s.keyframe.is_mask and not s.keyframe.is_reduced)
         size = page.imagelength, page.imagewidth
         mask: Any = next((p for p in masks if (p.imagelength, p.imagewidth) == size), None)
-        attached = _attached(page, count)
+        try:
+            attached = _attached(page, count)
+        except Exception:  # damage beside the pixels is no reason not to read them
+            attached = Attached(channels=count)
         key = np.iinfo(dtype).max - np.array(attached.no_data) if inverted else attached.no_data
         profile = not_srgb(attached.profile) if colour and dtype == np.uint8 else b""
         return Description(
@@ -114,11 +117,7 @@ class Tiff(FileKind):
         import tifffile
 
         channels = images[0].shape[2]
-        options: dict[str, Any] = {}
-        if attached.resolution is not None:
-            options = {"resolution": attached.resolution[:2], "resolutionunit": attached.resolution[2]}
-        elif attached.dpi is not None:
-            options = {"resolution": attached.dpi, "resolutionunit": 2}
+        across, down, unit = attached.resolution or (1, 1, 1)
         tags = [(*tag, True) for tag in attached.tags if tag[0] != _GDAL_METADATA or channels == attached.channels]
         if attached.no_data:
             words = f"{attached.no_data[0]:.17g}"
@@ -136,7 +135,8 @@ class Tiff(FileKind):
                     extratags=tags,
                     metadata=None,
                     software="unpaired",
-                    **options,
+                    resolution=(across, down),
+                    resolutionunit=unit,
                 )
         return held.getbuffer()
 
@@ -178,10 +178,11 @@ def _alpha(page: Any, channels: int, colour: bool) -> Literal["", "straight", "p
 
 
 def _attached(page: Any, channels: int) -> Attached:
-    """What belongs to an image; nothing of what makes no sense: damage beside the pixels does not stop anything."""
+    """What belongs to an image."""
     tags = page.tags
-    across, down = tags.valueof(_X_RESOLUTION), tags.valueof(_Y_RESOLUTION)
-    resolution = (across, down, int(tags.valueof(_RESOLUTION_UNIT, 2))) if across and down else None
+    across, down = (tags.valueof(code, (0, 0)) for code in (_X_RESOLUTION, _Y_RESOLUTION))
+    known = all(across) and all(down)
+    resolution = (across[0] / across[1], down[0] / down[1], int(tags.valueof(_RESOLUTION_UNIT, 2))) if known else None
     carried = [code for code in (*_GEOGRAPHY, *_DESCRIPTIVE) if code in tags]
     if str(tags.valueof(_DESCRIPTION, "")).startswith(_STRUCTURE):
         carried.remove(_DESCRIPTION)
@@ -191,4 +192,4 @@ def _attached(page: Any, channels: int) -> Attached:
         no_data = (float(str(tags.valueof(_NO_DATA, "")).strip("\0 ")),)
     dropped = tuple(name for code, name in ((34665, "EXIF"), (700, "XMP")) if code in tags)
     profile = bytes(tags.valueof(_ICC_PROFILE, b"") or b"")
-    return Attached(profile, None, resolution, kept, no_data, channels, dropped)
+    return Attached(profile, resolution, kept, no_data, channels, dropped)
