@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from unpaired import Translator
-from unpaired.data import embedded_dataset, image_to_tensor, to_mode
+from unpaired.data import embedded_dataset, image_to_tensor, read_image
 from unpaired.methods import METHODS
 
 MAPS = (("trained", "block1", "abacus"), ("trained", "block5", "test-tube"), ("trained", "block5", "performing-arts"),
@@ -35,7 +35,7 @@ def main(run: Path, out: Path = Path("tests/ops/trained_features.safetensors"), 
     drawings = {path.stem: path for path in embedded_dataset("fluent").validation.source}
     features = {}
     for whose, tap, drawing in MAPS:
-        picture = to_mode(Image.open(drawings[drawing]), "RGB", (255, 255, 255))
+        picture = read_image(drawings[drawing])
         enlarged = image_to_tensor(picture.resize((side, side), Image.Resampling.BICUBIC))[None]
         features[f"{whose} {tap} {drawing}"] = encoders[whose].encode(enlarged, [tap])[0].bfloat16().contiguous()
     save_file(features, out, {"run.yaml": (run / "run.yaml").read_text(), "pixels": json.dumps(side)})

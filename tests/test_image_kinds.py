@@ -162,4 +162,4 @@ def test_floats_without_a_range_and_wrong_channels_are_refused(
     assert cli.main([*command, "--value-range", "0", "1"]) == 2
     said = capsys.readouterr().err
     assert not (tmp_path / "run" / "run.yaml").exists()  # so the same folder will do for the right settings
-    assert "scene0.npy: has 5 channels, but the settings say 3 channels; set --channels" in said
+    assert "scene0.npy: has 5 channels, but the images of this domain have 3 channels" in said

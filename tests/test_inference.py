@@ -222,12 +222,11 @@ def test_a_picture_of_any_mode_is_seen_as_its_file_would_be(
         (torch.zeros(3, 0, 8), "nothing to translate"),
         (torch.full((3, 8, 8), 255.0), r"must lie in \[-1, 1\], but this one holds 255"),
         (torch.full((3, 8, 8), float("nan")), "holds nan"),
-        (np.zeros((8, 8, 3)), r"array must be uint8 .* not float64 \(8, 8, 3\)"),
-        (np.zeros((8,), np.uint8), r"uint8 \(8,\)"),
-        (np.zeros((8, 8), np.uint8), "but the input has 1"),
-        (np.zeros((8, 8, 4), np.uint8), "but the input has 4"),
+        (np.zeros((8, 8, 3)), r"array of float64 \(8, 8, 3\): holds float64"),
+        (np.zeros((8,), np.uint8), r"not \(8,\)"),
+        (np.zeros((8, 8, 4), np.uint8), "has 4 channels"),
         (np.zeros((0, 8, 3), np.uint8), "nothing to translate"),
-        (Image.new("F", (8, 8)), "mode F: floating-point pixels have no known range"),
+        (Image.new("F", (8, 8)), "mode F: holds float32"),
         ("photo.png", "photo.png: there is no such file"),
         ([Path("photo.png")], "photo.png: there is no such file"),
         ("http://127.0.0.1:9/photo.png", "photo.png cannot be fetched"),
@@ -242,7 +241,10 @@ def test_what_does_not_fit_is_refused(colour: Translator, images: Any, words: st
 
 def test_a_gray_model_refuses_colour(gray: Translator) -> None:
     for images in (torch.zeros(3, 8, 8), np.zeros((8, 8, 3), np.uint8)):
-        with pytest.raises(DataError, match=r"takes images with 1 channel\(s\), but the input has 3"):
+        with pytest.raises(
+            DataError,
+            match=r"takes images with 1 channel\(s\), but the input has 3|has 3 channels, but .* have 1 channel",
+        ):
             gray.translate(images)
 
 

@@ -102,6 +102,7 @@ def begin_session(
                 config = config.in_precision(choice.precision)
                 lines.append(choice.line)
             _store_formats(out, config, skipped)
+            lines.append(config.dataset.left_out(config.data, skipped))
         if config.extensions or extend_to is not None:
             length = TrainingLength(planned_images(config, stream), config.extensions)
             extensions, line = _extended(out, config, length, extend_to)

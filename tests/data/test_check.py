@@ -132,7 +132,7 @@ def test_modes_are_told(tmp_path: Path) -> None:
         ("note", "1 of 7 images of trainA has 16 bits (mode I;16)", ["trainA/deep.png"]),
         ("note", "1 of 7 images of trainA is gray (mode L)", ["trainA/gray.png"]),
         ("note", "1 of 6 images of trainB has a palette (mode P)", ["trainB/colours.png"]),
-        ("note", "1 of 6 images of trainB has transparency (mode RGBA); it is put over white, or --background",
+        ("note", "1 of 6 images of trainB has transparency; it is put over white, or --background",
          ["trainB/clear.png"]),
     ]  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_orientation_frames_and_suffixes_are_told(tmp_path: Path) -> None:
          ["testA/photo.png is JPEG"]),
     ]  # fmt: skip
     info = report.parts[0].info["trainA/turned.jpg"]
-    assert (info.width, info.height) == (40, 60)
+    assert (info.facts.width, info.facts.height) == (40, 60)
 
 
 def test_what_is_no_image_and_what_is_too_small_are_warnings(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from official_archives import picture, pixels
 from PIL import Image
 
 from unpaired.data.inspection import ImageInfo, equal_pictures, inspect, similar_pictures
+from unpaired.data.stored import Description
 
 
 def info(look: int, content: int = 0, colour: int = 0) -> ImageInfo:
     digest = b"%d" % content
-    return ImageInfo(8, 8, "RGB", "PNG", 1, False, digest, look.to_bytes(8, "big"), bytes([colour]) * 192)
+    facts = Description("PNG", "RGB", 8, 8, "uint8", 3, np.empty)
+    return ImageInfo(facts, 0, digest, look.to_bytes(8, "big"), bytes([colour]) * 192)
 
 
 @settings(max_examples=80, deadline=None)
@@ -82,7 +84,7 @@ def test_a_picture_is_the_same_however_it_is_stored() -> None:
     turned = io.BytesIO()
     pixels(3).rotate(180).save(turned, "PNG", exif=exif)
     assert inspect(turned.getvalue(), "").digest == inspect(same[0], "").digest
-    assert inspect(turned.getvalue(), "").turned
+    assert inspect(turned.getvalue(), "").facts.orientation == 3
     hidden = np.array(pixels(3).convert("RGBA"))
     hidden[:10, :, 3] = 0
     other = hidden.copy()

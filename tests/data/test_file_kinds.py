@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from unpaired.data import (
+    Attached,
     DataConfig,
     PixelFormat,
     ValueMapping,
@@ -23,14 +24,12 @@ from unpaired.data import (
     encode,
     pictures,
     preview_note,
-    read_attached,
     read_image,
     read_values,
     resize_values,
 )
-from unpaired.data.arrays import read_stored, stored_facts
 from unpaired.data.formats import find_formats
-from unpaired.data.writing import Attached
+from unpaired.data.reading import describe, load
 from unpaired.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(0)
@@ -68,7 +67,7 @@ def test_what_is_written_is_read_again(
     path = tmp_path / f"x{suffix}"
     path.write_bytes(encode(image, suffix, Attached()))
     assert np.array_equal(read_values(path, pixels(channels, dtype)), image)
-    facts = stored_facts(path)
+    facts = describe(path)
     assert facts.dtype == dtype
     if suffix != ".npy" or max(height, width) > 16 or channels not in (height, width):
         assert facts.channels == (3 if (suffix, channels) == (".webp", 1) else channels)
@@ -138,7 +137,7 @@ def test_arrays_in_either_order(order: str, tmp_path: Path) -> None:
     image = values(20, 24, 5, dtype="float32")
     np.save(tmp_path / "x.npy", image if order == "HWC" else image.transpose(2, 0, 1))
     assert np.array_equal(read_values(tmp_path / "x.npy", pixels(5, "float32")), image)
-    assert stored_facts(tmp_path / "x.npy").channels == 5
+    assert describe(tmp_path / "x.npy").channels == 5
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -179,8 +178,8 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     image = values(4, 5, 2, dtype="float32")
     image[0, 0, 0], image[1, 1, 1] = np.nan, np.inf
     np.save(tmp_path / "x.npy", image)
-    with pytest.raises(DataError, match=r"x\.npy: 2 of its 40 values are not finite .* --fill-value"):
-        read_values(tmp_path / "x.npy", pixels(2, "float32"))
+    others = image[..., 0].ravel()[1:]
+    assert read_values(tmp_path / "x.npy", pixels(2, "float32"))[0, 0, 0] == pytest.approx(others.mean(), rel=1e-5)
     filled = read_values(tmp_path / "x.npy", pixels(2, "float32", fill_value=-7.0))
     assert (filled[0, 0, 0], filled[1, 1, 1]) == (-7, -7)
     assert np.array_equal(filled[2:], image[2:])
@@ -223,18 +222,18 @@ def test_the_widest_type_of_a_domain_counts(tmp_path: Path) -> None:
 def test_profile_and_resolution_travel(source: str, suffix: str, dtype: str, channels: int, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("RGB", (6, 5)).save(tmp_path / f"a{source}", icc_profile=profile, dpi=(300, 150))
-    attached = read_attached(tmp_path / f"a{source}")
+    attached = describe(tmp_path / f"a{source}").attached
     (tmp_path / f"b{suffix}").write_bytes(encode(values(5, 6, channels, dtype=dtype), suffix, attached))
     with Image.open(tmp_path / f"b{suffix}") as image:
         assert image.info["icc_profile"] == profile
         assert [round(float(x)) for x in image.info["dpi"]] == [300, 150]
-    assert not attached.for_channels(1)  # a profile of colours says nothing about gray
+    assert not attached.profile_for(1)  # a profile of colours says nothing about gray
 
 
 def test_geography_travels(tmp_path: Path) -> None:
     tags = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 6e6, 0.0), True)]
     tifffile.imwrite(tmp_path / "a.tif", values(4, 5), extratags=tags)
-    (tmp_path / "b.tif").write_bytes(encode(values(4, 5, 2), ".tif", read_attached(tmp_path / "a.tif")))
+    (tmp_path / "b.tif").write_bytes(encode(values(4, 5, 2), ".tif", describe(tmp_path / "a.tif").attached))
     with tifffile.TiffFile(tmp_path / "b.tif") as tif:
         found: Any = tif.pages[0]
         assert found.tags[33550].value == (10.0, 10.0, 0.0)
@@ -290,7 +289,7 @@ def test_damage_is_one_message_about_the_file(suffix: str, tmp_path: Path) -> No
         path.write_bytes(hurt)
         try:  # some damage is invisible; any other error fails the test
             read_values(path, pixels(3, "uint16"))
-            stored_facts(path)
+            describe(path)
         except DataError:
             pass
 
@@ -298,7 +297,7 @@ def test_damage_is_one_message_about_the_file(suffix: str, tmp_path: Path) -> No
 def test_arrays_with_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[print]]), allow_pickle=True)
     with pytest.raises(DataError, match=r"x\.npy: the NPY file cannot be read .*Python objects"):
-        read_stored(tmp_path / "x.npy")
+        load(tmp_path / "x.npy")
 
 
 def test_too_many_pixels_and_channels(tmp_path: Path) -> None:
@@ -308,10 +307,10 @@ def test_too_many_pixels_and_channels(tmp_path: Path) -> None:
         file.write(held.getvalue())
         file.truncate(4 * 2**30 + 1000)
     with pytest.raises(DataError, match="more than the limit"):
-        read_stored(tmp_path / "x.npy")
+        load(tmp_path / "x.npy")
     np.save(tmp_path / "y.npy", np.zeros((20, 20, 17), np.uint8))
     with pytest.raises(DataError, match="channels, and 1 to 16 can be read"):
-        read_stored(tmp_path / "y.npy")
+        load(tmp_path / "y.npy")
 
 
 def test_a_compression_that_needs_the_extra_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +321,7 @@ def test_a_compression_that_needs_the_extra_says_which(tmp_path: Path, monkeypat
     def absent(*arguments: Any, **options: Any) -> Any:
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
-    monkeypatch.setattr(tifffile.TiffFile, "asarray", absent)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", absent)
     with pytest.raises(DataError, match=r"x\.tif: .*LZW needs another package: pip install 'unpaired\[tiff\]'"):
         read_values(path, pixels(5, "uint16"))
     assert "tifffile" in sys.modules

@@ -132,13 +132,13 @@ def test_big_endian_and_32_bit_gray(tmp_path: Path) -> None:
     assert colours(save(tmp_path / "i.tif", wide), channels=1).tolist() == [[0, 100]]
     for value in (-1, 65536):
         save(tmp_path / "i.tif", Image.fromarray(np.array([[0, value]], np.int32)))
-        with pytest.raises(DataError, match=r"i\.tif: 32-bit pixels from .* do not fit .* save it as"):
+        with pytest.raises(DataError, match=r"i\.tif: holds int32 from .* convert it"):
             read_image(tmp_path / "i.tif")
 
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "f.tif", Image.fromarray(np.zeros((2, 2), np.float32)))
-    with pytest.raises(DataError, match=r"f\.tif: floating-point pixels have no known range; save it as"):
+    with pytest.raises(DataError, match=r"f\.tif: holds float32, but the images of this domain are uint8; convert it"):
         read_image(tmp_path / "f.tif")
 
 
@@ -226,31 +226,13 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
         (b"hello, I am no picture\n", "content is text, not an image (it begins with 'hello, I am no picture"),
         (b"<!DOCTYPE html><html>", "content is text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\x00\x01\x02\x03" * 100, "is not a JPEG, PNG, WebP, BMP or TIFF image"),
+        (b"\x00\x01\x02\x03" * 100, "no image of a kind that is read"),
     ],
 )
 def test_what_is_not_an_image(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     assert words in refusal(path)
-
-
-def test_sixteen_bit_colour_tiff_says_what_to_do(tmp_path: Path) -> None:
-    # Written by hand: PIL cannot. 1 x 1 pixel, three planes of a signed 16-bit sample format.
-    entries = [
-        (256, 3, 1),
-        (257, 3, 1),
-        (258, 3, 16),
-        (259, 3, 1),
-        (262, 3, 2),
-        (273, 4, 150),
-        (277, 3, 3),
-        (339, 3, 2),
-    ]
-    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in entries)
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", 0) + b"\0" * 60)
-    assert "save it as 8-bit RGB" in refusal(path)
 
 
 def test_no_pixels(tmp_path: Path) -> None:

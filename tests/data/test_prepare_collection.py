@@ -90,10 +90,10 @@ def test_size_scales_the_shorter_side_down_and_never_up(tmp_path: Path) -> None:
     }
     done = run(write_zip(tmp_path / "a.zip", members), tmp_path / "out", settings=PrepareSettings(size=16))
     facts = {path.removeprefix("trainA/"): info for path, info in done.written.info.items()}
-    assert (facts["wide.png"].width, facts["wide.png"].height) == (32, 16)
-    assert (facts["small.png"].width, facts["small.png"].height) == (12, 10)
-    assert (facts["n0.png"].width, facts["n0.png"].height) == (18, 16)  # 40 x 36: 17.8 rounds up
-    modes = {name: facts[f"{name}.png"].mode for name in ("wide", "gray", "clear", "palette", "print")}
+    assert (facts["wide.png"].facts.width, facts["wide.png"].facts.height) == (32, 16)
+    assert (facts["small.png"].facts.width, facts["small.png"].facts.height) == (12, 10)
+    assert (facts["n0.png"].facts.width, facts["n0.png"].facts.height) == (18, 16)  # 40 x 36: 17.8 rounds up
+    modes = {name: facts[f"{name}.png"].facts.mode for name in ("wide", "gray", "clear", "palette", "print")}
     assert modes == {"wide": "RGB", "gray": "L", "clear": "RGBA", "palette": "RGB", "print": "RGB"}
     made = read_image(tmp_path / "out" / "trainA" / "wide.png")
     expected = pixels(70, (80, 40)).resize((32, 16), Image.Resampling.BICUBIC)

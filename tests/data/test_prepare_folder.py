@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from unpaired.data.inspection import ImageInfo
 from unpaired.data.prepare import Prepared, PrepareSettings, prepare
 from unpaired.data.prepare_plan import Item, held_out
 from unpaired.data.sources import Folder
+from unpaired.data.stored import Description
 from unpaired.errors import ConfigError, DataError
 
 
@@ -126,7 +128,7 @@ def test_holding_out_keeps_its_promises(pictures, quotas, seed, shuffle) -> None
 
 
 def info(digest: bytes) -> ImageInfo:
-    return ImageInfo(8, 8, "RGB", "PNG", 1, False, digest, bytes(8), bytes(192))
+    return ImageInfo(Description("PNG", "RGB", 8, 8, "uint8", 3, np.empty), 0, digest, bytes(8), bytes(192))
 
 
 def test_three_folders_need_a_choice(tmp_path: Path) -> None:

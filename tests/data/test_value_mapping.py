@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from unpaired.data import BYTES, PixelFormat, ValueMapping, average_copies, repeat_channels
+from unpaired.data import BYTES, Picture, PixelFormat, ValueMapping, average_copies, repeat_channels
 from unpaired.data.mapping import LARGEST, own_range
 from unpaired.data.percentiles import set_percentiles
+from unpaired.data.reading import describe
 from unpaired.errors import ConfigError
 
 FINITE = st.floats(-1e6, 1e6, width=32)
@@ -109,9 +110,10 @@ def test_percentiles_of_a_set_are_exact(data: st.DataObject, dtype: str) -> None
     wanted = data.draw(st.lists(st.floats(0, 100), min_size=1, max_size=3))
     everything = np.concatenate([image.reshape(-1, 3) for image in images])
     expected = np.percentile(everything, wanted, axis=0, method="inverted_cdf")
-    found = set_percentiles(lambda: iter(images), wanted)
+    pictures = [Picture(image, None, describe(image)) for image in images]
+    found = set_percentiles(lambda: iter(pictures), wanted)
     # Ranks next to a whole number depend on how the quotient was rounded: one neighbour is allowed then.
     ranks = np.array(wanted) / 100 * len(everything)
     sure = np.abs(ranks - np.rint(ranks)) > 1e-6
     assert np.array_equal(found[sure], expected[sure])
-    assert np.array_equal(set_percentiles(lambda: iter(images), [0, 100]), [everything.min(0), everything.max(0)])
+    assert np.array_equal(set_percentiles(lambda: iter(pictures), [0, 100]), [everything.min(0), everything.max(0)])

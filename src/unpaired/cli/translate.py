@@ -6,6 +6,7 @@ import errno
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -22,20 +23,24 @@ from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
 from unpaired.data import (
     IMAGE_SUFFIXES,
+    Picture,
     PixelFormat,
+    Remarks,
     can_hold,
     encode,
+    left_behind,
     list_images,
+    listing_of,
     pictures,
     preview_note,
-    read_attached,
     read_image,
+    read_picture,
     read_values,
     resize_values,
     shorter_side,
     tensor_of,
 )
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
@@ -51,7 +56,7 @@ class Translate:
     """Translate images with a trained run. Names and sizes are kept.
 
     Results have the channels and the type (8-bit, 16-bit, float) of the target images of training, and keep the colour
-    profile and the resolution of their source.
+    profile, the resolution and the pixels without data of their source.
 
     Files that cannot be read or written are named and left out, and the exit code is then 1.
 
@@ -95,11 +100,14 @@ class Translate:
     size: str = "original"
     """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
     scaled to so many pixels. The result is brought back to the original size in any case."""
-    format: Literal["same", "png", "jpg", "webp", "tiff", "bmp", "npy"] = "same"
-    """File type of the results; same keeps each file's name. PNG holds up to 4 channels of 8 or 16 bits, TIFF and NPY
-    whatever there is, the others 8-bit gray and colour."""
+    format: str = "same"
+    """File type of the results, such as png, jpg, webp, avif, gif, tiff or npy; same keeps each file's name. PNG holds
+    up to 4 channels of 8 or 16 bits, TIFF and NPY whatever there is, the others 8-bit gray and colour."""
     recursive: bool = False
     """Go into subfolders of INPUT."""
+    pages: Literal["first", "all"] = "first"
+    """all: translate every page of a TIFF and every frame of an animation (GIF, APNG, WebP, AVIF), into a file of as
+    many. first: only the first."""
     reverse: bool = False
     """Translate from the target to the source domain, with methods that go both ways."""
     style_seed: int | None = None
@@ -121,14 +129,29 @@ class _Item:
     path: Path
     values: np.ndarray
     original_size: tuple[int, int]
+    picture: Picture
+    page: int
+    pages: int
 
 
 @dataclass
 class _Progress:
     """What became of the images so far."""
 
+    remarks: Remarks
     written: int = 0
     problems: list[str] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    """What has no place in the results -> in how many."""
+
+    def lines(self) -> Iterator[str]:
+        """What was left out, lost or skipped."""
+        if line := self.remarks.line:
+            yield line
+        if self.lost:
+            words = "; ".join(f"{name} of {count}" for name, count in self.lost.most_common())
+            yield f"not in the results: {words} image{'s' * (max(self.lost.values()) != 1)}"
+        yield from (f"skipped: {message}" for message in self.problems)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -162,7 +185,8 @@ def main(argv: Sequence[str]) -> int:
     total, there = len(plans) * len(named), _existing(options, plans)
     requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
     _make_folder(options.out)
-    done = _Progress()
+    listing = listing_of(options.input, options.recursive)
+    done = _Progress(Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0]))
     try:
         for folder, plan in plans.items():
             left = {path: target for path, target in plan.items() if target not in there}
@@ -174,8 +198,8 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; the same command with --skip-existing goes on", file=sys.stderr)
         return 130
     finally:
-        for message in done.problems:
-            print(f"skipped: {message}", file=sys.stderr)
+        for line in done.lines():
+            print(line, file=sys.stderr)
         words = f"{done.written} of {total} images translated into {options.out}; {len(done.problems)} skipped"
         print(words + (f", {len(there)} were there" if there else ""))
 
@@ -184,6 +208,10 @@ def _check(options: Translate) -> None:
     """Refuse options that contradict each other or cannot work."""
     if not options.input:
         raise ConfigError("INPUT is missing: name images, folders or patterns")
+    if options.format != "same" and f".{options.format}" not in IMAGE_SUFFIXES:
+        known = [suffix[1:] for suffix in IMAGE_SUFFIXES]
+        near = nearest(options.format, known)
+        raise ConfigError(f"format: '{options.format}' is not written{near}; known: {', '.join(known)}")
     if options.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
     if options.styles < 1:
@@ -312,11 +340,16 @@ def _translate_all(
     def translate(group: Sequence[_Item]) -> np.ndarray:
         return translator.translate(np.stack([item.values for item in group]), **request)
 
-    items = tracked(_read(targets, side, taken, done.problems), len(targets), translator)
+    pages: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
+    items = tracked(_read(targets, side, taken, done), len(targets), translator)
     for group in _groups(items, batch_size):
         for item, values in _translated(group, translate, done.problems):
+            made = pages.setdefault(item.path, [])
+            made.append((resize_values(values, item.original_size), item.picture))
+            if not item.page + 1 == item.pages == len(made):  # not the last one, or one is missing
+                continue
             try:
-                _save(resize_values(values, item.original_size), item.path, targets[item.path])
+                done.lost.update(_save(pages.pop(item.path), targets[item.path]))
                 done.written += 1
             except DataError as error:
                 done.problems.append(str(error))
@@ -363,18 +396,25 @@ def _size(values: np.ndarray) -> tuple[int, int]:
     return values.shape[1], values.shape[0]
 
 
-def _read(paths: Iterable[Path], side: int | None, taken: PixelFormat, problems: list[str]) -> Iterator[_Item]:
+def _read(paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress) -> Iterator[_Item]:
     for path in paths:
-        try:
-            values = read_values(path, taken)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        size = _size(values)
-        if side is not None and min(size) != side:
-            scale = side / min(size)
-            values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
-        yield _Item(path, values, size)
+        page, pages = 0, 1
+        while page < pages:
+            try:
+                picture = read_picture(path, taken, page)
+            except DataError as error:
+                done.problems.append(str(error))
+                break
+            if page == 0:
+                done.remarks.add(picture.description, picture.invalid is not None)
+                pages = picture.description.pages if done.remarks.frames else 1
+            values = picture.values
+            size = _size(values)
+            if side is not None and min(size) != side:
+                scale = side / min(size)
+                values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
+            yield _Item(path, values, size, picture, page, pages)
+            page += 1
 
 
 def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
@@ -389,15 +429,21 @@ def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
         yield group
 
 
-def _save(values: np.ndarray, source: Path, target: Path) -> None:
-    """Write one image, whole or not at all, with what was attached to its source.
+def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str]:
+    """Write one image, whole or not at all, with what was attached to its source; returns what has no place there.
 
     Raises:
         DataError: This one cannot be written.
         OSError: Nothing more can be written: the disk is full or broken.
     """
+    images, pictures = zip(*pages, strict=True)
+    channels, attached = images[0].shape[2], pictures[0].description.attached
+    holes = [picture.invalid_for(channels) for picture in pictures]
+    if not can_hold(target.suffix, images[0].dtype.name, channels, len(images)):
+        many = f"a {target.suffix} file cannot hold {len(images)} such pages"
+        raise DataError(f"cannot write {target}: {many}; use --format tiff, or --pages first")
     try:
-        content = encode(values, target.suffix, read_attached(source))
+        content = encode(images, target.suffix, attached, holes, [picture.duration for picture in pictures])
     except DataError as error:
         raise DataError(f"cannot write {target}: {error}; use --format png") from error
     try:
@@ -408,6 +454,7 @@ def _save(values: np.ndarray, source: Path, target: Path) -> None:
             words = f"{error.strerror}; the same command with --skip-existing goes on when there is room"
             raise OSError(error.errno, words, str(target)) from error
         raise DataError(f"cannot write {target}: {error.strerror or error}") from error
+    return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

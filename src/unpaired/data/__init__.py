@@ -5,18 +5,20 @@ from unpaired.data.dataset import DatasetConfig
 from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
-from unpaired.data.images import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, image_to_tensor, read_image, tensor_to_image, to_mode
+from unpaired.data.images import image_to_tensor, read_image, tensor_to_image
 from unpaired.data.inventory import changes, inventory, names_digest, state_digest, unreadable
 from unpaired.data.mapping import BYTES, ValueMapping
-from unpaired.data.pixels import PixelFormat, array_values, picture_values, read_values, tensor_of
+from unpaired.data.pixels import Picture, PixelFormat, read_picture, read_values, tensor_of
 from unpaired.data.preview import pictures, preview_note
+from unpaired.data.remarks import Remarks, listing_of
 from unpaired.data.resizing import resize_values
 from unpaired.data.samples import SampleStream, decay_turns
 from unpaired.data.settings import DataConfig, Formats, in_todays_words, of_an_earlier_version
 from unpaired.data.sizes import Size, as_size, height_width, shorter_side, size_words
+from unpaired.data.stored import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, Attached
 from unpaired.data.stream import Batch, UnpairedStream, batches
 from unpaired.data.transforms import load_examples, load_for_protocol, load_resized, read_for_protocol
-from unpaired.data.writing import Attached, can_hold, encode, read_attached
+from unpaired.data.writing import can_hold, encode, left_behind, no_data_value, with_no_data
 
 __all__ = [
     "BYTES",
@@ -31,13 +33,14 @@ __all__ = [
     "EmbeddedDataset",
     "Formats",
     "MultiDomainStream",
+    "Picture",
     "PixelFormat",
+    "Remarks",
     "SampleStream",
     "Size",
     "UnpairedFiles",
     "UnpairedStream",
     "ValueMapping",
-    "array_values",
     "as_size",
     "average_copies",
     "batches",
@@ -53,19 +56,21 @@ __all__ = [
     "image_to_tensor",
     "in_todays_words",
     "inventory",
+    "left_behind",
     "list_images",
+    "listing_of",
     "load_examples",
     "load_for_protocol",
     "load_resized",
     "names_digest",
+    "no_data_value",
     "of_an_earlier_version",
     "pair_by_name",
-    "picture_values",
     "pictures",
     "preview_note",
-    "read_attached",
     "read_for_protocol",
     "read_image",
+    "read_picture",
     "read_values",
     "repeat_channels",
     "resize_values",
@@ -74,6 +79,6 @@ __all__ = [
     "state_digest",
     "tensor_of",
     "tensor_to_image",
-    "to_mode",
     "unreadable",
+    "with_no_data",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,11 @@ from typing import Any
 from rich.table import Table
 
 from unpaired.data.check_findings import Finding, Part, findings
-from unpaired.data.folders import missing
+from unpaired.data.folders import Listing, missing, scan
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
 from unpaired.data.layouts import OFFICIAL, SPLITS, Counts, Kind, folder_of
-from unpaired.data.sources import is_image_name
+from unpaired.data.remarks import Remarks
+from unpaired.data.settings import DataConfig
 from unpaired.errors import DataError
 
 RECORD = "preparation.json"
@@ -170,18 +170,11 @@ def _parts(folder: Path) -> tuple[Kind, list[Part], list[Finding]]:
 
 
 def _list(folder: Path, part: Part) -> Part:
-    with os.scandir(folder / part.folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            path = f"{part.folder}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                part.subfolders.append(path)
-            elif is_image_name(entry.name):
-                part.images.append(path)
-                part.bytes += entry.stat().st_size if entry.is_file() else 0
-            else:
-                part.others.append(path)
+    found = scan(folder / part.folder)
+    part.images, part.others, part.subfolders = (
+        [f"{part.folder}/{path.name}" for path in paths] for paths in (found.images, found.others, found.subfolders)
+    )
+    part.bytes = sum(path.stat().st_size for path in found.images)
     return part
 
 
@@ -256,15 +249,15 @@ def parts_table(report: Report) -> Table:
             *([f"{part.official:,}" if part.official is not None else ""] if published else []),
             f"{part.bytes / 1e6:,.1f}",
             pixels(part),
-            _counts(Counter(info.mode for info in part.info.values())),
-            _counts(Counter(info.format for info in part.info.values())),
+            _counts(Counter(info.facts.mode for info in part.info.values())),
+            _counts(Counter(info.facts.kind for info in part.info.values())),
         )
     return table
 
 
 def pixels(part: Part) -> str:
     """Sizes in words: ``256 x 256``, or the shorter side from, median and to, and how many are not square."""
-    sizes = Counter((info.width, info.height) for info in part.info.values())
+    sizes = Counter((info.facts.width, info.facts.height) for info in part.info.values())
     if not sizes:
         return ""
     if len(sizes) == 1:
@@ -288,10 +281,23 @@ def lines(report: Report) -> Iterator[str]:
         files = finding.files[:SHOWN]
         more = f", and {len(finding.files) - SHOWN:,} more" if len(finding.files) > SHOWN else ""
         yield f"{finding.level}: {finding.words}" + (f": {', '.join(files)}{more}" if files else "")
+    if line := remarks(report).line:
+        yield line
     counts = [
         f"{report.count(level)} {level}{'s' * (report.count(level) != 1)}" for level in ("error", "warning", "note")
     ]
     yield f"{report.images:,} images checked in {report.seconds:.1f} s: {', '.join(counts)}."
+
+
+def remarks(report: Report) -> Remarks:
+    """What training leaves out of the set, as it says itself."""
+    training = [part for part in report.parts if part.split == "train"]
+    listing = Listing(others=[Path(path) for part in training for path in part.others],
+                      subfolders=[Path(path) for part in training for path in part.subfolders])  # fmt: skip
+    found = Remarks(listing, pixels=DataConfig().plain_formats[0])
+    for info in (info for part in training for info in part.info.values()):
+        found.add(info.facts, info.no_data)
+    return found
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -312,8 +318,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    short = sorted(min(info.width, info.height) for info in part.info.values())
-    sizes = Counter(f"{info.width}x{info.height}" for info in part.info.values())
+    short = sorted(min(info.facts.width, info.facts.height) for info in part.info.values())
+    sizes = Counter(f"{info.facts.width}x{info.facts.height}" for info in part.info.values())
     return {
         "folder": part.folder,
         "images": len(part.images),
@@ -321,8 +327,8 @@ def _part(part: Part) -> dict[str, Any]:
         "published": part.official,
         "bytes": part.bytes,
         "shorter_side": {"min": short[0], "median": median(short), "max": short[-1]} if short else None,
-        "not_square": sum(info.width != info.height for info in part.info.values()),
+        "not_square": sum(info.facts.width != info.facts.height for info in part.info.values()),
         "sizes": dict(sizes.most_common(20)),
-        "modes": dict(Counter(info.mode for info in part.info.values())),
-        "formats": dict(Counter(info.format for info in part.info.values())),
+        "modes": dict(Counter(info.facts.mode for info in part.info.values())),
+        "formats": dict(Counter(info.facts.kind for info in part.info.values())),
     }

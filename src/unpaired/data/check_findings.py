@@ -12,6 +12,8 @@ from typing import Literal
 
 from unpaired.data.inspection import ImageInfo, equal_pictures, similar_pictures
 from unpaired.data.layouts import SPLITS, Kind, folder_of
+from unpaired.data.remarks import CHANGES, changes
+from unpaired.data.stored import IMAGE_SUFFIXES
 
 Level = Literal["error", "warning", "note"]
 
@@ -19,18 +21,14 @@ PAIRED_SHARE = 0.5
 """Of all names of A and B, how many have to be in both to be reported as pairs."""
 SMALLEST_SIDE = 32
 """Pixels; an image with a shorter side is reported."""
-_FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
-    ".npy": "NPY",
-}  # fmt: skip
 _ONE = {"have": "has", "are": "is", "lie": "lies", "their": "its", "no images": "no image"}
 _SINGULAR = re.compile(rf"\b({'|'.join(_ONE)})\b")
+_USUAL = ("RGB", "RGBA", "LA")
+"""Modes that say nothing beyond their opacity, which is told in any case."""
 _MODES = {
     "L": "are gray (mode L)",
     "1": "are black and white (mode 1)",
-    "LA": "are gray with transparency (mode LA); it is put over white, or --background",
     "P": "have a palette (mode P)",
-    "RGBA": "have transparency (mode RGBA); it is put over white, or --background",
     "CMYK": "are CMYK, converted without a colour profile",
 }
 
@@ -77,9 +75,9 @@ class Finding:
 def findings(parts: Sequence[Part], kind: Kind, near: int) -> list[Finding]:
     """Everything that the folders and images of a set give reason to say."""
     found: list[Finding] = []
-    modes = {info.mode for part in parts for info in part.info.values()}
+    modes = {info.facts.mode for part in parts for info in part.info.values()}
     everywhere = modes.pop() if len(modes) == 1 else ""
-    if everywhere not in ("RGB", ""):
+    if everywhere not in (*_USUAL, ""):
         found.append(Finding("note", "modes", f"all images {_mode_in_words(everywhere)}", []))
     for part in parts:
         found.extend(_of_folder(part))
@@ -132,21 +130,20 @@ def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
             yield Finding(level, kind, _count(files, part, words), files)
 
     def other_format(path: str) -> bool:
-        return _FORMATS.get(PurePosixPath(path).suffix.lower()) != info[path].format
+        return IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower()) != info[path].facts.kind
 
-    few = f"have a side below {SMALLEST_SIDE} pixels"
-    yield from told("warning", "small", few, lambda path: min(info[path].width, info[path].height) < SMALLEST_SIDE)
-    for mode in sorted({one.mode for one in info.values()} - {"RGB", everywhere}):
-        files = [path for path, one in info.items() if one.mode == mode]
+    small = {path for path, one in info.items() if min(one.facts.width, one.facts.height) < SMALLEST_SIDE}
+    yield from told("warning", "small", f"have a side below {SMALLEST_SIDE} pixels", small.__contains__)
+    for mode in sorted({one.facts.mode for one in info.values()} - {*_USUAL, everywhere}):
+        files = [path for path, one in info.items() if one.facts.mode == mode]
         words = _count(files, part, _mode_in_words(mode))
         yield Finding("note", "modes", words, files if len(files) <= len(info) // 2 else [])
-    turned = "lie on their side and are turned as EXIF says"
-    yield from told("note", "turned", turned, lambda path: info[path].turned)
-    frames = "have several frames or pages, of which the first is used"
-    yield from told("note", "frames", frames, lambda path: info[path].frames > 1)
+    for kind, words in CHANGES.items():
+        changed = {path for path, one in info.items() if kind in changes(one.facts, one.no_data)}
+        yield from told("note", kind, words, changed.__contains__)
     suffix = "are of another format than their suffix says; the content counts"
     for found in told("note", "suffix", suffix, other_format):
-        yield replace(found, files=[f"{path} is {info[path].format}" for path in found.files])
+        yield replace(found, files=[f"{path} is {info[path].facts.kind}" for path in found.files])
 
 
 _EQUAL: dict[str, tuple[Level, str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,14 @@ from unpaired.config import FilePath, settings
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
 from unpaired.data.formats import find_formats
+from unpaired.data.inspection import in_threads
+from unpaired.data.reading import describe
+from unpaired.data.remarks import Remarks, listing_of
 from unpaired.data.samples import SampleStream
 from unpaired.data.settings import DataConfig, Formats
+from unpaired.data.stored import Description, Pages
 from unpaired.data.stream import UnpairedStream
-from unpaired.errors import ConfigError, nearest
+from unpaired.errors import ConfigError, DataError, nearest
 
 
 @settings
@@ -120,6 +125,23 @@ class DatasetConfig:
         found = find_domains(self.domains, least=least)
         return DomainFiles(found.names, tuple(_without(files, skip) for files in found.files))
 
+    def left_out(self, data: DataConfig, skip: Collection[Path] = ()) -> str:
+        """What training leaves out of the folders and of their images, in one line, from their headers; or nothing.
+
+        Raises:
+            UserError: The images cannot be found.
+        """
+        if self.domains is not None:
+            files = [path for found in self.training_domains(data.least_images, skip).files for path in found]
+        else:
+            found = self.training_files(data.least_images, skip)
+            files = [*found.source, *found.target]
+        remarks = Remarks(listing_of({path.parent for path in files}), pixels=data.plain_formats[0])
+        for facts in in_threads(functools.partial(_described, pages=data.pages), files):
+            if facts is not None:
+                remarks.add(facts)
+        return remarks.line
+
     def stream(
         self,
         data: DataConfig,
@@ -164,3 +186,10 @@ class DatasetConfig:
 
 def _without(files: Sequence[Path], skip: Collection[Path]) -> tuple[Path, ...]:
     return tuple(path for path in files if path not in skip)
+
+
+def _described(path: Path, pages: Pages) -> Description | None:
+    try:
+        return describe(path, pages)
+    except DataError:  # said where the image is read
+        return None

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unpaired.data.foreign import HEAD, foreign
-from unpaired.data.images import IMAGE_SUFFIXES
+from unpaired.data.stored import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
 _LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and DATA/testB), or --source and --target"
-_SUFFIXES_IN_WORDS = " ".join(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -62,47 +61,67 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
     if glob.has_magic(str(where)):
         matches = [Path(match) for match in glob.glob(str(where), recursive=True)]
-        images = sorted(path for path in matches if _is_image_name(path.name) and path.is_file())
+        images = sorted(path for path in matches if is_image_name(path.name) and path.is_file())
         if not images:
             raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
         return images
     raise DataError(missing(where))
 
 
-def _list_folder(folder: Path, recursive: bool) -> list[Path]:
-    files = list(_visible_files(folder, recursive))
-    images = sorted(path for path in files if _is_image_name(path.name))
-    if images:
-        return images
-    if files:
-        kind = None
-        with contextlib.suppress(OSError), files[0].open("rb") as file:
-            kind = foreign(file.read(HEAD))
-        raise DataError(
-            f"{folder}: none of its {len(files)} files is an image (found {files[0].name}"
-            f"{f', {kind}' if kind else ''}); these suffixes are read: {_SUFFIXES_IN_WORDS}"
-        )
-    subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    inside = f"; it holds only the folders {', '.join(subfolders[:6])}" if subfolders and not recursive else ""
-    raise DataError(f"{folder}: the folder is empty{inside}; put images there ({_SUFFIXES_IN_WORDS})")
+@dataclass
+class Listing:
+    """What lies in a folder, hidden entries excepted."""
+
+    images: list[Path] = field(default_factory=list)
+    """By their suffix, sorted."""
+    others: list[Path] = field(default_factory=list)
+    """Files of any other suffix, sorted."""
+    subfolders: list[Path] = field(default_factory=list)
+    """Those that were not descended into, sorted."""
 
 
-def _visible_files(folder: Path, recursive: bool) -> Iterator[Path]:
+def scan(folder: Path, recursive: bool = False) -> Listing:
+    """List a folder. Raises ``OSError`` if that is not possible, ``DataError`` for a link to nothing."""
+    found = Listing()
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = folder / entry.name
             if entry.name.startswith("."):
                 continue
             if entry.is_file():
-                yield folder / entry.name
+                (found.images if is_image_name(entry.name) else found.others).append(path)
+            elif entry.is_dir() and recursive:
+                inside = scan(path, recursive)
+                found.images += inside.images
+                found.others += inside.others
             elif entry.is_dir():
-                if recursive:
-                    yield from _visible_files(folder / entry.name, recursive)
+                found.subfolders.append(path)
             elif entry.is_symlink():
-                raise DataError(f"{folder / entry.name}: the link points to nothing; mend or move it")
+                raise DataError(f"{path}: the link points to nothing; mend or move it")
+    found.images.sort()
+    return found
 
 
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+def _list_folder(folder: Path, recursive: bool) -> list[Path]:
+    found = scan(folder, recursive)
+    if found.images:
+        return found.images
+    if found.others:
+        first, kind = found.others[0], None
+        with contextlib.suppress(OSError), first.open("rb") as file:
+            kind = foreign(file.read(HEAD))
+        raise DataError(
+            f"{folder}: none of its {len(found.others)} files is an image (found {first.name}"
+            f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}"
+        )
+    names = ", ".join(path.name for path in found.subfolders[:6])
+    inside = f"; it holds only the folders {names}" if names else ""
+    raise DataError(f"{folder}: the folder is empty{inside}; put images there ({' '.join(IMAGE_SUFFIXES)})")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name is that of an image that is read, by its suffix."""
+    return not name.startswith(".") and name.lower().endswith(tuple(IMAGE_SUFFIXES))
 
 
 def missing(where: Path) -> str:

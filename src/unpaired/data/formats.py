@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from unpaired.data.arrays import stored_facts
 from unpaired.data.mapping import PixelType, ValueMapping, own_range
 from unpaired.data.percentiles import set_percentiles
-from unpaired.data.pixels import PixelFormat, read_values
+from unpaired.data.pixels import Picture, PixelFormat, read_picture
+from unpaired.data.reading import describe
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError
 
@@ -47,9 +47,10 @@ def find_formats(source: Sequence[Path], target: Sequence[Path], config: DataCon
 
 def _format(files: Sequence[Path], channels: int, values: Range, config: DataConfig) -> PixelFormat:
     dtype = _widest(files, config)
+    others = config.pages, config.background, config.fill_value, config.colour_profiles
     if values == "percentiles":
         # Any mapping will do to read the values that decide upon the right one.
-        read = PixelFormat(channels, dtype, ValueMapping(), config.pages, config.background, config.fill_value)
+        read = PixelFormat(channels, dtype, ValueMapping(), *others)
         mapping = _by_percentiles(files, read, config.percentiles)
     elif values == "dtype":
         try:
@@ -58,23 +59,23 @@ def _format(files: Sequence[Path], channels: int, values: Range, config: DataCon
             raise ConfigError(f"{files[0].parent}: {error}") from error
     else:
         mapping = ValueMapping("range", (float(values[0]),), (float(values[1]),))
-    found = PixelFormat(channels, dtype, mapping, config.pages, config.background, config.fill_value)
-    read_values(files[0], found)  # settings that do not fit are said before anything begins
+    found = PixelFormat(channels, dtype, mapping, *others)
+    read_picture(files[0], found)  # settings that do not fit are said before anything begins
     return found
 
 
 def _widest(files: Sequence[Path], config: DataConfig) -> PixelType:
     """The narrowest type that holds what the files hold."""
     count = min(_LOOKED_AT, len(files))
-    seen = {stored_facts(files[i * len(files) // count], config.pages).dtype for i in range(count)}
-    if seen <= {"uint8", "bool"}:
+    seen = {describe(files[i * len(files) // count], config.pages).dtype for i in range(count)}
+    if seen <= {"uint8"}:
         return "uint8"
-    return "uint16" if seen <= {"uint8", "bool", "uint16"} else "float32"
+    return "uint16" if seen <= {"uint8", "uint16"} else "float32"
 
 
 def _by_percentiles(files: Sequence[Path], pixels: PixelFormat, percentiles: tuple[float, float]) -> ValueMapping:
-    def images() -> Iterator[np.ndarray]:
-        return (read_values(path, pixels) for path in files)
+    def images() -> Iterator[Picture]:
+        return (read_picture(path, pixels) for path in files)
 
     low, high = set_percentiles(images, percentiles)
     # A channel in which nothing ever differs becomes -1, and comes back as what it was.

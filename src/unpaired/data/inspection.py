@@ -8,15 +8,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from unpaired.data.arrays import decode
-from unpaired.data.images import load_stored, to_mode, upright
+from unpaired.data.pixels import PixelFormat, fitted
+from unpaired.data.reading import Stored, load
+from unpaired.data.stored import Attached, Description
 from unpaired.errors import DataError
 
 Given = TypeVar("Given")
@@ -24,9 +25,7 @@ Made = TypeVar("Made")
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
 
-_ORIENTATION = 0x0112
-"""The EXIF tag that says how an image has to be turned."""
-_WHITE = (255, 255, 255)
+_WHITE = PixelFormat()
 _COLOUR_LEVELS = 12.0
 """Mean difference of two pictures at 8 x 8 pixels, in levels of 255, above which they are not called similar."""
 _ROWS = 1024
@@ -37,18 +36,10 @@ _ROWS = 1024
 class ImageInfo:
     """One image, as training would see it, and as it is stored."""
 
-    width: int
-    """Pixels, upright."""
-    height: int
-    """Pixels, upright."""
-    mode: str
-    """As stored: RGB, L, P, RGBA, CMYK, I;16, ...; ``5 x float32`` where no such name fits."""
-    format: str
-    """JPEG, PNG, WEBP, BMP, TIFF, GIF, NPY."""
-    frames: int
-    """More than 1: an animation or pages; only the first is used."""
-    turned: bool
-    """EXIF says that it has to be turned or mirrored."""
+    facts: Description
+    """What its header says; the pixels can no longer be decoded."""
+    no_data: int
+    """Values that are no data."""
     digest: bytes
     """Of the size and the 8-bit colour pixels, upright and over white, or of the values as they are where the file
     holds no 8-bit picture: equal for equal pictures."""
@@ -68,61 +59,28 @@ def inspect(content: bytes, name: Path | str) -> ImageInfo:
     Raises:
         DataError: It cannot be used for training; the message begins with ``name``.
     """
-    file = io.BytesIO(content)
+    stored = load(io.BytesIO(content), name)
     try:
-        image = load_stored(file, name)
-        if image.mode == "F":
-            return _inspect_values(content, name)
-    except DataError as error:
-        try:
-            return _inspect_values(content, name)
-        except DataError:
-            raise error from None
-    mode, kind = image.mode, image.format or "?"
-    frames = 1
-    if kind == "MPO":  # a JPEG with a preview or a second eye; every reader takes it for a JPEG
-        kind = "JPEG"
-    else:
-        try:
-            frames = int(getattr(image, "n_frames", 1))
-        except Exception:  # later frames may be damaged; they are not read
-            frames = 2
-    turned = _orientation(image) not in (0, 1)
-    try:
-        colour = to_mode(upright(image), "RGB", _WHITE)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}; save it as 8-bit RGB or 8- or 16-bit gray") from error
-    return _info_of(colour, colour.tobytes(), mode, kind, frames, turned)
-
-
-def _inspect_values(content: bytes, name: Path | str) -> ImageInfo:
-    """Facts of a file of floats, of many channels, or NPY. Raises ``DataError`` if it is damaged."""
-    stored = decode(io.BytesIO(content), name)
-    values = np.nan_to_num(stored.values.astype(np.float32), posinf=0.0, neginf=0.0)
-    channels = values.shape[2]
-    bands = values[:, :, : 3 if channels >= 3 else 1]
-    low, high = bands.min((0, 1)), bands.max((0, 1))
-    eight_bits = ((bands - low) / np.where(high > low, high - low, 1) * 255).astype(np.uint8)
-    colour = Image.fromarray(eight_bits if eight_bits.shape[2] == 3 else eight_bits[:, :, 0]).convert("RGB")
-    mode = f"{channels} x {stored.values.dtype.newbyteorder('=').name}"
-    kind = "NPY" if content[:6] == b"\x93NUMPY" else "TIFF"
-    return _info_of(colour, np.ascontiguousarray(stored.values).tobytes(), mode, kind, stored.pages, turned=False)
-
-
-def _info_of(colour: Image.Image, pixels: bytes, mode: str, kind: str, frames: int, turned: bool) -> ImageInfo:
-    size = colour.size
-    digest = hashlib.blake2b(f"{size}".encode() + pixels, digest_size=16).digest()
+        colour = Image.fromarray(fitted(stored, _WHITE, name))
+        pixels = colour.tobytes()
+    except DataError:
+        colour, pixels = _stretched(stored), np.ascontiguousarray(stored.values).tobytes()
+    digest = hashlib.blake2b(f"{colour.size}".encode() + pixels, digest_size=16).digest()
     small = np.asarray(colour.convert("L").resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
     look = np.packbits(small[:, :-1] < small[:, 1:]).tobytes()
     colours = colour.resize((8, 8), Image.Resampling.BOX).tobytes()
-    return ImageInfo(*size, mode, kind, frames, turned, digest, look, colours)
+    facts = replace(stored.description, samples=np.empty, valid=None, duration=float, attached=Attached())
+    holes = 0 if stored.invalid is None else int(stored.invalid.sum())
+    return ImageInfo(facts, holes, digest, look, colours)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data turns nothing
-        return 1
+def _stretched(stored: Stored) -> Image.Image:
+    """A picture to look at of floats or many channels: the first, or the first three, each over its own range."""
+    bands = stored.values[:, :, : 3 if stored.values.shape[2] >= 3 else 1].astype(np.float32)
+    bands = np.nan_to_num(bands, posinf=0.0, neginf=0.0)
+    low, high = bands.min((0, 1)), bands.max((0, 1))
+    eight_bits = ((bands - low) / np.where(high > low, high - low, 1) * 255).astype(np.uint8)
+    return Image.fromarray(eight_bits if eight_bits.shape[2] == 3 else eight_bits[:, :, 0]).convert("RGB")
 
 
 def equal_pictures(info: Mapping[str, ImageInfo]) -> list[list[str]]:

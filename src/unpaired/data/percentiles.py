@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from unpaired.data.pixels import Picture
+from unpaired.errors import DataError
+
 _BINS = 1 << 16
 
-Images = Callable[[], Iterable[np.ndarray]]
+Images = Callable[[], Iterable[Picture]]
 """Starts again from the first image: (H, W, C) of uint8, uint16 or float32, C being the same for all."""
 
 
 def set_percentiles(images: Images, percentiles: Sequence[float]) -> np.ndarray:
-    """Percentiles over every pixel of every image, for each channel.
+    """Percentiles over every pixel of every image that is data, for each channel.
 
     A percentile p is the smallest value that at least p percent of the values do not exceed (numpy's
     ``inverted_cdf``), so it is a value that occurs. Integers are counted in one pass. Floats are ordered by their bits:
@@ -30,30 +33,41 @@ def set_percentiles(images: Images, percentiles: Sequence[float]) -> np.ndarray:
     upper: np.ndarray | None = None
     floats = False
     for image in images():
-        floats = image.dtype == np.float32
-        keys = _ordered(image) >> 16 if floats else image
+        floats = image.values.dtype == np.float32
         if upper is None:
-            upper = np.zeros((image.shape[2], _BINS), np.int64)
-        for channel, counts in enumerate(upper):
-            counts += np.bincount(keys[:, :, channel].reshape(-1), minlength=_BINS)
+            upper = np.zeros((image.values.shape[2], _BINS), np.int64)
+        for counts, plane in zip(upper, _planes(image, floats=floats), strict=True):
+            counts += np.bincount(plane >> 16 if floats else plane, minlength=_BINS)
     if upper is None:
         raise ValueError("there is no image to take percentiles of")
-    ranks = [max(1, math.ceil(upper[0].sum() * p / 100)) for p in percentiles]
-    bins = np.array([[int(np.searchsorted(counts.cumsum(), rank)) for counts in upper] for rank in ranks])
+    if not upper.any(1).all():
+        raise DataError("every value of a channel is no data, so it has no percentiles; leave the channel out")
+    ranks = [[max(1, math.ceil(count * p / 100)) for count in upper.sum(1)] for p in percentiles]
+    bins = np.array([[np.searchsorted(c.cumsum(), rank) for c, rank in zip(upper, row, strict=True)] for row in ranks])
     if not floats:
         return bins.astype(np.float64)
     lower = np.zeros((*bins.shape, _BINS), np.int64)
     for image in images():
-        keys = _ordered(image)
+        planes = _planes(image, floats=True)
         for (which, channel), wanted in np.ndenumerate(bins):
-            plane = keys[:, :, channel].reshape(-1)
+            plane = planes[channel]
             lower[which, channel] += np.bincount(plane[plane >> 16 == wanted] & (_BINS - 1), minlength=_BINS)
     found = np.empty(bins.shape, np.uint32)
     for (which, channel), wanted in np.ndenumerate(bins):
         before = upper[channel, :wanted].sum()
-        inside = int(np.searchsorted(lower[which, channel].cumsum(), ranks[which] - before))
+        inside = int(np.searchsorted(lower[which, channel].cumsum(), ranks[which][channel] - before))
         found[which, channel] = (int(wanted) << 16) | inside
     return _floats(found).astype(np.float64)
+
+
+def _planes(image: Picture, *, floats: bool) -> list[np.ndarray]:
+    """The keys of each channel's values that are data, flat."""
+    keys = _ordered(image.values) if floats else image.values
+    hidden = image.invalid_for(keys.shape[2])
+    if hidden is None:
+        return [plane.reshape(-1) for plane in np.moveaxis(keys, 2, 0)]
+    data = ~np.broadcast_to(hidden, keys.shape)
+    return [keys[:, :, channel][data[:, :, channel]] for channel in range(keys.shape[2])]
 
 
 def _ordered(floats: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from unpaired.config import settings
-from unpaired.data.arrays import read_stored
-from unpaired.data.images import read_image, to_mode
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
-from unpaired.data.stored import Byte, Channels, Pages, StoredArray, from_picture
+from unpaired.data.reading import Given, Stored, load, name_of
+from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
 from unpaired.errors import DataError
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow weighs colours
-_TIFF_SUFFIXES = (".tif", ".tiff")
 
 
 @settings
@@ -36,7 +34,10 @@ class PixelFormat:
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) behind transparent pixels."""
     fill_value: float | None = None
-    """Stands in for values that are not finite; None refuses files that hold any."""
+    """Stands in for values that are no data; None takes the mean of the others of their channel."""
+
+    colour_profiles: Profiles = "ignore"
+    """convert: 8-bit colours of another profile than sRGB are converted to it."""
 
     def __post_init__(self) -> None:
         self.mapping.check(self.dtype, self.channels)
@@ -66,73 +67,86 @@ class PixelFormat:
         return np.ascontiguousarray(self.mapping.to_values(floats_CHW, self.dtype).numpy().transpose(1, 2, 0))
 
 
-def read_values(path: str | Path, pixels: PixelFormat) -> np.ndarray:
-    """Read an image file as (H, W, C) of the format's type and channels, upright and opaque.
+@dataclass(frozen=True)
+class Picture:
+    """One image in the format of its domain.
 
-    8-bit gray or colour goes through :func:`~unpaired.data.images.read_image`. Otherwise integers are scaled from one
-    type's range to the other's, integers in a float32 domain stay the numbers they are, gray becomes colour by
-    repetition, colour gray as luma, and opacity that the format does not count as a channel is composited.
+    Attributes:
+        values: (H, W, C) of the format's type and channels, upright and opaque; what was no data is filled.
+        invalid: (H, W, C), or (H, W, n) with the channels of the file: what was no data; None: nothing.
+        description: What the file, or what else it came from, says.
+        duration: Milliseconds that a frame of an animation is shown.
+    """
+
+    values: np.ndarray
+    invalid: np.ndarray | None
+    description: Description
+    duration: float = 0.0
+
+    def invalid_for(self, channels: int) -> np.ndarray | None:
+        """What was no data, of an image with so many channels: of all of them where any of another number is."""
+        if self.invalid is None or self.invalid.shape[2] in (1, channels):
+            return self.invalid
+        return np.asarray(self.invalid.any(-1, keepdims=True))
+
+
+def read_values(given: Given, pixels: PixelFormat) -> np.ndarray:
+    """The values of :func:`read_picture`."""
+    return read_picture(given, pixels).values
+
+
+def read_picture(given: Given, pixels: PixelFormat, page: int = 0) -> Picture:
+    """Read an image as (H, W, C) of the format's type and channels, upright and opaque.
+
+    Integers are scaled from one type's range to the other's, integers in a float32 domain stay the numbers they are,
+    gray becomes colour by repetition, colour gray as luma, and opacity that the format does not count as a channel is
+    composited. Values that are no data are filled, with the format's ``fill_value`` or the mean of their channel.
+
+    Args:
+        given: A file, an open one, a Pillow image, or an array of the values that files hold.
+        pixels: The format.
+        page: Which of the pages or frames.
 
     Raises:
-        DataError: The file cannot be used, has other channels, or holds values that are not finite.
+        DataError: It cannot be used, or has another type or other channels than the format.
     """
-    path = Path(path)
-    if pixels.plain and path.suffix.lower() != ".npy":
-        try:
-            image = read_image(path, pixels.channels, pixels.background)
-            return _with_channels(np.asarray(image))
-        except DataError:
-            if path.suffix.lower() not in _TIFF_SUFFIXES:  # kinds of TIFF that Pillow does not know
-                raise
-    return fitted(read_stored(path, pixels.pages, pixels.channels), pixels, path)
+    stored = load(given, pages=pixels.pages, channels=pixels.channels, page=page, profiles=pixels.colour_profiles)
+    return Picture(fitted(stored, pixels, name_of(given)), stored.invalid, stored.description, stored.duration)
 
 
-def picture_values(image: Image.Image, pixels: PixelFormat) -> np.ndarray:
-    """A Pillow image as :func:`read_values` would read it from a file, not turned.
-
-    Raises:
-        DataError: Its mode does not fit the format.
-    """
-    if pixels.plain:
-        try:
-            return _with_channels(np.asarray(to_mode(image, "L" if pixels.channels == 1 else "RGB", pixels.background)))
-        except ValueError as error:
-            raise DataError(f"a PIL image of mode {image.mode}: {error}; convert it to 8 bits") from error
-    return fitted(from_picture(image), pixels, f"a PIL image of mode {image.mode}")
-
-
-def array_values(array_HWC: np.ndarray, pixels: PixelFormat) -> np.ndarray:
-    """An array (H, W, C) of file values in the format's type. Raises ``DataError`` if it does not fit."""
-    return fitted(StoredArray(array_HWC), pixels, f"an array of {array_HWC.dtype} {array_HWC.shape}")
-
-
-def fitted(stored: StoredArray, pixels: PixelFormat, where: Path | str) -> np.ndarray:
-    """Bring a decoded image to a format: its type first, then its channels.
+def fitted(stored: Stored, pixels: PixelFormat, where: Path | str) -> np.ndarray:
+    """Bring a decoded image to a format: no data filled, then its type, then its channels.
 
     Raises:
         DataError: It cannot be; the message names ``where``.
     """
-    values = _of_type(stored.values, pixels, where)
+    values, facts = stored.values, stored.description
+    if stored.invalid is not None:
+        values = _filled(values, stored.invalid, pixels)
+    colour = facts.colour
+    if facts.alpha and values.shape[2] != pixels.channels:
+        if values.dtype.kind == "u":
+            values, colour = _composited(values, facts.alpha == "premultiplied", pixels.background), True
+        else:  # opacity of other types has no agreed scale
+            values = values[:, :, :-1]
+    values = _of_type(values, pixels, where)
     channels = values.shape[2]
-    if channels != pixels.channels and stored.alpha:
-        values = _composited(values, stored, pixels)
-        channels -= 1
     if channels == pixels.channels:
-        return values
+        return np.ascontiguousarray(values)
     if channels == 1 and pixels.channels == 3:
         return np.repeat(values, 3, axis=2)
-    if stored.colour and channels == 3 and pixels.channels == 1:
+    if colour and channels == 3 and pixels.channels == 1:
+        if pixels.dtype == "uint8":
+            return np.asarray(Image.fromarray(np.ascontiguousarray(values)).convert("L"))[:, :, None]
         return _rounded(values.astype(np.float64) @ np.array(_LUMA)[:, None], values.dtype)
-    if stored.colour and channels == 3 and pixels.channels == 4 and pixels.dtype != "float32":
-        opaque = np.full((*values.shape[:2], 1), LARGEST[pixels.dtype], values.dtype)
-        return np.concatenate([values, opaque], axis=2)
+    if colour and channels == 3 and pixels.channels == 4 and pixels.dtype != "float32":
+        return np.pad(values, ((0, 0), (0, 0), (0, 1)), constant_values=LARGEST[pixels.dtype])
     pages = ""
-    if stored.pages > 1 and pixels.pages == "first":
-        pages = f" on its first page and {stored.pages} pages (--pages channels takes them as channels)"
+    if facts.pages > 1 and pixels.pages == "first":
+        pages = f" on its first page and {facts.pages} pages (--pages channels takes them as channels)"
     raise DataError(
-        f"{where}: has {_count(stored.values.shape[2])}{pages}, "
-        f"but the settings say {_count(pixels.channels)}; set --channels for the source domain and --target-channels "
-        "for the target, or leave this file out"
+        f"{where}: has {_count(facts.channels)}{pages}, but the images of this domain have {_count(pixels.channels)}; "
+        "leave it out, or train with --channels (--target-channels for the target domain)"
     )
 
 
@@ -140,65 +154,73 @@ def _count(channels: int) -> str:
     return f"{channels} channel{'s' * (channels != 1)}"
 
 
-def _with_channels(values: np.ndarray) -> np.ndarray:
-    return values[:, :, None] if values.ndim == 2 else values
+def _filled(values: np.ndarray, invalid: np.ndarray, pixels: PixelFormat) -> np.ndarray:
+    """Values with what stands in for no data: a number that somebody gave, or the mean of what there is."""
+    if pixels.fill_value is not None:
+        fill = np.full(values.shape[2], pixels.fill_value)
+    else:
+        low, high = (np.resize(ends, values.shape[2]) for ends in (pixels.mapping.low, pixels.mapping.high))
+        count = (~invalid).sum((0, 1))
+        total = np.where(invalid, 0, values).sum((0, 1), dtype=np.float64)
+        fill = np.where(count > 0, total / np.maximum(count, 1), (low + high) / 2)
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        fill = np.clip(np.rint(fill), limits.min, limits.max)
+    return np.where(invalid, fill.astype(values.dtype), values)
 
 
 def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.ndarray:
     """Values of any type in the format's type."""
-    if values.dtype == bool:
-        values = values.astype(np.uint8) * 255
-    name = values.dtype.newbyteorder("=").name
+    kind, size = values.dtype.kind, values.dtype.itemsize
     if pixels.dtype == "float32":
-        return _finite(values, pixels, where)
-    if name == pixels.dtype:
-        return np.ascontiguousarray(values, dtype=name)
-    if (name, pixels.dtype) == ("uint8", "uint16"):
-        return values.astype(np.uint16) * 257
-    if (name, pixels.dtype) == ("uint16", "uint8"):
-        return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
-    raise DataError(
-        f"{where}: holds {name}, but the images of this domain are {pixels.dtype}; convert it, or leave it out"
-    )
-
-
-def _finite(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.ndarray:
-    """Values of any real type as float32, without NaN and infinities."""
-    if values.dtype.kind not in "fiu":
-        raise DataError(f"{where}: holds {values.dtype}, which is no type of an image; convert it to float32")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-        floats = np.ascontiguousarray(values, dtype=np.float32)
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and (floats != values).any():
-        raise DataError(f"{where}: holds {values.dtype} values that float32 cannot tell apart; convert it to uint16")
-    wrong = ~np.isfinite(floats)
-    if not wrong.any():
+        if kind not in "fiu":
+            raise DataError(f"{where}: holds {values.dtype}, which is no type of an image; convert it to float32")
+        with np.errstate(over="ignore"):
+            floats = np.ascontiguousarray(values, dtype=np.float32)
+        if kind == "f" and size > 4 and not np.isfinite(floats).all():
+            raise DataError(f"{where}: holds values beyond the range of float32; scale them, or mark them as no data")
+        if kind in "iu" and size > 2 and (floats != values).any():
+            raise DataError(
+                f"{where}: holds {values.dtype} values that float32 cannot tell apart; convert it to uint16"
+            )
         return floats
-    if pixels.fill_value is None:
+    if kind in "iu" and size >= 2:
+        if values.dtype != np.uint16:
+            low, high = int(values.min()), int(values.max())
+            if low < 0 or high > LARGEST["uint16"]:
+                raise DataError(
+                    f"{where}: holds {values.dtype} from {low} to {high}, and the images of this domain are "
+                    f"{pixels.dtype}; convert it, or leave it out"
+                )
+            values = values.astype(np.uint16)
+        if pixels.dtype == "uint8":
+            return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
+        return values
+    if values.dtype != np.uint8:
         raise DataError(
-            f"{where}: {wrong.sum():,} of its {wrong.size:,} values are not finite (NaN or infinity); mend the file, "
-            "or say with --fill-value what stands in their place"
+            f"{where}: holds {values.dtype}, but the images of this domain are {pixels.dtype}; convert it, or leave it "
+            "out"
         )
-    return np.where(wrong, np.float32(pixels.fill_value), floats)
+    return values if pixels.dtype == "uint8" else values.astype(np.uint16) * 257
 
 
-def _composited(values: np.ndarray, stored: StoredArray, pixels: PixelFormat) -> np.ndarray:
-    """Colour or gray over the background, without its opacity."""
-    bands = values.shape[2] - 1
-    if values.dtype.kind != "u":  # opacity of floating-point images has no agreed scale
-        return np.ascontiguousarray(values[:, :, :bands])
-    top = float(LARGEST[pixels.dtype])
-    behind: Any = np.array(pixels.background, np.float64) / 255 * top
-    if bands == 1:
-        behind = behind @ np.array(_LUMA)
-    opacity = values[:, :, bands:] / top
-    front = values[:, :, :bands].astype(np.float64)
-    front = front if stored.alpha == "premultiplied" else front * opacity
-    return _rounded(front + (1 - opacity) * behind, values.dtype)
+def _composited(values: np.ndarray, premultiplied: bool, background: tuple[int, int, int]) -> np.ndarray:
+    """Gray or colour with opacity as colour over the background."""
+    front, opacity = values[:, :, :-1], values[:, :, -1:]
+    front = np.repeat(front, 3, axis=2) if front.shape[2] == 1 else front
+    if values.dtype == np.uint8 and not premultiplied:
+        image = Image.fromarray(np.concatenate([front, opacity], axis=2))
+        below = Image.new("RGBA", image.size, (*background, 255))
+        return np.asarray(Image.alpha_composite(below, image).convert("RGB"))
+    top = float(np.iinfo(values.dtype).max)
+    behind = np.array(background, np.float64) / 255 * top
+    share = opacity / top
+    return _rounded(front * (1.0 if premultiplied else share) + (1 - share) * behind, values.dtype)
 
 
 def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "u":
-        return np.ascontiguousarray(values, dtype=dtype)
+        return values.astype(dtype)
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
 
 

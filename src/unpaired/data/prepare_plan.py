@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from unpaired.data.images import to_mode, upright
+from unpaired.data.images import read_image
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
 from unpaired.data.layouts import Kind, Placed, folder_of
 from unpaired.data.sources import Source
@@ -25,7 +25,6 @@ from unpaired.errors import DataError
 Change = Callable[[Image.Image], Image.Image]
 """A decoded image, as stored, to what is written."""
 
-_WHITE = (255, 255, 255)
 _KEPT = ("L", "RGB", "LA", "RGBA")
 _PAIRED_SHARE = 0.9
 """Of all names of two domains, how many have to be in both for the domains to be taken as paired by name."""
@@ -38,7 +37,7 @@ def shorter_side(side: int) -> Change:
     """
 
     def change(image: Image.Image) -> Image.Image:
-        image = upright(image)
+        image = ImageOps.exif_transpose(image)
         scale = side / min(image.size)
         size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
         if scale >= 1:
@@ -47,7 +46,7 @@ def shorter_side(side: int) -> Change:
             floats = Image.fromarray(np.asarray(image).astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
             return Image.fromarray(np.asarray(floats).round().clip(0, 65535).astype(np.uint16))
         if image.mode not in _KEPT or (image.mode in ("L", "RGB") and image.has_transparency_data):
-            image = image.convert("RGBA") if image.has_transparency_data else to_mode(image, "RGB", _WHITE)
+            image = image.convert("RGBA") if image.has_transparency_data else read_image(image)
         return image.resize(size, Image.Resampling.BICUBIC)
 
     return change
@@ -57,7 +56,7 @@ def photo_square(side: int) -> Change:
     """Scale to a square, antialiased (bicubic), as RGB; the shape is not kept."""
 
     def change(image: Image.Image) -> Image.Image:
-        return to_mode(upright(image), "RGB", _WHITE).resize((side, side), Image.Resampling.BICUBIC)
+        return read_image(image).resize((side, side), Image.Resampling.BICUBIC)
 
     return change
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.data.check import RECORD, RECORD_FORMAT, load_record
-from unpaired.data.images import load_stored
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
+from unpaired.data.kinds.pillow import load_picture
 from unpaired.data.prepare_plan import Item, Plan, as_png
 from unpaired.data.sources import Folder
 from unpaired.errors import DataError
@@ -96,10 +96,10 @@ def _write(item: Item, path: Path, *, link: bool) -> ImageInfo:
     if item.change is None:
         info = item.info or inspect(content, where)
     else:
-        image = load_stored(io.BytesIO(content), where)
+        image = load_picture(io.BytesIO(content), where)
         try:
             content = as_png(item.change(image))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, SyntaxError) as error:
             raise DataError(f"{where}: cannot be scaled ({error}); save it as 8-bit RGB") from error
         info = inspect(content, where)
     write_atomically(path, content)

@@ -12,7 +12,7 @@ from unpaired.config import settings
 from unpaired.data.pixels import PixelFormat
 from unpaired.data.resizing import Resample
 from unpaired.data.sizes import as_size, height_width, shorter_side, size_words
-from unpaired.data.stored import Byte, Channels
+from unpaired.data.stored import Byte, Channels, Profiles
 from unpaired.errors import ConfigError
 
 Resize = Literal["resize_and_crop", "scale_shorter_side", "resize", "crop_only", "none", "zoom_and_crop"]
@@ -68,9 +68,13 @@ class DataConfig:
     percentiles: tuple[float, float] = (0.1, 99.9)
     """Which percentiles, 0 to 100, where a range is 'percentiles'; 0 100 clips nothing of the training images."""
     fill_value: float | None = None
-    """Put in the place of NaN and infinities in floating-point files; unset: such files are refused."""
+    """Put in the place of values that are no data (declared by the file, masked, NaN or infinite); unset: the mean of
+    the others in the channel of the file."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) put behind transparent pixels."""
+    colour_profiles: Profiles = "convert"
+    """convert: 8-bit colours of another profile than sRGB (Display P3, Adobe RGB) become sRGB. ignore: they are taken
+    as they are, as the field's other programs do."""
     cache_gib: NonNegativeFloat = 1.0
     """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
     num_workers: NonNegativeInt = 1
@@ -160,7 +164,10 @@ class DataConfig:
     @property
     def plain_formats(self) -> Formats:
         """Source and target as 8-bit images, whatever the files are."""
-        source, target = (PixelFormat(channels, background=self.background) for channels in self.domain_channels)
+        source, target = (
+            PixelFormat(channels, background=self.background, colour_profiles=self.colour_profiles)
+            for channels in self.domain_channels
+        )
         return source, target
 
 
@@ -175,10 +182,12 @@ def of_an_earlier_version(stored: Mapping[str, Any]) -> bool:
 
 
 def in_todays_words(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section ``data`` with the names that earlier versions had for some values replaced."""
+    """A section ``data`` with the names that earlier versions had for some values replaced, and what they did said."""
     today = dict(section)
     if isinstance(resize := section.get("resize"), str):
         today["resize"] = _FORMER_RESIZES.get(resize, resize)
     if isinstance(flip := section.get("flip"), bool):
         today["flip"] = _FORMER_FLIPS[flip]
+    if "colour_profiles" not in section and all(name in section for name in _ALWAYS_STORED):
+        today["colour_profiles"] = "ignore"
     return today

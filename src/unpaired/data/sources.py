@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unpaired.data.folders import missing
-from unpaired.data.images import IMAGE_SUFFIXES
+from unpaired.data.folders import is_image_name, missing
 from unpaired.errors import DataError
 
 LARGEST_FILE = 2**30
@@ -204,11 +203,6 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise DataError(missing(path))
     return Zip(path)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a name has the suffix of an image that training reads."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_junk(name: str) -> bool:

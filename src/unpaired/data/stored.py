@@ -1,56 +1,156 @@
-"""What an image file holds, whatever read it: its facts, and one decoded image in the type it is stored in."""
+"""The one description of an image, whatever it came from, and the table of the kinds of files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
+from unpaired.data.mapping import PixelType
 from unpaired.errors import DataError
 
 Pages = Literal["first", "channels"]
-"""What pages of a file are: the first one is the image, or all of them are its channels."""
+"""What pages of a file are: each one is an image, of which the first is taken, or all of them are channels of one."""
+Profiles = Literal["convert", "ignore"]
+"""Whether 8-bit colours of another profile become sRGB, or stay the numbers they are."""
 MAX_CHANNELS = 16
+MAX_IMAGE_PIXELS = 2**28
+"""Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
-_ORIENTATION = 0x0112
-
 
 @dataclass(frozen=True)
-class StoredFacts:
-    """What a file holds, known from its header.
+class Attached:
+    """What travels with an image beside its pixels.
 
     Attributes:
-        dtype: numpy's name of the type: uint8, uint16, float32, int16, ...
-        channels: Channels of one image, opacity included; with pages as channels, of all pages.
-        pages: Pages or frames in the file.
+        profile: The colour profile of its pixels, as they are read; empty where nothing is said.
+        resolution: Pixels across and down per unit, and TIFF's number of the unit: 1 for none, 2 inch, 3 centimetre.
+        tags: GeoTIFF's and descriptive tags of a TIFF as (code, type, count, value).
+        no_data: Value or values (one per channel) that the file declares to be no data.
+        channels: Of the image that it belongs to.
+        dropped: What the file has besides, which does not travel, in words.
     """
 
-    dtype: str
-    channels: int
-    pages: int = 1
+    profile: bytes = b""
+    resolution: tuple[float, float, int] | None = None
+    tags: tuple[tuple[int, int, int, Any], ...] = ()
+    no_data: tuple[float, ...] = ()
+    channels: int = 0
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def pixels_per_inch(self) -> tuple[float, float] | None:
+        """Across and down; None where nothing was said or there is no unit."""
+        across, down, unit = self.resolution or (0.0, 0.0, 0)
+        scale = {2: 1.0, 3: 2.54}.get(unit)
+        return (across * scale, down * scale) if scale else None
+
+    def profile_for(self, channels: int) -> bytes:
+        """The profile, if it speaks of images with so many channels."""
+        space = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}.get(channels)
+        return self.profile if self.profile[16:20] == space else b""
 
 
 @dataclass(frozen=True)
-class StoredArray:
-    """One decoded image, upright.
+class Description:
+    """All that the header says of an image in a file, a Pillow image or an array, and how to get at its samples.
 
     Attributes:
-        values: (H, W, n) in the type of the file.
+        kind: JPEG, PNG, WEBP, BMP, TIFF, GIF, NPY, ...
+        mode: For people: RGB, L, P, RGBA, CMYK, I;16, ...; ``5 x float32`` where no such name fits.
+        width: Pixels, upright.
+        height: Pixels, upright.
+        dtype: numpy's name of the type: uint8, uint16, float32, int16, ...
+        channels: Of one image, opacity included; with pages as channels, of all pages.
+        samples: Decodes a page, the first being 0: (H, W, channels) of this type, not yet turned, 0 being black.
         colour: The first three channels are red, green and blue.
         alpha: The last channel is opacity: ``"straight"``, or ``"premultiplied"`` into the others.
-        pages: Pages or frames in the file.
+        orientation: How the samples have to be turned, 1 to 8 as EXIF and TIFF have it.
+        pages: Pages or frames in the file that are images of their own.
+        profile: Of the samples, where it is another one than sRGB and they can be converted from it.
+        no_data: Value or values (one per channel, all of which have to agree) of samples that are no data.
+        valid: Decodes a mask (H, W) of the pixels that are data, where there is one.
+        attached: What travels with the pixels.
+        duration: Milliseconds that the page decoded last is shown.
     """
 
-    values: np.ndarray
+    kind: str
+    mode: str
+    width: int
+    height: int
+    dtype: str
+    channels: int
+    samples: Callable[[int], np.ndarray]
     colour: bool = False
     alpha: Literal["", "straight", "premultiplied"] = ""
+    orientation: int = 1
     pages: int = 1
+    profile: bytes = b""
+    no_data: tuple[float, ...] = ()
+    valid: Callable[[], np.ndarray] | None = None
+    attached: Attached = field(default_factory=Attached)
+    duration: Callable[[], float] = lambda: 0.0
+
+
+class FileKind(ABC):
+    """A family of file formats. A subclass decorated with :func:`file_kind` in a file of ``data/kinds/`` adds one."""
+
+    suffixes: ClassVar[Mapping[str, str]]
+    """Suffix, in lower case -> name of the format."""
+    begins: ClassVar[tuple[bytes, ...]]
+    """First bytes that tell such files from others; none: every file that no other kind knows."""
+
+    @abstractmethod
+    def describe(self, file: IO[bytes], where: Path | str, pages: Pages, channels: int | None) -> Description:
+        """Read the header of a file; ``channels`` are expected, where a layout could be read in two ways.
+
+        Raises:
+            DataError: It is damaged or no image; the message begins with ``where``.
+        """
+
+    @abstractmethod
+    def can_hold(self, suffix: str, dtype: PixelType, channels: int, pages: int) -> bool:
+        """Whether files of this suffix can hold such images as they are."""
+
+    @abstractmethod
+    def encode(self, images: Sequence[np.ndarray], suffix: str, attached: Attached, durations: Sequence[float]) -> Any:
+        """A file of one or several images (H, W, C) in memory, as bytes.
+
+        Raises:
+            OSError, ValueError: The size is beyond what such files allow.
+        """
+
+
+KINDS: list[FileKind] = []
+"""All kinds; the one that takes every file is the last."""
+IMAGE_SUFFIXES: dict[str, str] = {}
+"""Suffix -> name of the format, for everything that is read and written."""
+
+
+def file_kind(kind: type[FileKind]) -> type[FileKind]:
+    """Add a kind of files to the table."""
+    KINDS.insert(len(KINDS) if not kind.begins else 0, kind())
+    IMAGE_SUFFIXES.update(kind.suffixes)
+    return kind
+
+
+def mode_name(dtype: str, channels: int, *, colour: bool = False, alpha: bool = False) -> str:
+    """Pillow's name of such pixels, where it has one, else ``5 x float32``.
+
+    >>> mode_name("uint8", 4, colour=True, alpha=True), mode_name("uint16", 3, colour=True)
+    ('RGBA', '3 x uint16')
+    """
+    names = {("uint8", 1, False, False): "L", ("uint8", 2, False, True): "LA", ("uint8", 3, True, False): "RGB",
+             ("uint8", 4, True, True): "RGBA", ("uint16", 1, False, False): "I;16"}  # fmt: skip
+    return names.get((dtype, channels, colour, alpha), f"{channels} x {dtype}")
 
 
 def check_channels(channels: int, where: Path | str) -> None:
@@ -59,44 +159,30 @@ def check_channels(channels: int, where: Path | str) -> None:
         raise DataError(f"{where}: has {channels} channels, and 1 to {MAX_CHANNELS} can be read; leave some out")
 
 
-def from_picture(image: Image.Image, samples: np.ndarray | None = None) -> StoredArray:
-    """A decoded Pillow image of any mode as an array, upright; ``samples`` stand in for its pixels where given."""
-    orientation, frames = _orientation(image), _frames(image)
-    if samples is None:
-        mode = image.mode
-        if image.has_transparency_data:
-            image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode))
-            image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if mode == "L" else "RGBA")
-        elif mode in ("1", "L"):
-            image = image.convert("L")
-        elif mode not in ("F", "I") and not mode.startswith("I;16"):
-            image = image.convert("RGB")
-        samples = np.asarray(image)
-    values = turned(samples[:, :, None] if samples.ndim == 2 else samples, orientation)
-    channels = values.shape[2]
-    return StoredArray(values, channels >= 3, "straight" if channels in (2, 4) else "", frames)
+def check_size(width: int, height: int, where: Path | str) -> None:
+    """Refuse, before anything is decoded, what has no pixels or too many. Raises ``DataError``, which names it."""
+    if width < 1 or height < 1:
+        raise DataError(f"{where}: the image has no pixels ({width} x {height}); move it elsewhere")
+    if width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{where}: {width:,} x {height:,} pixels are more than the limit of {MAX_IMAGE_PIXELS:,}; "
+            "cut the image into tiles or scale it down first"
+        )
 
 
-def _orientation(image: Image.Image) -> int:
+@contextmanager
+def decoding(where: Path | str) -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into one message about the file.
+
+    Raises:
+        DataError: The pixels could not be decoded.
+    """
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data turns nothing
-        return 1
-
-
-def _frames(image: Image.Image) -> int:
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # later frames may be damaged; they are not read
-        return 2
-
-
-def turned(values_HWC: np.ndarray, orientation: int) -> np.ndarray:
-    """An array turned and mirrored as the EXIF or TIFF orientation 1 to 8 says."""
-    if orientation in (5, 6, 7, 8):
-        values_HWC = values_HWC.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        values_HWC = values_HWC[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        values_HWC = values_HWC[::-1]
-    return values_HWC
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # readers let struct.error, SyntaxError, ValueError and more escape
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{where}: the image is truncated or damaged ({why}); copy or download it again, or move it elsewhere"
+        ) from error

@@ -2,185 +2,104 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from unpaired.data.images import open_stored, opened
 from unpaired.data.mapping import PixelType
+from unpaired.data.stored import KINDS, Attached, FileKind
 from unpaired.errors import DataError
 
-_JPEG = {"quality": 95, "subsampling": 0}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": {"lossless": True},
-}  # fmt: skip
-_TIFF = (".tif", ".tiff")
-_PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
-"""Channels -> colour type of a PNG."""
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ICC_PROFILE = 282, 283, 296, 34675
-_INCH, _CENTIMETRE = 2, 3
-_GEOGRAPHY = (33550, 33922, 34264, 34735, 34736, 34737)
-"""GeoTIFF's tags: where on earth the pixels lie."""
+_NOTHING = Attached()
+_DECLARING = (".tif", ".tiff", ".png")
+"""Kinds of files in which a value can be declared to be no data."""
 
 
-@dataclass(frozen=True)
-class Attached:
-    """What travels with an image beside its pixels.
-
-    Attributes:
-        icc_profile: The colour profile, or nothing.
-        dpi: Pixels per inch, across and down, of files other than TIFF.
-        resolution: XResolution and YResolution of a TIFF as fractions, and its ResolutionUnit.
-        geography: GeoTIFF's tags as (code, type, count, value).
-    """
-
-    icc_profile: bytes = b""
-    dpi: tuple[float, float] | None = None
-    resolution: tuple[tuple[int, int], tuple[int, int], int] | None = None
-    geography: tuple[tuple[int, int, int, Any], ...] = ()
-
-    @property
-    def pixels_per_inch(self) -> tuple[float, float] | None:
-        """Across and down, whatever kind of file it came from; None where it did not say or gave no unit."""
-        if self.resolution is None:
-            return self.dpi
-        *fractions, unit = self.resolution
-        if unit not in (_INCH, _CENTIMETRE) or not all(bottom for _, bottom in fractions):
-            return None
-        across, down = (top / bottom * (2.54 if unit == _CENTIMETRE else 1.0) for top, bottom in fractions)
-        return across, down
-
-    def for_channels(self, channels: int) -> bytes:
-        """The profile, if it speaks of images with so many channels."""
-        space = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}.get(channels)
-        return self.icc_profile if self.icc_profile[16:20] == space else b""
+def _kind(suffix: str) -> FileKind | None:
+    return next((kind for kind in KINDS if suffix in kind.suffixes), None)
 
 
-def read_attached(path: str | Path) -> Attached:
-    """What is attached to a file that can be read; nothing where there is nothing or it makes no sense."""
-    path = Path(path)
-    with opened(path) as file:
-        head = file.read(4)
-        file.seek(0)
-        try:
-            if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return _of_tiff(file)
-            if head[:2] == b"\x93N":
-                return Attached()
-            info = open_stored(file, path).info
-            profile, dpi = info.get("icc_profile"), info.get("dpi")
-            return Attached(profile if isinstance(profile, bytes) else b"", dpi and (float(dpi[0]), float(dpi[1])))
-        except Exception:  # damage beside the pixels is no reason not to translate them
-            return Attached()
-
-
-def _of_tiff(file: Any) -> Attached:
-    import tifffile
-
-    with tifffile.TiffFile(file) as tif:
-        first: Any = tif.pages[0]
-        tags = first.tags
-        across, down = tags.valueof(_X_RESOLUTION), tags.valueof(_Y_RESOLUTION)
-        resolution = (across, down, int(tags.valueof(_RESOLUTION_UNIT, 2))) if across and down else None
-        profile = tags.valueof(_ICC_PROFILE, b"")
-        geography = tuple((c, int(tags[c].dtype), tags[c].count, tags[c].value) for c in _GEOGRAPHY if c in tags)
-        return Attached(bytes(profile or b""), None, resolution, geography)
-
-
-def can_hold(suffix: str, dtype: PixelType, channels: int) -> bool:
+def can_hold(suffix: str, dtype: PixelType, channels: int, pages: int = 1) -> bool:
     """Whether a kind of file can hold such images as they are."""
-    suffix = suffix.lower()
-    if suffix in (*_TIFF, ".npy"):
-        return True
-    if suffix == ".png":
-        return dtype != "float32" and channels <= 4
-    return dtype == "uint8" and channels in (1, 3)
+    kind = _kind(suffix.lower())
+    return kind is not None and kind.can_hold(suffix.lower(), dtype, channels, pages)
 
 
-def encode(values_HWC: np.ndarray, suffix: str, attached: Attached) -> bytes | memoryview:
+def encode(
+    images: np.ndarray | Sequence[np.ndarray],
+    suffix: str,
+    attached: Attached = _NOTHING,
+    invalid: Sequence[np.ndarray | None] = (),
+    durations: Sequence[float] = (),
+) -> Any:
     """An image file in memory.
 
     Args:
-        values_HWC: uint8, uint16 or float32 (H, W, C).
+        images: uint8, uint16 or float32 (H, W, C), one or several pages or frames.
         suffix: Kind of file, for example ``.tif``; it must be able to hold them.
         attached: What goes with the pixels, as far as the kind of file has a place for it.
+        invalid: Per image, where it is no data, (H, W, C) or (H, W, 1) bool, or None.
+        durations: Milliseconds that each frame of an animation is shown.
+
+    Returns:
+        Its bytes.
 
     Raises:
         DataError: The size is beyond what such files allow.
     """
     suffix = suffix.lower()
-    height, width, channels = values_HWC.shape
-    held = io.BytesIO()
-    if suffix == ".npy":
-        np.save(held, values_HWC[:, :, 0] if channels == 1 else values_HWC)
-    elif suffix in _TIFF:
-        _write_tiff(held, values_HWC, attached)
-    elif suffix == ".png" and (values_HWC.dtype == np.uint16 and channels > 1):
-        _write_png(held, values_HWC, attached)
+    images = [images] if isinstance(images, np.ndarray) else images
+    kind = _kind(suffix)
+    assert kind is not None
+    declared = attached.no_data if suffix in _DECLARING else ()
+    holes = [*invalid, *[None] * (len(images) - len(invalid))]
+    if declared or any(hole is not None for hole in holes):
+        value = no_data_value(images[0].dtype, declared)
+        images = [with_no_data(image, hole, value) for image, hole in zip(images, holes, strict=True)]
+        declared = (value,)
+    height, width = images[0].shape[:2]
+    try:
+        return kind.encode(
+            [np.ascontiguousarray(image) for image in images], suffix, replace(attached, no_data=declared), durations
+        )
+    except (OSError, ValueError) as error:  # JPEG and WebP have a largest size
+        raise DataError(f"{width} x {height} pixels as {suffix} ({error})") from error
+
+
+def no_data_value(dtype: np.dtype, declared: Sequence[float] = ()) -> float:
+    """What stands for no data in values of a type: what the source declared where they can hold it, else NaN or 0."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return float(dtype.type(declared[0])) if declared and np.isfinite(dtype.type(declared[0])) else np.nan
+    value = declared[0] if declared else 0.0
+    return value if 0 <= value <= np.iinfo(dtype).max and value == int(value) else 0.0
+
+
+def with_no_data(values: np.ndarray, invalid: np.ndarray | None, value: float) -> np.ndarray:
+    """Values (H, W, C) with ``value`` where they are no data, and the nearest other one where they only seem to be."""
+    if np.isnan(value):
+        return values if invalid is None else np.where(invalid, values.dtype.type(value), values)
+    own = values.dtype.type(value)
+    if values.dtype.kind == "f":
+        beside = np.nextafter(own, values.dtype.type(np.inf))
     else:
-        image = Image.fromarray(values_HWC[:, :, 0] if channels == 1 else np.ascontiguousarray(values_HWC))
-        options = dict(_SAVE_OPTIONS.get(suffix, {}))
-        if profile := attached.for_channels(channels):
-            options["icc_profile"] = profile
-        if attached.pixels_per_inch is not None and suffix in (".png", ".jpg", ".jpeg"):
-            options["dpi"] = attached.pixels_per_inch
-        try:
-            image.save(held, Image.registered_extensions()[suffix], **options)
-        except (OSError, ValueError) as error:  # JPEG and WebP have a largest size
-            raise DataError(f"{width} x {height} pixels as {suffix} ({error})") from error
-    return held.getbuffer()
+        beside = own - 1 if own == np.iinfo(values.dtype).max else own + 1
+    values = np.where(values == own, beside, values)
+    return values if invalid is None else np.where(invalid, own, values)
 
 
-def _write_tiff(held: io.BytesIO, values_HWC: np.ndarray, attached: Attached) -> None:
-    """Compressed without loss, samples side by side; three channels are colour, others are values."""
-    import tifffile
-
-    channels = values_HWC.shape[2]
-    profile = attached.for_channels(channels)
-    options: dict[str, Any] = {}
-    if attached.resolution is not None:
-        options = {"resolution": attached.resolution[:2], "resolutionunit": attached.resolution[2]}
-    elif attached.dpi is not None:
-        options = {"resolution": attached.dpi, "resolutionunit": _INCH}
-    tifffile.imwrite(
-        held,
-        values_HWC[:, :, 0] if channels == 1 else values_HWC,
-        photometric="rgb" if channels == 3 else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        compression="zlib",
-        predictor=values_HWC.dtype.kind == "u",
-        iccprofile=profile or None,
-        extratags=[(*tag, True) for tag in attached.geography],
-        metadata=None,
-        software="unpaired",
-        **options,
-    )
-
-
-def _write_png(held: io.BytesIO, values_HWC: np.ndarray, attached: Attached) -> None:
-    """16-bit colour, or gray with opacity, which Pillow cannot write."""
-    height, width, channels = values_HWC.shape
-
-    def chunk(name: bytes, data: bytes) -> None:
-        held.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
-
-    held.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR[channels], 0, 0, 0))
-    if profile := attached.for_channels(channels):
-        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
-    if attached.pixels_per_inch is not None:
-        per_metre = [round(value / 0.0254) for value in attached.pixels_per_inch]
-        if all(0 < value < 2**31 for value in per_metre):
-            chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
-    rows = values_HWC.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = 2  # each row as its difference from the one above ("Up")
-    filtered[0, 1:], filtered[1:, 1:] = rows[0], rows[1:] - rows[:-1]
-    chunk(b"IDAT", zlib.compress(filtered.tobytes()))
-    chunk(b"IEND", b"")
+def left_behind(attached: Attached, suffix: str, channels: int, *, holes: bool = False) -> list[str]:
+    """What is attached to a source and has no place in a translation, in words."""
+    suffix = suffix.lower()
+    words = list(attached.dropped)
+    if attached.tags and suffix not in (".tif", ".tiff"):
+        words.append("GeoTIFF's and descriptive tags")
+    elif any(code == 42112 for code, *_ in attached.tags) and channels != attached.channels:
+        words.append("names and scales of bands")
+    if attached.profile and not attached.profile_for(channels):
+        words.append("colour profile")
+    if (holes or attached.no_data) and suffix not in _DECLARING and suffix != ".npy":
+        words.append("the value of no data")
+    return words

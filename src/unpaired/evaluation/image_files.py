@@ -165,6 +165,7 @@ def read_files(
     if not kept and given:
         raise DataError(f"none of the {given} images can be read, so there is nothing to score")
     how = f"{size_words(config.image_size)} px, {pixels.channels} channels, {pixels.background} behind, bicubic"
+    how += ", profiles converted" * (pixels.colour_profiles == "convert")
     if not pixels.plain:
         how += f", {pixels}"
     return ImageFiles(tuple(kept), images, tuple(digests), how)

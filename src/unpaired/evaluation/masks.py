@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unpaired.data import list_images
-from unpaired.data.arrays import read_stored
+from unpaired.data.reading import describe, load
 from unpaired.errors import DataError
 from unpaired.evaluation.metrics.unchanged import kept_outside, mask_of_boxes
 
@@ -56,7 +56,8 @@ def read_kept(
             found.append(None)
             continue
         name = by_stem[source.stem]
-        height, width = read_stored(source).values.shape[:2]
+        facts = describe(source)
+        height, width = facts.height, facts.width
         if isinstance(entries[name], Path):
             mask = _mask(entries[name], height, width)
         else:
@@ -92,11 +93,11 @@ def _images(where: Path) -> list[Path]:
 
 
 def _mask(path: Path, height: int, width: int) -> Tensor:
-    stored = read_stored(path)
+    stored = load(path)
     if stored.values.shape[:2] != (height, width):
         has = f"{stored.values.shape[1]} x {stored.values.shape[0]}"
         raise DataError(f"{path}: the mask is {has} pixels, its source image {width} x {height}; make them alike")
     marked = stored.values != 0
-    if stored.alpha:  # colour that cannot be seen marks nothing
+    if stored.description.alpha:  # colour that cannot be seen marks nothing
         marked = marked[..., :-1] & marked[..., -1:]
     return torch.from_numpy(marked.any(-1))

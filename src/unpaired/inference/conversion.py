@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data import PixelFormat, array_values, picture_values, read_values, tensor_of
+from unpaired.data import Picture, PixelFormat, no_data_value, read_picture, tensor_of, with_no_data
 from unpaired.errors import DataError
 
 _LARGEST = 2.0  # of a tensor's values: beyond this it is not an overshoot, it is another scale
@@ -24,14 +24,14 @@ _SECONDS = 30
 """How long an address may be silent."""
 
 
-def values_of_file(place: str | Path, pixels: PixelFormat) -> np.ndarray:
-    """An image file on this machine or behind an http(s) address as (H, W, C) of a format's values.
+def read_place(place: str | Path, pixels: PixelFormat) -> Picture:
+    """An image file on this machine or behind an http(s) address, in a domain's format.
 
     Raises:
         DataError: It cannot be read, fetched, or does not fit.
     """
     if not str(place).startswith(("http://", "https://")):
-        return read_values(Path(place), pixels)
+        return read_picture(Path(place), pixels)
     with tempfile.TemporaryDirectory(prefix="unpaired-") as folder:
         file = Path(folder) / "image"
         try:
@@ -44,44 +44,21 @@ def values_of_file(place: str | Path, pixels: PixelFormat) -> np.ndarray:
             raise DataError(f"{place} is larger than {_LARGEST_FILE // 2**20} MiB; download it and give the file")
         file.write_bytes(content)
         try:
-            return read_values(file, pixels)
+            return read_picture(file, pixels)
         except DataError as error:
             raise DataError(str(error).replace(str(file), str(place))) from error
 
 
-def floats_of_picture(image: Image.Image, pixels: PixelFormat) -> Tensor:
-    """A PIL image as (1, C, H, W) in [-1, 1]. Raises ``DataError`` if it does not fit the format."""
-    return pixels.to_floats(tensor_of(picture_values(image, pixels)))[None]
-
-
-def floats_of_array(images: np.ndarray, pixels: PixelFormat) -> Tensor:
-    """An array (H, W), (H, W, C) or (B, H, W, C) of file values as (B, C, H, W) in [-1, 1].
-
-    Raises:
-        DataError: Its shape or its type is another one.
-    """
-    fits = images.dtype == pixels.dtype or (pixels.dtype == "uint16" and images.dtype == np.uint8)
-    if not fits or images.ndim not in (2, 3, 4):
-        raise DataError(
-            f"an array must be {pixels.dtype} (H, W), (H, W, C) or (B, H, W, C), not {images.dtype} {images.shape}"
-        )
-    if images.ndim == 2:
-        images = images[:, :, None]
-    if images.ndim == 3:
-        images = images[None]
-    if 0 in images.shape or (pixels.plain and images.shape[3] != pixels.channels):
-        # What does not fit is refused where every tensor is looked at.
-        return torch.zeros(images.shape[0], images.shape[3], *images.shape[1:3])
-    values = [array_values(image, pixels) for image in images]
-    return pixels.to_floats(torch.stack([tensor_of(image) for image in values]))
+def read_one(image: np.ndarray | Image.Image, pixels: PixelFormat) -> tuple[Tensor, Picture]:
+    """A PIL image or an array as (1, C, H, W) in [-1, 1], and what it was. Raises ``DataError`` if it does not fit."""
+    picture = read_picture(image, pixels)
+    return pixels.to_floats(tensor_of(picture.values))[None], picture
 
 
 def floats_of_one(image: Any, pixels: PixelFormat) -> Tensor:
     """One picture of any kind as (1, C, H, W) in [-1, 1]. Raises ``DataError`` if it is none."""
-    if isinstance(image, Image.Image):
-        return floats_of_picture(image, pixels)
-    if isinstance(image, np.ndarray) and image.ndim in (2, 3):
-        return floats_of_array(image, pixels)
+    if isinstance(image, Image.Image) or (isinstance(image, np.ndarray) and image.ndim in (2, 3)):
+        return read_one(image, pixels)[0]
     if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3:
         return image[None]
     raise DataError(
@@ -89,25 +66,37 @@ def floats_of_one(image: Any, pixels: PixelFormat) -> Tensor:
     )
 
 
-def as_picture(image_CHW: Tensor, pixels: PixelFormat) -> Image.Image:
-    """A tensor in [-1, 1] as a PIL image of the format's type.
+def as_array(image_CHW: Tensor, pixels: PixelFormat, given: Picture, *, masked: bool = False) -> np.ndarray:
+    """A tensor in [-1, 1] as values (H, W, C), with no data where the input had none: NaN, 0, or masked."""
+    values, hidden = pixels.to_values(image_CHW), given.invalid_for(pixels.channels)
+    if hidden is not None:
+        values = with_no_data(values, hidden, no_data_value(values.dtype)) if values.dtype.kind == "f" else np.where(
+            hidden, values.dtype.type(0), values
+        )  # fmt: skip
+    return np.ma.masked_array(values, False if hidden is None else np.broadcast_to(hidden, values.shape)) if (
+        masked
+    ) else values  # fmt: skip
+
+
+def as_picture(image_CHW: Tensor, pixels: PixelFormat, given: Picture) -> Image.Image:
+    """A tensor in [-1, 1] as a PIL image of the format's type, with the colour profile and resolution of the input.
 
     Raises:
         DataError: PIL has no mode for so many channels of this type.
     """
-    return picture_of_values(pixels.to_values(image_CHW), pixels)
+    values = as_array(image_CHW, pixels, given)
+    if not has_picture(pixels):
+        raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")
+    made = Image.fromarray(values[:, :, 0] if pixels.channels == 1 else values)
+    attached = given.description.attached
+    found = {"icc_profile": attached.profile_for(pixels.channels), "dpi": attached.pixels_per_inch}
+    made.info.update({name: value for name, value in found.items() if value})
+    return made
 
 
 def has_picture(pixels: PixelFormat) -> bool:
     """Whether PIL has a mode for such images."""
     return pixels.channels == 1 or (pixels.dtype == "uint8" and pixels.channels in (3, 4))
-
-
-def picture_of_values(values_HWC: np.ndarray, pixels: PixelFormat) -> Image.Image:
-    """:func:`as_picture` of what files hold."""
-    if not has_picture(pixels):
-        raise DataError(f"PIL has no images with {pixels.words}, which this model makes; pass an array or a tensor")
-    return Image.fromarray(values_HWC[:, :, 0] if pixels.channels == 1 else values_HWC)
 
 
 def checked(x_BCHW: Tensor, pixels: PixelFormat, device: torch.device) -> Tensor:

@@ -14,18 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels
+from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels, tensor_of
 from unpaired.engine.checkpoint import load_weights
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, ValueRangeWarning, nearest
 from unpaired.inference.conversion import (
+    as_array,
     as_picture,
     checked,
-    floats_of_array,
     floats_of_one,
-    floats_of_picture,
     has_picture,
-    picture_of_values,
-    values_of_file,
+    read_one,
+    read_place,
 )
 from unpaired.inference.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.inference.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
@@ -323,12 +322,13 @@ class Translator:
 
         Args:
             images: One of: a tensor (C, H, W) or (B, C, H, W), float in [-1, 1]; an array (H, W), (H, W, C) or
-                (B, H, W, C) of the values that files hold, uint8, uint16 or float32 as the domain's format says; a
-                tensor (C, H, W) or (B, C, H, W) of such integers; a PIL image of any mode that fits it; the path or
-                the http(s) address of an image file, which comes back as a PIL image, or as an array where PIL has
-                none such; or a list of any of them, sizes free. Arrays, integers and PIL images come back in the other
-                domain's type. Float tensors may overshoot a little, as resizing makes them, but not beyond [-2, 2];
-                those in [0, 1] are taken as they are, with a :class:`~unpaired.errors.ValueRangeWarning`.
+                (B, H, W, C) of the values that files hold, of any type that a file may have, masked or not; a tensor
+                (C, H, W) or (B, C, H, W) of such integers; a PIL image of any mode, turned as its EXIF data says; the
+                path or the http(s) address of an image file, which comes back as a PIL image, or as an array where PIL
+                has none such; or a list of any of them, sizes free. Arrays, integers and PIL images are read as files
+                are and come back in the other domain's type. Float tensors may overshoot a little, as resizing makes
+                them, but not beyond [-2, 2]; those in [0, 1] are taken as they are, with a
+                :class:`~unpaired.errors.ValueRangeWarning`.
             reverse: From the target to the source domain, for methods that go both ways (CycleGAN, DCLGAN, MUNIT).
             style_seed: Draws the style of all the images, for methods with styles (MUNIT); unset takes style 0.
             style_reference: One image of the wanted domain, of any of the kinds above, whose style is taken instead.
@@ -352,11 +352,13 @@ class Translator:
             return self._translate_array(images, request)
         if isinstance(images, str | Path):
             taken, wanted = self.sides(request.reverse)
-            values = self._translate_array(values_of_file(images, taken), request)
-            return picture_of_values(values, wanted) if has_picture(wanted) else values
+            given = read_place(images, taken)
+            result = self._run(taken.to_floats(tensor_of(given.values))[None], request)[0]
+            return as_picture(result, wanted, given) if has_picture(wanted) else as_array(result, wanted, given)
         if isinstance(images, Image.Image):
             taken, made = self.sides(request.reverse)
-            return as_picture(self._run(floats_of_picture(images, taken), request)[0], made)
+            floats, given = read_one(images, taken)
+            return as_picture(self._run(floats, request)[0], made, given)
         if isinstance(images, Sequence) and not isinstance(images, bytes):
             return [self._translate(image, request) for image in images]
         raise DataError(
@@ -405,7 +407,7 @@ class Translator:
         if style_reference is not None:
             made = self.sides(reverse)[1]
             if isinstance(style_reference, str | Path):
-                style_reference = values_of_file(style_reference, made)
+                style_reference = read_place(style_reference, made).values
             reference = pad(self._checked(floats_of_one(style_reference, made), made))
         position = None
         if domain is not None:
@@ -430,9 +432,16 @@ class Translator:
         return translated if images.ndim == 4 else translated[0]
 
     def _translate_array(self, images: np.ndarray, request: TranslateRequest) -> np.ndarray:
+        if images.ndim not in (2, 3, 4):
+            raise DataError(f"an array must be (H, W), (H, W, C) or (B, H, W, C), not {images.shape}")
+        if 0 in images.shape:
+            raise DataError(f"there is nothing to translate in an array of shape {images.shape}")
         taken, made = self.sides(request.reverse)
-        floats = floats_of_array(images, taken)
-        values = np.stack([made.to_values(image) for image in self._run(floats, request)])
+        given = [read_one(image, taken) for image in (images if images.ndim == 4 else images[None])]
+        masked = isinstance(images, np.ma.MaskedArray)
+        made_BCHW = self._run(torch.cat([floats for floats, _ in given]), request)
+        batch = ((x, one) for x, (_, one) in zip(made_BCHW, given, strict=True))
+        values = (np.ma if masked else np).stack([as_array(x, made, one, masked=masked) for x, one in batch])
         if images.ndim == 4:
             return values
         return values[0, :, :, 0] if images.ndim == 2 and made.channels == 1 else values[0]

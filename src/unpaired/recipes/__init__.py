@@ -23,7 +23,11 @@ def read_recipes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     found = load_yaml(path)
     if "recipes" not in found:
         yield path.stem, found
-    elif "columns" not in found:
+        return
+    shared = found.get("data", {})  # of all recipes of the file
+    for entry in found["recipes"].values() if shared else ():
+        entry["data"] = shared | entry.get("data", {})
+    if "columns" not in found:
         yield from found["recipes"].items()
     else:
         for column, label in found["columns"].items():

@@ -1,0 +1,195 @@
+"""TIFF files through tifffile: any number of channels and pages, planar or not, tiled, compressed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, ClassVar, Literal
+
+import numpy as np
+
+from unpaired.data.kinds.pillow import Picture, not_srgb
+from unpaired.data.mapping import PixelType
+from unpaired.data.stored import (
+    Attached,
+    Description,
+    FileKind,
+    Pages,
+    check_channels,
+    check_size,
+    file_kind,
+    mode_name,
+)
+from unpaired.errors import DataError
+
+_INVERTED, _RGB, _YCBCR = 0, 2, 6
+_VALUES = (_INVERTED, 1, _RGB, 34892)
+"""Photometric interpretations whose pixels are values; palettes, CMYK and the like are colours that Pillow knows."""
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ORIENTATION, _ICC_PROFILE = 282, 283, 296, 274, 34675
+_GEOGRAPHY = (33550, 33922, 34264, 34735, 34736, 34737)
+"""GeoTIFF's tags: where on earth the pixels lie."""
+_DESCRIPTION, _GDAL_METADATA, _NO_DATA = 270, 42112, 42113
+_DESCRIPTIVE = (_DESCRIPTION, 306, 315, 33432, _GDAL_METADATA)
+"""ImageDescription, DateTime, Artist, Copyright; names, scales and offsets of bands."""
+_STRUCTURE = ("ImageJ=", '{"shape"', "<?xml", "<OME", "SCI")
+"""How descriptions begin that say how a file is laid out, which the file that is written is not."""
+
+
+@file_kind
+class Tiff(FileKind):
+    """TIFF and BigTIFF, in either byte order."""
+
+    suffixes: ClassVar[dict[str, str]] = {".tif": "TIFF", ".tiff": "TIFF"}
+    begins = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+    def describe(self, file: IO[bytes], where: Path | str, pages: Pages, channels: int | None) -> Description:
+        """Axes that the file itself calls channels (OME, ImageJ, samples per pixel) are channels in any case."""
+        import tifffile
+
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by our own message
+        tif = tifffile.TiffFile(file)
+        series: Any = tif.series[0]
+        page = series.keyframe
+        values = page.photometric in _VALUES or (page.photometric == _YCBCR and page.samplesperpixel != 3)
+        if not values or page.bitspersample not in (8, 16, 32, 64) or not series.dtype:
+            return Picture().describe(file, where, pages, channels)
+        if "Z" in page.axes or page.imagedepth > 1:
+            raise DataError(f"{where}: holds a volume; save its slices as pages or as files")
+        others = [s for s in tif.series[1:] if not s.keyframe.is_reduced and not s.keyframe.is_mask]
+        if pages == "channels" and others:
+            raise DataError(f"{where}: its pages differ in size or type, so they cannot be channels; use pages = first")
+        alike = [s for s in others if (s.dtype, s.keyframe.axes) == (series.dtype, page.axes)]
+        plan = [(one, numbers) for one in (series, *alike) for numbers in _numbers(one, pages)]
+        own = page.samplesperpixel if "S" in page.axes else 1
+        count = own * len(plan[0][1])
+        for one in (series, *alike):
+            check_size(one.keyframe.imagewidth, one.keyframe.imagelength, where)
+        check_channels(count, where)
+        dtype = np.dtype(series.dtype).newbyteorder("=")
+        colour = page.photometric in (_RGB, _YCBCR) and own >= 3
+        alpha = _alpha(page, own, colour) if count == own else ""
+        orientation = int(page.tags.valueof(_ORIENTATION, 1))
+        inverted = page.photometric == _INVERTED and dtype.kind == "u"
+
+        def samples(number: int) -> np.ndarray:
+            try:
+                values = _decoded(tif, *plan[number])
+            except Exception as error:
+                if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
+                    raise
+                with contextlib.suppress(DataError):  # Pillow's own library knows most compressions of plain images
+                    other = Picture().describe(file, where, pages, channels)
+                    if (other.dtype, other.channels) == (dtype.name, count):
+                        return other.samples(number)
+                name = getattr(page.compression, "name", page.compression)
+                raise DataError(
+                    f"{where}: reading such TIFF files compressed with {name} needs another package: "
+                    "pip install 'unpaired[tiff]'"
+                ) from error
+            return np.iinfo(dtype).max - values if inverted else values.astype(dtype, copy=False)
+
+        masks = (s.keyframe for s in tif.series[1:] if s.keyframe.is_mask and not s.keyframe.is_reduced)
+        size = page.imagelength, page.imagewidth
+        mask: Any = next((p for p in masks if (p.imagelength, p.imagewidth) == size), None)
+        try:
+            attached = _attached(page, count)
+        except Exception:  # damage beside the pixels is no reason not to read them
+            attached = Attached(channels=count)
+        key = np.iinfo(dtype).max - np.array(attached.no_data) if inverted else attached.no_data
+        profile = not_srgb(attached.profile) if colour and dtype == np.uint8 else b""
+        return Description(
+            "TIFF", mode_name(dtype.name, count, colour=colour, alpha=bool(alpha)),
+            *((page.imagelength, page.imagewidth) if orientation >= 5 else (page.imagewidth, page.imagelength)),
+            dtype.name, count, samples, colour=colour, alpha=alpha, orientation=orientation, pages=len(plan),
+            profile=profile, no_data=tuple(map(float, key)), valid=mask and (lambda: mask.asarray() != 0),
+            attached=attached,
+        )  # fmt: skip
+
+    def can_hold(self, suffix: str, dtype: PixelType, channels: int, pages: int) -> bool:
+        return True
+
+    def encode(self, images: Sequence[np.ndarray], suffix: str, attached: Attached, durations: Sequence[float]) -> Any:
+        """Compressed without loss, samples side by side; three channels are colour, others are values."""
+        import tifffile
+
+        channels = images[0].shape[2]
+        across, down, unit = attached.resolution or (1, 1, 1)
+        tags = [(*tag, True) for tag in attached.tags if tag[0] != _GDAL_METADATA or channels == attached.channels]
+        if attached.no_data:
+            words = f"{attached.no_data[0]:.17g}"
+            tags.append((_NO_DATA, 2, len(words) + 1, words, True))
+        held = io.BytesIO()
+        with tifffile.TiffWriter(held) as file:
+            for values in images:
+                file.write(
+                    values[:, :, 0] if channels == 1 else values,
+                    photometric="rgb" if channels == 3 else "minisblack",
+                    planarconfig="contig" if channels > 1 else None,
+                    compression="zlib",
+                    predictor=values.dtype.kind == "u",
+                    iccprofile=attached.profile_for(channels) or None,
+                    extratags=tags,
+                    metadata=None,
+                    software="unpaired",
+                    resolution=(across, down),
+                    resolutionunit=unit,
+                )
+        return held.getbuffer()
+
+
+def _numbers(series: Any, pages: Pages) -> np.ndarray:
+    """Of a series of equal pages, the numbers of those that are one image together, (images, pages per image)."""
+    own = series.keyframe.axes
+    leading = series.axes[: len(series.axes) - len(own)]
+    numbers = np.arange(math.prod(series.shape[: len(leading)])).reshape(series.shape[: len(leading)])
+    if pages == "channels":
+        return numbers.reshape(1, -1)
+    inside = [place for place, axis in enumerate(leading) if axis in "CS"]
+    numbers = np.moveaxis(numbers, inside, range(len(leading) - len(inside), len(leading)))
+    return numbers.reshape(-1, math.prod(series.shape[place] for place in inside))
+
+
+def _decoded(tif: Any, series: Any, numbers: np.ndarray) -> np.ndarray:
+    """The wanted pages as (H, W, C)."""
+    page, wanted = series.keyframe, [int(number) for number in numbers]
+    if len(series.pages) * math.prod(page.shape) == math.prod(series.shape):
+        values = np.stack([series.pages[number].asarray() for number in wanted])
+    else:  # a stack behind a single header
+        values = series.asarray().reshape(-1, *page.shape)[wanted]
+    values = np.asarray(values).reshape(len(wanted), *page.shape)
+    height, width = page.imagelength, page.imagewidth
+    if "S" not in page.axes:
+        values = values.reshape(len(wanted), height, width, 1)
+    elif page.axes.index("S") == 0:
+        values = np.moveaxis(values, 1, 3)
+    return np.ascontiguousarray(values.transpose(1, 2, 0, 3)).reshape(height, width, -1)
+
+
+def _alpha(page: Any, channels: int, colour: bool) -> Literal["", "straight", "premultiplied"]:
+    """What the extra sample of gray or colour is."""
+    last = int(page.extrasamples[-1]) if page.extrasamples else 0
+    if channels != (4 if colour else 2) or last not in (1, 2):
+        return ""
+    return "premultiplied" if last == 1 else "straight"
+
+
+def _attached(page: Any, channels: int) -> Attached:
+    """What belongs to an image."""
+    tags = page.tags
+    across, down = (tags.valueof(code, (0, 0)) for code in (_X_RESOLUTION, _Y_RESOLUTION))
+    known = all(across) and all(down)
+    resolution = (across[0] / across[1], down[0] / down[1], int(tags.valueof(_RESOLUTION_UNIT, 2))) if known else None
+    carried = [code for code in (*_GEOGRAPHY, *_DESCRIPTIVE) if code in tags]
+    if str(tags.valueof(_DESCRIPTION, "")).startswith(_STRUCTURE):
+        carried.remove(_DESCRIPTION)
+    kept = tuple((code, int(tags[code].dtype), tags[code].count, tags[code].value) for code in carried)
+    no_data: tuple[float, ...] = ()
+    with contextlib.suppress(ValueError):
+        no_data = (float(str(tags.valueof(_NO_DATA, "")).strip("\0 ")),)
+    dropped = tuple(name for code, name in ((34665, "EXIF"), (700, "XMP")) if code in tags)
+    profile = bytes(tags.valueof(_ICC_PROFILE, b"") or b"")
+    return Attached(profile, resolution, kept, no_data, channels, dropped)

@@ -1,0 +1,81 @@
+"""What of the files that somebody has is left out or changed: one line, the same at every command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from unpaired.data.folders import Listing, scan
+from unpaired.data.pixels import PixelFormat
+from unpaired.data.stored import Description
+
+CHANGES = {
+    "turned": "lie on their side and are turned as EXIF says",
+    "frames": "have several frames or pages, of which the first is used",
+    "transparency": "have transparency; it is put over white, or --background",
+    "profile": "have another colour profile than sRGB; their colours are converted, unless --colour-profiles ignore",
+    "no_data": "hold pixels that are no data (declared, masked or not finite); these are filled and left out of ranges",
+}
+"""Kind of change -> what such images have, in the plural."""
+_SHORT = {
+    "frames": "further pages or frames of {}", "transparency": "transparency of {}, put over the background",
+    "convert": "another colour profile of {}, converted to sRGB", "ignore": "another colour profile of {}, ignored",
+    "no_data": "no data in {}",
+}  # fmt: skip
+
+
+def changes(facts: Description, no_data: int = 0) -> Iterator[str]:
+    """What kinds of :data:`CHANGES` an image undergoes; ``no_data`` values were found in it besides those declared."""
+    found = {"turned": facts.orientation != 1, "frames": facts.pages > 1, "transparency": bool(facts.alpha),
+             "profile": bool(facts.profile), "no_data": bool(no_data or facts.no_data or facts.valid)}  # fmt: skip
+    yield from (kind for kind, true in found.items() if true)
+
+
+@dataclass
+class Remarks:
+    """Counts of what is left out of some images and of the folders that they lie in."""
+
+    listing: Listing = field(default_factory=Listing)
+    frames: bool = False
+    """All of them are used, not only the first."""
+    pixels: PixelFormat = field(default_factory=PixelFormat)
+    """How the images are read."""
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, facts: Description, no_data: int = 0) -> None:
+        """Count one image."""
+        for kind in changes(facts, no_data):
+            used = (kind == "frames" and self.frames) or (kind == "transparency" and self.pixels.channels in (2, 4))
+            if not used:
+                self.counts[self.pixels.colour_profiles if kind == "profile" else kind] += 1
+
+    @property
+    def line(self) -> str:
+        """``left out: ...``, or nothing where nothing is."""
+        words = []
+        if others := self.listing.others:
+            suffixes = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
+            named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+            words.append(f"{_number(len(others), 'file')} of kinds that are not read ({named})")
+        if folders := self.listing.subfolders:
+            words.append(_number(len(folders), "subfolder"))
+        counted = ((text, self.counts[kind]) for kind, text in _SHORT.items() if self.counts[kind])
+        words += [text.format(_number(count, "image")) for text, count in counted]
+        return f"left out: {'; '.join(words)}" if words else ""
+
+
+def listing_of(places: Iterable[Path | str], recursive: bool = False) -> Listing:
+    """What lies in several folders besides images; places that are no folders hold nothing else."""
+    listing = Listing()
+    for place in {Path(place) for place in places}:
+        if place.is_dir():
+            found = scan(place, recursive)
+            listing.others += found.others
+            listing.subfolders += found.subfolders
+    return listing
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'s' * (count != 1)}"
