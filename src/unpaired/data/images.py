@@ -34,7 +34,6 @@ def read_image(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
-    given = Path(given) if isinstance(given, str) else given
     return _picture(read_values(given, PixelFormat(channels, background=background, colour_profiles="convert")))
 
 
