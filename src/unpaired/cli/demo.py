@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     for line in remarks(evaluation):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
     for line in gains(evaluation):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     console.print(f"Took {(time.perf_counter() - started) / 60:.1f} minutes. Open {report.resolve()}", soft_wrap=True)
     return 0
 
