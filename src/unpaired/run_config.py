@@ -144,8 +144,8 @@ def as_begun(config: RunConfig, out: Path) -> RunConfig:
         ConfigError: The folder's ``run.yaml`` is no run file.
     """
     file = out / "run.yaml"
-    if file.exists() and config.data.colour_profiles == "convert":  # the default; earlier versions ignored profiles
-        config = replace(config, data=replace(config.data, colour_profiles=RunConfig.load(file).data.colour_profiles))
+    if file.exists() and RunConfig.load(file).data.colour_profiles == "ignore":  # as earlier versions did
+        config = replace(config, data=replace(config.data, colour_profiles="ignore"))
     if not file.exists() or not (config.training.precision == "auto" or of_an_earlier_version(_stored_data(file))):
         return config
     before, today = RunConfig.load(file), loading(config.method)

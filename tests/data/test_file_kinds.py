@@ -200,7 +200,7 @@ def test_a_constant_set_divides_by_nothing(tmp_path: Path) -> None:
 
 def test_the_widest_type_of_a_domain_counts(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    assert find_formats([tmp_path / "a.png"], (), DataConfig())[0] == PixelFormat()
+    assert find_formats([tmp_path / "a.png"], (), DataConfig())[0] == PixelFormat(colour_profiles="convert")
     Image.fromarray(values(4, 4)).save(tmp_path / "b.png")
     both = [tmp_path / "a.png", tmp_path / "b.png"]
     source, target = find_formats(both, both[:1], DataConfig(channels=1, target_channels=3))
