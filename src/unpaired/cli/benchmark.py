@@ -40,7 +40,7 @@ class Benchmark:
     Run the same command again to go on after any interruption; the file may grow by contenders, data and seeds in the
     meantime. Runs lie in OUT/runs, tables and pages in OUT/results, what the runs printed in OUT/logs.
 
-    Example: unpaired benchmark benchmarks/matrices/quick.yaml --out runs/quick-benchmark
+    Example: unpaired benchmark benchmarks/matrices/similarities_64px.yaml --out runs/quick-benchmark
     """
 
     matrix: Positional[Annotated[Path, arg(metavar="MATRIX.yaml", help="What to compare; see benchmarks/matrices.")]]
