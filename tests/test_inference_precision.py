@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tiny import microscopy, tiny_run, tiny_settings, write_images
+from tiny import forget_digests, microscopy, tiny_run, tiny_settings, write_images
 from unpaired.cli import main
 from unpaired.data import read_image
 from unpaired.errors import ConfigError
@@ -51,6 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def brighten(run: Path) -> None:
     """Multiply weights, so that translations use the range of [-1, 1]."""
+    forget_digests(run / "weights")
     for name in ("ema", "last"):
         file = run / "weights" / f"{name}.safetensors"
         save_file({key: weight * (20.0 if "head" in key else 4.0) for key, weight in load_file(file).items()}, file)

@@ -132,8 +132,8 @@ def in_the_way(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def not_encodable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = command.encode
 
-    def encode(values: Any, suffix: str, attached: Any) -> Any:
-        return original(values, suffix, attached) if values.shape[0] == 8 else refuse()
+    def encode(images: Any, *others: Any) -> Any:
+        return original(images, *others) if images[0].shape[0] == 8 else refuse()
 
     def refuse() -> None:
         raise DataError("70,000 x 1 pixels as .png (too wide)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -134,3 +135,10 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
     several = "domain" in METHODS[method].supports
     place = DatasetConfig(domains=domain_folder(dataset)) if several else DatasetConfig(folder=dataset)
     return RunConfig(method, place, **built)
+
+
+def forget_digests(weights: Path) -> None:
+    """Take the digests out of ``model.json``, as earlier versions wrote it, so that weights may be exchanged."""
+    path = weights / "model.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: value for key, value in description.items() if key != "sha256"}))

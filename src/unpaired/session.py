@@ -149,6 +149,8 @@ def _training_images(
         bad = {path: "it could not be read" for path in stream.paths if f"{path.parent.name}/{path.name}" in names}
     else:
         bad = unreadable(stream.domains, config.data, _progress(say))
+    if len(bad) == len(stream.paths):  # the settings are at fault, not the files
+        raise DataError(next(iter(bad.values())))
     if bad and not skip_bad:
         raise DataError(
             f"{next(iter(bad.values()))}. Of {len(stream.paths):,} training images {len(bad)} cannot be read: mend or "

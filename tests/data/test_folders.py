@@ -62,7 +62,7 @@ def test_missing_folder_names_the_nearest(tmp_path: Path) -> None:
 
 def test_empty_and_imageless_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: the folder is empty; put images there \(\.jpg"):
+    with pytest.raises(DataError, match=r"empty: the folder is empty; put images there \(\.npy \.jpg"):
         list_images(tmp_path / "empty")
     touch(tmp_path, "outer/zebras/a.png")
     with pytest.raises(DataError, match=r"outer: the folder is empty; it holds only the folders zebras"):

@@ -17,13 +17,14 @@ from tiny import tiny_run
 from unpaired.config import load_yaml
 from unpaired.data import SampleStream
 from unpaired.errors import ConfigError
+from unpaired.inference.initial import InitialWeights
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import METHODS, ImageBatch
 from unpaired.reporting.report import runs_table
 from unpaired.reporting.rows import group_runs
 from unpaired.reporting.run_folders import read_runs
 from unpaired.studio.live import read_progress
-from unpaired.training import InitialWeights, RunConfig, train
+from unpaired.training import RunConfig, train
 
 
 def rates(run: Path) -> list[float]:

@@ -15,8 +15,9 @@ from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.config import load_yaml, save_yaml
 from unpaired.errors import CheckpointError, ConfigError, UserError
+from unpaired.inference.initial import InitialWeights
 from unpaired.methods import METHODS
-from unpaired.training import InitialWeights, RunConfig, train
+from unpaired.training import RunConfig, train
 
 
 @pytest.fixture

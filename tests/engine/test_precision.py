@@ -175,7 +175,7 @@ def test_the_first_process_decides_for_all(
     run = tmp_path / "run"
     train(tiny_run(dataset, precision="auto", images=2), run, quiet=True)
     calls, taken = says(monkeypatch, 9.0), list[str]()
-    monkeypatch.setattr(training, "on_rank_zero", lambda fabric, action: None)  # as in the second process
+    monkeypatch.setattr(training, "on_rank_zero", lambda fabric, action: frozenset())  # as in the second process
     monkeypatch.setattr(training, "as_begun", lambda config, out: config)  # which starts before the file is there
     monkeypatch.setattr(
         training, "fit", lambda method, stream, config, *args, **options: taken.append(config.precision)

@@ -22,7 +22,8 @@ from unpaired.errors import BackendError, CheckpointError, ConfigError
 from unpaired.importing import import_published
 from unpaired.inference import Translator
 from unpaired.inference.hub import Licences, is_repo_id
-from unpaired.training import InitialWeights, RunConfig, train
+from unpaired.inference.initial import InitialWeights
+from unpaired.training import RunConfig, train
 
 library = pytest.importorskip("huggingface_hub", reason="needs pip install 'unpaired[hub]'")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tiny import tiny_settings
 from unpaired.data import PixelFormat
-from unpaired.errors import BackendError, CheckpointError, ConfigError
+from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError
 from unpaired.inference.export import OnnxGenerator, write, write_generator
 from unpaired.inference.export.exported import ExportedGenerator, on_any_sides
 from unpaired.inference.export.write import TOLERANCE
@@ -258,6 +258,6 @@ def test_more_than_the_memory_allows_is_refused(tmp_path: Path) -> None:
     generator = OnnxGenerator(path)
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     assert generator.translate_within(image, 2**40).shape == image.shape
-    with pytest.raises(ConfigError, match=r"memory_gib: 1 x 16 x 16"):
+    with pytest.raises(DataError, match=r"memory_gib: 1 x 16 x 16"):
         generator.translate_within(image, 2**20)
     assert np.isfinite(generator.translate(image).numpy()).all()

@@ -186,7 +186,7 @@ def test_settings_have_their_limits_on_both_sides(method: str, name: str) -> Non
         ("santa", {"shortest_interval": 0.2}, "must be ordered"),
         ("fsesim", {"feature_layers": ("relu9_1",)}, "feature_layers: VGG16 has no 'relu9_1'"),
         ("fsesim", {"feature_network": "lite0", "feature_layers": ("relu3_1",)}, "EfficientNet-Lite0 has no 'relu3_1'"),
-        ("fsesim", {"feature_network": "vgg16_untrained", "vgg16_weights": Path("x.pth")}, "vgg16_weights: .*reads no"),
+        ("fsesim", {"feature_network": "vgg16_untrained", "vgg16_weights": Path("x.pth")}, "vgg16_weights: .*has none"),
     ],
 )
 def test_impossible_settings_are_refused_in_words(name: str, changes: dict[str, Any], words: str) -> None:

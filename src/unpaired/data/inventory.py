@@ -72,10 +72,10 @@ def unreadable(
         path, pixels = item
         try:
             read_values(path, pixels)
-        except DataError as error:  # it may hold what is no 8-bit picture
+        except DataError:  # it may hold what is no 8-bit picture
             try:
                 read_values(path, replace(pixels, dtype="float32", mapping=ValueMapping()))
-            except DataError:
+            except DataError as error:
                 return str(error)
         return ""
 

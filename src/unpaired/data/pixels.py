@@ -184,6 +184,8 @@ def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.n
                 f"{where}: holds {values.dtype} values that float32 cannot tell apart; convert it to uint16"
             )
         return floats
+    if kind in "iu" and size > 4:  # numpy's default: nobody can tell whether its values are of 8 or of 16 bits
+        raise DataError(f"{where}: holds {values.dtype}; convert it to uint8 or uint16, whichever its values are")
     if kind in "iu" and size >= 2:
         if values.dtype != np.uint16:
             low, high = int(values.min()), int(values.max())
