@@ -15,7 +15,8 @@ def test_horse2zebra_is_what_it_is_known_to_be() -> None:
     report = check_set(shared_data("horse2zebra"), quiet)
     kinds = Counter((finding.level, finding.kind) for finding in report.findings)
     assert kinds == {
-        ("warning", "leak"): 1, ("note", "modes"): 1, ("note", "duplicates"): 2, ("note", "similar"): 3, ("note", "profile"): 4,
+        ("warning", "leak"): 1, ("note", "modes"): 1, ("note", "duplicates"): 2, ("note", "similar"): 3,
+        ("note", "profile"): 4,
     }  # fmt: skip
     found = {finding.words: finding.files for finding in report.findings}
     assert found["1 picture of testA is in trainA, too"] == ["testA/n02381460_1160.jpg = trainA/n02381460_3811.jpg"]
