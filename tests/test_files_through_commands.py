@@ -83,7 +83,7 @@ def test_no_data_is_told(heights: Path, capsys: pytest.CaptureFixture[str], tmp_
     assert cli.main(["data", "check", str(heights / "data")]) == 0
     said = capsys.readouterr().out
     assert "all 2 images of trainA hold pixels that are no data" in said
-    assert "left out: no data in 4 images" in said
+    assert "left out or converted: no data in 4 images" in said
     assert cli.main(["translate", str(heights / "run"), str(heights / "data" / "testA"), "--out", str(tmp_path),
                      "--format", "npy"]) == 0  # fmt: skip
     assert "not in the results: GeoTIFF's and descriptive tags of 2 images" in capsys.readouterr().err
@@ -120,16 +120,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_left_out_is_one_line_everywhere(photos: Path, tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["train", str(photos / "data"), "--out", str(tmp_path / "run"), *TINY]) == 0
     said = capsys.readouterr().err
-    words = ("left out: 2 files of kinds that are not read (1 .heic, 1 .txt); 1 subfolder; further pages or frames of "
-             "1 image; transparency of 1 image, put over the background; another colour profile of 2 images, converted "
+    words = ("left out or converted: 2 files of kinds that are not read (1 .heic, 1 .txt); 1 subfolder; further pages "
+             "or frames of 1 image; transparency of 1 image, put over the background; another colour profile of 2 images, converted "
              "to sRGB")  # fmt: skip
     assert words in said
     cli.main(["data", "check", str(photos / "data")])
     assert words in capsys.readouterr().out
     source = photos / "data" / "trainA"
     assert cli.main(["translate", str(photos / "run"), str(source), "--out", str(tmp_path / "a")]) == 0
-    assert ("left out: 2 files of kinds that are not read (1 .heic, 1 .txt); transparency of 1 image, put over the "
-            "background; another colour profile of 2 images, converted to sRGB") in capsys.readouterr().err  # fmt: skip
+    assert ("left out or converted: 2 files of kinds that are not read (1 .heic, 1 .txt); transparency of 1 image, put "
+            "over the background; another colour profile of 2 images, converted to sRGB") in capsys.readouterr().err  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".gif", ".tif", ".avif"])

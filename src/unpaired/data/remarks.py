@@ -53,7 +53,7 @@ class Remarks:
 
     @property
     def line(self) -> str:
-        """``left out: ...``, or nothing where nothing is."""
+        """``left out or converted: ...``, or nothing where nothing is."""
         words = []
         if others := self.listing.others:
             suffixes = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
@@ -63,7 +63,7 @@ class Remarks:
             words.append(_number(len(folders), "subfolder"))
         counted = ((text, self.counts[kind]) for kind, text in _SHORT.items() if self.counts[kind])
         words += [text.format(_number(count, "image")) for text, count in counted]
-        return f"left out: {'; '.join(words)}" if words else ""
+        return f"left out or converted: {'; '.join(words)}" if words else ""
 
 
 def listing_of(places: Iterable[Path | str], recursive: bool = False) -> Listing:

@@ -32,12 +32,11 @@ def opening_lines(
         images: Length in images.
         batch: Images of a step.
     """
-    networks = ", ".join(
-        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M"
-        for name, network in method.named_children()
-    )
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in method.named_children()}
+    networks = ", ".join(f"{name} {size / 1e6:.2g} M" for name, size in sizes.items() if size)
     counts = " + ".join(f"{count:,}" for count in stream.domain_sizes)
-    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    where = f"{device}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else str(device)
     lines = [
         f"{method.title} on {where}: {counts} images in crops of {size_words(data.image_size)} pixels, {images:,} "
         f"images to see in batches of {batch}. Parameters: {networks}."
