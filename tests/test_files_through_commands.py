@@ -121,15 +121,16 @@ def test_what_is_left_out_is_one_line_everywhere(photos: Path, tmp_path: Path, c
     assert cli.main(["train", str(photos / "data"), "--out", str(tmp_path / "run"), *TINY]) == 0
     said = capsys.readouterr().err
     words = ("left out or converted: 2 files of kinds that are not read (1 .heic, 1 .txt); 1 subfolder; further pages "
-             "or frames of 1 image; transparency of 1 image, put over the background; another colour profile of 2 images, converted "
-             "to sRGB")  # fmt: skip
+             "or frames of 1 image; transparency of 1 image, put over the background; "
+             "another colour profile of 2 images, converted to sRGB")  # fmt: skip
     assert words in said
     cli.main(["data", "check", str(photos / "data")])
     assert words in capsys.readouterr().out
     source = photos / "data" / "trainA"
     assert cli.main(["translate", str(photos / "run"), str(source), "--out", str(tmp_path / "a")]) == 0
     assert ("left out or converted: 2 files of kinds that are not read (1 .heic, 1 .txt); transparency of 1 image, put "
-            "over the background; another colour profile of 2 images, converted to sRGB") in capsys.readouterr().err  # fmt: skip
+            "over the background; another colour profile of 2 images, converted to sRGB") in (
+                capsys.readouterr().err)  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".gif", ".tif", ".avif"])
