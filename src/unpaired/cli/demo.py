@@ -209,7 +209,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
             note="Evenly spaced by name, not chosen. Drag the border, or move the slider, to look beneath.",
         ),
         page.table(
-            ["score", "untranslated", "translated", "change"],
+            ["score", "before", "after", "change"],
             rows,
             title=f"Against the untranslated drawings: {counted[True]} scores better, {counted[False]} worse",
             note="All that were measured; the arrow says which way is better. An untranslated drawing loses and "
