@@ -210,3 +210,23 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_image(tree: 
     (tree / "out").write_text("a file")
     code, _, err = translate("in")
     assert (code, "cannot write to out: File exists; choose another --out" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"),
+    [
+        ("clip.mp4", b"\0\0\0\x18ftypisom", "this is a video; take its frames first"),
+        ("scan.dcm", bytes(128) + b"DICM", "this is DICOM, a medical image"),
+        ("brain.nii", bytes(344) + b"n+1\0", "this is NIfTI, a medical image"),
+        ("photo.heic", b"\0\0\0\x18ftypheic", "this is a HEIC photo"),
+        ("paper.pdf", b"%PDF-1.7", "this is a PDF"),
+        ("set.zip", b"PK\3\4", "this is a zip archive"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_for_what_it_is(
+    tree: Path, translate: Translate, name: str, head: bytes, words: str
+) -> None:
+    (tree / name).write_bytes(head + bytes(99))
+    code, _, err = translate(name)
+    assert (code, made()) == (2, set())
+    assert words in err

@@ -40,6 +40,7 @@ from unpaired.data import (
     shorter_side,
     tensor_of,
 )
+from unpaired.data.reading import describe
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
@@ -255,6 +256,7 @@ def _result_name(path: Path, name: Path, kind: str) -> Path:
     if kind != "same":
         return name.with_suffix(f".{kind}")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
+        describe(path)  # says what it is, where that is no image
         raise ConfigError(f"{path}: no image can be written under a name ending in '{path.suffix}'; use --format png")
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -69,12 +70,11 @@ def explained(repo_id: str, revision: str | None, doing: str) -> Iterator[None]:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the library lets through where there is no network; before its version 1 these were ``OSError``."""
-    try:
-        import httpx
-    except ImportError:
-        return ()
-    return (httpx.HTTPError, httpx.InvalidURL)
+    """What the library lets through where there is no network: ``OSError`` before its version 1, then those of httpx,
+    from version 2 on those of httpx2.
+    """
+    clients = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+    return tuple(error for client in clients for error in (client.HTTPError, client.InvalidURL))
 
 
 def _line(error: BaseException) -> str:
