@@ -48,7 +48,7 @@ def test_the_last_image_is_the_end_and_silence_is_said(run: Path) -> None:
     write_lines(run / "log.jsonl", [line(200)])
     written = (run / "log.jsonl").stat().st_mtime
     assert progress(run, written + 60).state == "training"
-    assert progress(run, written + 600).state.startswith("no report for 10 minutes")
+    assert progress(run, written + 600).state.startswith("no report for 10 min")
     write_lines(run / "log.jsonl", [line(3300)])
     found = progress(run, written + 600)
     assert (found.state, found.seconds_left) == ("finished", 0)
@@ -72,7 +72,7 @@ def test_the_page_shows_progress_scores_and_curves(run: Path) -> None:
     write_lines(run / "log.jsonl", [line(seen) for seen in (100, 200)])
     page = live_page(run)
     assert "200 of 3,300" in page
-    assert "26 minutes" in page
+    assert "26 min" in page
     assert "2.00" in page
     assert "KID (Lite0) x 1e-3" in page
     assert ">12.5<" in page
@@ -116,5 +116,5 @@ def test_the_key_changes_while_a_training_is_silent(run: Path) -> None:
     assert live_key(run) == before
     status = (run / "log.jsonl").stat()
     os.utime(run / "log.jsonl", (status.st_atime, status.st_mtime - 600))
-    assert live_key(run)[1] == "no report for 10 minutes"
+    assert live_key(run)[1] == "no report for 10 min"
     assert live_key(run.parent / "nothing")[1].endswith("give the --out of 'unpaired train'")

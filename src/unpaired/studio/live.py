@@ -14,6 +14,7 @@ from PIL import Image
 
 from unpaired.errors import DataError, UserError
 from unpaired.grids import grid_cells
+from unpaired.length import duration
 from unpaired.reporting.page import data_uri
 from unpaired.reporting.records import training_frame
 from unpaired.reporting.report import loss_charts, score_charts, speed_chart
@@ -88,19 +89,6 @@ def stamp(path: Path) -> Stamp:
             status = (path / name).stat()
             found.append((status.st_mtime_ns, status.st_size))
     return tuple(found)
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words.
-
-    >>> [duration(seconds) for seconds in (42, 600, 9000, 200_000)]
-    ['42 seconds', '10 minutes', '2.5 hours', '2.3 days']
-    """
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            value = seconds / size
-            return f"{value:.0f} {unit}" if unit == "minutes" else f"{value:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def live_key(path: Path) -> tuple[Stamp, str]:
