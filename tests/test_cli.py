@@ -6,6 +6,7 @@ import base64
 import errno
 import html.parser
 import io
+import itertools
 import json
 import os
 import re
@@ -151,6 +152,19 @@ def test_every_command_has_help(unpaired: Unpaired, command: str) -> None:
     assert "{None}" not in answer.out
     positionals = answer.out.partition("positional arguments")[2].partition("╰")[0]
     assert not re.search(r"│ \[?(STR|PATH)\b", positionals)  # they have names
+
+
+@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "report", "study", "studio", "data prepare"])
+def test_long_help_is_grouped_and_its_paragraphs_are_whole(unpaired: Unpaired, command: str) -> None:
+    out = unpaired(*command.split(), "--help").out
+    lines = [re.sub(r"[│╭╰╮╯─]", " ", line).rstrip() for line in out.splitlines()]
+    assert len([line for line in lines if line.endswith(" options")]) >= 2
+    assert "(default: )" not in out
+    texts = [line for line in lines if line.startswith(" " * 3) and not line.strip().startswith("-")]
+    inner = max(map(len, texts), default=0)
+    for line, following in itertools.pairwise(texts):
+        if not line.endswith((")", "exit")):  # the end of one option's text is its default
+            assert len(line) + 1 + len(following.split()[0]) >= inner, line
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -108,6 +108,12 @@ class Evaluate:
     """Seed of everything drawn at random."""
     out: Path | None = None
     """Write the record to this JSON file as well."""
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("source", "target", "direction", "paired", "image_size", "skip_bad"),
+        "translation": ("reverse", "style_seed", "domain", "source_domain"),
+        "score": ("metrics", "unchanged_masks", "network", "download", "intervals", "seed"),
+        "computing": ("device", "precision", "batch_size", "cache"),
+    }
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,10 +10,18 @@ import operator
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Union, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.conf import OmitArgPrefixes, arg
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from unpaired.errors import ConfigError, nearest
 
@@ -25,6 +33,60 @@ _NUMBERS = {
 }
 """How Python says that text is no number -> what was expected."""
 registry = ConstructorRegistry()
+_in_progress: set[type] = set()
+
+
+class OptionGroup:
+    """Options that help shows under a title of their own; a subclass per group."""
+
+    spec: ClassVar[StructConstructorSpec]
+
+
+@registry.struct_rule
+def _grouped(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Options of a dataclass as tyro reads them; those in its ``option_groups`` (title -> names) in groups of help."""
+    if isinstance(info.type, type) and issubclass(info.type, OptionGroup):
+        return info.type.spec
+    if not dataclasses.is_dataclass(info.type) or info.type in _in_progress:
+        return None
+    _in_progress.add(info.type)
+    try:
+        spec = ConstructorRegistry.get_struct_spec(info)
+    finally:
+        _in_progress.remove(info.type)
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+    fields = {field.name: _described(field) for field in spec.fields}
+    groups = getattr(info.type, "option_groups", {})
+    for title, names in groups.items():
+        own = StructConstructorSpec(dict, tuple(fields[name] for name in names))
+        fields[names[0]] = StructFieldSpec(title, type(title, (OptionGroup,), {"spec": own}), tyro.MISSING, "")
+        for name in names[1:]:
+            del fields[name]
+
+    def build(**given: Any) -> Any:
+        for title in groups:
+            given |= given.pop(title, {})
+        return spec.instantiate(**given)
+
+    build.__doc__ = info.type.__doc__  # the head of help
+    return StructConstructorSpec(build, tuple(fields.values()))
+
+
+def _described(field: StructFieldSpec) -> StructFieldSpec:
+    """The option with its help as one paragraph, where tyro keeps line breaks, and words for a tuple's default."""
+
+    def text() -> str | None:
+        found = field.helptext() if callable(field.helptext) else field.helptext
+        return found and " ".join(found.split())
+
+    kind: Any = field.type
+    plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+    if get_origin(plain) is tuple and field.default == ():
+        kind = Annotated[kind, arg(help_behavior_hint="(default: none)")]
+    elif get_origin(plain) is tuple and not isinstance(field.default, tuple):
+        kind = Annotated[kind, arg(help_behavior_hint="(required)")]
+    return dataclasses.replace(field, type=kind, helptext=text)
 
 
 @registry.primitive_rule
@@ -83,7 +145,7 @@ def parse(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), registry:
-            return tyro.cli(kind, args=list(argv), prog=command, **more)
+            return tyro.cli(kind, args=list(argv), prog=command, config=(OmitArgPrefixes,), **more)
     except SystemExit as end:
         if end.code in (0, None):
             raise

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -58,6 +58,10 @@ class Report:
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("source", "target", "direction", "show", "pick", "paired"),
+        "run": ("names", "taps", "weights", "device"),
+    }
 
 
 def main(argv: Sequence[str]) -> int:

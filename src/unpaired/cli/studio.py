@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -60,6 +60,11 @@ class Studio:
     """Most requests that wait; further ones are told to come back."""
     refresh_seconds: float = 5.0
     """Seconds between two looks at a training."""
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("weights", "device", "precision"),
+        "server": ("host", "port", "refresh_seconds"),
+        "limit": ("megapixels", "megabytes", "batch", "queue"),
+    }
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -83,6 +83,12 @@ class Study:
     """How --table prints."""
     export: Path | None = None
     """Write every vote to this CSV file, and do not serve."""
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("data", "source", "target", "direction", "show", "examples", "seed"),
+        "method": ("names", "weights", "size", "device"),
+        "server": ("host", "port", "serve"),
+        "result": ("table", "format", "export"),
+    }
 
 
 def main(argv: Sequence[str]) -> int:

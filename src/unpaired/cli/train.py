@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
 from unpaired.cli.options import option_names, parse
 from unpaired.data import DataConfig
@@ -37,7 +37,6 @@ def main(argv: Sequence[str]) -> int:
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train", _of_other_methods(base.method), description=_DESCRIPTION,
-        config=(OmitArgPrefixes,),
     )  # fmt: skip
     dataset = _dataset(arguments, base.dataset)
     config = RunConfig(
@@ -194,8 +193,13 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("loading", DataConfig, base.data),
         ("model", type(model), model),
     ]  # fmt: skip
+    groups = {
+        "image": ("source", "target", "direction", "held_out_source", "held_out_target", "domains", "scored_domains"),
+        "run": ("init", "init_weights", "extend_to", "skip_bad", "data_changed", "quiet"),
+    }
     return dataclasses.make_dataclass(
         "Train",
         [(n, t) if d is dataclasses.MISSING else (n, t, dataclasses.field(default=d)) for n, t, d in fields],
         kw_only=True,
+        namespace={"option_groups": groups},
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -123,6 +123,12 @@ class Translate:
     memory_gib: float | None = None
     """Most memory to take, in GiB; unset means half of what is free. Images that need more are translated in stripes,
     with the same result; maps that do not fit wait in a scratch file beside OUT."""
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "reading": ("recursive", "pages", "size"),
+        "writing": ("format", "overwrite", "skip_existing"),
+        "style and domain": ("reverse", "style_seed", "style_reference", "styles", "domain"),
+        "computing": ("device", "precision", "runtime", "batch_size", "memory_gib"),
+    }
 
 
 @dataclass(frozen=True)
