@@ -91,7 +91,8 @@ class TrainingConfig:
     keep_checkpoints: PositiveInt = 3
     """How many checkpoints stay on disk."""
     score_every: NonNegativeInt | None = None
-    """Images between two scorings of held-out images, if there are any; unset means a tenth of training, 0 never."""
+    """Images between two scorings of held-out images, if there are any; unset means a tenth of training, at least 100;
+    0 never."""
     score_images: Annotated[int, Field(ge=2)] = 200
     """Most held-out images of each domain that are scored during training, evenly spaced by name."""
     score_by: str = "auto"
@@ -248,7 +249,7 @@ def fit(
     save_every = config.checkpoint_every or max(1, min(5000, total // 20))
     sample_every = config.sample_every or max(1, total // 20)
 
-    score_every = max(1, total // 10) if config.score_every is None else config.score_every
+    score_every = max(100, total // 10) if config.score_every is None else config.score_every
     selection = Selection(run, scorer, ema, monitor) if scorer is not None and score_every else None
     scores = bool(fabric.broadcast(selection is not None))
 
