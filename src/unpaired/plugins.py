@@ -139,11 +139,11 @@ def check_plugins(recorded: Any, where: str) -> None:
         )
 
 
-def named_class(setting: str, value: str, members: Sequence[str]) -> Any:
-    """The class of a setting ``package.module:Class``, whose module was loaded as a plug-in.
+def make_named(setting: str, value: str, members: Sequence[str], *arguments: Any, **options: Any) -> Any:
+    """Make an object of the class that a setting names as ``package.module:Class``, of a plug-in that was loaded.
 
     Raises:
-        ConfigError: It was not, there is no such class, or it lacks one of ``members``.
+        ConfigError: It was not, there is no such class, it cannot be made so, or it lacks one of ``members``.
     """
     module, _, name = value.partition(":")
     if module not in _LOADED:
@@ -154,9 +154,13 @@ def named_class(setting: str, value: str, members: Sequence[str]) -> Any:
     found = getattr(sys.modules[module], name, None)
     if not isinstance(found, type):
         raise ConfigError(f"{setting}: {module} has no class '{name}'")
-    if missing := [member for member in members if not hasattr(found, member)]:
+    try:
+        made = found(*arguments, **options)
+    except TypeError as error:
+        raise ConfigError(f"{setting}: {value} cannot be made: {error}") from error
+    if missing := [member for member in members if not hasattr(made, member)]:
         raise ConfigError(f"{setting}: {value} lacks {', '.join(missing)}; inherit them from a network of the package")
-    return found
+    return made
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from unpaired.networks import (
     ResnetGenerator,
 )
 from unpaired.ops import location_draws
-from unpaired.plugins import named_class
+from unpaired.plugins import make_named
 
 GENERATORS: dict[str, Callable[..., Any]] = {
     "resnet": ResnetGenerator,
@@ -112,7 +112,8 @@ class AdversarialConfig:
     def new_generator(self, channels: int, **resnet_options: Any) -> Any:
         """Create the generator for images of ``channels`` channels; options are for ``ResnetGenerator`` only."""
         options = resnet_options if self.generator == "resnet" else {}
-        kind = GENERATORS.get(self.generator) or named_class("generator", self.generator, _OF_A_GENERATOR)
+        own = functools.partial(make_named, "generator", self.generator, _OF_A_GENERATOR)
+        kind = GENERATORS.get(self.generator, own)
         return kind(channels, channels, base_channels=self.base_channels, blocks=self.blocks, **options)
 
     def new_discriminator(self, channels: int, **options: Any) -> Any:
@@ -125,8 +126,8 @@ class AdversarialConfig:
         if self.discriminator == "patch":
             return self.patch_discriminator(channels, **options)
         if self.discriminator not in _PROJECTED:
-            kind = named_class("discriminator", self.discriminator, ("forward", "smallest_image"))
-            return kind(channels, **self.discriminator_options())
+            wanted, options = ("forward", "smallest_image"), self.discriminator_options()
+            return make_named("discriminator", self.discriminator, wanted, channels, **options)
         return ProjectedDiscriminator(
             channels,
             backbone=self.backbone,
