@@ -184,7 +184,6 @@ def test_a_plug_in_that_is_not_there(
         ("my_networks:Nothing", "my_networks has no class 'Nothing'"),
         ("my_networks:F", "my_networks has no class 'F'"),
         ("my_networks:HalfSize", "my_networks:HalfSize cannot be made: "),
-        ("my_method:SmoothConfig", "my_method:SmoothConfig cannot be made: "),
         ("my_networks:Bare", "my_networks:Bare lacks translate_and_encode, encode, tap_channels"),
         (
             "lite",
@@ -196,7 +195,6 @@ def test_a_class_that_cannot_be_a_generator(value: str, said: str, home: Path, d
     bare = "class Bare(nn.Identity):\n    def __init__(self, *channels, **options):\n        super().__init__()\n"
     Path("my_networks.py").write_text(f"{FILES['my_networks.py']}\n\n{bare}")
     load_plugin("my_networks.py")
-    load_plugin("my_method.py")
     with pytest.raises(ConfigError) as raised:
         train(tiny_run(dataset, "cut", generator=value), "run", quiet=True)
     assert said in str(raised.value)

@@ -74,7 +74,7 @@ class Logging(Callback):
             **significance_maps(self._method, samples),
         }
         for key, pictures in images.items():
-            self._each(lambda logger, key=key, given=pictures: _log_image(logger, key, given, seen))
+            self._each(functools.partial(_log_image, key=key, images=pictures, step=seen))
 
     def on_end(self, seen: int, ending: Ending) -> None:
         self._each(lambda logger: logger.finalize(_STATUS[ending]))

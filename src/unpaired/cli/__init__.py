@@ -130,12 +130,14 @@ def _help() -> str:
     )
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     """Say ours in one line; those of other packages keep where they come from."""
     if issubclass(category, PluginWarning):
         print(f"warning: {message}", file=sys.stderr)
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(message: str, code: int) -> int:

@@ -77,7 +77,8 @@ class Examples:
         shown = [pictures(*each) for each in ((list(self.images), source), (averaged, target), (last, target))]
         note = preview_note(target)
         heads = (f"input{preview_note(source)}", f"average (EMA){note}", f"last{note}")
-        return Samples(inputs, *shown, grid=image_grid(dict(zip(heads, shown, strict=True)))), change
+        before, by_average, by_last = shown
+        return Samples(inputs, before, by_average, by_last, image_grid(dict(zip(heads, shown, strict=True)))), change
 
 
 def mean_difference(image: Tensor, other: Tensor) -> float:
