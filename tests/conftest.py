@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tiny import write_images
+from unpaired import plugins
+from unpaired.evaluation import METRICS
+from unpaired.methods import METHODS
 
 torch.set_num_threads(1)  # tiny tensors: more threads only cost
 
@@ -24,6 +30,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNPAIRED_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """What makes this process forget the plug-ins that the test has loaded; it does so at the end as well."""
+    tables: list[dict[str, Any]] = [METHODS, METRICS, plugins._LOADED]
+    before = [dict(table) for table in tables]
+    monkeypatch.setenv(plugins.VARIABLE, "")
+
+    def forget() -> None:
+        os.environ[plugins.VARIABLE] = ""
+        for module in plugins._LOADED.keys() - before[2].keys():
+            sys.modules.pop(module, None)
+        for table, rows in zip(tables, before, strict=True):
+            table.clear()
+            table.update(rows)
+
+    yield forget
+    forget()
 
 
 @pytest.fixture

@@ -51,8 +51,9 @@ ROOMS = (
     "unpaired.training", "unpaired.importing", "unpaired.run_folder", "unpaired.reporting.tables",
     "unpaired.data.check", "unpaired.data.prepare",
 )  # fmt: skip
-MADE_HERE = {"Origin", "Bundle", "Snapshot", "Report", "PublishedGenerator", "EmbeddedDataset", "SampleStream"}
-"""Objects that the package makes and people only read."""
+MADE_HERE = {"Origin", "Bundle", "Snapshot", "Report", "PublishedGenerator", "EmbeddedDataset", "SampleStream",
+             "Callback"}  # fmt: skip
+"""Objects that the package makes and people only read, or whose functions it calls itself."""
 OF_A_RUN = {"first_digest", "images_seen", "images_in_weights", "seconds_per_image", "load_record", "sibling",
             "read_published", "locked", "is_unfinished_start", "append_line", "cut_lines"}  # fmt: skip
 """Functions of the package's own."""

@@ -22,14 +22,14 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config",),
+    ("config", "plugins"),
     ("length", "ops", "data", "grids"),
     ("run_folder",),
     ("networks", "losses", "web"),
     ("methods",),
     ("engine",),
     ("inference",),
-    ("run_config",),
+    ("run_config", "loggers"),
     ("session",),
     ("evaluation",),
     ("recipes", "training"),

@@ -12,7 +12,7 @@ import pkgutil
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -133,11 +133,25 @@ class _Parsed(Exception):  # noqa: N818 - it ends the command where its work wou
     pass
 
 
+PLUGINS = DOCS / "plugins.md"
+
+
+@pytest.fixture
+def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget_plugins: None) -> None:
+    """A working folder with the plug-ins of their page."""
+    monkeypatch.chdir(tmp_path)
+    for text in blocks(PLUGINS, "python"):
+        (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+
+
 @pytest.mark.parametrize("arguments", list(command_lines()))
 def test_commands_on_the_pages_parse(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    with_plugins: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    arguments = cli.with_plugins(arguments)
     if not arguments or arguments[0].startswith("-"):
         assert cli.main(arguments) == (0 if arguments else 2)
         return
@@ -165,6 +179,25 @@ def test_commands_on_the_pages_parse(
         command.main(arguments[1:])
     if isinstance(ended.value, SystemExit):
         assert ended.value.code == 0, capsys.readouterr()  # --help
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_of_plug_ins_run_in_order(
+    with_plugins: None, dataset: Path, forget_plugins: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = (
+        "--images 2 --image-size 64 --base-channels 4 --blocks 5 --num-queries 16 --projector-width 8 --num-workers 0"
+    )
+    for block in blocks(PLUGINS, "sh"):
+        for line in block.splitlines():
+            words = shlex.split(line)[1:]
+            more = f"{tiny} --accelerator cpu --score-every 0".split() if words[0] == "train" else []
+            with contextlib.suppress(SystemExit):  # --help
+                assert cli.main([*words, *more]) == 0, line
+            forget_plugins()  # each command is a process of its own
+    said = capsys.readouterr().out
+    assert "--variation-weight" in said
+    assert "brightness" in said
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
-from doc_pages import DOCS, blocks, run_examples
+from doc_pages import DOCS, ROOT, blocks, run_examples
 from tiny import microscopy, tiny_run, write_images
+from unpaired.data import DataConfig, DatasetConfig, embedded_dataset
+from unpaired.engine.step import make_optimizers, set_learning_rate, training_step
 from unpaired.inference.large_images import translate
+from unpaired.methods import ImageBatch, image_seeds
 from unpaired.training import train
 
 
@@ -47,6 +52,44 @@ def test_a_large_image_is_translated_within_the_memory_and_its_progress_told(
     told = capsys.readouterr().out.split("\r")
     assert told[-2:] == ["100 %", ""]
     assert len(told) > 3
+
+
+def test_the_page_on_loggers_and_callbacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, (printed,) = run_examples(DOCS / "logging.md")
+    assert printed == blocks(DOCS / "logging.md", "text")[0].strip()
+    with Image.open("newest.png") as grid:
+        assert min(grid.size) > 100
+
+
+def test_the_lightning_module_trains_every_network_as_our_own_loop_does() -> None:
+    pytest.importorskip("lightning", reason="needs pip install lightning")
+    spec = importlib.util.spec_from_file_location("lightning_module", ROOT / "examples" / "lightning_module.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    module = example.main(images=4)
+    assert module.trainer.global_step == 4 * len(module.method.phases)
+    assert {"adversarial", "contrastive", "discriminator", "identity"} == set(module.trainer.logged_metrics)
+
+    torch.manual_seed(0)
+    method = type(module.method)(module.method.config, channels=3)
+    stream = DatasetConfig(folder=embedded_dataset().root, direction="BtoA").stream(
+        DataConfig(image_size=32, num_workers=0), seed=0
+    )
+    method.prepare()
+    optimizers, optimiser = make_optimizers(method, method.config.optimiser), method.config.optimiser
+    for k in range(4):
+        set_learning_rate(optimizers, optimiser.learning_rate * optimiser.factor(k / 4))
+        source, target = (stream[k][role][None] for role in ("source", "target"))
+        progress = torch.tensor(k / 4, dtype=torch.float64)
+        batch = ImageBatch(source, target, image_seeds(0, [k]), progress=progress, number=k)
+        training_step(method, optimizers, batch, number=k)
+    theirs = dict(module.method.named_parameters())
+    assert all(torch.equal(value, theirs[key]) for key, value in method.named_parameters())
+    x_BCHW = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert module(x_BCHW).shape == x_BCHW.shape
 
 
 def test_the_page_for_researchers() -> None:

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unpaired.data import DataConfig, DatasetConfig, embedded_dataset
+    from unpaired.engine.callbacks import Callback
     from unpaired.engine.trainer import TrainingConfig
     from unpaired.errors import UserError
     from unpaired.evaluation import evaluate_run
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
     from unpaired.inference.hub import Licences
     from unpaired.methods import METHODS
     from unpaired.ops import query_selected_attention, significance_map
+    from unpaired.plugins import load_plugin
     from unpaired.recipes import recipe
     from unpaired.training import RunConfig, train
 
 __version__ = metadata.version("unpaired")
 __all__ = [
     "METHODS",
+    "Callback",
     "DataConfig",
     "DatasetConfig",
     "Licences",
@@ -35,6 +39,7 @@ __all__ = [
     "__version__",
     "embedded_dataset",
     "evaluate_run",
+    "load_plugin",
     "query_selected_attention",
     "recipe",
     "significance_map",
@@ -49,9 +54,11 @@ _HOMES = {
     "RunConfig": "unpaired.training",
     "TrainingConfig": "unpaired.engine.trainer",
     "Translator": "unpaired.inference",
+    "Callback": "unpaired.engine.callbacks",
     "UserError": "unpaired.errors",
     "embedded_dataset": "unpaired.data",
     "evaluate_run": "unpaired.evaluation",
+    "load_plugin": "unpaired.plugins",
     "query_selected_attention": "unpaired.ops",
     "recipe": "unpaired.recipes",
     "significance_map": "unpaired.ops",
@@ -65,4 +72,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'unpaired' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    if "unpaired.methods" in sys.modules:
+        from unpaired.plugins import load_plugins
+
+        load_plugins()
+    return found

@@ -47,6 +47,7 @@ _WORDS = {
     "a valid dictionary": "named settings (key: value)",
     "an instance of Path": "a path (text)",
     "None": "null",
+    r"String should match pattern '^[A-Za-z_][\w.]*:[A-Za-z_]\w*$'": "module:Class",
 }
 """Pydantic's words -> words for YAML."""
 _BOUNDS = {"greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",

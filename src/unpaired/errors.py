@@ -42,6 +42,10 @@ class ValueRangeWarning(UserWarning):
     """A tensor seems to hold values of another range than [-1, 1]."""
 
 
+class PluginWarning(UserWarning):
+    """A plug-in has changed since it was recorded, or could not be loaded."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known word, or an empty string.
 

@@ -1,10 +1,11 @@
-"""Image grids: one column per method, one row per example, on white."""
+"""Pictures of pictures: grids on white, one column per method and one row per example, and heat maps over images."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -172,3 +173,58 @@ def grid_cells(picture: Image.Image, cell: int = 128, gutter: int = 6) -> list[l
         ]
         for left in range(gutter, gutter + columns * step, step)
     ]
+
+
+def heat_map(
+    image: Image.Image,
+    significance: Any,
+    *,
+    size: int = 384,
+    opacity: float = 0.72,
+    value_range: tuple[float, float] | None = None,
+) -> Image.Image:
+    """Lay the entropy of each position over the grey image: warm and bright = small entropy = most significant.
+
+    Args:
+        image: What the features were computed from.
+        significance: Entropy in nats, (H, W).
+        size: Longer side of the picture.
+        opacity: 0 shows the image alone, 1 the map alone.
+        value_range: Entropies at the two ends of the colour bar, to share one scale between pictures; by default the
+            smallest and largest finite value here.
+
+    Raises:
+        ConfigError: ``significance`` is not a map.
+    """
+    from matplotlib import colormaps  # its import takes a while
+
+    values = _array(significance).astype(np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ConfigError(f"significance must be a map (H, W), not {values.shape}")
+    low, high = value_range or finite_range([values])
+    span = high - low
+    warmth = (high - values) / span if span > 0 else np.full_like(values, 0.5)
+    warmth = np.nan_to_num(warmth, nan=0.0, posinf=1.0, neginf=0.0)
+    colours = colormaps["inferno"](warmth, bytes=True)[..., :3].copy()
+    colours[~np.isfinite(values)] = 128
+
+    # Grey of low contrast: the picture stays recognisable, and its own black and white do not read as entropy.
+    grey = fit(image, size, size).convert("L")
+    base = to_rgb(grey.point([round(53 + level * 150 / 255) for level in range(256)]))
+    return Image.blend(base, Image.fromarray(colours).resize(base.size, Image.Resampling.NEAREST), opacity)
+
+
+def finite_range(maps: Sequence[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value of several maps; (0, 0) if there is none.
+
+    >>> finite_range([[[1.0, np.inf]], [[3.0]]])
+    (1.0, 3.0)
+    """
+    values = np.concatenate([_array(each).astype(np.float64).reshape(-1) for each in maps] or [np.zeros(0)])
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _array(values: Any) -> np.ndarray:
+    """A tensor on any device, an array or a list, without importing torch."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +13,15 @@ from unpaired.errors import ConfigError, nearest
 from unpaired.inference.initial import InitialWeights
 from unpaired.length import Extension
 from unpaired.methods import METHODS
+from unpaired.plugins import Plugin, check_plugins, plugins_of
 
 MAY_CHANGE = {
     "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
     "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
-    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
-    "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
-    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
+    "training.logger", "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib",
+    "training.score_every", "training.score_images", "training.score_by", "dataset.held_out_source",
+    "dataset.held_out_target", "dataset.scored_domains", "model.vgg16_weights", "model.download_weights",
+    "model.backbone_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
@@ -68,12 +70,19 @@ class RunConfig:
         """Length of training in images, extensions included; None where it is a number of epochs."""
         return self.extensions[-1].to if self.extensions else self.training.images
 
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """The plug-ins that define the method or its networks."""
+        return plugins_of([METHODS[self.method], type(self.model)], to_dict(self.model))
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as written to YAML."""
         mapping: dict[str, Any] = {
             "method": self.method,
             **{name: to_dict(getattr(self, name)) for name in ("dataset", "data", "model", "training")},
         }
+        if self.plugins:
+            mapping["plugins"] = [asdict(plugin) for plugin in self.plugins]
         if self.init is not None:
             mapping["init"] = to_dict(self.init)
         if self.extensions:
@@ -92,12 +101,14 @@ class RunConfig:
         there the run is as it was trained, whatever the method's defaults are today.
 
         Raises:
-            ConfigError: A key is unknown or a value has the wrong type; the message names ``where`` and the key.
+            ConfigError: A key is unknown, a value has the wrong type, or a plug-in is not loaded; the message names
+                ``where``.
         """
-        known = ("method", "dataset", "data", "model", "training", "init", "extensions")
+        known = ("method", "dataset", "data", "model", "training", "plugins", "init", "extensions")
         for key in mapping:
             if key not in known:
                 raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
+        check_plugins(mapping.get("plugins"), where)
         method = mapping.get("method", "qs_attn")
         if not isinstance(method, str) or method not in METHODS:
             raise ConfigError(

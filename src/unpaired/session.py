@@ -7,7 +7,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ def begin_session(
             config = replace(config, extensions=extensions)
             lines.append(line)
         store(out / "run.yaml", config.to_mapping())
-        append_line(out / "sessions.jsonl", {**environment(), **record})
+        used = {"plugins": [asdict(plugin) for plugin in config.plugins]} if config.plugins else {}
+        append_line(out / "sessions.jsonl", {**environment(), **record, **used})
         write_atomically(out / FILES, json.dumps(inventory(stream.domains)).encode())
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from unpaired.config import to_dict
 from unpaired.data import Formats, decay_turns, load_examples, size_words
 from unpaired.engine.announce import opening_lines
+from unpaired.engine.callbacks import Callback
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
 from unpaired.errors import ConfigError, UserError
@@ -25,7 +26,7 @@ from unpaired.inference.initial import load_initial
 from unpaired.length import TrainingLength
 from unpaired.methods import DEFAULT_REQUEST, METHODS, Method, TranslateRequest
 from unpaired.methods.base import frozen_networks
-from unpaired.run_config import RunConfig, as_begun
+from unpaired.run_config import RunConfig, as_begun, flat
 from unpaired.session import begin_session, load_formats, planned_images
 
 
@@ -36,6 +37,7 @@ def train(
     extend_to: int | None = None,
     skip_bad: bool = False,
     data_changed: bool = False,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
@@ -48,11 +50,14 @@ def train(
             schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
         skip_bad: Leave out training images that cannot be read.
         data_changed: Go on although training images were added, removed or replaced since the session before.
+        callbacks: Told of the training as it goes on, in the first process.
         quiet: Print nothing.
 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
     """
+    from unpaired.loggers import CsvLog, OwnLoggers  # with lightning_fabric, whose import takes a while
+
     out = Path(out)
     given, config = config, as_begun(_with_domains(config), out)
     config.dataset.stream(config.data, config.training.seed)  # a wrong folder is said before anything is built
@@ -62,6 +67,8 @@ def train(
         torch.set_num_threads(config.training.threads)
     first = fabric.is_global_zero
     say = functools.partial(print, file=sys.stderr) if first and not quiet else ignore
+    loggers = config.training.logger
+    own: list[Callback] = [OwnLoggers(loggers, say), *([CsvLog()] if "csv" in loggers else [])] if first else []
     with contextlib.ExitStack() as held:
         skip = on_rank_zero(
             fabric,
@@ -99,6 +106,8 @@ def train(
             description=describe(run, formats),
             scorer=_scorer(run, formats, frozen_networks(run.model), say) if first else None,
             request=_request(run, method),
+            callbacks=[*own, *callbacks],
+            flat_settings=flat(run.to_mapping()),
             quiet=quiet,
         )
 
@@ -204,7 +213,9 @@ def _scorer(
 
 def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any]:
     """What ``Translator`` needs to rebuild the networks of a run and to read and write its images, as plain values."""
-    formats = formats or config.data.plain_formats
+    formats, model = formats or config.data.plain_formats, config.model
+    served = model.for_translation() if hasattr(model, "for_translation") else model
+    plugins = replace(config, model=served).plugins
     return {
         "format": 1,
         "method": config.method,
@@ -215,4 +226,5 @@ def describe(config: RunConfig, formats: Formats | None = None) -> dict[str, Any
         "image_size": config.data.image_size,
         "background": list(config.data.background),
         "unpaired_version": metadata.version("unpaired"),
+        **({"plugins": [asdict(plugin) for plugin in plugins]} if plugins else {}),
     }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tiny import tiny_run
 from unpaired.data import image_to_tensor
-from unpaired.engine import monitors
+from unpaired.engine import examples
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
@@ -183,7 +183,7 @@ def test_the_guard_says_when_the_input_comes_back(
 def test_change_from_the_input_is_measured_in_levels() -> None:
     image = image_to_tensor(Image.new("RGB", (5, 4), (10, 20, 30)))
     wider = image_to_tensor(Image.new("RGB", (8, 4), (10, 20, 33)))
-    assert monitors.mean_difference(image, wider) == pytest.approx(1.0)
+    assert examples.mean_difference(image, wider) == pytest.approx(1.0)
 
 
 @NEEDS_GPU

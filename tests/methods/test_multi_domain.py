@@ -16,8 +16,8 @@ from tiny import domain_folder, tiny_run, tiny_settings
 from unpaired.cli.train import main
 from unpaired.config import load_yaml
 from unpaired.data import DatasetConfig
+from unpaired.engine.callbacks import Callback, Samples
 from unpaired.engine.checkpoint import read_checkpoint
-from unpaired.engine.monitors import Monitor
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
@@ -275,24 +275,23 @@ def test_the_scored_pair_decides_what_is_scored_and_shown(
 ) -> None:
     requests: list[TranslateRequest] = []
     shown: list[Tensor] = []
-    original, sample = MultiDomainQSAttn.translate, Monitor.sample
+    original = MultiDomainQSAttn.translate
 
     def translate(self: MultiDomainQSAttn, x: Tensor, request: TranslateRequest = TranslateRequest()) -> Tensor:  # noqa: B008
         requests.append(request)
         return original(self, x, request)
 
-    def look(self: Monitor, seen: int) -> None:
-        shown.append(self.examples)
-        sample(self, seen)
+    class Look(Callback):
+        def on_sample(self, seen: int, samples: Samples) -> None:
+            shown.append(samples.inputs)
 
     monkeypatch.setattr(MultiDomainQSAttn, "translate", translate)
-    monkeypatch.setattr(Monitor, "sample", look)
     for pair in (None, ("c", "a")):
         run = tiny_run(dataset, NAME, images=2, score_every=2, sample_every=2, score_by="swd_progan_x1e3")
         place = DatasetConfig(domains=run.dataset.domains, scored_domains=pair)
         out = tmp_path / f"run_{pair}"
         requests.clear()
-        train(RunConfig(NAME, place, run.data, run.model, run.training), out, quiet=True)
+        train(RunConfig(NAME, place, run.data, run.model, run.training), out, callbacks=[Look()], quiet=True)
         source, target = pair or ("a", "b")
         assert {request.domain for request in requests} == {"abc".index(target)}
         scored = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unpaired.errors import ConfigError
+from unpaired.grids import finite_range, heat_map
 from unpaired.reporting.figures import PALETTE, Cell, Sheet, bar_colours, line_chart
-from unpaired.reporting.pictures import finite_range, heat_map
 
 SVG = "{http://www.w3.org/2000/svg}"
 QUERY_COLOUR = (255, 64, 129)

@@ -10,9 +10,11 @@ import io
 import keyword
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
-from unpaired.errors import UserError, nearest
+from unpaired.errors import ConfigError, PluginWarning, UserError, nearest
 
 COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
@@ -53,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"unpaired {__version__}")
         return 0
     name = arguments[0]
+    warnings.showwarning = _show_warning
     if name not in COMMANDS:
         return _fail(f"there is no command '{name}'{nearest(name, COMMANDS)}; see unpaired --help", 2)
     try:
+        arguments = with_plugins(arguments)
         command = importlib.import_module(module_of(name))
         return command.main(arguments[1:])
     except UserError as error:
@@ -70,6 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""  # a write to a full disk does not know its file
         return _fail(f"{where}{error.strerror or error}", 3)
+
+
+def with_plugins(arguments: Sequence[str]) -> list[str]:
+    """Load the plug-ins of ``--plugin``, of the environment and of installed packages; the other words are returned.
+
+    Raises:
+        ConfigError: One cannot be loaded.
+    """
+    from unpaired.plugins import VARIABLE, load_plugins
+
+    places, others = [], list[str]()
+    words = iter(arguments)
+    for word in words:
+        option, sign, place = word.partition("=")
+        if option != "--plugin":
+            others.append(word)
+        elif not (place := place if sign else next(words, "")):
+            raise ConfigError("--plugin lacks its file")
+        else:
+            places.append(os.path.abspath(place) if place.endswith(".py") else place)
+    if places:  # processes that a command starts load them, too
+        named = [*os.environ.get(VARIABLE, "").split(os.pathsep), *places]
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, named)))
+    load_plugins()
+    return others
 
 
 def module_of(command: str) -> str:
@@ -93,9 +122,22 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
+            "Every command takes --plugin FILE, any number of times: a Python file (or an installed module) with",
+            "methods, networks, metrics or kinds of image files of your own. UNPAIRED_PLUGINS names such files, too.",
+            "",
             "'unpaired COMMAND --help' lists a command's options; 'unpaired --version' prints the version.",
         ]
     )
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Say ours in one line; those of other packages keep where they come from."""
+    if issubclass(category, PluginWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(message: str, code: int) -> int:

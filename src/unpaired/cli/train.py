@@ -17,6 +17,7 @@ from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.inference.hub import is_repo_id
 from unpaired.methods import METHODS
+from unpaired.plugins import load_plugin
 from unpaired.recipes import recipe
 from unpaired.recipes.near import held_back
 from unpaired.run_config import DatasetConfig, InitialWeights, RunConfig
@@ -27,13 +28,18 @@ _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
 run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
-recipes' lists them) gives the defaults; options given beside it win.
+recipes' lists them) gives the defaults; options given beside it win. --plugin my_method.py (any number of them) adds
+your own methods and networks: --method mine, --generator my_networks:Mine.
 
 Example: unpaired train data/horse2zebra --recipe quick --out runs/quick"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, train, and say what to do next."""
+    for option in ("--generator", "--discriminator"):
+        module, sign, _ = (_value_of(argv, option) or "").partition(":")
+        if sign:  # whoever writes module:Class names its code
+            load_plugin(module)
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train", _of_other_methods(base.method), description=_DESCRIPTION,
@@ -81,7 +87,10 @@ def _defaults(argv: Sequence[str]) -> RunConfig:
 def _known(method: str | None) -> str | None:
     """``method``, if there is one of that name or none is named. Raises ``ConfigError``."""
     if method is not None and method not in METHODS:
-        raise ConfigError(f"--method: there is no '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+        raise ConfigError(
+            f"--method: there is no '{method}'{nearest(method, METHODS)}; known: {', '.join(METHODS)}; one of your own "
+            "needs --plugin FILE"
+        )
     return method
 
 

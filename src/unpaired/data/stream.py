@@ -23,6 +23,7 @@ from unpaired.data.samples import Choice, SampleStream
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.environment import STOP_SIGNALS, end_with_parent
 from unpaired.errors import ConfigError, DataError, UserError
+from unpaired.plugins import load_plugins
 
 _SOURCE_ORDER, _TARGET_ORDER = 0, 1
 
@@ -270,6 +271,7 @@ def _leave_signals_to_the_parent(worker_id: int) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     sys.excepthook = _unless_the_parent_left
+    load_plugins()  # a process that was not forked has none yet
 
 
 def _unless_the_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -17,7 +17,6 @@ from unpaired.errors import TrainingError
 from unpaired.run_folder import append_line, cut_lines
 
 Weights = Literal["ema", "last"]
-_WORDS = {"ema": "average (EMA)", "last": "last"}
 
 
 class Scorer(Protocol):
@@ -59,10 +58,19 @@ class Selection:
             is killed in between finds them again in that checkpoint.
     """
 
-    def __init__(self, run: Path, scorer: Scorer, ema: EMA, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        run: Path,
+        scorer: Scorer,
+        ema: EMA,
+        translate: Callable[[Tensor], Tensor],
+        monitor: Monitor,
+        tell: Callable[..., None],
+    ) -> None:
         self._path = run / "scores.jsonl"
         self.best: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._scorer, self._ema, self._monitor = scorer, ema, monitor
+        self._translate, self._tell = translate, tell
         self._value: float | None = None
         self._floor: float | None = None
         self._averaged: float | None = None
@@ -105,7 +113,7 @@ class Selection:
         for weights in ("ema", "last"):
             started = time.perf_counter()
             with self._ema.applied() if weights == "ema" else nullcontext():
-                scores = self._scorer(self._monitor.translate, self._monitor.scoring)
+                scores = self._scorer(self._translate, self._monitor.scoring)
             entry = {
                 "images_seen": seen,
                 "weights": weights,
@@ -124,7 +132,7 @@ class Selection:
                 raise TrainingError(
                     f"cannot write the scores in {self._path.parent}: {error.strerror or error}"
                 ) from error
-            self._monitor.scores(seen, _WORDS[weights], scores, best=best)
+            self._tell("on_score", seen, weights, scores, best)
 
     def _is_best(self, scores: dict[str, dict[str, Any]]) -> bool:
         value = float(scores[self._scorer.best_by]["value"])

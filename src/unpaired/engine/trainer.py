@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from unpaired.config import Seed, settings
 from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
+from unpaired.engine.callbacks import Callback, Ending, Training, tell
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
 from unpaired.engine.ema import EMA
+from unpaired.engine.examples import Examples
+from unpaired.engine.loss_log import LossLog
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.precision import autocast_for, half_layout
 from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
@@ -49,6 +52,8 @@ _RENDEZVOUS = datetime.timedelta(seconds=120)
 """How long processes wait for each other when they start."""
 _FIRST_PROCESS = "UNPAIRED_FIRST_PROCESS"
 """Environment variable of the processes that the first one starts: its number."""
+LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
+"""Where a training is logged beside ``log.jsonl``."""
 
 
 @settings
@@ -88,6 +93,9 @@ class TrainingConfig:
     """Images between two sample grids; unset means a twentieth of training."""
     checkpoint_every: PositiveInt | None = None
     """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
+    logger: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where scalars, images and settings go beside log.jsonl, any number of: tensorboard and csv (in the run folder),
+    wandb and mlflow (their own environment variables decide where; pip install 'unpaired[wandb]' or [mlflow])."""
     keep_checkpoints: PositiveInt = 3
     """How many checkpoints stay on disk."""
     score_every: NonNegativeInt | None = None
@@ -188,6 +196,8 @@ def fit(
     description: Mapping[str, Any],
     scorer: Scorer | None = None,
     request: TranslateRequest = DEFAULT_REQUEST,
+    callbacks: Sequence[Callback] = (),
+    flat_settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> FitResult:
     """Train ``method`` until ``length.total`` images are seen, going on from the newest checkpoint in ``run``.
@@ -205,6 +215,8 @@ def fit(
         description: What ``Translator`` needs to rebuild the networks; stored beside the exported weights.
         scorer: Scores held-out translations at intervals; only the first process needs one.
         request: What the translations in the sample grids and for the scores should be.
+        callbacks: Told of the training in the first process.
+        flat_settings: Every setting of the run by its dotted name, for the callbacks.
         quiet: Print nothing.
 
     Raises:
@@ -221,20 +233,11 @@ def fit(
     ema = EMA(method.served_networks(), config.ema_half_life_images)
     checkpoints = CheckpointFolder(run / "checkpoints", name, config.keep_checkpoints)
     average = _average_over(fabric)
-    monitor = Monitor(
-        run,
-        fabric,
-        method,
-        ema,
-        config.log_every,
-        examples,
-        stream.formats,
-        autocast=autocast,
-        request=request,
-        quiet=quiet,
-    )
+    shown = Examples(method, ema, examples, stream.formats, fabric.device, autocast=autocast, request=request)
+    log, monitor = LossLog(run, fabric, config.log_every), Monitor(fabric, quiet=quiet)
+    told = functools.partial(tell, [*callbacks, monitor] if fabric.is_global_zero else [])
     # All that has state; the rest is a function of the seed and of the images seen.
-    stateful: dict[str, Stateful] = {"method": method, "ema": ema, "log": monitor}
+    stateful: dict[str, Stateful] = {"method": method, "ema": ema, "log": log}
     stateful |= {f"optimizer_{key}": value for key, value in optimizers.items()}
     seen = saved = checkpoints.restore(stateful, monitor.say, optional=("log",))
     settle_optimizers(optimizers, recorded=config.cuda_graph)
@@ -250,7 +253,9 @@ def fit(
     sample_every = config.sample_every or max(1, total // 20)
 
     score_every = max(100, total // 10) if config.score_every is None else config.score_every
-    selection = Selection(run, scorer, ema, monitor) if scorer is not None and score_every else None
+    selection = None
+    if scorer is not None and score_every:
+        selection = Selection(run, scorer, ema, shown.translate, monitor, told)
     scores = bool(fabric.broadcast(selection is not None))
 
     def begin() -> None:
@@ -267,50 +272,65 @@ def fit(
         export_weights(run / "weights", {**description, "images_seen": seen}, weights, best)
 
     def save() -> None:
-        monitor.check(weights_are_finite=_finite(method))
+        log.check(weights_are_finite=_finite(method))
 
         def write() -> None:
-            checkpoints.save(stateful, seen)
+            path = checkpoints.save(stateful, seen)
             export()  # a kill before its end is mended at the next start
+            told("on_checkpoint", seen, path)
 
         on_rank_zero(fabric, write)
 
+    def sample() -> None:
+        log.check(weights_are_finite=_finite(method))
+        if fabric.is_global_zero and len(examples):
+            samples, change = shown.sample()
+            if change is not None:
+                log.change = change
+                monitor.warn_of_unchanged(seen, change)
+            told("on_sample", seen, samples)
+
     on_rank_zero(fabric, begin)
+    ending: Ending = "failed"
     arithmetic = nullcontext() if config.fast_convolutions else direct_convolutions()
-    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop, monitor.progress(seen, length):
-        for batch in itertools.chain.from_iterable(
-            batches(
-                stream, first, end, config.batch_size, fabric.global_rank, fabric.world_size,
-                pin_memory=fabric.device.type == "cuda",
-            )
-            for first, end in ranges
-        ):  # fmt: skip
-            number = seen // config.batch_size
-            images = _to_device(batch, config.seed, fabric.device, layout, length.progress(seen), number)
-            torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
-            rate = optimiser.learning_rate * optimiser.factor(length.progress(seen))
-            set_learning_rate(optimizers, rate)
-            terms = take_step(images, number=number, weight=batch.weight)
-            before, seen = seen, seen + batch.global_size
-            ema.update(seen, batch.global_size)
-            monitor.step(seen, batch, terms, rate)
-            if seen // sample_every > before // sample_every:
-                monitor.check(weights_are_finite=_finite(method))
-                monitor.sample(seen)
-            scored = scores and (seen // score_every > before // score_every or length.ends_between(before, seen))
-            if scored:
-                monitor.check(weights_are_finite=_finite(method))
-                on_rank_zero(fabric, functools.partial(selection.score, seen) if selection is not None else bool)
-            if (scored or seen // save_every > before // save_every) and seen < stop_at:
-                save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
-                saved = seen
-            if stop.requested():
-                break
-        if seen > saved or not seen:
-            save()
-        monitor.close(seen, finished=seen >= total)
-        if selection is not None and seen >= total:
-            selection.judge()
+    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop:
+        try:
+            told("on_start", Training(run, method, length, seen, flat_settings or {}))
+            log.begin(seen, length, monitor.say)
+            for batch in itertools.chain.from_iterable(
+                batches(
+                    stream, first, end, config.batch_size, fabric.global_rank, fabric.world_size,
+                    pin_memory=fabric.device.type == "cuda",
+                )
+                for first, end in ranges
+            ):  # fmt: skip
+                number = seen // config.batch_size
+                images = _to_device(batch, config.seed, fabric.device, layout, length.progress(seen), number)
+                torch.manual_seed(int(derive_seeds(images.seeds[:1], -2)) >> 1)  # stray draws repeat on resume
+                rate = optimiser.learning_rate * optimiser.factor(length.progress(seen))
+                set_learning_rate(optimizers, rate)
+                terms = take_step(images, number=number, weight=batch.weight)
+                before, seen = seen, seen + batch.global_size
+                ema.update(seen, batch.global_size)
+                told("on_step", seen, terms, log.step(seen, batch, terms, rate))
+                if seen // sample_every > before // sample_every:
+                    sample()
+                scored = scores and (seen // score_every > before // score_every or length.ends_between(before, seen))
+                if scored:
+                    log.check(weights_are_finite=_finite(method))
+                    on_rank_zero(fabric, functools.partial(selection.score, seen) if selection is not None else bool)
+                if (scored or seen // save_every > before // save_every) and seen < stop_at:
+                    save()  # after scoring too, so that the best weights are never younger than the newest checkpoint
+                    saved = seen
+                if stop.requested():
+                    break
+            if seen > saved or not seen:
+                save()
+            ending = "finished" if seen >= total else "stopped"
+        finally:
+            told("on_end", seen, ending)
+    if selection is not None and ending == "finished":
+        selection.judge()
     return FitResult(seen, finished=seen >= total, interrupted=stop.number, first_process=fabric.is_global_zero)
 
 

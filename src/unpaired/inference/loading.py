@@ -16,6 +16,7 @@ from unpaired.data import Formats, PixelFormat
 from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
 from unpaired.inference.hub import Snapshot
 from unpaired.methods import METHODS, Method
+from unpaired.plugins import check_plugins
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _ENTRIES = {"method": str, "model": dict, "channels": int, "background": list}
@@ -89,6 +90,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def build_method(folder: Path, description: dict[str, Any]) -> Method:
     """The method that a description names, with fresh weights. Raises ``CheckpointError`` if there is no such one."""
     name, where = description["method"], folder / "model.json"
+    check_plugins(description.get("plugins"), str(where))
     if name not in METHODS:
         raise CheckpointError(
             f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"

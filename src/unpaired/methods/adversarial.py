@@ -24,6 +24,7 @@ from unpaired.networks import (
     ResnetGenerator,
 )
 from unpaired.ops import location_draws
+from unpaired.plugins import make_named
 
 GENERATORS: dict[str, Callable[..., Any]] = {
     "resnet": ResnetGenerator,
@@ -31,6 +32,10 @@ GENERATORS: dict[str, Callable[..., Any]] = {
     "light_smooth": functools.partial(LightGenerator, smooth=True),
 }
 """Generators that can be chosen by name; their taps have the names of the paper's layers."""
+_OF_A_GENERATOR = ("forward", "translate_and_encode", "encode", "tap_channels")
+_PROJECTED = ("projected", "projected_patch")
+NamedClass = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""A class of a plug-in, as ``package.module:Class``."""
 Scores = Tensor | ProjectedScores
 """Output of a discriminator: scores (B, ...), or those of several heads."""
 
@@ -39,12 +44,12 @@ Scores = Tensor | ProjectedScores
 class AdversarialConfig:
     """Settings of generator, discriminator and adversarial loss; a method's Config inherits them."""
 
-    generator: Literal["resnet", "light", "light_smooth"] = "resnet"
+    generator: Literal["resnet", "light", "light_smooth"] | NamedClass = "resnet"
     """resnet: the paper's. light: starts at the identity and works at a quarter of the resolution, five times as fast
-    on a CPU. light_smooth: the same without texture synthesis, for drawings."""
-    discriminator: Literal["patch", "projected", "projected_patch"] = "patch"
+    on a CPU. light_smooth: the same without texture synthesis, for drawings. module:Class: your own, of a plug-in."""
+    discriminator: Literal["patch", "projected", "projected_patch"] | NamedClass = "patch"
     """patch: the paper's PatchGAN. projected: small heads on the features of a frozen pretrained network.
-    projected_patch: both."""
+    projected_patch: both. module:Class: your own, of a plug-in."""
     base_channels: PositiveInt = 64
     """Width of the generator's first convolution."""
     discriminator_channels: PositiveInt | None = None
@@ -80,7 +85,7 @@ class AdversarialConfig:
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        if self.gan_mode == "wgangp" and self.discriminator != "patch":
+        if self.gan_mode == "wgangp" and self.discriminator in _PROJECTED:
             raise ConfigError(
                 f"gan_mode: 'wgangp' needs discriminator 'patch'; choose another gan_mode for '{self.discriminator}'"
             )
@@ -98,7 +103,7 @@ class AdversarialConfig:
     @property
     def frozen_networks(self) -> frozenset[str]:
         """Frozen networks that training uses; scores computed with them are biased in its favour."""
-        return frozenset() if self.discriminator == "patch" else frozenset({self.backbone})
+        return frozenset({self.backbone}) if self.discriminator in _PROJECTED else frozenset()
 
     def for_translation(self) -> Self:
         """The settings for inference, which needs no frozen network and none of its packages."""
@@ -107,18 +112,22 @@ class AdversarialConfig:
     def new_generator(self, channels: int, **resnet_options: Any) -> Any:
         """Create the generator for images of ``channels`` channels; options are for ``ResnetGenerator`` only."""
         options = resnet_options if self.generator == "resnet" else {}
-        kind = GENERATORS[self.generator]
+        own = functools.partial(make_named, "generator", self.generator, _OF_A_GENERATOR)
+        kind = GENERATORS.get(self.generator, own)
         return kind(channels, channels, base_channels=self.base_channels, blocks=self.blocks, **options)
 
-    def new_discriminator(self, channels: int, **options: Any) -> PatchDiscriminator | ProjectedDiscriminator:
+    def new_discriminator(self, channels: int, **options: Any) -> Any:
         """Create the discriminator for images of ``channels`` channels; options are for the PatchGAN.
 
         Raises:
-            ConfigError: The frozen network does not exist or does not take such images.
+            ConfigError: The frozen network does not exist or does not take such images, or the plug-in is not loaded.
             BackendError: Its package is missing.
         """
         if self.discriminator == "patch":
             return self.patch_discriminator(channels, **options)
+        if self.discriminator not in _PROJECTED:
+            wanted, options = ("forward", "smallest_image"), self.discriminator_options()
+            return make_named("discriminator", self.discriminator, wanted, channels, **options)
         return ProjectedDiscriminator(
             channels,
             backbone=self.backbone,

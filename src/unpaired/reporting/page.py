@@ -19,9 +19,9 @@ from PIL import Image
 
 from unpaired.errors import ConfigError, UserError
 from unpaired.files import write_atomically
-from unpaired.grids import PIXEL_ART_SIDE, fit, to_rgb
+from unpaired.grids import PIXEL_ART_SIDE, finite_range, fit, heat_map, to_rgb
 from unpaired.reporting.figures import bar_colours
-from unpaired.reporting.pictures import Panel, View, finite_range, heat_map, nats
+from unpaired.reporting.pictures import Panel, View, nats
 from unpaired.reporting.tables import Comparison
 
 PAGE_LIMIT = 20_000_000

@@ -15,10 +15,11 @@ import pandas as pd
 
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.files import write_atomically
+from unpaired.grids import finite_range, heat_map
 from unpaired.reporting import page
 from unpaired.reporting.figures import Cell, Sheet, line_chart
 from unpaired.reporting.page import Page, Section
-from unpaired.reporting.pictures import Gallery, View, Weights, finite_range, heat_map, nats, over_training
+from unpaired.reporting.pictures import Gallery, View, Weights, nats, over_training
 from unpaired.reporting.records import best_choice, training_frame
 from unpaired.reporting.rows import group_runs
 from unpaired.reporting.run_folders import RunFolder
