@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Value, settings
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
 from unpaired.data.reading import Given, Stored, load, name_of
 from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
@@ -33,7 +33,7 @@ class PixelFormat:
     """Whether the first page of a file is the image, or its pages are the channels."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) behind transparent pixels."""
-    fill_value: float | None = None
+    fill_value: Value | None = None
     """Stands in for values that are no data; None takes the mean of the others of their channel."""
 
     colour_profiles: Profiles = "ignore"

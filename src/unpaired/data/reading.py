@@ -15,6 +15,7 @@ from unpaired.data.kinds.npy import describe_array
 from unpaired.data.kinds.pillow import describe_picture, srgb, to_srgb
 from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
+from unpaired.files import open_file
 
 Given = str | Path | IO[bytes] | Image.Image | np.ndarray
 """What an image can be read from: a file, an open one, Pillow's image, or an array of the values that files hold."""
@@ -45,7 +46,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         DataError: It is absent, a folder, or must not or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None

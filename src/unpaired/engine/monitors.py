@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
+from pydantic import Field, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -48,6 +49,10 @@ def mean_difference(image: Tensor, other: Tensor) -> float:
     height, width = image.shape[-2:]
     levels = ((x.float().cpu().clamp(-1, 1) + 1).mul(127.5).round() for x in (image, other[..., :height, :width]))
     return float((next(levels) - next(levels)).abs().mean())
+
+
+_Pair = Annotated[list[int | float], Field(min_length=2, max_length=2)]
+_TERMS, _CHANGE = TypeAdapter(dict[str, list[_Pair]]), TypeAdapter(float | None)
 
 
 class StopSignal:
@@ -162,7 +167,8 @@ class Monitor:
         return {"terms": self._terms, "change": self._change}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._terms, self._change = state["terms"], state["change"]
+        self._terms = _TERMS.validate_python(state["terms"], strict=True)
+        self._change = _CHANGE.validate_python(state["change"], strict=True)
 
     @contextmanager
     def progress(self, seen: int, length: TrainingLength) -> Iterator[None]:
