@@ -341,7 +341,7 @@ def _translate_all(
         return translator.translate(np.stack([item.values for item in group]), **request)
 
     pages: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
-    items = tracked(_read(targets, side, taken, done), len(targets), translator)
+    items = tracked(_read(targets, side, taken, done, translator.free_bytes), len(targets), translator)
     for group in _groups(items, batch_size):
         for item, values in _translated(group, translate, done.problems):
             made = pages.setdefault(item.path, [])
@@ -396,12 +396,14 @@ def _size(values: np.ndarray) -> tuple[int, int]:
     return values.shape[1], values.shape[0]
 
 
-def _read(paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress) -> Iterator[_Item]:
+def _read(
+    paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress, free: Callable[[], int]
+) -> Iterator[_Item]:
     for path in paths:
         page, pages = 0, 1
         while page < pages:
             try:
-                picture = read_picture(path, taken, page)
+                picture = read_picture(path, taken, page, free)
             except DataError as error:
                 done.problems.append(str(error))
                 break

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unpaired.config import CountOrZero, Side, from_dict, settings
 from unpaired.data import Formats, PixelFormat
@@ -123,7 +124,7 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
         config: Any = from_dict(method_class.Config, description["model"], f"{where}: model")
         if hasattr(config, "for_translation"):
             config = config.for_translation()
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             method = method_class(config, channels=description["channels"])
     except ConfigError as error:
         raise CheckpointError(f"{error}; {_AGAIN}") from error
@@ -133,6 +134,16 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
     if not set(method.served) <= set(wanted):
         method.supports = method.supports - {"reverse"}  # imported, of one direction
     return method
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves initial weights undrawn; without memory torch would load two seconds of Python to draw nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__name__", "").endswith("normal_"):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def check_offered(method: Method, asked: Sequence[str]) -> None:
