@@ -136,7 +136,7 @@ class CheckpointFolder:
             return payload["images_seen"]
         if self.files():
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged; remove that folder to train from the start"
+                f"every checkpoint in {self.folder} is damaged; rename that folder to train from the start"
             )
         return 0
 
@@ -158,6 +158,11 @@ def _load(value: Stateful, state: Any) -> None:
                 raise ValueError(
                     f"{name} of a parameter {tuple(parameter.shape)} is {tuple(tensor.shape)}, or not finite"
                 )
+
+
+def with_footer(payload: bytes) -> bytes:
+    """What ``torch.save`` wrote, as a checkpoint file holds it."""
+    return payload + _FOOTER + hashlib.sha256(payload).digest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
