@@ -375,6 +375,13 @@ def models(count: int = 150, seed: int = 0) -> None:
             shutil.rmtree(case)
 
 
+def checkpoint_bytes(payload: Any) -> bytes:
+    """A checkpoint file of any content, with the checksum of that."""
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    return with_footer(buffer.getvalue())
+
+
 def checkpoints(count: int = 100, seed: int = 0) -> None:
     """Change what checkpoints hold, checksum included, or their bytes, and go on with the run."""
     with _campaign("checkpoints", seed) as (campaign, folder):
@@ -395,9 +402,7 @@ def checkpoints(count: int = 100, seed: int = 0) -> None:
                 path = fields[number % len(fields)]
                 new = campaign.rng.choice((*AWKWARD, *tensors, ...))
                 what = f"{'.'.join(map(str, path))} = {new!r:.40}"
-                buffer = io.BytesIO()
-                torch.save(changed(payload, path, new), buffer)
-                file.write_bytes(with_footer(buffer.getvalue()))
+                file.write_bytes(checkpoint_bytes(changed(payload, path, new)))
             else:
                 what = f"bytes, {number}"
                 file.write_bytes(spoilt(file.read_bytes(), campaign.rng))
@@ -406,7 +411,7 @@ def checkpoints(count: int = 100, seed: int = 0) -> None:
 
 
 def exports(count: int = 60, seed: int = 0) -> None:
-    """Change the metadata of an ONNX file, make its weights NaN, exchange its graph, spoil its bytes; translate."""
+    """Change the metadata of an ONNX file, exchange nodes of its graph, spoil its bytes; translate with it."""
     import onnx
 
     with _campaign("ONNX files", seed) as (campaign, folder):
@@ -459,8 +464,8 @@ def images(count: int = 200, seed: int = 0) -> None:
 
 
 WORDS = (
-    "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "/dev/null", "PIPE",
-    "NESTED", "x" * 5000, "../..", "\udcff", "unset", "*",
+    "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "/dev/null",
+    "PIPE", "NESTED", "x" * 5000, "../..", "\udcff", "unset", "*",
 )  # fmt: skip
 """Words on a command line; PIPE is the name of a pipe, NESTED that of 1,500 folders within each other."""
 
@@ -478,15 +483,7 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
         config, run = _trained(folder)
         save_yaml(folder / "run.yaml", config.to_mapping())
         os.mkfifo("PIPE")
-        nested = folder / "NESTED"
-        os.mkdir(nested)
-        inner = os.open(nested, os.O_RDONLY)
-        for _ in range(1500):
-            os.mkdir("d", dir_fd=inner)
-            deeper = os.open("d", os.O_RDONLY, dir_fd=inner)
-            os.close(inner)
-            inner = deeper
-        os.close(inner)
+        nest(folder / "NESTED")
         image = str(folder / "data" / "testA" / "0.png")
         lines: dict[str, tuple[str, ...]] = {
             "train": (str(folder / "data"), "--config", "run.yaml", "--images", "1", "--out", "OUT", "--quiet"),
@@ -521,10 +518,19 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
 
             for words in cases:
                 campaign.attempt(f"{line} {' '.join(words)[-120:]}", lambda words=words: action(words))
-                shutil.rmtree("OUT", ignore_errors=True)
-                Path("OUT").unlink(missing_ok=True) if Path("OUT").is_file() else None
-        shutil.rmtree("NESTED", ignore_errors=True)
+                subprocess.run(["rm", "-rf", "OUT"], check=True)
         subprocess.run(["rm", "-rf", "NESTED"], check=False)
+
+
+def nest(folder: Path, depth: int = 1500) -> None:
+    """Make so many folders within each other."""
+    folder.mkdir()
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=inner)
+        outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
 
 
 def options_of(line: str) -> Any:
@@ -612,9 +618,10 @@ def web(count: int = 300, seed: int = 0) -> None:
             "/picture/%00",
             "/openapi.json",
         )
-        bodies = [json.dumps({"name": new, "resume": new, "image": new, "question": new, "choice": new, "item": new})
-                  for new in AWKWARD] + [json.dumps(new) for new in AWKWARD] + ["[" * 100_000, "{", "\udcff"]  # fmt: skip
-        headers = [{"content-type": kind} for kind in ("application/json", "text/plain", "\xff", "")]
+        fields = ("name", "resume", "source", "question", "choice")
+        bodies = [json.dumps(dict.fromkeys(fields, new)) for new in AWKWARD] + [json.dumps(new) for new in AWKWARD]
+        bodies += ["[" * 100_000, "{", "\udcff"]
+        headers = [{"content-type": kind} for kind in ("application/json", "text/plain", "\x7f", "")]
         headers += [{"host": "evil"}, {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"content-length": "-1"}]
         for number in range(count):
             path, method = campaign.rng.choice(paths), campaign.rng.choice(("GET", "POST", "PUT", "HEAD", "BREW"))

@@ -128,6 +128,8 @@ def is_image_name(name: str) -> bool:
 
 def missing(where: Path) -> str:
     """Say that ``where`` does not exist, and the nearest thing that does."""
+    if where.exists():
+        return f"{where}: is a pipe or a device, not a file or a folder"
     ancestor = where
     while not ancestor.exists() and ancestor != ancestor.parent:
         last, ancestor = ancestor.name, ancestor.parent
