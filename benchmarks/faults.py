@@ -1,19 +1,36 @@
-"""Attacks on the folder of a training: it is killed at a file event, then the same command has to bring it to its end.
+"""Attacks, each seeded and bounded, with counts of what was tried and what failed.
 
-python benchmarks/faults.py kills               # every event of a short scored run of 8-bit pictures
+python benchmarks/faults.py kills               # at every event of a short scored run of 8-bit pictures
 python benchmarks/faults.py kills --every 7 --kind microscopy
+python benchmarks/faults.py models              # damaged model folders; also checkpoints, exports, images, web
+python benchmarks/faults.py arguments --each 2  # every option of every command
+python benchmarks/faults.py disk                # full disks, where mounting is allowed
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import ctypes
+import functools
+import hashlib
+import importlib
+import io
 import json
+import math
 import os
+import random
+import resource
+import select
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +42,14 @@ import tyro
 from lightning_fabric.loggers import TensorBoardLogger  # noqa: F401  # the same
 from PIL import Image
 
-from unpaired.errors import CheckpointError
+from unpaired.cli import COMMANDS, main, module_of
+from unpaired.cli.options import option_names, parse
+from unpaired.config import save_yaml
+from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_picture
+from unpaired.engine.checkpoint import read_checkpoint, with_footer
+from unpaired.errors import CheckpointError, UserError
 from unpaired.inference import Translator
-from unpaired.run_config import RunConfig
+from unpaired.run_config import DatasetConfig, RunConfig
 from unpaired.training import train
 
 Kind = Literal["pictures", "microscopy"]
@@ -163,5 +185,461 @@ def kills(every: int = 1, first: int = 1, kind: Kind = "pictures", seed: int = 0
             raise SystemExit("\n".join(wrong))
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# hostile input: each attempt in a process of its own
+# ---------------------------------------------------------------------------------------------------------------------
+_GIB = 4
+"""Memory that an attempt may take beyond what this process has."""
+_SECONDS = 60.0
+
+
+class Campaign:
+    """Counts attempts. One fails where it ends in anything but success or one line for the person.
+
+    Args:
+        name: For the line that is printed.
+        seed: Of what is drawn.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed, self.started = name, seed, time.monotonic()
+        self.rng = random.Random(seed)
+        self.done, self.refused, self.failed = 0, 0, list[str]()
+
+    def attempt(self, what: str, action: Callable[[], object], seconds: float = _SECONDS) -> str:
+        """Carry out ``action`` in a forked process: ``done``, ``refused``, or what went wrong."""
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            os.close(reading)
+            os.write(writing, _verdict(action).encode("utf-8", "backslashreplace")[-4000:])
+            os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            ended = select.select([pipe], [], [], seconds)[0]
+            if not ended:
+                os.kill(child, signal.SIGKILL)
+            verdict = pipe.read().decode() if ended else f"took longer than {seconds:g} s"
+        _, status = os.waitpid(child, 0)
+        verdict = verdict or f"died: {os.waitstatus_to_exitcode(status)}"
+        self.done += verdict == "done"
+        self.refused += verdict == "refused"
+        if verdict not in ("done", "refused"):
+            self.failed.append(f"{what}: {verdict}")
+        return verdict
+
+    def end(self) -> None:
+        """Print the counts. Raises ``SystemExit`` if an attempt failed."""
+        tried = self.done + self.refused + len(self.failed)
+        print(
+            f"{self.name}, seed {self.seed}: {tried} tried, {self.done} done, {self.refused} refused in one line, "
+            f"{len(self.failed)} failed, {time.monotonic() - self.started:.0f} s",
+            flush=True,
+        )
+        if self.failed:
+            raise SystemExit("\n".join(self.failed))
+
+
+def _verdict(action: Callable[[], object]) -> str:
+    """``done``, ``refused`` (by one line), or a traceback."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + _GIB * 2**30,) * 2)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = action()
+    except UserError as error:
+        return "refused" if "\n" not in str(error) else f"more than one line: {error}"
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        return traceback.format_exc()
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
+    if type(code) is int and code >= 2:
+        return "refused" if len(lines) == 1 else f"exit code {code} without a reason: {said.getvalue()[-400:]}"
+    return "done"
+
+
+AWKWARD: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 3, 10**6, 10**12, 10**23, -(10**23), 0.5, -0.5, 1e23, "", "x", "\0", "é" * 300, [], [1], {},
+    {"a": 1}, [[[]]], "9" * 400, [0] * 1000,
+)  # fmt: skip
+"""Values of JSON that no field expects, and some that it does."""
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to everything in nested dictionaries and lists, the whole excepted."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*path, key)
+        yield from places(each, (*path, key))
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy of nested values with another one at a path; ``...`` takes it out."""
+    value = copy.deepcopy(value)
+    within = functools.reduce(lambda whole, key: whole[key], path[:-1], value)
+    if new is ...:
+        del within[path[-1]]
+    else:
+        within[path[-1]] = new
+    return value
+
+
+def spoilt(content: bytes, rng: random.Random) -> bytes:
+    """Bytes flipped, cut off, left out, repeated or put in."""
+    content, place = bytearray(content), rng.randrange(len(content))
+    match rng.randrange(5):
+        case 0:
+            for _ in range(rng.choice((1, 1, 4, 64))):
+                content[rng.randrange(min(len(content), rng.choice((64, 1024, len(content)))))] = rng.randrange(256)
+        case 1:
+            del content[place:]
+        case 2:
+            del content[place : place + rng.randrange(1, 64)]
+        case 3:
+            content[place:place] = content[place : place + 64]
+        case _:
+            content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4), b"NaN "))
+    return bytes(content)
+
+
+def in_place_of(path: Path, rng: random.Random) -> str:
+    """Put something that is no file where a file was; what it is."""
+    path.unlink()
+    kind = rng.choice(("pipe", "folder", "device", "nothing", "link to itself", "brackets"))
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "link to itself":
+            path.symlink_to(path.name)
+        case "brackets":
+            path.write_bytes(b"[" * 200_000)
+    return kind
+
+
+def _trained(folder: Path, images: int = 2) -> tuple[RunConfig, Path]:
+    config = small_run(folder / "data")
+    config = replace(config, training=replace(config.training, images=images, score_every=0))
+    train(config, folder / "run", quiet=True)
+    return config, folder / "run"
+
+
+def _translates(path: Path) -> None:
+    translator = (
+        Translator.from_onnx(path) if path.suffix == ".onnx" else Translator.from_pretrained(path, device="cpu")
+    )
+    translator.memory_gib = 8.0
+    made = translator.translate(torch.zeros(translator.channels, 32, 32))
+    assert made.isfinite().all()
+
+
+@contextlib.contextmanager
+def _campaign(name: str, seed: int) -> Iterator[tuple[Campaign, Path]]:
+    torch.set_num_threads(1)
+    campaign = Campaign(name, seed)
+    folder = tempfile.mkdtemp()
+    try:
+        yield campaign, Path(folder)
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=False)  # Python's own way cannot remove what is nested too deep
+    campaign.end()
+
+
+def models(count: int = 150, seed: int = 0) -> None:
+    """Damage model.json field by field, then the files of the folder at random, and translate with it."""
+    time.sleep = lambda seconds: None  # readers wait for a training that may be writing
+    with _campaign("model folders", seed) as (campaign, folder):
+        weights = _trained(folder)[1] / "weights"
+        description = json.loads((weights / "model.json").read_bytes())
+        fields = list(places(description))
+        campaign.rng.shuffle(fields)
+        for number in range(count):
+            case = Path(shutil.copytree(weights, folder / "case"))
+            if number % 3 < 2:
+                path = fields[number % len(fields)]
+                new = campaign.rng.choice((*AWKWARD, ...))
+                what = f"{'.'.join(map(str, path))} = {new!r:.40}"
+                (case / "model.json").write_text(json.dumps(changed(description, path, new)))
+            else:
+                file = case / campaign.rng.choice(("model.json", "ema.safetensors"))
+                if campaign.rng.random() < 0.3:
+                    what = f"{in_place_of(file, campaign.rng)} for {file.name}"
+                else:
+                    file.write_bytes(spoilt(file.read_bytes(), campaign.rng))
+                    what = f"{file.name} spoilt, {number}"
+                    if file.suffix == ".safetensors":  # as if somebody had made it so
+                        digest = {"sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}}
+                        (case / "model.json").write_text(json.dumps(description | digest))
+            campaign.attempt(what, lambda case=case: _translates(case))
+            shutil.rmtree(case)
+
+
+def checkpoint_bytes(payload: Any) -> bytes:
+    """A checkpoint file of any content, with the checksum of that."""
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    return with_footer(buffer.getvalue())
+
+
+def checkpoints(count: int = 100, seed: int = 0) -> None:
+    """Change what checkpoints hold, checksum included, or their bytes, and go on with the run."""
+    with _campaign("checkpoints", seed) as (campaign, folder):
+        config, run = _trained(folder, images=3)
+        longer = replace(config, training=replace(config.training, images=3))
+        newest = max((run / "checkpoints").glob("*.pt"))
+        payload = read_checkpoint(newest)
+        fields = list(places(payload))
+        campaign.rng.shuffle(fields)
+        tensors = (torch.zeros(()), torch.full((3,), math.nan), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(0))
+        for number in range(count):
+            case = Path(shutil.copytree(run, folder / "case"))
+            file = case / "checkpoints" / newest.name
+            for other in (case / "checkpoints").iterdir():
+                if other != file:
+                    other.unlink()
+            if number % 5:
+                path = fields[number % len(fields)]
+                new = campaign.rng.choice((*AWKWARD, *tensors, ...))
+                what = f"{'.'.join(map(str, path))} = {new!r:.40}"
+                file.write_bytes(checkpoint_bytes(changed(payload, path, new)))
+            else:
+                what = f"bytes, {number}"
+                file.write_bytes(spoilt(file.read_bytes(), campaign.rng))
+            campaign.attempt(what, lambda case=case: train(longer, case, extend_to=5, quiet=True))
+            shutil.rmtree(case)
+
+
+def exports(count: int = 60, seed: int = 0) -> None:
+    """Change the metadata of an ONNX file, exchange nodes of its graph, spoil its bytes; translate with it."""
+    import onnx
+
+    with _campaign("ONNX files", seed) as (campaign, folder):
+        file = folder / "model.onnx"
+        Translator.from_pretrained(_trained(folder)[1], device="cpu").export(file)
+        whole = onnx.load(file)
+        facts = {entry.key: entry.value for entry in whole.metadata_props}
+        description = json.loads(facts["description"])
+        fields = [("description", *path) for path in places(description)] + [(name,) for name in facts]
+        campaign.rng.shuffle(fields)
+        for number in range(count):
+            model, what = onnx.ModelProto(), f"bytes, {number}"
+            model.CopyFrom(whole)
+            if number % 3 < 2:
+                path, new = fields[number % len(fields)], campaign.rng.choice((*AWKWARD, ...))
+                what = f"{'.'.join(map(str, path))} = {new!r:.40}"
+                held = changed({**facts, "description": description}, path, new)
+                del model.metadata_props[:]
+                for key, value in held.items():
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    model.metadata_props.add(key=key, value=text)
+                content = model.SerializeToString()
+            elif number % 2:
+                what = f"another graph, {number}"
+                node = campaign.rng.choice(list(model.graph.node))
+                node.op_type = campaign.rng.choice(("Relu", "Shape", "Identity", "Neg", "Nonsense"))
+                content = model.SerializeToString()
+            else:
+                content = spoilt(file.read_bytes(), campaign.rng)
+            case = folder / "case.onnx"
+            case.write_bytes(content)
+            campaign.attempt(what, lambda case=case: _translates(case))
+
+
+def images(count: int = 200, seed: int = 0) -> None:
+    """Spoil images of every kind that is written, and read them; headers that claim gigapixels are among them."""
+    with _campaign("images", seed) as (campaign, folder):
+        draw = np.random.default_rng(seed)
+        colour = draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+        whole = []
+        for suffix in IMAGE_SUFFIXES:
+            whole.append((suffix, bytes(encode([colour], suffix))))
+            if can_hold(suffix, "uint16", 1):
+                whole.append((suffix, bytes(encode([colour[:, :, :1].astype(np.uint16) * 257], suffix))))
+        for number in range(count):
+            suffix, content = whole[number % len(whole)]
+            case = folder / f"case{suffix}"
+            case.write_bytes(spoilt(content, campaign.rng))
+            campaign.attempt(f"{suffix}, {number}", lambda case=case: read_picture(case, PixelFormat()))
+
+
+WORDS = (
+    "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "/dev/null",
+    "PIPE", "NESTED", "x" * 5000, "../..", "\udcff", "unset", "*",
+)  # fmt: skip
+"""Words on a command line; PIPE is the name of a pipe, NESTED that of 1,500 folders within each other."""
+
+
+def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
+    """Give every option of every command, as its definition has them, and every place for a file, awkward values.
+
+    Args:
+        each: Values per option.
+        seed: Of which.
+        only: Commands; unset takes all. Those that serve, upload or take minutes are only parsed.
+    """
+    with _campaign("arguments", seed) as (campaign, folder):
+        os.chdir(folder)
+        config, run = _trained(folder)
+        save_yaml(folder / "run.yaml", config.to_mapping())
+        os.mkfifo("PIPE")
+        nest(folder / "NESTED")
+        image = str(folder / "data" / "testA" / "0.png")
+        lines: dict[str, tuple[str, ...]] = {
+            "train": (str(folder / "data"), "--config", "run.yaml", "--images", "1", "--out", "OUT", "--quiet"),
+            "translate": (str(run), image, "--out", "OUT"),
+            "evaluate": (str(run), "--metrics", "ssim_vs_source"),
+            "report": (str(run), "--out", "OUT"),
+            "compare": (str(run),),
+            "data check": (str(folder / "data"),),
+            "data prepare": (str(folder / "data"), "--out", "OUT"),
+            "import": ("weights.pth", "--method", "cut", "--out", "OUT"),
+            "export": (str(run), "--format", "torch", "--out", "OUT"),
+            "runs": (str(folder),), "recipes": (), "info": (),
+            "study": (str(run), "--out", "OUT"), "demo": (), "studio": (), "push": (str(run), "a/b"),
+            "benchmark": ("matrix.yaml", "--out", "OUT"),
+        }  # fmt: skip
+        assert {line.split()[0] for line in lines} == set(COMMANDS)
+        for line, given in lines.items():
+            if only and line.split()[0] not in only:
+                continue
+            name, *sub = line.split()
+            kind = options_of(line)
+            options = [option for option, _ in option_names(kind)]
+            cases = [[*given, f"--{option}={word}"] for option in options for word in campaign.rng.sample(WORDS, each)]
+            for place, word in enumerate(given):
+                if not word.startswith("--"):
+                    cases += [[*given[:place], new, *given[place + 1 :]] for new in campaign.rng.sample(WORDS, each)]
+
+            def action(words: list[str], name: str = name, sub: list[str] = sub, kind: Any = kind) -> object:
+                if name in ("study", "demo", "studio", "push", "benchmark"):
+                    return parse(kind, words, name)
+                return main([name, *sub, *words])
+
+            for words in cases:
+                campaign.attempt(f"{line} {' '.join(words)[-120:]}", lambda words=words: action(words))
+                subprocess.run(["rm", "-rf", "OUT"], check=True)
+
+
+def nest(folder: Path, depth: int = 1500) -> None:
+    """Make so many folders within each other."""
+    folder.mkdir()
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=inner)
+        outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+
+
+def options_of(line: str) -> Any:
+    """The class of options of a command."""
+    name, *sub = line.split()
+    module = importlib.import_module(module_of(name))
+    if name == "train":
+        return module._arguments(RunConfig("qs_attn", DatasetConfig()))
+    return getattr(module, (sub[0] if sub else name).capitalize())
+
+
+def disk(seed: int = 0, steps: int = 8) -> None:
+    """Train, prepare and translate on a disk that is full sooner or later; then the same where there is room.
+
+    Args:
+        seed: Of the images.
+        steps: Sizes of the disk, from nothing to a little less than is needed.
+    """
+    with _campaign("full disk", seed) as (campaign, folder):
+        config = small_run(folder / "data", seed=seed)
+        train(config, folder / "whole", quiet=True)
+        save_yaml(folder / "run.yaml", config.to_mapping())
+        expected, mount = content(folder / "whole"), folder / "disk"
+        size = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
+        mount.mkdir()
+        data = str(folder / "data")
+        lines = {
+            "train": ("train", data, "--config", str(folder / "run.yaml"), "--quiet", "--out"),
+            "data prepare": ("data", "prepare", data, "--size", "32", "--out"),
+            "translate": ("translate", str(folder / "whole"), f"{data}/testA", "--out"),
+            "export": ("export", str(folder / "whole"), "--format", "torch", "--out"),
+        }
+        for what, words in lines.items():
+            for step in range(steps):
+                kib = 4 + (size if what == "train" else 300_000 if what == "export" else 20_000) * step // steps // 1024
+
+                def action(words: tuple[str, ...] = words, kib: int = kib, what: str = what) -> object:
+                    small_disk(mount, kib)
+                    code = main([*words, str(mount / "out")])
+                    if code in (0, 2):  # done, or refused before anything was written
+                        return code
+                    if what == "train":
+                        subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
+                        assert main([*words, str(mount / "out")]) == 0
+                        assert content(mount / "out") == expected
+                    return code
+
+                campaign.attempt(f"{what}, {kib} KiB", action)
+
+
+def small_disk(mount: Path, kib: int) -> None:
+    """Mount an empty disk of so many KiB, for this process and its children alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
+        raise OSError(ctypes.get_errno(), "no mount is allowed here")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    if libc.mount(b"none", os.fsencode(mount), b"tmpfs", 0, f"size={kib}k".encode()):
+        raise OSError(ctypes.get_errno(), "no mount is allowed here")
+
+
+def web(count: int = 300, seed: int = 0) -> None:
+    """Send a study's page requests of awkward paths, methods, headers and bodies; it answers each, never with a 500."""
+    from starlette.testclient import TestClient
+
+    from unpaired.study.server import make_app
+    from unpaired.study.store import Store
+
+    with _campaign("web", seed) as (campaign, folder):
+        config = small_run(folder / "data")
+        assert config.dataset.folder is not None
+        words = [str(folder / "data" / name) for name in ("testA", "trainB")]
+        assert main(["study", *words, "--out", str(folder / "study"), "--source", words[0], "--target", words[1],
+                     "--no-serve"]) == 0  # fmt: skip
+        client = TestClient(make_app(Store(folder / "study")), base_url="http://127.0.0.1:8000")
+        paths = (
+            "/",
+            "/api/study",
+            "/api/enter",
+            "/api/leave",
+            "/api/vote",
+            "/picture/x",
+            "/picture/%00",
+            "/openapi.json",
+        )
+        fields = ("name", "resume", "source", "question", "choice")
+        bodies = [json.dumps(dict.fromkeys(fields, new)) for new in AWKWARD] + [json.dumps(new) for new in AWKWARD]
+        bodies += ["[" * 100_000, "{", "\udcff"]
+        headers = [{"content-type": kind} for kind in ("application/json", "text/plain", "\x7f", "")]
+        headers += [{"host": "evil"}, {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"content-length": "-1"}]
+        for number in range(count):
+            path, method = campaign.rng.choice(paths), campaign.rng.choice(("GET", "POST", "PUT", "HEAD", "BREW"))
+            body, head = campaign.rng.choice(bodies), campaign.rng.choice(headers)
+
+            def action(path: str = path, method: str = method, body: str = body, head: dict[str, str] = head) -> int:
+                sent = body.encode("utf-8", "surrogateescape")
+                status = client.request(method, path, content=sent, headers=head).status_code
+                assert status < 500, status
+                return 0
+
+            campaign.attempt(f"{method} {path} {body[:60]!r} {head}, {number}", action, 20)
+
+
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"kills": kills})
+    tyro.extras.subcommand_cli_from_dict({
+        "kills": kills, "models": models, "checkpoints": checkpoints, "exports": exports, "images": images,
+        "arguments": arguments, "disk": disk, "web": web,
+    })  # fmt: skip

@@ -356,11 +356,11 @@ def test_weights_that_do_not_fit_are_refused_by_name(
     [
         ({"format": 2}, CheckpointError, "has format 2, but this version of unpaired reads 1; install a newer one"),
         ({"method": "qs_atn"}, CheckpointError, r"unknown method 'qs_atn' \(did you mean 'qs_attn'\?\)"),
-        ({"method": None}, CheckpointError, "lacks a usable 'method'"),
-        ({"channels": "three"}, CheckpointError, "lacks a usable 'channels'"),
-        ({"image_size": None}, CheckpointError, "lacks a usable 'image_size'"),
-        ({"background": None}, CheckpointError, "lacks a usable 'background'"),
-        ({"model": {"blokcs": 9}}, ConfigError, r"unknown setting 'blokcs' \(did you mean 'blocks'\?\)"),
+        ({"method": None}, CheckpointError, "method must be text, not null"),
+        ({"channels": "three"}, CheckpointError, "channels must be a whole number"),
+        ({"image_size": None}, CheckpointError, "image_size must be a whole number or a list"),
+        ({"background": None}, CheckpointError, "background must be a list"),
+        ({"model": {"blokcs": 9}}, CheckpointError, r"unknown setting 'blokcs' \(did you mean 'blocks'\?\)"),
     ],
 )
 def test_a_description_that_cannot_be_used(

@@ -1,9 +1,9 @@
 """Settings: frozen dataclasses validated by pydantic, converted to and from plain dictionaries and YAML files.
 
-A class of settings is decorated with :func:`settings`; its annotations are the schema, including bounds
-(``PositiveInt``, ``Share``, ``Literal[...]``). Types are strict: ``true`` is not a number, and unknown keys are errors.
-Every error is a one-line :class:`~unpaired.errors.ConfigError` with the file, the dotted key, the value and what was
-expected.
+A class of settings is decorated with :func:`settings`; its annotations are the schema, including bounds (``Count``,
+``Share``, ``Literal[...]``), which every number has. Types are strict: ``true`` is not a number, and unknown keys are
+errors. Every error is a one-line :class:`~unpaired.errors.ConfigError` with the file, the dotted key, the value and
+what was expected.
 """
 
 from __future__ import annotations
@@ -21,12 +21,38 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unpaired.errors import ConfigError, nearest
-from unpaired.files import write_atomically
+from unpaired.files import contents, write_atomically
 
 T = TypeVar("T")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A float in [0, 1]."""
+Amount = Annotated[float, Field(ge=0, le=1e9)]
+"""A weight of a loss term and the like, in [0, 1e9]."""
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+"""A temperature, a rate and the like, in (0, 1e9]."""
+Value = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
+"""A value of a pixel: whatever float32 holds."""
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of images or steps, 1 to 1e9."""
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+"""The same from 0 on."""
+BatchSize = Annotated[int, Field(ge=1, le=2**16)]
+"""Images at a time, 1 to 65,536."""
+Side = Annotated[int, Field(ge=1, le=2**14)]
+"""A side of an image in pixels, 1 to 16,384."""
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Channels of a layer, 1 to 4,096."""
+Depth = Annotated[int, Field(ge=1, le=64)]
+"""A number of blocks, 1 to 64."""
+Levels = Annotated[int, Field(ge=1, le=8)]
+"""How often something is halved, 1 to 8."""
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""Threads or processes, 1 to 1,024."""
+Gib = Annotated[float, Field(gt=0, le=2**20)]
+"""Memory in GiB, above 0."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A port, 0 to 65,535; 0 takes any free one."""
 FilePath = Annotated[Path, Field(strict=False)]
 """A path; text is one."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -144,8 +170,8 @@ def _adapter(cls: Any) -> Any:
 
 
 def _sentence(error: ValidationError, cls: type, given: Any) -> str:
-    """The first error in one line; a union reports one error for each of its members."""
-    found = error.errors(include_url=False)
+    """The error that lies deepest in one line; a union reports one error for each of its members."""
+    found = sorted(error.errors(include_url=False), key=lambda each: -len(_place(each, given)[0]))
     path, value = _place(found[0], given)
     dotted, kind = ".".join(map(str, path)), found[0]["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -156,6 +182,7 @@ def _sentence(error: ValidationError, cls: type, given: Any) -> str:
     if kind == "value_error":
         return (f"in '{dotted}': " if dotted else "") + str(found[0]["ctx"]["error"])
     same = [each for each in found if _place(each, given)[0] == path]
+    same = [each for each in same if each["type"].startswith(("greater", "less"))] or same
     expected = []
     for words in (each["msg"].removeprefix("Input should be ") for each in same):
         for theirs, ours in _BOUNDS.items():
@@ -250,7 +277,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a subclass of SafeLoader
+        loaded = yaml.load(contents(path).decode(), Loader=_StrictLoader)  # a subclass of SafeLoader
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: there is no such file{nearest(path.name, siblings)}") from None

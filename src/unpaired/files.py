@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,43 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def open_file(path: str | Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: It cannot be read, or is a folder, or a pipe or a device, which may have no end.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
+    return file
+
+
+def contents(path: str | Path) -> bytes:
+    """All bytes of a file; errors as of :func:`open_file`."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no JSON, or nested too deep to be any of ours.
+    """
+    return parse_json(contents(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The same of text. Raises ``ValueError``."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def owner_of_temporary(path: Path) -> int | None:
@@ -66,7 +106,7 @@ def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Itera
         OSError: The file exists but cannot be read.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = contents(path).splitlines()
     except FileNotFoundError:
         return
     for number, line in enumerate(lines, 1):
@@ -74,9 +114,9 @@ def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Itera
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             reason = "" if isinstance(entry, dict) else "it holds no named values"
-        except (ValueError, RecursionError):
+        except ValueError:
             reason = "it is not complete JSON, as if writing it had been interrupted"
         if not reason:
             yield where, entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unpaired.config import settings
+from unpaired.config import Count, CountOrZero, settings
 from unpaired.errors import ConfigError
 
 
@@ -17,8 +17,8 @@ class Extension:
         to: The new length in images, counted from the start of the run.
     """
 
-    at: int
-    to: int
+    at: CountOrZero
+    to: Count
 
     def __post_init__(self) -> None:
         if not 0 <= self.at < self.to:

@@ -16,7 +16,7 @@ from typing import Any
 
 from unpaired.config import load_yaml
 from unpaired.errors import TrainingError
-from unpaired.files import is_running, json_lines, owner_of_temporary, read_json_lines, write_atomically
+from unpaired.files import is_running, json_lines, owner_of_temporary, read_json, read_json_lines, write_atomically
 
 _QUIET_SECONDS = 120.0
 """A run that wrote nothing for so long, and for three intervals of its log, counts as stopped."""
@@ -56,7 +56,7 @@ def locked(run: Path) -> Iterator[None]:
 
 def _holder(file: Path) -> str:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         return f"process {found['pid']} on {found['host']} since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # that one is about to write it
         return "another process"
@@ -155,7 +155,7 @@ def images_seen(run: Path) -> int:
 def images_in_weights(run: Path) -> int:
     """Images that the exported weights have seen; 0 where there are none. The description is written after them."""
     try:
-        seen = json.loads((run / "weights" / "model.json").read_text(encoding="utf-8"))["images_seen"]
+        seen = read_json(run / "weights" / "model.json")["images_seen"]
     except (OSError, ValueError, KeyError, TypeError):
         return 0
     return seen if isinstance(seen, int) else 0

@@ -30,7 +30,7 @@ from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError
-from unpaired.files import json_lines, write_atomically
+from unpaired.files import json_lines, read_json, write_atomically
 from unpaired.inference.initial import INITIAL, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import Method
@@ -180,7 +180,7 @@ def _training_images(
 
 def _stored_inventory(out: Path) -> Inventory | None:
     try:
-        return json.loads((out / FILES).read_bytes())
+        return read_json(out / FILES)
     except (OSError, ValueError):
         return None
 
@@ -257,7 +257,7 @@ def load_formats(out: Path, data: DataConfig) -> Formats:
     if not path.exists():
         return data.plain_formats
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         source, target = (from_dict(PixelFormat, found[name], f"{path}: {name}") for name in ("source", "target"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

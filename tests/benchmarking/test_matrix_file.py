@@ -148,7 +148,7 @@ CUT = {"method": "cut"}
         ({"contenders": {"a": {**CUT, "label": "x"}, "x": {"method": "fastcut"}}}, r"two have the label 'x'"),
         ({"slots": ["gpu"]}, r"slots: 'gpu' is no device; use cpu, cuda:0"),
         ({"slots": ["cpu", "cuda:0"]}, r"slots: cpu and cuda together"),
-        ({"threads": 0}, r"threads must be above 0"),
+        ({"threads": 0}, r"threads must be at least 1, not 0"),
         ({"data": {"d": {"embedded": "fluint"}}}, r"no embedded data set 'fluint' \(did you mean 'fluent'"),
         ({"data": {"d": {"embedded": "fluent", "folder": "x"}}}, r"'embedded' and 'folder' contradict each other"),
         ({"data": {"d": {}}}, r"name a folder"),

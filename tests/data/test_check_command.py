@@ -80,7 +80,7 @@ def test_images_that_were_left_out_end_in_1(tmp_path: Path, capsys: Capture) -> 
         (["prepare", "photos", "--out", "x"], "is neither a folder nor a set that is known"),
         (["check", "photos"], "there is no such file or folder"),
         (["check", "photos", "--published", "horse2zebr"], "did you mean 'horse2zebra'?"),
-        (["check", "photos", "--near", "40"], "near is 40"),
+        (["check", "photos", "--near", "40"], "near must be at most 16, not 40"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -205,9 +205,10 @@ def test_what_is_no_set_of_folders_is_told_by_what_it_holds(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"size": 4}, "size is 4"), ({"test_fraction": 1.0}, "below 1"), ({"test_count": -1}, "test_count is -1"),
-        ({"val_count": -1}, "val_count is -1"), ({"test_count": 1, "test_fraction": 0.1}, "not both"),
-        ({"source_class": "a", "target_class": "a"}, "name two"), ({"seed": -1}, "seed is -1"),
+        ({"size": 4}, "size must be at least 8"), ({"test_fraction": 1.0}, "below 1"),
+        ({"test_count": -1}, "test_count must be at least 0"), ({"val_count": -1}, "val_count must be at least 0"),
+        ({"test_count": 1, "test_fraction": 0.1}, "not both"),
+        ({"source_class": "a", "target_class": "a"}, "name two"), ({"seed": -1}, "seed must be at least 0"),
     ],
 )  # fmt: skip
 def test_settings_are_checked(changes: dict[str, object], words: str) -> None:

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt
-
-from unpaired.config import Seed, from_dict, load_yaml, settings, to_dict
+from unpaired.config import BatchSize, Count, Positive, Seed, Threads, from_dict, load_yaml, settings, to_dict
 from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles, names_digest
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, DataError, UserError, nearest
@@ -33,9 +31,9 @@ _PROTOCOL = ("image_size", "channels", "background")
 class Budget:
     """How long every run is: as many images for each, or as many minutes of training steps for each."""
 
-    images: PositiveInt | None = None
+    images: Count | None = None
     """Training images of every run."""
-    minutes: PositiveFloat | None = None
+    minutes: Positive | None = None
     """Minutes of training steps of every run: measured once per contender and data set, then turned into images."""
 
     def __post_init__(self) -> None:
@@ -128,7 +126,7 @@ class EvaluationOptions:
     """Files of pretrained networks as NAME=PATH, relative to this file."""
     download: bool = False
     """Let torch-fidelity fetch the Inception weights of FID."""
-    batch_size: PositiveInt = 8
+    batch_size: BatchSize = 8
     """Images translated at a time."""
     seed: Seed = 0
     """Seed of what is drawn at random."""
@@ -153,7 +151,7 @@ class Matrix:
     """Training seeds; each contender is trained once per data set and seed."""
     slots: tuple[str, ...] = ("cpu",)
     """Where runs are computed, one process each: cpu (any number of times), cuda:N, mps."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """CPU threads of each process; unset shares the cores of this machine evenly among the slots."""
     common: Settings = field(default_factory=Settings)
     """Settings of all runs. Those of ``model`` are for every method that has a setting of that name."""

@@ -14,7 +14,7 @@ from unpaired.benchmarking.matrix import Cell, EvaluationOptions, Matrix
 from unpaired.config import to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import METRICS
-from unpaired.files import json_lines, write_atomically
+from unpaired.files import json_lines, read_json, write_atomically
 from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, as_begun, flat, store
 from unpaired.run_folder import first_digest, images_in_weights, images_seen, seconds_per_image
 
@@ -125,7 +125,7 @@ class Plan:
         self._file, self._measured = out / "plan.json", dict[str, dict[str, Any]]()
         if self._file.exists():
             try:
-                entries = json.loads(self._file.read_text(encoding="utf-8"))["cells"]
+                entries = read_json(self._file)["cells"]
                 self._measured = {
                     name: {"fingerprint": str(one["fingerprint"]), "seconds_per_image": float(one["seconds_per_image"])}
                     for name, one in entries.items()

@@ -9,6 +9,7 @@ import importlib
 import io
 import keyword
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -69,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away, as 'head' does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(r"(?:can't allocate|out of) memory", str(error))):
+            raise
+        return _fail("there is not enough memory; take smaller images, networks or batches, or a --memory-gib", 3)
     except OSError as error:
         if error.errno is None:  # raised by a library for its own reasons: no message of ours would help
             raise

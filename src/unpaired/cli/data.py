@@ -6,16 +6,18 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import settings
 from unpaired.data.check import NEAR, Report, check_set, lines, parts_table, to_json
 from unpaired.data.inspection import Progress
 from unpaired.data.layouts import OFFICIAL, how_to_get
@@ -36,7 +38,10 @@ _LINES = 160
 """Columns where there is no terminal to ask."""
 
 
-@dataclass(frozen=True)
+Bits = Annotated[int, Field(ge=-1, le=16)]
+
+
+@settings
 class Prepare:
     """Make a set for training from archives that you downloaded, or from any folders of images, and check it.
 
@@ -65,7 +70,7 @@ class Prepare:
     out: Path | None = None
     """Folder to make."""
     settings: OmitArgPrefixes[PrepareSettings] = field(default_factory=PrepareSettings)
-    near: int = NEAR
+    near: Bits = NEAR
     """Bits of 64 that may differ between the hashes of pictures that are reported as similar; -1 looks for none."""
     strict: bool = False
     """Count warnings as errors: exit code 1."""
@@ -73,7 +78,7 @@ class Prepare:
     """Write all that was found to this file."""
 
 
-@dataclass(frozen=True)
+@settings
 class Check:
     """Check a set before training: counts, duplicates, leaks from test to train, unreadable files, modes, sizes.
 
@@ -85,7 +90,7 @@ class Check:
     folder: Positional[Annotated[Path, arg(metavar="DIR", help="Holds trainA and trainB, or train/<domain>.")]]
     published: str | None = None
     """Compare counts with this published set; unset goes by the folder's name or preparation.json."""
-    near: int = NEAR
+    near: Bits = NEAR
     """Bits of 64 that may differ between the hashes of pictures that are reported as similar; -1 looks for none."""
     strict: bool = False
     """Count warnings as errors: exit code 1."""
@@ -103,8 +108,6 @@ def main(argv: Sequence[str]) -> int:
     if name not in kinds:
         raise ConfigError(f"there is no 'unpaired data {name}'{nearest(name, kinds)}; there are prepare and check")
     options = parse(kinds[name], argv[1:], f"unpaired data {name}")
-    if not -1 <= options.near <= 16:
-        raise ConfigError(f"near is {options.near}: it must be from -1 (do not look) to 16")
     if isinstance(options, Prepare):
         return _prepare(options)
     if options.published is not None and options.published not in OFFICIAL:

@@ -6,14 +6,16 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from rich.console import Console
 
 from unpaired.cli.evaluate import LINES, remarks, scores_table, scoring_progress
 from unpaired.cli.options import parse
+from unpaired.config import Count, Seed, settings
 from unpaired.data import embedded_dataset, tensor_to_image
 from unpaired.engine.precision import autocast_for, choose_precision, half_layout, step_time_ratio
 from unpaired.engine.step import seconds_per_step
@@ -36,7 +38,7 @@ _TAP = "block3"
 _DASH = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
+@settings
 class Demo:
     """Train QS-Attn from scratch by the quick recipe on the embedded drawings (black line drawings -> colour),
     translate the 120 test drawings, score them against their known truth, and write a report. Scores during training,
@@ -49,11 +51,11 @@ class Demo:
 
     out: Path | None = None
     """The run folder; unset means runs/demo, with what differs from the defaults added to its name."""
-    minutes: float = 5.0
+    minutes: Annotated[float, Field(gt=0, le=10_000)] = 5.0
     """Time for everything; the number of training images is set by this machine's measured speed."""
-    images: int | None = None
+    images: Count | None = None
     """Train on exactly so many images instead (the same result on every run of one machine)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -103,8 +105,6 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
         raise ConfigError(f"{out} holds another run; choose another --out")
     if options.images is not None:
         return demo(options.images, options.seed)
-    if not options.minutes > 0:
-        raise ConfigError(f"minutes must be above 0, not {options.minutes}")
     config = demo(1, options.seed)
     optimiser, data, batch_size = config.model.optimiser, config.data, config.training.batch_size
 

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import BatchSize, Seed, Side, settings
 from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import (
@@ -38,7 +39,7 @@ LINES = 160
 """Columns of the table where there is no terminal to ask."""
 
 
-@dataclass(frozen=True)
+@settings
 class Evaluate:
     """Score a trained run, or a folder of images that any software made, on held-out images.
 
@@ -69,7 +70,7 @@ class Evaluate:
     """Which domain of DATA is the source; unset takes the run's own direction."""
     reverse: bool = False
     """Score translations from the target to the source domain, with methods that go both ways."""
-    style_seed: int | None = None
+    style_seed: Seed | None = None
     """Seed of the style that is scored, with methods that have styles; unset takes 0."""
     domain: str | None = None
     """Wanted domain, with methods that know several: DATA/test/<domain> are its real images. Unset takes the pair that
@@ -95,16 +96,16 @@ class Evaluate:
     """Keep the networks' features of files in the user's cache folder (UNPAIRED_CACHE changes it)."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
-    image_size: int | tuple[int, int] | None = None
+    image_size: Side | tuple[Side, Side] | None = None
     """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
     and width. Unset: that of the made images, if they are squares."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic in which a run translates; auto takes bf16 where it is faster here. Scores are computed in float32."""
-    batch_size: int = 8
+    batch_size: BatchSize = 8
     """Images translated at a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything drawn at random."""
     out: Path | None = None
     """Write the record to this JSON file as well."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import Side, settings
 from unpaired.importing import import_published
 
 
-@dataclass(frozen=True)
+@settings
 class Import:
     """Bring a generator that the authors of CUT, CycleGAN, DCLGAN and their family published into a run folder.
 
@@ -41,7 +41,7 @@ class Import:
             "*_net_G_A.pth (and A beside B)."
         ),
     ] = None
-    image_size: Annotated[int, arg(help="Side of the images that it was trained on, in pixels.")] = 256
+    image_size: Annotated[Side, arg(help="Side of the images that it was trained on, in pixels.")] = 256
 
 
 def main(argv: Sequence[str]) -> int:

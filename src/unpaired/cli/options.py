@@ -149,7 +149,8 @@ def parse(
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise ConfigError(f"{_sentence(said.getvalue())}; see {command} --help") from None
+        sentence = _sentence(said.getvalue()).removeprefix(f"{kind.__name__}: ")
+        raise ConfigError(f"{sentence}; see {command} --help") from None
 
 
 def option_names(kind: Any) -> Iterator[tuple[str, Any]]:

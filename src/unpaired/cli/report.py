@@ -5,19 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import settings
 from unpaired.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@settings
 class Report:
     """Write one self-contained HTML page about one or several runs: translations side by side, scores, samples over
     training, what the encoders find significant, losses, settings. With --figures also PNG, PDF and SVG for papers.
@@ -44,7 +45,7 @@ class Report:
     """Folder of real target images, where they are the truth of the source images of the same names."""
     direction: Literal["AtoB", "BtoA"] | None = None
     """Which domain of DATA is the source; unset takes the runs' own direction."""
-    show: int = 12
+    show: Annotated[int, Field(ge=1, le=1000)] = 12
     """Held-out images to show, evenly spaced by name."""
     pick: tuple[str, ...] = ()
     """Names of the images to show instead."""

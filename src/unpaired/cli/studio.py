@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
-from unpaired.errors import ConfigError
+from unpaired.config import Port, settings
 from unpaired.inference.precision import InferencePrecision
-from unpaired.studio.limits import Limits
+from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
 from unpaired.studio.serving import require_gradio, serve
 
 DEMO = Path("runs") / "demo"
 """Where ``unpaired demo`` leaves its run."""
 
 
-@dataclass(frozen=True)
+@settings
 class Studio:
     """Open a page in the browser of this machine: translate pictures with one or several runs, side by side, see what
     their encoders find significant, and watch a training, also one that runs elsewhere and writes to this disk.
@@ -48,17 +48,17 @@ class Studio:
     """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
     host: str = "127.0.0.1"
     """Address to serve at; the default is reached from this machine alone. There is no password and no encryption."""
-    port: int = 7860
+    port: Port = 7860
     """Port to serve at; 0 takes any free one."""
-    megapixels: float = Limits.megapixels
+    megapixels: Megapixels = Limits.megapixels
     """Most pixels of one picture, in millions."""
-    megabytes: float = Limits.megabytes
+    megabytes: Megabytes = Limits.megabytes
     """Most bytes of one file, in millions."""
-    batch: int = Limits.batch
+    batch: Pictures = Limits.batch
     """Most pictures at a time."""
-    queue: int = Limits.queue
+    queue: Requests = Limits.queue
     """Most requests that wait; further ones are told to come back."""
-    refresh_seconds: float = 5.0
+    refresh_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5.0
     """Seconds between two looks at a training."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "model": ("weights", "device", "precision"),
@@ -71,8 +71,6 @@ def main(argv: Sequence[str]) -> int:
     """Load the runs and serve the page until Ctrl-C."""
     options = parse(Studio, argv, "unpaired studio")
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
-    if not 0.5 <= options.refresh_seconds < float("inf"):
-        raise ConfigError(f"refresh_seconds must be at least 0.5 and finite, not {options.refresh_seconds}")
     require_gradio()
     from unpaired.studio.runs import open_runs
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import Port, Seed, settings
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.study.records import DATABASE
@@ -26,7 +28,7 @@ _OF_MAKING = ("data", "source", "target", "direction", "out", "names", "show", "
               "device")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@settings
 class Study:
     """Ask people which method is best: blind, shuffled, side by side, with the three questions of the paper's Table 2.
 
@@ -58,11 +60,11 @@ class Study:
     """Which domain of DATA is the source; unset takes the runs' own direction."""
     names: tuple[str, ...] = ()
     """Names of the methods in the results, one for each RUN; unset takes the folders' names. Raters never see them."""
-    show: int = 30
+    show: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Source images to show, evenly spaced by name."""
-    examples: int = 6
+    examples: Annotated[int, Field(ge=0, le=100)] = 6
     """Real target images to show beside the question about the target domain."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the orders in which raters see images and methods."""
     weights: Literal["ema", "last", "best"] = "ema"
     """Of the runs: the averaged weights, those of the last step, or those that scored best during training."""
@@ -73,7 +75,7 @@ class Study:
     """To translate on: auto, cpu, cuda, cuda:N or mps."""
     host: str = "127.0.0.1"
     """Address to serve at. Anything but a loopback address lets other machines vote."""
-    port: int = 8000
+    port: Port = 8000
     """Port to serve at; 0 takes any free one."""
     serve: bool = True
     """Serve the page; --no-serve only makes the study."""

@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import arg
 
 from unpaired.cli.options import option_names, parse
+from unpaired.config import Count, settings
 from unpaired.data import DataConfig
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
@@ -192,8 +193,8 @@ def _arguments(base: RunConfig) -> type[Any]:
                                            "instead of random ones; optimizers start fresh.")], None),
         ("init_weights", Annotated[Literal["ema", "last", "best"] | None,
                                    arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
-        ("extend_to", Annotated[int | None, arg(help="Train the run in OUT, finished or not, until so many images are "
-                                                "seen in all, with the schedule of a run of that length.")], None),
+        ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until so many images "
+                                                "are seen in all, with the schedule of a run of that length.")], None),
         ("skip_bad", Annotated[bool, arg(help="Leave out training images that cannot be read.")], False),
         ("data_changed", Annotated[bool, arg(help="Go on although training images were added, removed or replaced; the "
                                                   "record of sessions says which.")], False),
@@ -206,9 +207,11 @@ def _arguments(base: RunConfig) -> type[Any]:
         "image": ("source", "target", "direction", "held_out_source", "held_out_target", "domains", "scored_domains"),
         "run": ("init", "init_weights", "extend_to", "skip_bad", "data_changed", "quiet"),
     }
-    return dataclasses.make_dataclass(
+    made = dataclasses.make_dataclass(
         "Train",
         [(n, t) if d is dataclasses.MISSING else (n, t, dataclasses.field(default=d)) for n, t, d in fields],
         kw_only=True,
+        frozen=True,
         namespace={"option_groups": groups},
     )
+    return settings(made)

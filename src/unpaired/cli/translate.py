@@ -16,11 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
+from unpaired.config import BatchSize, Gib, Seed, settings
 from unpaired.data import (
     IMAGE_SUFFIXES,
     Picture,
@@ -52,7 +54,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """What is wrong with the disk and not with one file."""
 
 
-@dataclass(frozen=True)
+@settings
 class Translate:
     """Translate images with a trained run. Names and sizes are kept.
 
@@ -96,7 +98,7 @@ class Translate:
     runtime: Literal["torch", "onnx"] = "torch"
     """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (up to a minute; use
     'unpaired export' once and give its file instead of the run). An .onnx file always runs there."""
-    batch_size: int = 1
+    batch_size: BatchSize = 1
     """Images of equal size translated at a time."""
     size: str = "original"
     """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
@@ -111,16 +113,16 @@ class Translate:
     many. first: only the first."""
     reverse: bool = False
     """Translate from the target to the source domain, with methods that go both ways."""
-    style_seed: int | None = None
+    style_seed: Seed | None = None
     """Seed of the style, with methods that have styles (MUNIT); unset takes 0."""
     style_reference: Path | None = None
     """An image of the wanted domain whose style is taken."""
-    styles: int = 1
+    styles: Annotated[int, Field(ge=1, le=1000)] = 1
     """Translate each image in so many styles, of the seeds that follow style_seed; each goes into a folder of its own,
     and a grid (styles.png) shows the first images in all of them."""
     domain: str | None = None
     """Name of the wanted domain, with methods that know several."""
-    memory_gib: float | None = None
+    memory_gib: Gib | None = None
     """Most memory to take, in GiB; unset means half of what is free. Images that need more are translated in stripes,
     with the same result; maps that do not fit wait in a scratch file beside OUT."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -219,10 +221,6 @@ def _check(options: Translate) -> None:
         known = [suffix[1:] for suffix in IMAGE_SUFFIXES]
         near = nearest(options.format, known)
         raise ConfigError(f"format: '{options.format}' is not written{near}; known: {', '.join(known)}")
-    if options.batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {options.batch_size}")
-    if options.styles < 1:
-        raise ConfigError(f"styles must be at least 1, not {options.styles}")
     if options.styles > 1 and options.style_reference is not None:
         raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
     if options.overwrite and options.skip_existing:
@@ -349,7 +347,7 @@ def _translate_all(
         return translator.translate(np.stack([item.values for item in group]), **request)
 
     pages: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
-    items = tracked(_read(targets, side, taken, done), len(targets), translator)
+    items = tracked(_read(targets, side, taken, done, translator.free_bytes), len(targets), translator)
     for group in _groups(items, batch_size):
         for item, values in _translated(group, translate, done.problems):
             made = pages.setdefault(item.path, [])
@@ -404,12 +402,14 @@ def _size(values: np.ndarray) -> tuple[int, int]:
     return values.shape[1], values.shape[0]
 
 
-def _read(paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress) -> Iterator[_Item]:
+def _read(
+    paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress, free: Callable[[], int]
+) -> Iterator[_Item]:
     for path in paths:
         page, pages = 0, 1
         while page < pages:
             try:
-                picture = read_picture(path, taken, page)
+                picture = read_picture(path, taken, page, free)
             except DataError as error:
                 done.problems.append(str(error))
                 break

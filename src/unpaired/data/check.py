@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from unpaired.data.layouts import OFFICIAL, SPLITS, Counts, Kind, folder_of
 from unpaired.data.remarks import Remarks
 from unpaired.data.settings import DataConfig
 from unpaired.errors import DataError
+from unpaired.files import read_json
 
 RECORD = "preparation.json"
 RECORD_FORMAT = 1
@@ -108,7 +108,7 @@ def load_record(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RECORD
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         if found["format"] != RECORD_FORMAT:
             raise DataError(f"{path}: was written by another version of unpaired; choose another folder")
         if found.keys() != RECORD_KEYS:

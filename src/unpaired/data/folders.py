@@ -57,15 +57,17 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
             return [where]
         if where.is_dir():
             return _list_folder(where, recursive)
+        if not glob.has_magic(str(where)):
+            raise DataError(missing(where))
+        matches = [Path(match) for match in glob.glob(str(where), recursive=True)]
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
-    if glob.has_magic(str(where)):
-        matches = [Path(match) for match in glob.glob(str(where), recursive=True)]
-        images = sorted(path for path in matches if is_image_name(path.name) and path.is_file())
-        if not images:
-            raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
-        return images
-    raise DataError(missing(where))
+    except RecursionError:
+        raise DataError(f"{where}: its folders are nested too deep; name one further down") from None
+    images = sorted(path for path in matches if is_image_name(path.name) and path.is_file())
+    if not images:
+        raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
+    return images
 
 
 @dataclass
@@ -126,6 +128,8 @@ def is_image_name(name: str) -> bool:
 
 def missing(where: Path) -> str:
     """Say that ``where`` does not exist, and the nearest thing that does."""
+    if where.exists():
+        return f"{where}: is a pipe or a device, not a file or a folder"
     ancestor = where
     while not ancestor.exists() and ancestor != ancestor.parent:
         last, ancestor = ancestor.name, ancestor.parent

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Value, settings
 from unpaired.errors import ConfigError
 
 PixelType = Literal["uint8", "uint16", "float32"]
@@ -30,9 +30,9 @@ class ValueMapping:
 
     name: Literal["dtype", "range", "percentiles"] = "dtype"
     """Where the ends come from: the type's own range, two numbers that somebody gave, or the training images."""
-    low: tuple[float, ...] = (0.0,)
+    low: tuple[Value, ...] = (0.0,)
     """Value that becomes -1: one for all channels, or one per channel."""
-    high: tuple[float, ...] = (255.0,)
+    high: tuple[Value, ...] = (255.0,)
     """Value that becomes 1, in the same way."""
 
     def __post_init__(self) -> None:

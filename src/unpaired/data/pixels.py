@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Value, settings
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
-from unpaired.data.reading import Given, Stored, load, name_of
+from unpaired.data.reading import Free, Given, Stored, load, name_of
 from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
 from unpaired.errors import DataError
 
@@ -33,7 +33,7 @@ class PixelFormat:
     """Whether the first page of a file is the image, or its pages are the channels."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) behind transparent pixels."""
-    fill_value: float | None = None
+    fill_value: Value | None = None
     """Stands in for values that are no data; None takes the mean of the others of their channel."""
 
     colour_profiles: Profiles = "ignore"
@@ -95,7 +95,7 @@ def read_values(given: Given, pixels: PixelFormat) -> np.ndarray:
     return read_picture(given, pixels).values
 
 
-def read_picture(given: Given, pixels: PixelFormat, page: int = 0) -> Picture:
+def read_picture(given: Given, pixels: PixelFormat, page: int = 0, free: Free | None = None) -> Picture:
     """Read an image as (H, W, C) of the format's type and channels, upright and opaque.
 
     Integers are scaled from one type's range to the other's, integers in a float32 domain stay the numbers they are,
@@ -106,11 +106,13 @@ def read_picture(given: Given, pixels: PixelFormat, page: int = 0) -> Picture:
         given: A file, an open one, a Pillow image, or an array of the values that files hold.
         pixels: The format.
         page: Which of the pages or frames.
+        free: Says how many bytes decoding may take; unset leaves it free.
 
     Raises:
         DataError: It cannot be used, or has another type or other channels than the format.
     """
-    stored = load(given, pages=pixels.pages, channels=pixels.channels, page=page, profiles=pixels.colour_profiles)
+    profiles = pixels.colour_profiles
+    stored = load(given, pages=pixels.pages, channels=pixels.channels, page=page, profiles=profiles, free=free)
     return Picture(fitted(stored, pixels, name_of(given)), stored.invalid, stored.description, stored.duration)
 
 

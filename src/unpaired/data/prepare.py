@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from unpaired.config import CountOrZero, Seed, settings
 from unpaired.data.check import NEAR, Report, check_set
 from unpaired.data.inspection import Progress
 from unpaired.data.layouts import COLLECTION, OFFICIAL, Kind, Layout, class_folders, find_layout, how_to_get
@@ -31,11 +34,11 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _CITYSCAPES = re.compile(r"(?:.*/)?(?P<split>train|val)/[^/]+/(?P<frame>[^/]+)_(?P<what>gtFine_color|leftImg8bit)\.png")
 
 
-@dataclass(frozen=True)
+@settings
 class PrepareSettings:
     """What decides which files a preparation writes."""
 
-    size: int | None = None
+    size: Annotated[int, Field(ge=8, le=2**14)] | None = None
     """Scale images down, antialiased, to so many pixels: the shorter side, or both sides of a Cityscapes square (256
     unless given). They are stored as PNG then. Unset copies files as they are."""
     source_class: str | None = None
@@ -44,28 +47,20 @@ class PrepareSettings:
     """Class or subfolder that becomes trainB and testB. AFHQ: dog unless given."""
     domains: bool = False
     """Write train/CLASS and test/CLASS with all classes, for methods of several domains, instead of trainA, trainB."""
-    test_fraction: float | None = None
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
     """FOLDER: the share of each subfolder that is held out as test images; 0.1 unless given."""
-    test_count: int | None = None
+    test_count: CountOrZero | None = None
     """FOLDER: how many images of each subfolder are held out as test images, instead of a share."""
-    val_count: int = 0
+    val_count: CountOrZero = 0
     """Move so many training images of each domain to val, where training chooses its best weights, not in test."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed holds out other images."""
     link: bool = False
     """Make links to the files of a folder instead of copies."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 8 <= self.size <= 2**14:
-            raise ConfigError(f"size is {self.size}: it must be from 8 to {2**14:,} pixels")
         if self.test_fraction is not None and self.test_count is not None:
             raise ConfigError("give test_fraction or test_count, not both")
-        if self.test_fraction is not None and not 0 <= self.test_fraction < 1:
-            raise ConfigError(f"test_fraction is {self.test_fraction}: it must be at least 0 and below 1")
-        for name in ("test_count", "val_count", "seed"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}: it must be 0 or greater")
         if self.domains and (self.source_class is not None or self.target_class is not None):
             raise ConfigError("source_class and target_class name two of several classes; domains takes all: give one")
         if self.source_class is not None and self.source_class == self.target_class:

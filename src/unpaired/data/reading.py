@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,17 @@ from unpaired.data.kinds.npy import describe_array
 from unpaired.data.kinds.pillow import describe_picture, srgb, to_srgb
 from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
+from unpaired.files import open_file
 
 Given = str | Path | IO[bytes] | Image.Image | np.ndarray
 """What an image can be read from: a file, an open one, Pillow's image, or an array of the values that files hold."""
+
+Free = Callable[[], int]
+"""Bytes that may still be taken."""
+_COPIES = 6
+"""Decoding takes at most so many times the bytes of the pixels (measured: 4.8)."""
+_SMALL = 2**26
+_one_large_image = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         DataError: It is absent, a folder, or must not or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
@@ -130,9 +139,14 @@ def load(
     channels: int | None = None,
     page: int = 0,
     profiles: Profiles = "ignore",
+    free: Free | None = None,
 ) -> Stored:
-    """Read an image as it is stored, upright; arguments and errors as of :func:`described`, ``page`` from 0."""
-    with described(given, where, pages, channels) as description, decoding(where or name_of(given)):
+    """Read an image as it is stored, upright; arguments and errors as of :func:`described`, ``page`` from 0.
+
+    What would take more than ``free`` bytes raises ``DataError`` too; only one large image is decoded at a time then.
+    """
+    where = where or name_of(given)
+    with described(given, where, pages, channels) as description, _room(description, where, free), decoding(where):
         values = description.samples(page)
         invalid = None if description.valid is None else ~description.valid()
         duration = description.duration()
@@ -147,6 +161,23 @@ def load(
     if invalid is not None:
         invalid = _turned(invalid, description.orientation) if invalid.any() else None
     return Stored(values, invalid, description, duration)
+
+
+@contextmanager
+def _room(facts: Description, where: Path | str, free: Free | None) -> Iterator[None]:
+    """Wait for other threads that decode a large image, and refuse what takes more than is free."""
+    bytes_per_pixel = max(3, facts.channels) * np.dtype(facts.dtype).itemsize  # gray may become colour
+    needed = _COPIES * facts.width * facts.height * bytes_per_pixel
+    if free is None or needed < _SMALL:
+        yield
+        return
+    with _one_large_image:
+        if needed > (left := free()):
+            raise DataError(
+                f"{where}: decoding {facts.width:,} x {facts.height:,} pixels takes {needed / 2**30:.1f} GiB, and "
+                f"memory_gib leaves {max(left, 0) / 2**30:.1f} GiB; allow more, or cut the image into tiles"
+            )
+        yield
 
 
 def _no_data(values: np.ndarray, description: Description) -> Iterator[np.ndarray]:

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from unpaired.config import settings
+from unpaired.config import Amount, Count, Side, Value, settings
 from unpaired.data.pixels import PixelFormat
 from unpaired.data.resizing import Resample
 from unpaired.data.sizes import as_size, height_width, shorter_side, size_words
@@ -17,6 +17,7 @@ from unpaired.errors import ConfigError
 
 Resize = Literal["resize_and_crop", "scale_shorter_side", "resize", "crop_only", "none", "zoom_and_crop"]
 Flip = Literal["horizontal", "vertical", "both", "none"]
+Percent = Annotated[float, Field(ge=0, le=100)]
 Formats = tuple[PixelFormat, PixelFormat]
 """Of the source and of the target domain."""
 
@@ -32,9 +33,9 @@ _ALWAYS_STORED = ("image_size", "load_size", "resize", "flip", "channels", "back
 class DataConfig:
     """How training images are read, resized, cropped and kept."""
 
-    image_size: int | tuple[int, int] = 256
+    image_size: Side | tuple[Side, Side] = 256
     """Size of the training crop in pixels: one side of a square, or height and width; multiples of 4."""
-    load_size: int | tuple[int, int] | Literal["image_size"] | None = None
+    load_size: Side | tuple[Side, Side] | Literal["image_size"] | None = None
     """Size after resizing and before cropping, in pixels: one side, or height and width. image_size: no larger than
     the crop. Unset: image_size * 286 / 256, rounded; with zoom_and_crop the image's own size."""
     resize: Resize = "resize_and_crop"
@@ -48,7 +49,7 @@ class DataConfig:
     smallest_zoom: Annotated[float, Field(gt=0, le=1)] = 1 / 3
     """With zoom_and_crop: each crop's image is scaled by two factors, for height and width, drawn evenly between this
     and 1; no side falls below the crop's."""
-    images_per_epoch: PositiveInt | None = None
+    images_per_epoch: Count | None = None
     """Images that count as one epoch; unset: every image of the larger domain once."""
     resample: Resample = "bicubic"
     """Filter for resizing training images; antialiased, except nearest. Test images are always resized by bicubic."""
@@ -60,14 +61,14 @@ class DataConfig:
     """Channels of the target images; unset: as many as the source images have."""
     pages: Literal["first", "channels"] = "first"
     """first: the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
-    value_range: Literal["dtype", "percentiles"] | tuple[float, float] = "dtype"
+    value_range: Literal["dtype", "percentiles"] | tuple[Value, Value] = "dtype"
     """Values of the files that become -1 and 1; what lies beyond is clipped. dtype: the whole range of 8- or 16-bit
     integers. Two numbers: these. percentiles: taken per channel from the training images, once."""
-    target_value_range: Literal["dtype", "percentiles"] | tuple[float, float] | None = None
+    target_value_range: Literal["dtype", "percentiles"] | tuple[Value, Value] | None = None
     """The same for the target images; unset: as value_range."""
-    percentiles: tuple[float, float] = (0.1, 99.9)
+    percentiles: tuple[Percent, Percent] = (0.1, 99.9)
     """Which percentiles, 0 to 100, where a range is 'percentiles'; 0 100 clips nothing of the training images."""
-    fill_value: float | None = None
+    fill_value: Value | None = None
     """Put in the place of values that are no data (declared by the file, masked, NaN or infinite); unset: the mean of
     the others in the channel of the file."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
@@ -75,9 +76,9 @@ class DataConfig:
     colour_profiles: Profiles = "convert"
     """convert: 8-bit colours of another profile than sRGB (Display P3, Adobe RGB) become sRGB. ignore: they are taken
     as they are, as the field's other programs do."""
-    cache_gib: NonNegativeFloat = 1.0
+    cache_gib: Amount = 1.0
     """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
-    num_workers: NonNegativeInt = 1
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 1
     """Processes that prepare images beside the training process; 0: the training process does it itself."""
 
     def __post_init__(self) -> None:

@@ -76,6 +76,8 @@ class Folder(Source):
             super().__init__(path, dict(_walk(path, "", set())))
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+        except RecursionError:
+            raise DataError(f"{path}: its folders are nested too deep; name one further down") from None
 
     def where(self, name: str) -> str:
         return str(self.path / name)
@@ -202,6 +204,8 @@ def open_source(path: Path) -> Source:
         return Folder(path)
     if not path.exists():
         raise DataError(missing(path))
+    if not path.is_file():
+        raise DataError(f"{path}: is a pipe or a device, not a folder or a zip archive")
     return Zip(path)
 
 

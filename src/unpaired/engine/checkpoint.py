@@ -19,10 +19,12 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from unpaired.errors import CheckpointError, TrainingError
-from unpaired.files import write_atomically
+from unpaired.files import contents, read_json, write_atomically
 
 _FOOTER = b"unpaired-sha256:"
 _FORMAT = 1
+_KINDS = {"method": str, "images_seen": int, "state": dict}
+"""What a checkpoint holds."""
 
 
 class Stateful(Protocol):
@@ -124,19 +126,43 @@ class CheckpointFolder:
                 if name in optional and name not in payload["state"]:
                     continue
                 try:
-                    value.load_state_dict(payload["state"][name])
-                except (KeyError, RuntimeError, ValueError) as error:
-                    first = str(error).strip().splitlines()
+                    _load(value, payload["state"][name])
+                except Exception as error:  # torch raises many kinds at content that is not its own
+                    first = str(error).strip().splitlines() or [type(error).__name__]
                     raise CheckpointError(
                         f"{path} does not fit this run: '{name}' cannot be loaded ({' '.join(first[:2])[:200]}); "
                         "choose another --out or the settings it was made with"
                     ) from error
-            return int(payload["images_seen"])
+            return payload["images_seen"]
         if self.files():
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged; remove that folder to train from the start"
+                f"every checkpoint in {self.folder} is damaged; rename that folder to train from the start"
             )
         return 0
+
+
+def _load(value: Stateful, state: Any) -> None:
+    """Load a state; of an optimizer only what it has counted, since its options come from the settings of the run."""
+    if not isinstance(value, torch.optim.Optimizer):
+        value.load_state_dict(state)
+        return
+    own = [{key: option for key, option in group.items() if key != "params"} for group in value.param_groups]
+    value.load_state_dict(state)
+    for group, options in zip(value.param_groups, own, strict=True):
+        group.update(options)
+    for parameter, counted in value.state.items():
+        if counted.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"Adam does not count {', '.join(map(str, counted))}")
+        for name, tensor in counted.items():
+            if tensor.shape != (() if name == "step" else parameter.shape) or not tensor.isfinite().all():
+                raise ValueError(
+                    f"{name} of a parameter {tuple(parameter.shape)} is {tuple(tensor.shape)}, or not finite"
+                )
+
+
+def with_footer(payload: bytes) -> bytes:
+    """What ``torch.save`` wrote, as a checkpoint file holds it."""
+    return payload + _FOOTER + hashlib.sha256(payload).digest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -146,7 +172,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: It cannot be read, is truncated, or was altered.
     """
     try:
-        raw = path.read_bytes()
+        raw = contents(path)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     body, footer = raw[: -len(_FOOTER) - 32], raw[-len(_FOOTER) - 32 :]
@@ -156,8 +182,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, all of which mean the same to the reader
         raise CheckpointError(f"the checkpoint {path} cannot be decoded ({type(error).__name__})") from error
-    if payload.get("format") != _FORMAT:
-        raise CheckpointError(f"the checkpoint {path} has format {payload.get('format')}; this version reads {_FORMAT}")
+    if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
+        found = payload.get("format") if isinstance(payload, dict) else None
+        raise CheckpointError(f"the checkpoint {path} has format {found}; this version reads {_FORMAT}")
+    wrong = next((key for key, kind in _KINDS.items() if type(payload.get(key)) is not kind), None)
+    if wrong is not None or payload["images_seen"] < 0:
+        raise CheckpointError(f"the checkpoint {path} is none of this package: its {wrong or 'images_seen'} is wrong")
     return payload
 
 
@@ -206,8 +236,8 @@ def export_weights(
 def _kept_best(folder: Path) -> str | None:
     """The SHA-256 of the best weights that lie there; None unless they are those that ``best.json`` describes."""
     try:
-        digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
-        return digest if json.loads((folder / "best.json").read_bytes()).get("sha256", digest) == digest else None
+        digest = hashlib.sha256(contents(folder / "best.safetensors")).hexdigest()
+        return digest if read_json(folder / "best.json").get("sha256", digest) == digest else None
     except (OSError, ValueError, AttributeError):
         return None
 
@@ -225,7 +255,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: It is missing or damaged.
     """
     try:
-        return load_safetensors_bytes(path.read_bytes())
+        return load_safetensors_bytes(contents(path))
     except OSError as error:
         raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except Exception as error:  # safetensors' own error type differs between versions

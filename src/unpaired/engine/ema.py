@@ -58,6 +58,8 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state.keys() != self._average.keys():
             raise KeyError("the averaged networks have other parameters")
+        if any(value.shape != self._average[key].shape for key, value in state.items()):
+            raise ValueError("the averaged networks have parameters of other shapes")
         for key, value in state.items():
             self._average[key].copy_(value)
 

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from unpaired.data import Batch
@@ -20,6 +21,9 @@ from unpaired.run_folder import append_line, cut_lines
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
+
+_Pair = Annotated[list[int | float], Field(min_length=2, max_length=2)]
+_TERMS, _CHANGE = TypeAdapter(dict[str, list[_Pair]]), TypeAdapter(float | None)
 
 
 class LossLog:
@@ -42,7 +46,8 @@ class LossLog:
         return {"terms": self._terms, "change": self.change}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._terms, self.change = state["terms"], state["change"]
+        self._terms = _TERMS.validate_python(state["terms"], strict=True)
+        self.change = _CHANGE.validate_python(state["change"], strict=True)
 
     def begin(self, seen: int, length: TrainingLength, say: Callable[[str], object]) -> None:
         """Cut the log back to ``seen`` images, from where training goes on."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from unpaired.config import Seed, settings
+from unpaired.config import BatchSize, Count, CountOrZero, Positive, Seed, Threads, settings
 from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.callbacks import Callback, Ending, Training, tell
@@ -31,7 +31,7 @@ from unpaired.engine.processes import ends_with_the_others, mean_over_processes,
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.environment import end_with_parent
-from unpaired.errors import BackendError, ConfigError
+from unpaired.errors import BackendError, CheckpointError, ConfigError
 from unpaired.length import TrainingLength
 from unpaired.methods.base import (
     DEFAULT_REQUEST,
@@ -60,9 +60,9 @@ LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
 class TrainingConfig:
     """Length, seeds, precision, processes and bookkeeping of a training run. Intervals count images."""
 
-    images: PositiveInt | None = None
+    images: Count | None = None
     """Length of training in images; unset means the method's published number of epochs."""
-    batch_size: PositiveInt = 1
+    batch_size: BatchSize = 1
     """Images per step over all processes."""
     seed: Seed = 0
     """Seed of initial weights, sample order, augmentation and every random draw."""
@@ -72,9 +72,9 @@ class TrainingConfig:
     so that the run goes on with it."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
-    devices: PositiveInt = 1
+    devices: Threads = 1
     """Number of processes on this machine, one device each (on the CPU: gloo)."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """CPU threads of each process; unset leaves torch's choice."""
     fast_convolutions: bool = True
     """On the CPU in float32, take Winograd's algorithm where it is faster; it rounds about five times as coarsely."""
@@ -85,28 +85,28 @@ class TrainingConfig:
     CPU half precision always does."""
     cuda_graph: bool = False
     """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
-    ema_half_life_images: PositiveFloat = 1000.0
+    ema_half_life_images: Positive = 1000.0
     """Half-life, in images, of the averaged weights that are served."""
-    log_every: PositiveInt = 100
+    log_every: Count = 100
     """Images between two lines of the log."""
-    sample_every: PositiveInt | None = None
+    sample_every: Count | None = None
     """Images between two sample grids; unset means a twentieth of training."""
-    checkpoint_every: PositiveInt | None = None
+    checkpoint_every: Count | None = None
     """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
     logger: tuple[LoggerName, ...] = ("tensorboard",)
     """Where scalars, images and settings go beside log.jsonl, any number of: tensorboard and csv (in the run folder),
     wandb and mlflow (their own environment variables decide where; pip install 'unpaired[wandb]' or [mlflow])."""
-    keep_checkpoints: PositiveInt = 3
+    keep_checkpoints: Count = 3
     """How many checkpoints stay on disk."""
-    score_every: NonNegativeInt | None = None
+    score_every: CountOrZero | None = None
     """Images between two scorings of held-out images, if there are any; unset means a tenth of training, at least 100;
     0 never."""
-    score_images: Annotated[int, Field(ge=2)] = 200
+    score_images: Annotated[int, Field(ge=2, le=10**9)] = 200
     """Most held-out images of each domain that are scored during training, evenly spaced by name."""
     score_by: str = "auto"
     """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
     (Lite0), and SWD where there are too few images for that."""
-    stop_after: PositiveInt | None = None
+    stop_after: Count | None = None
     """End this session once so many images are seen (the schedule still spans all of them); resume later."""
 
     def __post_init__(self) -> None:
@@ -240,6 +240,11 @@ def fit(
     stateful: dict[str, Stateful] = {"method": method, "ema": ema, "log": log}
     stateful |= {f"optimizer_{key}": value for key, value in optimizers.items()}
     seen = saved = checkpoints.restore(stateful, monitor.say, optional=("log",))
+    if seen > total:
+        raise CheckpointError(
+            f"the newest checkpoint in {checkpoints.folder} says that {seen:,} images were seen, but this run has "
+            f"{total:,}; it belongs to a longer run: choose another --out, or --extend-to {seen}"
+        )
     settle_optimizers(optimizers, recorded=config.cuda_graph)
     take_step: Callable[..., dict[str, Tensor]] = (
         RecordedSteps(method, optimizers, autocast)

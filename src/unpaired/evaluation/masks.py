@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from unpaired.data import list_images
 from unpaired.data.reading import describe, load
 from unpaired.errors import DataError
 from unpaired.evaluation.metrics.unchanged import kept_outside, mask_of_boxes
+from unpaired.files import read_json
 
 
 def read_kept(
@@ -71,7 +71,7 @@ def read_kept(
 
 def _boxes(where: Path) -> dict[str, list[Any]]:
     try:
-        found = json.loads(where.read_text(encoding="utf-8"))
+        found = read_json(where)
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such file") from None
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from unpaired.evaluation.evaluator import Evaluator
 from unpaired.evaluation.image_files import evenly_spaced
 from unpaired.evaluation.registry import METRICS, Score
 from unpaired.evaluation.scoring_networks import ScoringNetworks
+from unpaired.files import read_json
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import frozen_networks
@@ -199,7 +200,7 @@ def evaluate_run(
 def best_record(run: str | Path) -> dict[str, Any]:
     """How the best weights of a run were chosen; empty if none were."""
     try:
-        found = json.loads((Path(run) / "weights" / "best.json").read_text(encoding="utf-8"))
+        found = read_json(Path(run) / "weights" / "best.json")
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,14 +25,14 @@ _SECONDS = 30
 """How long an address may be silent."""
 
 
-def read_place(place: str | Path, pixels: PixelFormat) -> Picture:
-    """An image file on this machine or behind an http(s) address, in a domain's format.
+def read_place(place: str | Path, pixels: PixelFormat, free: Callable[[], int] | None = None) -> Picture:
+    """An image file here or behind an http(s) address, in a domain's format; ``free`` as of ``read_picture``.
 
     Raises:
         DataError: It cannot be read, fetched, or does not fit.
     """
     if not str(place).startswith(("http://", "https://")):
-        return read_picture(Path(place), pixels)
+        return read_picture(Path(place), pixels, free=free)
     with tempfile.TemporaryDirectory(prefix="unpaired-") as folder:
         file = Path(folder) / "image"
         try:
@@ -44,7 +45,7 @@ def read_place(place: str | Path, pixels: PixelFormat) -> Picture:
             raise DataError(f"{place} is larger than {_LARGEST_FILE // 2**20} MiB; download it and give the file")
         file.write_bytes(content)
         try:
-            return read_picture(file, pixels)
+            return read_picture(file, pixels, free=free)
         except DataError as error:
             raise DataError(str(error).replace(str(file), str(place))) from error
 

@@ -84,7 +84,7 @@ def take_initial(
     words: list[str] = []
     others = [name for name in _trained_networks(method) if name not in served]
     found = CheckpointFolder(place / "checkpoints", description["method"]).newest(words.append) if is_run else None
-    from_checkpoint = _fitting(found[1]["state"]["method"], method, others) if found else {}
+    from_checkpoint = _fitting(found[1]["state"].get("method"), method, others) if found else {}
     also = [name for name in others if any(key.startswith(f"{name}.") for key in from_checkpoint)]
     checkpoint = found[0].name if found and also else None
     copy = safetensors_bytes({key: value.clone().contiguous() for key, value in (taken | from_checkpoint).items()})
@@ -131,13 +131,15 @@ def _trained_networks(method: Method) -> list[str]:
     return list(dict.fromkeys(name for phase in method.phases for name in phase.networks))
 
 
-def _fitting(state: Mapping[str, Any], method: Method, networks: list[str]) -> dict[str, Tensor]:
+def _fitting(state: Any, method: Method, networks: list[str]) -> dict[str, Tensor]:
     """Those of the networks whose names and shapes are all the same in a checkpoint's state, whole networks only."""
     taken: dict[str, Tensor] = {}
+    entries = state.items() if isinstance(state, Mapping) else ()
+    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
     for name in networks:
         prefix = f"{name}."
         wanted = {prefix + key: value.shape for key, value in getattr(method, name).state_dict().items()}
-        there = {key: value for key, value in state.items() if key.startswith(prefix)}
+        there = {key: value for key, value in tensors.items() if key.startswith(prefix)}
         if {key: value.shape for key, value in there.items()} == wanted:
             taken |= there
     return taken

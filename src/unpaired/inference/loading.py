@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from unpaired.config import from_dict
+from unpaired.config import CountOrZero, Side, from_dict, settings
 from unpaired.data import Formats, PixelFormat
+from unpaired.data.stored import Byte, Channels
 from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
+from unpaired.files import read_json
 from unpaired.inference.hub import Snapshot
 from unpaired.methods import METHODS, Method
 from unpaired.plugins import check_plugins
 
+_AGAIN = "copy the weights folder of the run again"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_ENTRIES = {"method": str, "model": dict, "channels": int, "background": list}
+
+
+@settings
+class _Described:
+    """What of model.json loading depends on."""
+
+    method: str
+    model: dict[str, Any]
+    channels: Channels
+    image_size: Side | tuple[Side, Side]
+    background: tuple[Byte, Byte, Byte]
+    source: PixelFormat | None = None
+    target: PixelFormat | None = None
+    imported: dict[str, dict[str, str]] | None = None
+    sha256: dict[str, str] | None = None
+    images_seen: CountOrZero = 0
 
 
 @dataclass(frozen=True)
@@ -71,37 +89,71 @@ def read_description(folder: Path) -> dict[str, Any]:
         missing = "no such folder" if not folder.exists() else "it has no weights/model.json and no model.json"
         raise CheckpointError(f"{folder} is not a trained run: {missing}; give the --out folder of 'unpaired train'")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error})") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from error
     if not isinstance(description, dict) or description.get("format") != 1:
         found = description.get("format") if isinstance(description, dict) else None
         raise CheckpointError(f"{path} has format {found}, but this version of unpaired reads 1; install a newer one")
-    for key, kind in _ENTRIES.items():
-        if not isinstance(description.get(key), kind):
-            raise CheckpointError(f"{path} lacks a usable '{key}'; copy the weights folder of the run again")
-    size = description.get("image_size")
-    pair = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    if not (isinstance(size, int) or pair):
-        raise CheckpointError(f"{path} lacks a usable 'image_size'; copy the weights folder of the run again")
+    check_description(description, path)
     return description
 
 
-def build_method(folder: Path, description: dict[str, Any]) -> Method:
-    """The method that a description names, with fresh weights. Raises ``CheckpointError`` if there is no such one."""
-    name, where = description["method"], folder / "model.json"
+def check_description(description: Any, where: Path) -> None:
+    """Check what ``model.json``, or the metadata of an exported file, says of a model.
+
+    Raises:
+        CheckpointError: It is damaged, or of another version.
+        ConfigError: It needs a plug-in that is not loaded.
+    """
+    known = {field.name for field in fields(_Described)}
+    try:
+        from_dict(_Described, {key: value for key, value in description.items() if key in known}, str(where))
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; {_AGAIN}") from error
     check_plugins(description.get("plugins"), str(where))
-    if name not in METHODS:
+    if (name := description["method"]) not in METHODS:
+        known_ones = ", ".join(METHODS)
         raise CheckpointError(
-            f"{where}: unknown method '{name}'{nearest(str(name), METHODS)}; this version knows {', '.join(METHODS)}"
+            f"{where}: unknown method '{name}'{nearest(name, METHODS)}; this version knows {known_ones}; {_AGAIN}"
         )
-    config: Any = from_dict(METHODS[name].Config, description["model"], f"{where}: model")
-    if hasattr(config, "for_translation"):
-        config = config.for_translation()
-    method = METHODS[name](config, channels=description["channels"])
-    if not set(method.served) <= set(networks_of(description, method)):
+    try:
+        formats_of(description, where)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; {_AGAIN}") from error
+
+
+def build_method(folder: Path, description: dict[str, Any]) -> Method:
+    """The networks that translate of the method that a description names, without memory for their weights.
+
+    Raises:
+        CheckpointError: There is no such method, or its settings are none.
+    """
+    where, method_class = folder / "model.json", METHODS[description["method"]]
+    try:
+        config: Any = from_dict(method_class.Config, description["model"], f"{where}: model")
+        if hasattr(config, "for_translation"):
+            config = config.for_translation()
+        with torch.device("meta"), _Undrawn():
+            method = method_class(config, channels=description["channels"])
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; {_AGAIN}") from error
+    wanted = networks_of(description, method)
+    for name in [name for name, _ in method.named_children() if name not in wanted]:
+        setattr(method, name, nn.Identity())
+    if not set(method.served) <= set(wanted):
         method.supports = method.supports - {"reverse"}  # imported, of one direction
     return method
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves initial weights undrawn; without memory torch would load two seconds of Python to draw nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__name__", "").endswith("normal_"):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def check_offered(method: Method, asked: Sequence[str]) -> None:
@@ -142,14 +194,16 @@ def load_into(method: Method, tensors: dict[str, Tensor], path: Path, networks: 
                 f"{path} does not fit model.json: '{key}' is {tuple(tensors[key].shape)}, "
                 f"expected {tuple(expected[key].shape)}"
             )
+        if tensors[key].dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise CheckpointError(f"{path}: '{key}' holds {tensors[key].dtype}, which weights are not; {_AGAIN}")
         if not tensors[key].isfinite().all():
             raise CheckpointError(
                 f"{path}: the weights '{key}' are not finite (training diverged, or the file is damaged); take other "
                 "weights of the run (--weights), or another run"
             )
-    with torch.no_grad():
-        for key, value in expected.items():
-            value.copy_(tensors[key])
+    for name, net in method.served_networks().items():
+        state = {key: tensors[f"{name}.{key}"].float() for key, _ in net.named_parameters()}
+        net.load_state_dict(state, strict=False, assign=True)
 
 
 def formats_of(description: dict[str, Any], where: Path | str = "model.json") -> Formats:
@@ -165,7 +219,7 @@ def formats_of(description: dict[str, Any], where: Path | str = "model.json") ->
     if max(source.channels, target.channels) != description["channels"]:
         raise CheckpointError(
             f"{where}: source and target have {source.channels} and {target.channels} channels, but the networks "
-            f"{description['channels']}; copy the weights folder of the run again"
+            f"{description['channels']}; {_AGAIN}"
         )
     return source, target
 

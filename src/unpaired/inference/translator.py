@@ -29,7 +29,7 @@ from unpaired.inference.conversion import (
 from unpaired.inference.export import Exported, FileFormat, OnnxGenerator, Precision, Target, write_generator
 from unpaired.inference.hub import Bundle, Licences, fetch, is_repo_id, upload, write_bundle
 from unpaired.inference.hub.bundle import check_digests
-from unpaired.inference.large_images import memory_bound, translate_within
+from unpaired.inference.large_images import memory_bound, taken_memory, translate_within
 from unpaired.inference.loading import (
     Origin,
     build_method,
@@ -257,6 +257,10 @@ class Translator:
         self.arithmetic = Arithmetic(self.arithmetic.name)  # its copy of the weights lies on the other device
         return self
 
+    def free_bytes(self) -> int:
+        """Bytes that reading an image may take within ``memory_gib``."""
+        return memory_bound(self.memory_gib) - taken_memory()
+
     @property
     def channels(self) -> int:
         """Channels of the source images."""
@@ -352,7 +356,7 @@ class Translator:
             return self._translate_array(images, request)
         if isinstance(images, str | Path):
             taken, wanted = self.sides(request.reverse)
-            given = read_place(images, taken)
+            given = read_place(images, taken, self.free_bytes)
             result = self._run(taken.to_floats(tensor_of(given.values))[None], request)[0]
             return as_picture(result, wanted, given) if has_picture(wanted) else as_array(result, wanted, given)
         if isinstance(images, Image.Image):
@@ -407,7 +411,7 @@ class Translator:
         if style_reference is not None:
             made = self.sides(reverse)[1]
             if isinstance(style_reference, str | Path):
-                style_reference = read_place(style_reference, made).values
+                style_reference = read_place(style_reference, made, self.free_bytes).values
             reference = pad(self._checked(floats_of_one(style_reference, made), made))
         position = None
         if domain is not None:

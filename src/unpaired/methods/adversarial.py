@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Depth, Levels, Width, settings
 from unpaired.errors import ConfigError
 from unpaired.losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from unpaired.methods.base import OptimiserConfig, derive_seeds
@@ -50,36 +50,36 @@ class AdversarialConfig:
     discriminator: Literal["patch", "projected", "projected_patch"] | NamedClass = "patch"
     """patch: the paper's PatchGAN. projected: small heads on the features of a frozen pretrained network.
     projected_patch: both. module:Class: your own, of a plug-in."""
-    base_channels: PositiveInt = 64
+    base_channels: Width = 64
     """Width of the generator's first convolution."""
-    discriminator_channels: PositiveInt | None = None
+    discriminator_channels: Width | None = None
     """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: PositiveInt = 9
+    blocks: Depth = 9
     """Residual blocks of the generator."""
-    discriminator_layers: PositiveInt = 3
+    discriminator_layers: Levels = 3
     """Downsampling layers of the discriminator: 3 is the 70 x 70 PatchGAN (84 pixels with its blurs), 2 the 34 x 34 one
     (40), which suits crops of 64 to 128 pixels."""
     spectral_norm: bool = False
     """Divide each weight of the discriminator by its largest singular value (Miyato et al., 2018)."""
     gan_mode: GanMode = "lsgan"
     """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
-    gradient_penalty_weight: NonNegativeFloat = 10.0
+    gradient_penalty_weight: Amount = 10.0
     """Weight of the penalty on the discriminator's gradient; used by gan_mode wgangp only."""
-    adversarial_weight: NonNegativeFloat = 1.0
+    adversarial_weight: Amount = 1.0
     """Weight of the generator's adversarial term."""
     backbone: str = "lite0"
     """The projected discriminator's frozen network: lite0 (EfficientNet-Lite0), dino, clip, timm:<model> or
     torchvision:<model>."""
     backbone_weights: Path | None = None
     """File with its weights; unset uses those of its library."""
-    head_channels: PositiveInt = 64
+    head_channels: Width = 64
     """Width of the projected discriminator's heads."""
     augment_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
     """Largest random shift of the frozen network's input, as a fraction of the side."""
-    augment_noise: NonNegativeFloat = 0.08
+    augment_noise: Amount = 0.08
     """Standard deviation of the noise added to it, in units of the range [-1, 1]; without it generators learn grid
     patterns that fool the frozen network."""
-    patch_weight: NonNegativeFloat = 1.0
+    patch_weight: Amount = 1.0
     """Weight of the patch discriminator's part of the generator's adversarial term with projected_patch."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Adam and its schedule."""

@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from unpaired.config import Share, settings
+from unpaired.config import Amount, Count, Positive, Share, settings
 from unpaired.ops import splitmix64
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -25,15 +25,15 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class OptimiserConfig:
     """Adam and its schedule, counted in images; the values of the CUT family (method.md, section 1)."""
 
-    learning_rate: PositiveFloat = 2e-4
+    learning_rate: Positive = 2e-4
     """Learning rate of Adam for every network."""
     beta1: Decay = 0.5
     """Adam's decay rate of the running mean of the gradient."""
     beta2: Decay = 0.999
     """Adam's decay rate of the running mean of the squared gradient."""
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: Amount = 0.0
     """L2 penalty of Adam on every parameter."""
-    epochs: PositiveInt = 400
+    epochs: Count = 400
     """Length of training when the number of images is not given: passes over the larger of the two sets."""
     schedule: Literal["linear", "cosine", "halving"] = "linear"
     """Learning rate decay: linear or cosine, to zero after constant_fraction, or halving after each tenth."""

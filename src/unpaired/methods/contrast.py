@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Count, Positive, Width, settings
 from unpaired.losses import patch_nce_loss
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import derive_seeds
@@ -24,13 +23,13 @@ class ContrastConfig:
 
     taps: tuple[str, ...] = DEFAULT_TAPS
     """Encoder layers at which the contrastive loss is computed."""
-    num_queries: PositiveInt = 256
+    num_queries: Count = 256
     """N: anchors per tap and image (all locations where a feature map has fewer)."""
-    temperature: PositiveFloat = 0.07
+    temperature: Positive = 0.07
     """tau of the contrastive loss (Eq. 2)."""
-    projector_width: PositiveInt = 256
+    projector_width: Width = 256
     """Dimension of the projected features."""
-    contrastive_weight: NonNegativeFloat = 1.0
+    contrastive_weight: Amount = 1.0
     """Weight of the contrastive loss between inputs and translations, for each direction."""
     negatives: Negatives = "image"
     """Source of an anchor's negatives: its own image, or all images of the batch (of a process)."""

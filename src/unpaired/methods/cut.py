@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Count, CountOrZero, settings
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import ImageBatch, OptimiserConfig, coin_flips, derive_seeds, register
 from unpaired.methods.contrast import ContrastConfig, Pair, mean_patch_nce, projected_pairs
@@ -22,13 +21,13 @@ from unpaired.networks.generators import channels_at
 class CUTConfig(ContrastConfig, AdversarialConfig):
     """Settings of CUT; the defaults are the paper's."""
 
-    identity_weight: NonNegativeFloat = 1.0
+    identity_weight: Amount = 1.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
-    identity_interval: PositiveInt = 1
+    identity_interval: Count = 1
     """Interval of the identity pass, in steps."""
     contrastive_reduction: Literal["mean", "sum"] = "mean"
     """Combine L_X and L_Y as their mean (the published code) or their sum (Eq. 3)."""
-    image_pool: NonNegativeInt = 0
+    image_pool: CountOrZero = 0
     """Earlier translations kept for the discriminator (50 in CycleGAN); 0 uses the newest only."""
     flip_equivariance: bool = False
     """Translate a mirrored input half of the time and compare it with the features of the original."""
@@ -43,9 +42,9 @@ class CUTConfig(ContrastConfig, AdversarialConfig):
 class FastCUTConfig(CUTConfig):
     """Settings of FastCUT: CUT without the identity pass, a stronger contrastive loss and mirrored inputs."""
 
-    contrastive_weight: NonNegativeFloat = 10.0
+    contrastive_weight: Amount = 10.0
     """Weight of the contrastive loss between I_x and G(I_x)."""
-    identity_weight: NonNegativeFloat = 0.0
+    identity_weight: Amount = 0.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
     flip_equivariance: bool = True
     """Translate a mirrored input half of the time and compare it with the features of the original."""

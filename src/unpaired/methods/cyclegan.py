@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import field, replace
 from typing import ClassVar
 
-from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, settings
 from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig, register
 from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs, mean_distance
 
@@ -17,10 +16,10 @@ from unpaired.methods.two_way import TwoWay, TwoWayConfig, TwoWayOutputs, mean_d
 class CycleGANConfig(TwoWayConfig):
     """Settings of CycleGAN; the defaults are the paper's."""
 
-    cycle_weight: NonNegativeFloat = 10.0
+    cycle_weight: Amount = 10.0
     """lambda of the paper's Eq. 3: weight of the L1 distance between an image and its reconstruction by both
     generators; 0 skips these passes."""
-    identity_weight: NonNegativeFloat = 0.5
+    identity_weight: Amount = 0.5
     """Weight of the L1 distance between G(I_y) and I_y (section 5.2) relative to cycle_weight; 0 skips these passes."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=200))
     """Adam and its schedule."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, CountOrZero, Positive, settings
 from unpaired.losses import GanMode
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import AdamSettings, Decay, ImageBatch, derive_seeds, register
@@ -25,18 +24,18 @@ class DCLGANConfig(ContrastConfig, TwoWayConfig):
 
     gan_mode: GanMode = "hinge"
     """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
-    image_pool: NonNegativeInt = 0
+    image_pool: CountOrZero = 0
     """Earlier translations kept per domain for its discriminator; 0 uses the newest only."""
     negatives: Negatives = "batch"
     """Source of an anchor's negatives: its own image, or all images of the batch (of a process)."""
 
     taps: tuple[str, ...] = ("down1", "down2", "block1", "block5")
     """Encoder layers at which the contrastive loss is computed."""
-    contrastive_weight: NonNegativeFloat = 2.0
+    contrastive_weight: Amount = 2.0
     """Weight of the contrastive loss of each direction."""
-    identity_weight: NonNegativeFloat = 1.0
+    identity_weight: Amount = 1.0
     """Weight of the L1 distance between G_ab(I_y) and I_y, and G_ba(I_x) and I_x; 0 skips these passes."""
-    projector_learning_rate: PositiveFloat = 1e-3
+    projector_learning_rate: Positive = 1e-3
     """Initial learning rate of the projectors."""
     projector_betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Adam's decay rates (beta1, beta2) for the projectors."""

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from unpaired.config import Share, settings
+from unpaired.config import Amount, Count, Positive, Share, settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig, generator_scores
 from unpaired.methods.base import AdamSettings, ImageBatch, OptimiserConfig, derive_seeds, register
@@ -30,23 +30,23 @@ class EnCoConfig(AdversarialConfig):
     taps: tuple[str, ...] = ("stem", "halved1", "block2")
     """Encoder stages that the decoder must match: stem, halved1 or a block of the first half; block k is compared with
     block (blocks - k)."""
-    num_queries: PositiveInt = 256
+    num_queries: Count = 256
     """N: patches per tap and image (all locations where a feature map has fewer)."""
     sampling: Literal["discriminator", "random"] = "discriminator"
     """Selection of the patches: those that the discriminator scores lowest (DAG), or random."""
-    oversampling: PositiveInt = 4
+    oversampling: Annotated[int, Field(ge=1, le=1000)] = 4
     """The lowest-scored patches are taken from this many times N random locations."""
     random_share: Share = 0.5
     """Fraction of the N patches that is random in any case."""
-    projector_width: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    projector_width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 256
     """Dimension of the projected features, even."""
-    content_weight: NonNegativeFloat = 2.0
+    content_weight: Amount = 2.0
     """Weight of the match between encoder and decoder; halved while the identity term is used, as published."""
-    identity_weight: NonNegativeFloat = 10.0
+    identity_weight: Amount = 10.0
     """Weight of the L1 distance between I_y and G(I_y), halved as published; 0 skips the identity pass."""
     identity_share: Share | None = None
     """Fraction of training, 0 to 1, with the identity pass; unset ends it with the constant learning rate."""
-    discriminator_learning_rate_factor: PositiveFloat = 4.0
+    discriminator_learning_rate_factor: Positive = 4.0
     """Multiplier of the learning rate for the discriminator: 2e-4 against 5e-5 for the generator."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=5e-5, epochs=200))
     """Adam and its schedule."""

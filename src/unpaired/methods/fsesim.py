@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Count, CountOrZero, Positive, Side, Width, settings
 from unpaired.errors import BackendError, ConfigError
 from unpaired.losses.self_similarity import map_contrast_loss, self_similarity, self_similarity_loss
 from unpaired.methods.adversarial import AdversarialConfig
@@ -33,9 +32,9 @@ from unpaired.ops import location_draws
 class FSeSimConfig(AdversarialConfig):
     """Settings of FSeSim; the defaults are those of its authors' current code."""
 
-    num_queries: PositiveInt = 256
+    num_queries: Count = 256
     """N_s: locations per layer and image whose self-similarity is compared (all where a feature map has fewer)."""
-    patch_size: PositiveInt = 64
+    patch_size: Side = 64
     """Side, in locations of the feature map, of the patch that a location is compared with; clipped to the map."""
     similarity: Literal["cosine", "dot"] = "dot"
     """Similarity of the features of two locations: the dot product of Eq. 2, through tanh, or the cosine."""
@@ -49,9 +48,9 @@ class FSeSimConfig(AdversarialConfig):
     """File with torchvision's VGG16 weights; unset means torchvision's cache."""
     download_weights: bool = False
     """Download VGG16's weights (528 MB) if they are missing."""
-    image_pool: NonNegativeInt = 50
+    image_pool: CountOrZero = 50
     """Earlier translations kept for the discriminator; 0 uses the newest only."""
-    structure_weight: NonNegativeFloat = 10.0
+    structure_weight: Amount = 10.0
     """lambda: weight of the spatially-correlative loss between I_x and G(I_x)."""
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-4))
     """Adam and its schedule."""
@@ -76,11 +75,11 @@ class FSeSimConfig(AdversarialConfig):
 class LSeSimConfig(FSeSimConfig):
     """Settings of LSeSim; the defaults are those of its authors' current code."""
 
-    temperature: PositiveFloat = 0.07
+    temperature: Positive = 0.07
     """tau of the contrastive loss that trains the projector."""
-    contrastive_weight: NonNegativeFloat = 1.0
+    contrastive_weight: Amount = 1.0
     """Weight of that loss, which gives no gradient to the generator."""
-    projector_width: PositiveInt | None = None
+    projector_width: Width | None = None
     """Channels of the projected maps; unset means a quarter of a layer's, at least 32."""
 
 

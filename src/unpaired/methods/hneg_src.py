@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Positive, settings
 from unpaired.losses.semantic_relation import Mining, hard_negative_loss, relation_consistency_loss
 from unpaired.methods.base import ImageBatch, register
 from unpaired.methods.contrast import Pair, mean_over_pairs
@@ -21,20 +20,20 @@ class HnegSRCConfig(CUTConfig):
 
     RETIRED: ClassVar[tuple[str, ...]] = ("curriculum_images",)
     """Settings of earlier versions that run files may still hold."""
-    contrastive_weight: NonNegativeFloat = 0.1
+    contrastive_weight: Amount = 0.1
     """Weight of the hard-negative contrastive loss between I_x and G(I_x)."""
-    identity_weight: NonNegativeFloat = 0.1
+    identity_weight: Amount = 0.1
     """Weight of the same loss between I_y and G(I_y); 0 skips the identity pass."""
-    relation_weight: NonNegativeFloat = 0.05
+    relation_weight: Amount = 0.05
     """Weight of the semantic relation consistency between I_x and G(I_x), a sum over the N locations."""
     mining: Mining = "similarity"
     """Weighting of the negatives: by similarity (the published code), by importance (the paper's expectation over von
     Mises-Fisher), or none."""
     decoupled: bool = True
     """Leave the positive out of the denominator of the contrastive loss."""
-    relation_temperature: PositiveFloat = 50.0
+    relation_temperature: Positive = 50.0
     """Temperature of the relation that mines negatives at the start of training: nearly uniform weights."""
-    final_relation_temperature: PositiveFloat = 10.0
+    final_relation_temperature: Positive = 10.0
     """The same at the end of the curriculum; lower means harder negatives."""
 
     def relation_temperature_at(self, progress: Tensor) -> Tensor:

@@ -68,4 +68,7 @@ class ImagePool(nn.Module):
         return {"images": [image.cpu() for image in self._images]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._images = list(state["images"])
+        images = list(state["images"])
+        if len(images) > self.size or any(image.shape != images[0].shape or image.ndim != 3 for image in images):
+            raise ValueError(f"an image pool holds at most {self.size} images of one size")
+        self._images = images

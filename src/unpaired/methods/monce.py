@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Positive, settings
 from unpaired.losses.modulated_nce import modulated_nce_loss
 from unpaired.methods.base import register
 from unpaired.methods.contrast import Pair, mean_over_pairs
@@ -18,12 +18,12 @@ from unpaired.methods.cut import CUT, ContrastiveOutputs, CUTConfig
 class MoNCEConfig(CUTConfig):
     """Settings of MoNCE; the defaults are those published for unpaired translation."""
 
-    transport_temperature: Annotated[float, Field(ge=0.05)] = 1.0
+    transport_temperature: Annotated[float, Field(ge=0.05, le=1e9)] = 1.0
     """beta: lower values shift weight to negatives that resemble the anchor; large values give CUT. The authors trained
     horse2zebra with 0.1."""
-    negative_weight: PositiveFloat = 1.0
+    negative_weight: Positive = 1.0
     """Q: mean weight of a negative."""
-    transport_iterations: PositiveInt = 50
+    transport_iterations: Annotated[int, Field(ge=1, le=10_000)] = 50
     """Iterations of Sinkhorn's algorithm."""
 
 

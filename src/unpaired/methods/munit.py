@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Depth, Levels, Width, settings
 from unpaired.losses import discriminator_loss
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import (
@@ -34,23 +33,23 @@ from unpaired.ops import normal_draws
 class MUNITConfig(AdversarialConfig):
     """Settings of MUNIT; the defaults are the paper's. Sizes are per encoder, decoder and discriminator."""
 
-    blocks: PositiveInt = 4
+    blocks: Depth = 4
     """Residual blocks of each content encoder and of each decoder."""
-    style_channels: PositiveInt = 8
+    style_channels: Width = 8
     """Dimension of the style."""
-    perceptron_width: PositiveInt = 256
+    perceptron_width: Width = 256
     """Width of the MLPs that map the style to the decoders' normalisation parameters."""
-    discriminator_layers: PositiveInt = 4
+    discriminator_layers: Levels = 4
     """Downsampling layers of each discriminator at each scale; 2 suits crops of 64 pixels."""
-    discriminator_scales: PositiveInt = 3
+    discriminator_scales: Levels = 3
     """Number of scales of each discriminator: the image, half its size, a quarter, ..."""
-    reconstruction_weight: NonNegativeFloat = 10.0
+    reconstruction_weight: Amount = 10.0
     """lambda_x of Eq. 5: weight of the L1 distance between an image and its reconstruction from content and style."""
-    content_weight: NonNegativeFloat = 1.0
+    content_weight: Amount = 1.0
     """lambda_c: weight of the L1 distance between the contents of an image and of its translation."""
-    style_weight: NonNegativeFloat = 1.0
+    style_weight: Amount = 1.0
     """lambda_s: weight of the L1 distance between a drawn style and the style of the translation that used it."""
-    cycle_weight: NonNegativeFloat = 0.0
+    cycle_weight: Amount = 0.0
     """Weight of the style-augmented cycle: the L1 distance between an image and its translation's content decoded with
     the image's own style; 0, as in Eq. 5, skips these passes."""
     optimiser: OptimiserConfig = field(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from unpaired.config import settings
+from unpaired.config import Positive, Side, settings
 from unpaired.errors import ConfigError, nearest
 from unpaired.ops import backend_report
 
@@ -28,11 +28,11 @@ class QuerySelectionConfig:
     """Attention that routes the translated features: the source's, their own (ablations D, E), none (ablation C)."""
     similarity: Literal["dot", "scaled", "cosine"] = "dot"
     """Attention logits: dot product as in the paper, dot product / sqrt(C), or cosine over a temperature."""
-    similarity_temperature: PositiveFloat | None = None
+    similarity_temperature: Positive | None = None
     """Divides the logits; unset means 1 for dot and scaled and 0.1 for cosine."""
-    pool_attention_to: Annotated[int, Field(ge=2)] | None = None
+    pool_attention_to: Annotated[int, Field(ge=2, le=2**14)] | None = None
     """Average-pool larger feature maps to this side first (the paper's Table 4 uses 64 with all five taps)."""
-    window: Annotated[int, Field(ge=1)] = 7
+    window: Side = 7
     """w: side of the local attention's window, odd."""
     detach_attention: bool = False
     """Stop the gradient through the source's attention rows (the published code does not)."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Positive, Width, settings
 from unpaired.errors import ConfigError
 from unpaired.methods.adversarial import AdversarialConfig
 from unpaired.methods.base import DEFAULT_REQUEST, ImageBatch, TranslateRequest, derive_seeds, register
@@ -24,23 +24,23 @@ _SHORTEST_STEP = 0.1  # published lower bound of the divisor of the difference q
 class SANTAConfig(AdversarialConfig):
     """Settings of SANTA; the defaults are the published ones."""
 
-    blocks: Annotated[int, Field(ge=2)] = 9
+    blocks: Annotated[int, Field(ge=2, le=64)] = 9
     """Residual blocks of the generator, at least 2; the first half, rounded down, belongs to the encoder."""
-    code_channels: PositiveInt = 8
+    code_channels: Width = 8
     """Dimension of the code of a position on the path."""
-    noise: NonNegativeFloat = 1.0
+    noise: Amount = 1.0
     """Standard deviation of the noise added to the encoding in training; 0 adds none."""
-    shortest_interval: PositiveFloat = 0.05
+    shortest_interval: Positive = 0.05
     """Lower bound of half the random distance between the two positions that are compared."""
-    longest_interval: PositiveFloat = 0.1
+    longest_interval: Positive = 0.1
     """Upper bound of the same."""
-    reconstruction_weight: NonNegativeFloat = 5.0
+    reconstruction_weight: Amount = 5.0
     """Weight of the L1 distance between I_x and G(I_x, 0)."""
-    identity_weight: NonNegativeFloat = 5.0
+    identity_weight: Amount = 5.0
     """Weight of the L1 distance between I_y and G(I_y, 1)."""
-    latent_weight: NonNegativeFloat = 0.01
+    latent_weight: Amount = 0.01
     """Weight of the mean square of the encodings, which would otherwise grow to outweigh the noise."""
-    path_weight: NonNegativeFloat = 0.01
+    path_weight: Amount = 0.01
     """Weight of the energy of the path (published: 0.01 by default, 0.1 for Cityscapes); 0 turns it off."""
 
     def __post_init__(self) -> None:

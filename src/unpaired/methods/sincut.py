@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar
 
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import Amount, Count, Depth, Levels, Width, settings
 from unpaired.losses import GanMode, r1_penalty
 from unpaired.losses.patch_nce import Negatives
 from unpaired.methods.base import OptimiserConfig, register
@@ -21,29 +20,29 @@ from unpaired.networks import LocalDiscriminator, LocalGenerator
 class SinCUTConfig(CUTConfig):
     """Settings of SinCUT; the defaults are those of its authors' code."""
 
-    base_channels: PositiveInt = 80
+    base_channels: Width = 80
     """Width of the generator at full resolution; its blocks have twice as many channels."""
-    discriminator_channels: PositiveInt | None = 32
+    discriminator_channels: Width | None = 32
     """Width of the discriminator's first convolution; unset means base_channels."""
-    blocks: PositiveInt = 6
+    blocks: Depth = 6
     """Residual blocks of the generator; the first half belongs to the encoder."""
-    discriminator_layers: PositiveInt = 4
+    discriminator_layers: Levels = 4
     """Downsampling layers of the discriminator."""
     gan_mode: GanMode = "nonsaturating"
     """Adversarial loss: least squares, hinge, non-saturating logistic, or Wasserstein with gradient penalty."""
-    r1_weight: NonNegativeFloat = 1.0
+    r1_weight: Amount = 1.0
     """Weight of R1, the penalty on the discriminator's gradient at real crops; 0 turns it off."""
     taps: tuple[str, ...] = ("input", "down", "block2")
     """Encoder layers at which the contrastive loss is computed: input, stem, down or a block of the first half."""
-    num_queries: PositiveInt = 1
+    num_queries: Count = 1
     """N: anchors per tap and crop."""
     negatives: Negatives = "batch"
     """Source of an anchor's negatives: its own image, or all images of the batch."""
-    contrastive_weight: NonNegativeFloat = 4.0
+    contrastive_weight: Amount = 4.0
     """Weight of the contrastive loss between I_x and G(I_x)."""
-    identity_weight: NonNegativeFloat = 4.0
+    identity_weight: Amount = 4.0
     """Weight of L_Y, the contrastive loss between I_y and G(I_y); 0 skips the identity pass."""
-    pixel_identity_weight: NonNegativeFloat = 1.0
+    pixel_identity_weight: Amount = 1.0
     """Weight of the L1 distance between I_y and G(I_y); it needs the identity pass (identity_weight above 0)."""
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99, epochs=16)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from pydantic import NonNegativeInt
 from torch import Tensor
 
-from unpaired.config import settings
+from unpaired.config import CountOrZero, settings
 from unpaired.methods.adversarial import AdversarialConfig, generator_scores
 from unpaired.methods.base import (
     DEFAULT_REQUEST,
@@ -32,7 +31,7 @@ from unpaired.networks.layers import Initialisation, Resampling
 class TwoWayConfig(AdversarialConfig):
     """Settings of a two-way method; sizes are those of each generator and discriminator."""
 
-    image_pool: NonNegativeInt = 50
+    image_pool: CountOrZero = 50
     """Earlier translations kept per domain for its discriminator; 0 uses the newest only."""
 
 

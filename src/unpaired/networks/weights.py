@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unpaired.errors import BackendError
+from unpaired.files import open_file
 
 _COUNTER = "num_batches_tracked"
 """Buffers of batch normalisation that old files lack and inference ignores."""
@@ -41,7 +42,7 @@ def nowhere() -> Path | None:
 
 def file_digest(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

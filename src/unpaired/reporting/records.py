@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from unpaired.config import validated
 from unpaired.errors import ConfigError, DataError
-from unpaired.files import ignore, read_json_lines
+from unpaired.files import ignore, read_json, read_json_lines
 
 Record = TypeVar("Record")
 Warn = Callable[[str], object]
@@ -256,7 +255,7 @@ def best_choice(run: Path, warn: Warn = ignore) -> BestRecord | None:
     """How a run chose its best weights; ``None`` if it kept none."""
     path = run / "weights" / "best.json"
     try:
-        return _checked(BestRecord, json.loads(path.read_bytes()))
+        return _checked(BestRecord, read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

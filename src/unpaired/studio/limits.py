@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
-from unpaired.data import IMAGE_SUFFIXES, read_image
-from unpaired.errors import ConfigError, DataError
+from unpaired.config import settings
+from unpaired.data import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, read_image
+from unpaired.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF")
 """Readers of PIL that an upload may reach; none of them runs a program or opens other files."""
 _TAKEN = "JPEG, PNG, WebP, BMP or TIFF"
 _LONGEST_NAME = 80
+Megapixels = Annotated[float, Field(gt=0, le=MAX_IMAGE_PIXELS / 1e6)]
+Megabytes = Annotated[float, Field(gt=0, le=10_000)]
+Pictures = Annotated[int, Field(ge=1, le=10_000)]
+Requests = Annotated[int, Field(ge=1, le=10_000)]
 
 
-@dataclass(frozen=True)
+@settings
 class Limits:
     """Limits of the studio, for one request."""
 
-    megapixels: float = 4.0
+    megapixels: Megapixels = 4.0
     """Most pixels of one picture, in millions."""
-    megabytes: float = 20.0
+    megabytes: Megabytes = 20.0
     """Most bytes of one file, in millions."""
-    batch: int = 32
+    batch: Pictures = 32
     """Most pictures at a time."""
-    queue: int = 16
+    queue: Requests = 16
     """Most requests that wait; further ones are told to come back."""
-
-    def __post_init__(self) -> None:
-        for name in ("megapixels", "megabytes"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("batch", "queue"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def pixels(self) -> int:

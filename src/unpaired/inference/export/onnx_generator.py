@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from unpaired.data import repeat_channels
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError
+from unpaired.files import contents, parse_json
 from unpaired.inference.export.exported import FORMAT, styles_of
 from unpaired.inference.large_images import taken_memory
+from unpaired.inference.loading import check_description
 from unpaired.methods.base import DEFAULT_REQUEST, Method, TranslateRequest
 from unpaired.networks.padding import SMALLEST
 
@@ -76,7 +77,7 @@ class OnnxGenerator(Method):
         super().__init__()
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = contents(path)
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error.strerror or error}; give an .onnx file") from error
         self._session: Any = session_of(content, path)
@@ -86,23 +87,28 @@ class OnnxGenerator(Method):
                 f"{path} is an ONNX model, but not one of this version's 'unpaired export'; export the run again"
             )
         try:
-            self.description: dict[str, Any] = json.loads(facts["description"])
-            self._channels, self._largest = int(self.description["channels"]), float(facts["largest_map"])
-            self._taken = int(self.description["source"]["channels"])
+            self.description: dict[str, Any] = parse_json(facts["description"])
+            check_description(self.description, path)
+            self._channels, self._largest = self.description["channels"], float(facts["largest_map"])
+            self._taken, made = (self.description[name]["channels"] for name in ("source", "target"))
+            if not 0 < self._largest < 1e6:
+                raise ValueError(f"largest_map is {self._largest}")
             self.title = f"{facts['title']} as ONNX"  # type: ignore[misc]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: its metadata is incomplete ({error}); export the run again") from error
         self.facts = facts
         styles = [each for each in self._session.get_overridable_initializers() if each.name == "style"]
         self.supports = frozenset({"style"} if styles else ())
-        self.style_channels = int(styles[0].shape[1]) if styles else 0
         try:
+            self.style_channels = int(styles[0].shape[1]) if styles else 0
             blank = self._session.run(None, {"image": np.zeros((1, self._taken, SMALLEST, SMALLEST), np.float32)})[0]
         except Exception as error:  # onnxruntime has one class of errors per kind of damage, and no common one
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
                 f"{path} does not translate a blank image ({reason}); export the run again"
             ) from error
+        if np.shape(blank) != (1, made, SMALLEST, SMALLEST) or np.asarray(blank).dtype != np.float32:
+            raise CheckpointError(f"{path} does not make what its metadata says; export the run again")
         if not np.isfinite(blank).all():
             raise CheckpointError(
                 f"{path} holds weights that are not finite; export other weights of the run (--weights)"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import CheckpointError
-from unpaired.files import write_atomically
+from unpaired.files import open_file, read_json, write_atomically
 from unpaired.inference.hub.card import Licences, model_card, newest_record
 from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
 
@@ -99,7 +99,7 @@ def write_bundle(
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, 64 hex digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -118,12 +118,13 @@ def check_digests(folder: Path, name: str) -> str:
     for pause in (0.1, 0.3, 1.0, 3.0, None):
         try:
             found = file_digest(path)
-            named = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("sha256", {path.name: found})
+            named = read_json(folder / DESCRIPTION).get("sha256", {path.name: found})
+            fits = named.get(path.name) == found
         except OSError as error:
             raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}") from error
         except (ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} cannot be read ({error})") from error
-        if named.get(path.name) == found:
+        if fits:
             break
         if pause is None:
             raise CheckpointError(
@@ -132,7 +133,7 @@ def check_digests(folder: Path, name: str) -> str:
             )
         time.sleep(pause)  # a training may be writing them at this moment
     try:
-        expected = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))["sha256"].get(f"{name}.safetensors")
+        expected = read_json(folder / DIGESTS)["sha256"].get(f"{name}.safetensors")
     except FileNotFoundError:
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from unpaired.errors import CheckpointError
+from unpaired.files import read_json
 from unpaired.inference.hub.client import client, explained
 
 DESCRIPTION = "model.json"
@@ -83,6 +83,6 @@ def fetch(
 def _is_imported(folder: Path) -> bool:
     """Whether a model has no average because it was imported from its authors' file."""
     try:
-        return "imported" in json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return "imported" in read_json(folder / DESCRIPTION)
     except (OSError, ValueError, TypeError):
         return False
