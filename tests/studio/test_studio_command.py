@@ -24,7 +24,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, .
         seen.append(([run.name for run in runs], host, port, limits, note))
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(studio, "require_gradio", lambda: None)
+    monkeypatch.setattr(studio, "require_packages", lambda *names: None)
     monkeypatch.setattr(studio, "serve", record)
     return seen
 

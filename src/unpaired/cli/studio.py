@@ -13,7 +13,8 @@ from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits
-from unpaired.studio.serving import require_gradio, serve
+from unpaired.studio.serving import serve
+from unpaired.web import require_packages
 
 DEMO = Path("runs") / "demo"
 """Where ``unpaired demo`` leaves its run."""
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
     if not 0.5 <= options.refresh_seconds < float("inf"):
         raise ConfigError(f"refresh_seconds must be at least 0.5 and finite, not {options.refresh_seconds}")
-    require_gradio()
+    require_packages("the studio", "studio", "gradio", "uvicorn")
     from unpaired.studio.runs import open_runs
 
     paths, note = options.run, ""

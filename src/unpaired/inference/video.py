@@ -117,9 +117,9 @@ def translate_video(
         temporary = held.enter_context(written_whole(target))
         writer = held.enter_context(av.open(str(temporary), "w", format=container))
         writer.metadata.update(reader.metadata)
-        video = reader.streams.video[0]
+        video: Any = reader.streams.video[0]
         video.thread_type = "AUTO"
-        out = writer.add_stream(encoder, rate=video.average_rate or 25, options=options)
+        out: Any = writer.add_stream(encoder, rate=video.average_rate or 25, options=options)
         size = out.width, out.height = first.size
         check_size(*size, source)
         out.pix_fmt = "yuv444p" if encoder == "libx264" and (size[0] % 2 or size[1] % 2) else "yuv420p"
@@ -272,7 +272,8 @@ class _Flicker:
     """Means of the absolute change between consecutive frames, of two clips at once."""
 
     def __init__(self) -> None:
-        self.frames, self._sums, self._last = 0, [0.0, 0.0], ()
+        self.frames, self._sums = 0, [0.0, 0.0]
+        self._last: tuple[np.ndarray, ...] = ()
 
     def add(self, *pair: np.ndarray) -> None:
         for place, (last, now) in enumerate(zip(self._last, pair, strict=False)):
