@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from doc_pages import DOCS, blocks
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.inference import Translator
@@ -115,8 +116,20 @@ def test_an_image_comes_back_as_its_own_kind(
     assert (answer.headers["content-type"], made.format, made.size) == (f"image/{kind.lower()}", kind, size)
 
 
+def test_the_example_of_the_page(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(turned())
+    code = blocks(DOCS / "serving.md", "python")[1].replace("http://127.0.0.1:8000", server.address)
+    exec(code.replace('"secret"', '"a secret"'))
+    assert Image.open("night.png").size == (20, 24)
+
+
 def test_a_batch_names_each_result_or_what_is_wrong_with_it(server: Server) -> None:
-    files = [("images", ("a.png", picture(3))), ("images", ("../b.txt", b"text")), ("images", ("c", picture(4, "WEBP")))]
+    files = [
+        ("images", ("a.png", picture(3))),
+        ("images", ("../b.txt", b"text")),
+        ("images", ("c", picture(4, "WEBP"))),
+    ]
     answer = httpx.post(f"{server.address}/batch", files=files, headers=TOKEN, timeout=60).json()["images"]
     assert [one["name"] for one in answer] == ["a.png", "b.txt", "c"]
     assert answer[1]["error"].startswith("b.txt: the content is text")
