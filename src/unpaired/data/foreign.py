@@ -7,8 +7,6 @@ HEAD = 512
 _VIDEO = (
     "a video; take its frames first, for example 'ffmpeg -i FILE frames/%05d.png' (translate takes a clip.mp4 as it is)"
 )
-    "a video; 'unpaired translate' takes one by a name such as clip.mp4, all else its frames: ffmpeg -i FILE %05d.png"
-)
 _MEDICAL = "a medical image; save its slices as 16-bit PNG or TIFF, or as .npy"
 _OTHER = "save it as PNG or TIFF first"
 _KINDS: tuple[tuple[int, bytes, str], ...] = (
