@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,8 +17,18 @@ from unpaired.data.kinds.pillow import describe_picture, srgb, to_srgb
 from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
 
-Given = str | Path | IO[bytes] | Image.Image | np.ndarray
-"""What an image can be read from: a file, an open one, Pillow's image, or an array of the values that files hold."""
+
+class Item(ABC):
+    """An image that is fetched when it is read; ``str`` of it is its name in messages."""
+
+    @abstractmethod
+    def get(self) -> Given:
+        """What it is read from. Raises ``DataError``."""
+
+
+Given = str | Path | IO[bytes] | Image.Image | np.ndarray | Item
+"""What an image can be read from: a file, an open one, Pillow's image, an array of the values that files hold, or
+something that gives one of these."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ def described(
         DataError: It is absent, unreadable, damaged, no image or too large.
     """
     where = where or name_of(given)
+    if isinstance(given, Item):
+        given = given.get()
     if isinstance(given, np.ndarray):
         yield describe_array(given, where, channels)
         return
