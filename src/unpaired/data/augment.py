@@ -21,7 +21,9 @@ PYTHON = "python:"
 def described(transform: Any) -> str:
     """What a run records of a transform that is given as an object: its name, or all that it says of itself."""
     name = getattr(transform, "__qualname__", None)
-    words = f"{transform.__module__}:{name}" if name else " ".join(repr(transform).split())
+    words = " ".join(repr(transform).split())
+    if name or " at 0x" in words:  # a function; or an object that says nothing of itself
+        words = f"{transform.__module__}:{name or type(transform).__qualname__}"
     return PYTHON + words
 
 

@@ -57,6 +57,8 @@ def pair_of(place: object, split: str) -> tuple[Dataset, Dataset] | None:
         UserError: As of :func:`images_of`; or it is not clear which images are A and which are B.
     """
     name, asked = _parsed(place)
+    for key in asked.keys() & {"split", "label"}:
+        raise ConfigError(f"{place}: '{key}' chooses the images of one domain; {_HOW}")
     splits = _splits(place, name, asked)
     pairs = [f"{split}{letter}" for letter in "AB"]
     if all(each in splits for each in pairs):
