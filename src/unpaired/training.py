@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from unpaired.config import to_dict
-from unpaired.data import Formats, decay_turns, load_examples, size_words
+from unpaired.data import Formats, decay_turns, load_examples, read_values, size_words
 from unpaired.data.augment import described
-from unpaired.data.dataset import Objects
+from unpaired.data.dataset import Objects, TrainingImages
 from unpaired.data.domains import domain_names
 from unpaired.data.sets import python_dataset
 from unpaired.engine.announce import opening_lines
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
-from unpaired.errors import ConfigError, UserError
+from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.evaluation import HeldOutScorer
 from unpaired.files import ignore
 from unpaired.inference.initial import load_initial
@@ -115,12 +115,25 @@ def train(
             run=out,
             name=run.method,
             length=length,
-            examples=load_examples(config.dataset.example_files(6, images), run.data, formats[0]),
+            examples=load_examples(_examples(config, images, formats), run.data, formats[0]),
             description=describe(run, formats),
             scorer=_scorer(run, formats, frozen_networks(run.model), say) if first else None,
             request=_request(run, method),
             quiet=quiet,
         )
+
+
+def _examples(config: RunConfig, images: TrainingImages, formats: Formats) -> Sequence[Any]:
+    """Images for the sample grids; where damaged ones are stood in for, those of them that can be read."""
+    found = config.dataset.example_files(6, images)
+    if not images.stand_in:
+        return found
+    readable = []
+    for image in found:
+        with contextlib.suppress(DataError):
+            read_values(image, formats[0])
+            readable.append(image)
+    return readable or found
 
 
 def _with_objects(config: RunConfig, source: Any, target: Any, held_out: Any, transform: Any) -> RunConfig:

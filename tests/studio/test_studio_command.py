@@ -75,7 +75,7 @@ def test_a_missing_package_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "gradio" else found(name))
     assert cli.main(["studio"]) == 2
     assert 'pip install "unpaired[studio]"' in capsys.readouterr().err
 

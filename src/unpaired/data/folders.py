@@ -342,8 +342,8 @@ def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str 
     Raises:
         DataError: A name occurs twice on one side (``a.png`` and ``a.jpg``).
     """
-    targets = _by_stem(map(Path, target_files))
-    return [(path, targets[stem]) for stem, path in _by_stem(map(Path, source_files)).items() if stem in targets]
+    targets = _by_stem(as_images(tuple(target_files)))
+    return [(path, targets[stem]) for stem, path in _by_stem(as_images(tuple(source_files))).items() if stem in targets]
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

@@ -70,8 +70,8 @@ class DatasetItem(Item):
 
     def __init__(self, images: Dataset, number: int) -> None:
         self._images, self._number = images, number
-        self.name = self.stem = str(number)
-        self.parent = Path(images.label)
+        self.name, self.parent = str(number), Path(images.label)
+        self.stem = str(self)  # equal numbers in two datasets are no pair
 
     def __str__(self) -> str:
         return f"{self.parent}, image {self._number}"
