@@ -215,7 +215,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_image(tree: 
 @pytest.mark.parametrize(
     ("name", "head", "words"),
     [
-        ("clip.mp4", b"\0\0\0\x18ftypisom", "this is a video; take its frames first"),
+        ("clip.bin", b"\0\0\0\x18ftypisom", "this is a video; take its frames first"),
         ("scan.dcm", bytes(128) + b"DICM", "this is DICOM, a medical image"),
         ("brain.nii", bytes(344) + b"n+1\0", "this is NIfTI, a medical image"),
         ("photo.heic", b"\0\0\0\x18ftypheic", "this is a HEIC photo"),

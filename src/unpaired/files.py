@@ -14,25 +14,35 @@ from pathlib import Path
 from typing import Any
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``, which takes its name once the block has ended well.
+
+    Raises:
+        OSError: That failed; ``path`` is as it was.
+    """
+    name = os.fsdecode(os.fsencode(path.name)[:200])  # names have 255 bytes at most
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write ``parts`` to ``path`` so that a reader sees the old file or the whole new one, never a piece.
 
     Raises:
         OSError: The write failed; ``path`` is as it was.
     """
-    name = os.fsdecode(os.fsencode(path.name)[:200])  # names have 255 bytes at most
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def open_file(path: str | Path) -> BufferedReader:

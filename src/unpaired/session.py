@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from unpaired.data import (
     SampleStream,
     changes,
     inventory,
+    inventory_json,
     names_digest,
     state_digest,
     unreadable,
 )
+from unpaired.data.dataset import TrainingImages
 from unpaired.data.inventory import Inventory
+from unpaired.data.sets import Several, dataset_stamps, sample_of
 from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.environment import environment
@@ -47,6 +50,7 @@ def begin_session(
     held: contextlib.ExitStack,
     out: Path,
     config: RunConfig,
+    images: TrainingImages,
     method: Method,
     extend_to: int | None,
     device: torch.device,
@@ -54,7 +58,7 @@ def begin_session(
     *,
     skip_bad: bool,
     data_changed: bool,
-) -> frozenset[Path]:
+) -> frozenset[Any]:
     """Lock the run folder for this session; make it, or check that it holds this very run; fix its files and length.
 
     A precision that is left to the machine is fixed there as well.
@@ -63,6 +67,7 @@ def begin_session(
         held: Closed at the end of the session, which frees the folder.
         out: The run folder.
         config: The run as it was asked for.
+        images: All its training images.
         method: What is to be trained; it is not changed.
         extend_to: As :func:`unpaired.training.train`.
         device: On which it is trained.
@@ -90,7 +95,9 @@ def begin_session(
         elif extend_to is not None:
             raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
         cut_lines(out / "sessions.jsonl", say)
-        skipped, stream, record = _training_images(out, config, say, skip_bad=skip_bad, data_changed=data_changed)
+        skipped, images, record = _training_images(
+            out, config, images, say, skip_bad=skip_bad, data_changed=data_changed
+        )
         if not begun:
             if config.init is not None:
                 channels = max(config.data.domain_channels)
@@ -101,17 +108,21 @@ def begin_session(
                 choice = _choose_precision(config, method, max(config.data.domain_channels), device)
                 config = config.in_precision(choice.precision)
                 lines.append(choice.line)
-            _store_formats(out, config, skipped)
-            lines.append(config.dataset.left_out(config.data, skipped))
+            _store_formats(out, config, images)
+            lines.append(images.left_out(config.data))
         if config.extensions or extend_to is not None:
-            length = TrainingLength(planned_images(config, stream), config.extensions)
+            length = TrainingLength(
+                planned_images(config, images.stream(config.data, config.training.seed)), config.extensions
+            )
             extensions, line = _extended(out, config, length, extend_to)
             config = replace(config, extensions=extensions)
             lines.append(line)
         store(out / "run.yaml", config.to_mapping())
         used = {"plugins": [asdict(plugin) for plugin in config.plugins]} if config.plugins else {}
+        others = record.pop("others")
         append_line(out / "sessions.jsonl", {**environment(), **record, **used})
-        write_atomically(out / FILES, json.dumps(inventory(stream.domains)).encode())
+        if others or not (out / FILES).exists():
+            write_atomically(out / FILES, inventory_json(images.domains))
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {out}: {error.strerror or error}") from error
     for line in filter(None, lines):
@@ -131,41 +142,49 @@ def _moved(before: RunConfig, now: RunConfig) -> str:
 
 
 def _training_images(
-    out: Path, config: RunConfig, say: Callable[[str], object], *, skip_bad: bool, data_changed: bool
-) -> tuple[frozenset[Path], SampleStream, dict[str, Any]]:
+    out: Path,
+    config: RunConfig,
+    images: TrainingImages,
+    say: Callable[[str], object],
+    *,
+    skip_bad: bool,
+    data_changed: bool,
+) -> tuple[frozenset[Any], TrainingImages, dict[str, Any]]:
     """Decode the training images once, unless nothing has changed since the session before, and compare them with it.
 
     Returns:
-        Damaged files that are left out, the stream without them, and what the session's record says of them.
+        Damaged files that are left out, the images without them, and what the session's record says of them.
 
     Raises:
         DataError: A file is damaged and ``skip_bad`` was not asked for, or they are others than before and
             ``data_changed`` was not.
     """
-    stream = config.dataset.stream(config.data, config.training.seed)
-    state = state_digest(stream.paths)
+    everything = Several(images.domains)
+    state = state_digest(everything)
     last = (json_lines(out / "sessions.jsonl") or [{}])[-1]
     if last.get("files_checked") == state:
         names = set(last.get("skipped", ()))
-        bad = {path: "it could not be read" for path in stream.paths if f"{path.parent.name}/{path.name}" in names}
+        named = (path for path in (everything if names else ()) if f"{path.parent.name}/{path.name}" in names)
+        bad = dict.fromkeys(named, "it could not be read")
     else:
-        bad = unreadable(stream.domains, config.data, _progress(say))
-    if len(bad) == len(stream.paths):  # the settings are at fault, not the files
+        bad = unreadable(images.domains, config.data, _progress(say))
+    if len(bad) == len(sample_of(everything)):  # the settings are at fault, not the files
         raise DataError(next(iter(bad.values())))
     if bad and not skip_bad:
         raise DataError(
-            f"{next(iter(bad.values()))}. Of {len(stream.paths):,} training images {len(bad)} cannot be read: mend or "
+            f"{next(iter(bad.values()))}. Of {len(everything):,} training images {len(bad)} cannot be read: mend or "
             "replace them, or leave them out with --skip-bad"
         )
     if bad:
         say(f"Left out (--skip-bad): {_some([f'{path.parent.name}/{path.name}' for path in bad])}")
-        stream = config.dataset.stream(config.data, config.training.seed, skip=bad)
-    digest = names_digest(stream.paths)
-    record = {"files_digest": digest, "images": stream.domain_sizes, "files_checked": state,
+        images = images.without(bad)
+    digest, sizes = names_digest(Several(images.domains)), [len(found) for found in images.domains]
+    record: dict[str, Any] = {"files_digest": digest, "images": sizes, "files_checked": state,
               "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
-    before = _stored_inventory(out)
+    same = (last.get("files_checked"), last.get("files_digest"), last.get("images")) == (state, digest, sizes)
+    before = None if same else _stored_inventory(out)  # of a million files it is large
     if before is not None:
-        found = changes(before, inventory(stream.domains))
+        found = changes(before, inventory(images.domains))
         words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
     else:  # of an earlier version, which kept a digest of the names alone
         found = {"changed": ["names"]} if last.get("files_digest", digest) != digest else {}
@@ -175,7 +194,9 @@ def _training_images(
             f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
             "go on with these by --data-changed, or choose another --out"
         )
-    return frozenset(bad), stream, record | ({"data_changed": found} if found else {})
+    datasets = {name: size for part in images.domains for name, size, _ in dataset_stamps(part)}
+    record |= ({"datasets": datasets} if datasets else {}) | ({"data_changed": found} if found else {})
+    return frozenset(bad), images, record | {"others": not same}
 
 
 def _stored_inventory(out: Path) -> Inventory | None:
@@ -235,9 +256,9 @@ def _extended(
     )
 
 
-def _store_formats(out: Path, config: RunConfig, skip: Collection[Path]) -> None:
+def _store_formats(out: Path, config: RunConfig, images: TrainingImages) -> None:
     """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
-    formats = config.dataset.formats(config.data, skip)
+    formats = images.formats(config.data)
     if formats != config.data.plain_formats:
         plain = {name: to_dict(pixels) for name, pixels in zip(("source", "target"), formats, strict=True)}
         write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 
 from unpaired.config import to_dict
-from unpaired.data import Formats, decay_turns, load_examples, size_words
+from unpaired.data import Formats, decay_turns, load_examples, read_values, size_words
+from unpaired.data.augment import described
+from unpaired.data.dataset import Objects, TrainingImages
+from unpaired.data.domains import domain_names
+from unpaired.data.sets import python_dataset
 from unpaired.engine.announce import opening_lines
 from unpaired.engine.callbacks import Callback
 from unpaired.engine.processes import on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
-from unpaired.errors import ConfigError, UserError
+from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.evaluation import HeldOutScorer
 from unpaired.files import ignore
 from unpaired.inference.initial import load_initial
@@ -39,6 +43,10 @@ def train(
     data_changed: bool = False,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    source: Any = None,
+    target: Any = None,
+    held_out: tuple[Any, Any] | None = None,
+    transform: Callable[..., Any] | None = None,
 ) -> FitResult:
     """Train one run in the folder ``out``; if it already holds part of this run, go on from there.
 
@@ -52,6 +60,14 @@ def train(
         data_changed: Go on although training images were added, removed or replaced since the session before.
         callbacks: Told of the training as it goes on, in the first process.
         quiet: Print nothing.
+        source, target: The training images, instead of the folders of ``config.dataset``: map-style torch datasets (or
+            sequences) of PIL images, arrays (H, W, C) as files hold them, or tensors (C, H, W) of integers or of floats
+            in [-1, 1], which count as 8-bit pictures; or of tuples that begin with one, or mappings with ``image``.
+            ``dataset[i]`` has to be the same each time: random changes belong into ``transform``.
+        held_out: Two more, source and target, which are scored during training; without them nothing is scored.
+        transform: Applied to each loaded image before crop and flip, its draws a function of the seed and the image's
+            number: a transform of albumentations or torchvision v2, or a function of an array (H, W, C)
+            (:mod:`unpaired.data.augment`). By name it is ``config.data.transform``.
 
     Raises:
         UserError: Anything that a person can mend, each with what to do.
@@ -59,8 +75,10 @@ def train(
     from unpaired.loggers import CsvLog, OwnLoggers  # with lightning_fabric, whose import takes a while
 
     out = Path(out)
+    config = _with_objects(config, source, target, held_out, transform)
     given, config = config, as_begun(_with_domains(config), out)
-    config.dataset.stream(config.data, config.training.seed)  # a wrong folder is said before anything is built
+    images = config.dataset.training_images(config.data.least_images)
+    images.stream(config.data, config.training.seed)  # what is wrong is said before anything is built
     fabric, method = make_fabric(config.training), _build(config)
     launch(fabric)
     if config.training.threads:  # only now: launching several processes sets a number of its own
@@ -73,9 +91,11 @@ def train(
         skip = on_rank_zero(
             fabric,
             lambda: begin_session(
-                held, out, config, method, extend_to, fabric.device, say, skip_bad=skip_bad, data_changed=data_changed
+                held, out, config, images, method, extend_to, fabric.device, say, skip_bad=skip_bad,
+                data_changed=data_changed,
             ),
-        )
+        )  # fmt: skip
+        images = images.without(skip) if skip_bad else images
         recorded = RunConfig.load(out / "run.yaml")
         run = config.in_precision(recorded.training.precision)
         if recorded.init is not None:
@@ -84,11 +104,11 @@ def train(
             words = _changes(given, run)
             say(f"{out} began with an earlier version; its images go on to be loaded as then: {words}")
         formats = load_formats(out, run.data)
-        planned = planned_images(run, run.dataset.stream(run.data, run.training.seed, skip=skip))
+        planned = planned_images(run, images.stream(run.data, run.training.seed))
         length, constant_images = TrainingLength(planned, recorded.extensions), run.model.optimiser.constant_images
         stretches = [(0, planned), *((extension.at, extension.to) for extension in length.extensions)]
         turns = decay_turns([(start, constant_images(total)) for start, total in stretches])
-        stream = run.dataset.stream(run.data, run.training.seed, formats, turns, skip)
+        stream = images.stream(run.data, run.training.seed, formats, turns)
         if first and not quiet:
             batch = run.training.batch_size
             for line in opening_lines(method, run.model, run.data, stream, fabric.device, length.total, batch):
@@ -102,7 +122,7 @@ def train(
             run=out,
             name=run.method,
             length=length,
-            examples=load_examples(run.dataset.example_files(6, skip), run.data, formats[0]),
+            examples=load_examples(_examples(config, images, formats), run.data, formats[0]),
             description=describe(run, formats),
             scorer=_scorer(run, formats, frozen_networks(run.model), say) if first else None,
             request=_request(run, method),
@@ -110,6 +130,39 @@ def train(
             flat_settings=flat(run.to_mapping()),
             quiet=quiet,
         )
+
+
+def _examples(config: RunConfig, images: TrainingImages, formats: Formats) -> Sequence[Any]:
+    """Images for the sample grids; where damaged ones are stood in for, those of them that can be read."""
+    found = config.dataset.example_files(6, images)
+    if not images.stand_in:
+        return found
+    readable = []
+    for image in found:
+        with contextlib.suppress(DataError):
+            read_values(image, formats[0])
+            readable.append(image)
+    return readable or found
+
+
+def _with_objects(config: RunConfig, source: Any, target: Any, held_out: Any, transform: Any) -> RunConfig:
+    """The run with what was handed over in Python, and what its record says of that."""
+    if (source is None) != (target is None):
+        raise ConfigError("source, target: give both datasets, or neither and the folders in config.dataset")
+    dataset, data = config.dataset, config.data
+    if source is not None:
+        if (dataset.folder, dataset.domains) != (None, None):
+            raise ConfigError(
+                "source, target: the datasets contradict config.dataset.folder or .domains; leave those out"
+            )
+        places = [Path(python_dataset(items, role).label) for role, items in (("source", source), ("target", target))]
+        dataset = replace(dataset, source=places[0], target=places[1])
+    if transform is not None:
+        data = replace(data, transform=described(transform))
+    if source is None and held_out is None and transform is None:
+        return config
+    objects = Objects(source, target, held_out, transform)
+    return replace(config, dataset=replace(dataset, objects=objects), data=data)
 
 
 def _build(config: RunConfig) -> Method:
@@ -163,7 +216,7 @@ def _with_domains(config: RunConfig) -> RunConfig:
             f"domains: {method.title} translates between two domains; give DATA with trainA and trainB, or --source "
             f"and --target, or take a method of several domains: {able}"
         )
-    names = config.dataset.training_domains().names
+    names = domain_names(folder)
     if config.model.domains not in ((), names):
         raise ConfigError(
             f"domains: the model's settings name {', '.join(config.model.domains)}, but {folder / 'train'} holds "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import ipaddress
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from unpaired.errors import ConfigError
+from unpaired.errors import BackendError, ConfigError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,7 +53,8 @@ class Guard:
         host: The address that the server is bound to.
         what: The kind of page, for messages.
         policy: The content security policy of every response.
-        content_types: Allowed content types of requests with a body.
+        content_types: Allowed content types of requests with a body; none: any.
+        any_name: Accept requests whatever ``Host`` they name, as behind a proxy.
         longest_body: Maximum length of such a body in bytes.
     """
 
@@ -63,12 +66,13 @@ class Guard:
         what: str,
         policy: str = OWN_FILES_ONLY,
         content_types: tuple[str, ...] = ("application/json",),
+        any_name: bool = False,
         longest_body: int,
     ) -> None:
         self._application = application
         self._what, self._content_types, self._longest_body = what, content_types, longest_body
         self.headers = {"content-security-policy": policy, **HEADERS}
-        self._only_here = is_loopback(host)
+        self._only_here, self._any_name = is_loopback(host), any_name
         machine = socket.gethostname().lower()
         self._names = {"localhost"} if self._only_here else {"localhost", host.lower(), machine, f"{machine}.local"}
 
@@ -124,7 +128,8 @@ class Guard:
         own_page = site == "same-origin" if site else origin is None or origin.partition("://")[2] == host
         if not own_page:
             return 403, "requests from other sites are refused"
-        if headers.get("content-type", "").partition(";")[0].strip().lower() not in self._content_types:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._content_types and kind not in self._content_types:
             return 415, f"a request must be {' or '.join(self._content_types)}"
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdecimal()):
@@ -134,7 +139,7 @@ class Guard:
         return None
 
     def _known(self, name: str) -> bool:
-        if name in self._names:
+        if self._any_name or name in self._names:
             return True
         return is_loopback(name) if self._only_here else _is_address(name)
 
@@ -183,3 +188,34 @@ def page_address(host: str, bound: socket.socket) -> str:
     """The URL to open; with a wildcard address, one that works from other machines."""
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"
+
+
+def require_packages(what: str, extra: str, *modules: str) -> None:
+    """Raise ``BackendError`` unless the modules of an extra are installed; none of them is imported."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(
+                f"{what} needs the package '{name}', which is not installed: pip install \"unpaired[{extra}]\""
+            )
+
+
+def run_server(application: Application, bound: socket.socket) -> None:
+    """Answer requests on a bound socket until the process is interrupted."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        limit_concurrency=256,
+        timeout_graceful_shutdown=2,
+    )
+    # A page that is open when the server ends is no error.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "running task(s)" not in record.getMessage())
+    try:
+        uvicorn.Server(config).run(sockets=[bound])
+    except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
+        return

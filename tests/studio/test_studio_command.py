@@ -24,7 +24,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, .
         seen.append(([run.name for run in runs], host, port, limits, note))
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(studio, "require_gradio", lambda: None)
+    monkeypatch.setattr(studio, "require_packages", lambda *names: None)
     monkeypatch.setattr(studio, "serve", record)
     return seen
 
@@ -75,7 +75,7 @@ def test_a_missing_package_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "gradio" else found(name))
     assert cli.main(["studio"]) == 2
     assert 'pip install "unpaired[studio]"' in capsys.readouterr().err
 

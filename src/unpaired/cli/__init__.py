@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": "list the run folders below a folder: how far they are, and their last scores",
     "study": "ask people which translations are better: a blind user study in the browser",
     "studio": "a page in the browser: translate pictures, compare runs, watch a training",
+    "serve": "a REST server: POST an image, get its translation",
     "push": "upload a trained run to the Hugging Face Hub, with a model card",
     "info": "show versions, devices, and which backends can run here",
 }

@@ -13,7 +13,8 @@ from unpaired.cli.options import parse
 from unpaired.config import Port, settings
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
-from unpaired.studio.serving import require_gradio, serve
+from unpaired.studio.serving import serve
+from unpaired.web import require_packages
 
 DEMO = Path("runs") / "demo"
 """Where ``unpaired demo`` leaves its run."""
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     """Load the runs and serve the page until Ctrl-C."""
     options = parse(Studio, argv, "unpaired studio")
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
-    require_gradio()
+    require_packages("the studio", "studio", "gradio", "uvicorn")
     from unpaired.studio.runs import open_runs
 
     paths, note = options.run, ""

@@ -18,8 +18,9 @@ from unpaired.config import Port, Seed, settings
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
 from unpaired.study.records import DATABASE
-from unpaired.study.server import require_web_packages, serve
+from unpaired.study.server import serve
 from unpaired.study.store import Store
+from unpaired.web import require_packages
 
 if TYPE_CHECKING:
     from unpaired.study.prepare import Plan
@@ -98,7 +99,9 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Study, argv, "unpaired study")
     results_only = options.table or options.export is not None
     if options.serve and not results_only:
-        require_web_packages()  # before minutes are spent on translating
+        require_packages(
+            "the page of a study", "study", "starlette", "uvicorn"
+        )  # before minutes are spent on translating
     store = _store(options)
     if options.export is not None:
         _export(store, options.export)

@@ -14,6 +14,7 @@ from tyro.conf import arg
 from unpaired.cli.options import option_names, parse
 from unpaired.config import Count, settings
 from unpaired.data import DataConfig
+from unpaired.data.huggingface import absolute
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.inference.hub import is_repo_id
@@ -97,25 +98,36 @@ def _known(method: str | None) -> str | None:
 
 def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
     """The folders named on the command line, as absolute paths; what it leaves open comes from the run file."""
-    data, domains = given.data, given.domains
+    if given.data is not None and given.folder is not None:
+        raise ConfigError(f"--data {given.data} contradicts DATA {given.folder}; drop one")
+    data, domains = given.data or given.folder, given.domains
     if given.recipe is not None and "domain" in METHODS[given.method].supports and domains is None:
         data, domains = None, data  # the recipe is for several domains: DATA is their folder
     if data is not None or domains is not None:
-        places = (data, given.source, given.target)
+        places = (data, given.source or None, given.target or None)
     else:
-        named = given.source is not None or given.target is not None
+        named = bool(given.source or given.target)
         places = (None if named else base.folder, given.source or base.source, given.target or base.target)
         domains = None if named else base.domains
+    weights = [
+        getattr(given, name) or (getattr(base, name) if places[1:] == (base.source, base.target) else ())
+        for name in ("source_weights", "target_weights")
+    ]
     if given.recipe is not None and not any((*places, domains)):
         raise ConfigError("--recipe gives the settings, not the images: unpaired train --recipe NAME DATA --out OUT")
     held_out = (given.held_out_source or base.held_out_source, given.held_out_target or base.held_out_target)
-    folder, source, target, held_out_source, held_out_target, domains = (
-        place and place.absolute() for place in (*places, *held_out, domains)
-    )
+    folder, source, target, held_out_source, held_out_target, domains = map(_absolute, (*places, *held_out, domains))
     scored = given.scored_domains or (base.scored_domains if domains is not None else None)
     return DatasetConfig(
-        folder, source, target, given.direction, held_out_source, held_out_target, domains, scored_domains=scored
+        folder, source, target, given.direction, held_out_source, held_out_target, domains, scored, *weights
     )
+
+
+def _absolute(place: Any) -> Any:
+    """Folders as absolute paths, a single one of several as itself."""
+    if isinstance(place, tuple):
+        return absolute(place[0]) if len(place) == 1 else tuple(map(absolute, place))
+    return None if place is None else absolute(place)
 
 
 def _initial(given: Any, base: RunConfig) -> InitialWeights | None:
@@ -170,17 +182,23 @@ def _arguments(base: RunConfig) -> type[Any]:
     """The typed command line for one method, with ``base`` as the defaults."""
     methods: Any = Literal[tuple(METHODS)]
     model = _as_options(base.model)
-    words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB).")
+    words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB), or hf:NAME.")
     folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
     fields: list[tuple[str, Any, Any]] = [
-        ("data", folder, None),
+        ("folder", folder, None),
+        ("data", Annotated[Path | None, arg(help="The same as DATA; hf:NAME is a dataset of the Hugging Face Hub, or "
+                                            "a folder, parquet files or shards that its library reads.")], None),
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
         ("method", Annotated[methods, arg(help="What to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
         ("recipe", Annotated[str | None, arg(help="A recipe with the defaults, such as quick or table3_a; 'unpaired "
                                              "recipes' lists them.")], None),
-        ("source", Annotated[Path | None, arg(help="Folder of the source domain, instead of DATA.")], None),
-        ("target", Annotated[Path | None, arg(help="Folder of the target domain, instead of DATA.")], None),
+        ("source", Annotated[tuple[Path, ...], arg(help="Folder of the source domain, or several, instead of DATA; "
+                                                   "hf:NAME?split=S&column=C&label=L is a dataset.")], ()),
+        ("target", Annotated[tuple[Path, ...], arg(help="The same for the target domain.")], ()),
+        ("source_weights", Annotated[tuple[float, ...], arg(help="How often each of several source folders is "
+                                                            "shown; unset: each image equally often.")], ()),
+        ("target_weights", Annotated[tuple[float, ...], arg(help="The same for the target folders.")], ()),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
         ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),

@@ -1,4 +1,4 @@
-"""``unpaired translate``: a file, a folder or a pattern in; the same names and sizes out."""
+"""``unpaired translate``: a file, a folder or a pattern in, or a video; the same names and sizes out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
-from unpaired.cli.translation_bar import tracked
+from unpaired.cli.translation_bar import frame_bar, tracked
 from unpaired.config import BatchSize, Gib, Seed, settings
 from unpaired.data import (
     IMAGE_SUFFIXES,
@@ -48,6 +48,7 @@ from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.inference.large_images import memory_bound
+from unpaired.inference.video import VIDEO_SUFFIXES, WRITTEN, require_av, translate_video
 
 _GRID_ROWS = 8
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -56,12 +57,15 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 @settings
 class Translate:
-    """Translate images with a trained run. Names and sizes are kept.
+    """Translate images, or a video, with a trained run. Names and sizes are kept.
 
     Results have the channels and the type (8-bit, 16-bit, float) of the target images of training, and keep the colour
     profile, the resolution and the pixels without data of their source.
 
     Files that cannot be read or written are named and left out, and the exit code is then 1.
+
+    Of a video (MP4, MOV, MKV, WebM and others; pip install "unpaired[video]") each frame is translated; sound, times of
+    the frames and pixel aspect are kept, and how much more it flickers than before is said.
 
     Example: unpaired translate runs/mine photos --out translated
     """
@@ -79,11 +83,15 @@ class Translate:
     input: Positional[
         Annotated[
             tuple[str, ...],
-            arg(metavar="INPUT [INPUT ...]", help="Images, folders, or patterns in quotes such as 'photos/**/*.jpg'."),
+            arg(
+                metavar="INPUT [INPUT ...]",
+                help="Images, folders, or patterns in quotes such as 'photos/**/*.jpg'; or videos.",
+            ),
         ]
     ]
     out: Path
-    """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT."""
+    """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT. For one video,
+    a name ending in .mp4, .mov, .mkv or .webm is the file to write."""
     overwrite: bool = False
     """Make translations again that OUT already holds; without it or --skip-existing nothing is made where it does."""
     skip_existing: bool = False
@@ -180,6 +188,8 @@ def main(argv: Sequence[str]) -> int:
     translator.memory_gib = options.memory_gib
     translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())
     side = _side(options.size, translator)
+    if any(_is_video(place) for place in options.input):
+        return _translate_videos(options, translator, side)
     named = _all_named(options.input, options.recursive)
     first = options.style_seed or 0
     styles = {
@@ -463,6 +473,54 @@ def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str
             raise OSError(error.errno, words, str(target)) from error
         raise DataError(f"cannot write {target}: {error.strerror or error}") from error
     return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# videos
+# ---------------------------------------------------------------------------------------------------------------------
+def _is_video(place: str) -> bool:
+    return place.lower().endswith(VIDEO_SUFFIXES) and not Path(place).is_dir()
+
+
+def _translate_videos(options: Translate, translator: Translator, side: int | None) -> int:
+    """Each video into a file of its own; 1 where one could not be read."""
+    require_av()
+    if others := [place for place in options.input if not _is_video(place)]:
+        raise ConfigError(
+            f"INPUT: {others[0]} is no video, others are; translate videos and images one after the other"
+        )
+    for name, none in (("styles", 1), ("format", "same"), ("pages", "first")):
+        if getattr(options, name) != none:
+            raise ConfigError(f"{name} is for images; leave it out for videos (the suffix of --out is their format)")
+    sources = [Path(place) for place in options.input]
+    single = options.out.suffix.lower() in WRITTEN and not options.out.is_dir()
+    if single and len(sources) > 1:
+        raise ConfigError(f"{options.out} is one file and INPUT {len(sources)} videos; name a folder as --out")
+    names = [path.name if path.suffix.lower() in WRITTEN else f"{path.stem}.mp4" for path in sources]
+    plan = {path: options.out if single else options.out / name for path, name in zip(sources, names, strict=True)}
+    _check_targets(list(plan.items()))
+    there, request = _existing(options, {options.out: plan}), _request(options, translator)
+    _make_folder(options.out.parent if single else options.out)
+    problems = 0
+    for source, target in plan.items():
+        if target in there:
+            continue
+        try:
+            with frame_bar(source.name) as progress:
+                made = translate_video(
+                    translator, source, target, batch_size=options.batch_size, side=side, progress=progress, **request
+                )
+        except DataError as error:
+            problems += 1
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        if made.dropped:
+            print(f"not in {target}: {made.dropped}", file=sys.stderr)
+        print(
+            f"{made.frames} frames of {made.size[0]} x {made.size[1]} translated into {target}; flicker "
+            f"{made.flicker:.2f} times that of the input ({made.before:.2f} -> {made.after:.2f} levels per frame)"
+        )
+    return 1 if problems else 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

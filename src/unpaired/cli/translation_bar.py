@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -24,9 +25,7 @@ def tracked(
         translator: Its ``progress`` is taken.
         console: Where to draw; unset takes the error stream.
     """
-    console = Console(stderr=True) if console is None else console
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with _bar(console) as bar:
         stripes = bar.add_task("this image", total=1.0, visible=False)
 
         def show(share: float) -> None:
@@ -39,3 +38,17 @@ def tracked(
             yield from bar.track(items, total, description="translating")
         finally:
             translator.progress = None
+
+
+@contextmanager
+def frame_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the frames of a video on the terminal; yields what is told how many are done, and of how many."""
+    with _bar(None) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _bar(console: Console | None) -> Progress:
+    console = Console(stderr=True) if console is None else console
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)

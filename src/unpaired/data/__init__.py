@@ -6,7 +6,7 @@ from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
 from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
 from unpaired.data.images import image_to_tensor, read_image, tensor_to_image
-from unpaired.data.inventory import changes, inventory, names_digest, state_digest, unreadable
+from unpaired.data.inventory import changes, inventory, inventory_json, names_digest, state_digest, unreadable
 from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import Picture, PixelFormat, read_picture, read_values, tensor_of
 from unpaired.data.preview import pictures, preview_note
@@ -56,6 +56,7 @@ __all__ = [
     "image_to_tensor",
     "in_todays_words",
     "inventory",
+    "inventory_json",
     "left_behind",
     "list_images",
     "listing_of",

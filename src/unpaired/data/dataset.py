@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat
 
 from unpaired.config import FilePath, settings
+from unpaired.data.augment import PYTHON, load_transform
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
-from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images
+from unpaired.data.folders import (
+    UnpairedFiles,
+    check_count,
+    find_test_images,
+    find_training_images,
+    images_in,
+    list_images,
+)
 from unpaired.data.formats import find_formats
+from unpaired.data.huggingface import images_of, is_spec, pair_of
 from unpaired.data.inspection import in_threads
 from unpaired.data.reading import describe
-from unpaired.data.remarks import Remarks, listing_of
-from unpaired.data.samples import SampleStream
+from unpaired.data.remarks import Remarks
+from unpaired.data.samples import ImageChanges, SampleStream
+from unpaired.data.sets import Several, python_dataset, rest_of, sample_of, without
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.data.stored import Description, Pages
 from unpaired.data.stream import UnpairedStream
 from unpaired.errors import ConfigError, DataError, nearest
 
 
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Images and a transform that are handed over in Python.
+
+    Attributes:
+        source, target: Map-style datasets of the two domains, or neither.
+        held_out: Two more, for scores.
+        transform: Applied to each loaded image (:mod:`unpaired.data.augment`).
+    """
+
+    source: Any = None
+    target: Any = None
+    held_out: tuple[Any, Any] | None = None
+    transform: Callable[..., Any] | None = None
+
+
 @settings
 class DatasetConfig:
-    """Where the images lie: one folder in the field's layout, or one folder per domain."""
+    """Where the images lie: one folder in the field's layout, or one folder per domain.
+
+    A folder may also be ``hf:NAME``, which the library ``datasets`` reads (:mod:`unpaired.data.huggingface`).
+    """
 
     folder: FilePath | None = None
     """Folder with trainA and trainB (and testA, testB)."""
-    source: FilePath | None = None
-    """Folder of the source domain, instead of the layout above."""
-    target: FilePath | None = None
-    """Folder of the target domain, instead of the layout above."""
+    source: FilePath | tuple[FilePath, ...] | None = None
+    """Folder of the source domain, or several, instead of the layout above."""
+    target: FilePath | tuple[FilePath, ...] | None = None
+    """Folder of the target domain, or several, instead of the layout above."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which domain of the folder is the source."""
     held_out_source: FilePath | None = None
@@ -41,8 +73,16 @@ class DatasetConfig:
     """Folder with train/<domain> (and test/<domain>) for methods of several domains, instead of DATA."""
     scored_domains: tuple[str, str] | None = None
     """Source and target among several domains for scores and sample grids; unset means the first two names."""
+    source_weights: tuple[PositiveFloat, ...] = ()
+    """How often the images of each source folder are shown, in proportion; unset: every image equally often."""
+    target_weights: tuple[PositiveFloat, ...] = ()
+    """The same for the target folders."""
+    objects: Annotated[Any, Field(exclude=True)] = field(default=None, compare=False, repr=False)
+    """An :class:`Objects`; what is given in Python and cannot be stored."""
 
     def __post_init__(self) -> None:
+        if self.objects is not None and not isinstance(self.objects, Objects):
+            raise ConfigError("unknown setting 'objects'")
         if self.domains is None:
             if self.scored_domains is not None:
                 raise ConfigError(
@@ -82,6 +122,15 @@ class DatasetConfig:
             DataError: A folder that is named, or one of two that belong together, cannot be used.
             ConfigError: Only one of the two was named, or a scored domain is unknown.
         """
+        if self.objects is not None and self.objects.held_out is not None:
+            held_out = [python_dataset(items, "held_out") for items in self.objects.held_out]
+            return UnpairedFiles(*held_out), f"{held_out[0].label} and {held_out[1].label}"
+        named = [place for place in (self.held_out_source, self.held_out_target) if place is not None]
+        if len(named) == 2 and any(map(is_spec, named)):
+            return UnpairedFiles(*map(_open, named)), " and ".join(map(str, named))
+        if self.folder is not None and is_spec(self.folder) and not named:
+            pairs = ((split, pair_of(self.folder, split)) for split in splits)
+            return next(((self._turned(pair), f"{split} of {self.folder}") for split, pair in pairs if pair), None)
         if self.held_out_source is not None or self.held_out_target is not None:
             found = find_test_images(None, self.held_out_source, self.held_out_target)
             words = f"{self.held_out_source} and {self.held_out_target}"
@@ -105,90 +154,160 @@ class DatasetConfig:
         a, b = (self.folder / f"{split}{letter}" for letter in "AB")
         return (b, a) if self.direction == "BtoA" else (a, b)
 
-    def training_files(self, least: int = 2, skip: Collection[Path] = ()) -> UnpairedFiles:
-        """The training images of the two domains, or of the scored pair of several; at least so many of each.
-
-        Files in ``skip`` are left out.
+    def training_images(self, least: int = 2) -> TrainingImages:
+        """All training images, listed now; at least so many in each domain.
 
         Raises:
             UserError: They cannot be used.
         """
+        transform = self.objects.transform if self.objects is not None else None
         if self.domains is not None:
-            return self.training_domains(least, skip).pair(*self.scored_pair())
-        files = find_training_images(self.folder, self.source, self.target, least=least)
-        files = UnpairedFiles(_without(files.source, skip), _without(files.target, skip))
-        return files.swapped() if self.direction == "BtoA" else files
-
-    def training_domains(self, least: int = 2, skip: Collection[Path] = ()) -> DomainFiles:
-        """The training images of several domains but ``skip``. Raises ``DataError`` if they cannot be used."""
-        assert self.domains is not None
-        found = find_domains(self.domains, least=least)
-        return DomainFiles(found.names, tuple(_without(files, skip) for files in found.files))
-
-    def left_out(self, data: DataConfig, skip: Collection[Path] = ()) -> str:
-        """What training leaves out of the folders and of their images, in one line, from their headers; or nothing.
-
-        Raises:
-            UserError: The images cannot be found.
-        """
-        if self.domains is not None:
-            files = [path for found in self.training_domains(data.least_images, skip).files for path in found]
+            return TrainingImages(find_domains(self.domains, least=least), self.scored_pair(), transform)
+        if self.objects is not None and self.objects.source is not None:
+            source, target = (python_dataset(getattr(self.objects, role), role) for role in ("source", "target"))
+            return TrainingImages(UnpairedFiles(source, target), transform=transform)
+        named = [*places_of(self.source), *places_of(self.target)]
+        if any(str(place).startswith(PYTHON) for place in named):
+            raise ConfigError(f"{named[0]}: was given in Python; call unpaired.train(..., source=, target=) again")
+        if self.folder is not None and is_spec(self.folder) and not named:
+            files = UnpairedFiles(*(pair_of(self.folder, "train") or ()))
+        elif self.folder is None and self.source is not None and self.target is not None:
+            files = UnpairedFiles(
+                _joined("source", self.source, self.source_weights), _joined("target", self.target, self.target_weights)
+            )
         else:
-            found = self.training_files(data.least_images, skip)
-            files = [*found.source, *found.target]
-        remarks = Remarks(listing_of({path.parent for path in files}), pixels=data.plain_formats[0])
-        for facts in in_threads(functools.partial(_described, pages=data.pages), files):
-            if facts is not None:
-                remarks.add(facts)
-        return remarks.line
+            firsts = [(*places_of(place), None)[0] for place in (self.source, self.target)]
+            files = find_training_images(self.folder, firsts[0], firsts[1], least=0)
+        for place, found in ((self.source, files.source), (self.target, files.target)):
+            check_count((*places_of(place), found[0].parent)[0], found, least)
+        return TrainingImages(files.swapped() if self.direction == "BtoA" else files, transform=transform)
+
+    def training_files(self, least: int = 2) -> UnpairedFiles:
+        """The training images of the two domains, or of the scored pair of several; errors as of the above."""
+        return self.training_images(least).pair
 
     def stream(
-        self,
-        data: DataConfig,
-        seed: int,
-        formats: Formats | None = None,
-        turns: Sequence[int] = (),
-        skip: Collection[Path] = (),
+        self, data: DataConfig, seed: int, formats: Formats | None = None, turns: Sequence[int] = ()
     ) -> SampleStream:
-        """The endless sequence of training samples, without the files in ``skip``.
+        """The endless sequence of training samples. Raises ``UserError`` where the images cannot be used."""
+        return self.training_images(data.least_images).stream(data, seed, formats, turns)
 
-        Raises:
-            UserError: The images cannot be used.
-        """
-        if self.domains is not None:
-            return MultiDomainStream(self.training_domains(data.least_images, skip), data, seed, formats, turns)
-        return UnpairedStream(self.training_files(data.least_images, skip), data, seed, formats, turns)
+    def example_files(self, count: int, images: TrainingImages | None = None) -> Sequence[Any]:
+        """Source images to look at: held out if there are any, else of training, evenly spread over the names."""
+        held_out = None
+        if self.objects is not None and self.objects.held_out is not None:
+            held_out = self.held_out_files()
+        found: Sequence[Any]
+        if held_out is not None:
+            found = held_out[0].source
+        elif self.folder is not None and is_spec(self.folder):
+            pairs = (pair_of(self.folder, split) for split in ("val", "test"))
+            found = next((self._turned(pair).source for pair in pairs if pair), ()) or self._training(images).source
+        else:
+            held = (self._places(split) for split in ("val", "test"))
+            folder = next((place[0] for place in held if place and place[0].is_dir()), None)
+            found = list_images(folder) if folder else self._training(images).source
+        return [found[i * len(found) // count] for i in range(min(count, len(found)))]
 
-    def formats(self, data: DataConfig, skip: Collection[Path] = ()) -> Formats:
-        """What the training images of both domains but ``skip`` are made of; several domains share one format.
+    def _training(self, images: TrainingImages | None) -> UnpairedFiles:
+        return images.pair if images is not None else self.training_files(1)
 
-        Percentiles, where they are asked for, are taken from all training images now.
+    def _turned(self, pair: Sequence[Any]) -> UnpairedFiles:
+        files = UnpairedFiles(*pair)
+        return files.swapped() if self.direction == "BtoA" else files
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training images of a run, listed once.
+
+    Attributes:
+        files: Of two domains, or of several.
+        scored: Names of the two that are scored, where there are several.
+        transform: As of :class:`~unpaired.data.samples.ImageChanges`, where one was given as an object.
+        stand_in: As there.
+    """
+
+    files: UnpairedFiles | DomainFiles
+    scored: tuple[str, str] = ("", "")
+    transform: Callable[..., Any] | None = None
+    stand_in: bool = False
+
+    @property
+    def domains(self) -> tuple[Sequence[Any], ...]:
+        """The images of each domain."""
+        files = self.files
+        return tuple(files.files) if isinstance(files, DomainFiles) else (files.source, files.target)
+
+    @property
+    def pair(self) -> UnpairedFiles:
+        """Source and target, or the scored ones of several domains."""
+        return self.files.pair(*self.scored) if isinstance(self.files, DomainFiles) else self.files
+
+    def without(self, skip: Collection[Any]) -> TrainingImages:
+        """The same but for images that cannot be read; what is found to be damaged later is stood in for."""
+        kept = tuple(without(images, skip) for images in self.domains)
+        files = DomainFiles(self.files.names, kept) if isinstance(self.files, DomainFiles) else UnpairedFiles(*kept)
+        return replace(self, files=files, stand_in=True)
+
+    def stream(
+        self, data: DataConfig, seed: int, formats: Formats | None = None, turns: Sequence[int] = ()
+    ) -> SampleStream:
+        """The endless sequence of training samples. Raises ``UserError`` where the settings do not fit."""
+        transform = self.transform or (load_transform(data.transform) if data.transform else None)
+        changes = ImageChanges(transform, self.stand_in)
+        if isinstance(self.files, DomainFiles):
+            return MultiDomainStream(self.files, data, seed, formats, turns, changes)
+        return UnpairedStream(self.files, data, seed, formats, turns, changes)
+
+    def formats(self, data: DataConfig) -> Formats:
+        """What the images of both domains are made of; several domains share one format.
+
+        Percentiles, where they are asked for, are taken from the training images now.
 
         Raises:
             UserError: An image cannot be read, or the settings do not fit the images.
         """
-        if self.domains is None:
-            files = self.training_files(data.least_images, skip)
-            return find_formats(files.source, files.target, data)
+        if isinstance(self.files, UnpairedFiles):
+            return find_formats(self.files.source, self.files.target, data)
         if (data.target_channels or data.channels) != data.channels or data.target_value_range is not None:
             raise ConfigError("target_channels, target_value_range: several domains share one format; drop them")
-        everything = [path for files in self.training_domains(data.least_images, skip).files for path in files]
-        source, _ = find_formats(everything, (), data)
+        source, _ = find_formats(Several(self.domains), (), data)
         return source, source
 
-    def example_files(self, count: int, skip: Collection[Path] = ()) -> Sequence[Path]:
-        """Source images to look at: held out if there are any, evenly spread over the sorted names."""
-        places = (self._places(split) for split in ("val", "test"))
-        folder = next((place[0] for place in places if place and place[0].is_dir()), None)
-        paths = list_images(folder) if folder else self.training_files(1, skip).source
-        return [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
+    def left_out(self, data: DataConfig) -> str:
+        """What training leaves out of the folders and of their images, in one line, from their headers; or nothing."""
+        remarks = Remarks(rest_of(Several(self.domains)), pixels=data.plain_formats[0])
+        looked_at = sample_of(Several(self.domains))
+        for facts in in_threads(functools.partial(_described, pages=data.pages), looked_at):
+            if facts is not None:
+                remarks.add(facts)
+        count = sum(map(len, self.domains))
+        seen = f" (of {len(looked_at):,} of {count:,} images)" if remarks.line and len(looked_at) < count else ""
+        return remarks.line + seen
 
 
-def _without(files: Sequence[Path], skip: Collection[Path]) -> tuple[Path, ...]:
-    return tuple(path for path in files if path not in skip)
+def places_of(given: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    """The folders of a domain."""
+    return () if given is None else (given,) if isinstance(given, Path) else given
 
 
-def _described(path: Path, pages: Pages) -> Description | None:
+def _joined(role: str, given: Path | tuple[Path, ...], weights: tuple[float, ...]) -> Sequence[Any]:
+    """The images of one domain, of all its places."""
+    places = places_of(given)
+    if weights and len(weights) != len(places):
+        raise ConfigError(
+            f"{role}_weights: {len(weights)} numbers for {len(places)} folders; give one for each folder, or none"
+        )
+    parts = [_open(place) for place in places]
+    return Several(parts, weights) if len(parts) > 1 else parts[0]
+
+
+def _open(place: Path) -> Sequence[Any]:
+    return images_of(place) if is_spec(place) else images_in(place)
+
+
+def _described(path: Any, pages: Pages) -> Description | None:
     try:
         return describe(path, pages)
     except DataError:  # said where the image is read

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from unpaired.data.folders import UnpairedFiles, check_count, list_images, missing
-from unpaired.data.samples import Choice, SampleStream, permutation
+from unpaired.data.folders import UnpairedFiles, as_images, check_count, images_in, missing
+from unpaired.data.samples import AS_THEY_ARE, Choice, ImageChanges, SampleStream, permutation
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, nearest
 
@@ -24,11 +25,11 @@ class DomainFiles:
 
     names: tuple[str, ...]
     """Names of the domains, sorted, case-sensitively; a domain's number is its position here."""
-    files: tuple[tuple[Path, ...], ...]
+    files: tuple[Sequence[Any], ...]
     """Images of each domain, sorted by name; equal positions mean nothing."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files", tuple(tuple(map(Path, files)) for files in self.files))
+        object.__setattr__(self, "files", tuple(map(as_images, self.files)))
 
     def __repr__(self) -> str:
         counts = (f"{len(files):,} files of {name}" for name, files in zip(self.names, self.files, strict=True))
@@ -83,7 +84,7 @@ def find_domains(data: Path | str, recursive: bool = False, least: int = 2) -> D
     """
     names = domain_names(data)
     places = [Path(data) / "train" / name for name in names]
-    files = tuple(tuple(list_images(place, recursive)) for place in places)
+    files = tuple(images_in(place, recursive) for place in places)
     for place, found in zip(places, files, strict=True):
         check_count(place, found, least)
     return DomainFiles(names, files)
@@ -102,7 +103,7 @@ class MultiDomainStream(SampleStream):
         config: How images are read and cropped. No image is read yet.
         seed: 0 or greater.
         formats: What images are made of, as sources and as targets; unset: 8-bit images, whatever the files are.
-        turns: As :class:`SampleStream` has them.
+        turns, changes: As :class:`SampleStream` has them.
 
     Raises:
         ConfigError: The seed is negative.
@@ -116,13 +117,14 @@ class MultiDomainStream(SampleStream):
         seed: int,
         formats: Formats | None = None,
         turns: Sequence[int] = (),
+        changes: ImageChanges = AS_THEY_ARE,
     ) -> None:
         if len(files.names) < 2:
             raise DataError(f"at least two domains are needed, not {len(files.names)}")
         for name, found in zip(files.names, files.files, strict=True):
             if not found:
                 raise DataError(f"the domain {name} has no image")
-        super().__init__(files.files, config, seed, formats, turns)
+        super().__init__(files.files, config, seed, formats, turns, changes)
         self.files = files
         count = len(files.names)
         self._pairs = [(s, t) for s in range(count) for t in range(count) if s != t]

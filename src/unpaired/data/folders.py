@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.stored import IMAGE_SUFFIXES
@@ -18,16 +23,16 @@ _LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and 
 
 @dataclass(frozen=True)
 class UnpairedFiles:
-    """The image files of two domains; equal positions mean nothing."""
+    """The images of two domains, as a rule paths of files; equal positions mean nothing."""
 
-    source: tuple[Path, ...]
+    source: Sequence[Any]
     """Images of the domain that is translated (A, the paper's X)."""
-    target: tuple[Path, ...]
+    target: Sequence[Any]
     """Images of the domain that is wanted (B, the paper's Y)."""
 
     def __post_init__(self) -> None:
         for name in ("source", "target"):
-            object.__setattr__(self, name, tuple(map(Path, getattr(self, name))))
+            object.__setattr__(self, name, as_images(getattr(self, name)))
 
     def __repr__(self) -> str:
         return f"UnpairedFiles({len(self.source):,} source files, {len(self.target):,} target files)"
@@ -35,6 +40,13 @@ class UnpairedFiles:
     def swapped(self) -> UnpairedFiles:
         """Return the same files with source and target exchanged."""
         return UnpairedFiles(self.target, self.source)
+
+
+def as_images(given: Sequence[Any]) -> Sequence[Any]:
+    """Names of files as a tuple of paths; what are images in another way, as they are."""
+    if not isinstance(given, tuple | list):
+        return given
+    return tuple(Path(image) if isinstance(image, str | os.PathLike) else image for image in given)
 
 
 def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
@@ -121,6 +133,98 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
     raise DataError(f"{folder}: the folder is empty{inside}; put images there ({' '.join(IMAGE_SUFFIXES)})")
 
 
+class ImageSet(Sequence[Any]):
+    """Images of a domain, each made when it is asked for: paths, or what else ``read_picture`` takes.
+
+    A million of them take tens of bytes each, not a Python object.
+    """
+
+    @abstractmethod
+    def _at(self, number: int) -> Any:
+        """Image ``number``, from 0 to the length - 1."""
+
+    @abstractmethod
+    def stamps(self) -> Iterator[tuple[str, int, int]]:
+        """What tells the set from others: names, bytes and times of its files, or one such entry for a dataset."""
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return tuple(self._at(i) for i in range(*number.indices(len(self))))
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image {number} of {len(self)}")
+        return self._at(int(number) % len(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(
+            a == b for a, b in zip(self, other, strict=True)
+        )  # fmt: skip
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class FolderFiles(ImageSet):
+    """The images in a folder, sorted by name; what else lies there is in ``rest``.
+
+    Raises:
+        DataError: It holds none, or a link to nothing.
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.rest = folder, Listing()
+        names: list[str] = []
+        sizes, times, ends = array.array("q"), array.array("q"), array.array("q")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_file() and is_image_name(entry.name):
+                    names.append(entry.name)
+                    status = entry.stat()
+                    sizes.append(status.st_size)
+                    times.append(status.st_mtime_ns)
+                elif entry.is_file():
+                    self.rest.others.append(folder / entry.name)
+                elif entry.is_dir():
+                    self.rest.subfolders.append(folder / entry.name)
+                elif entry.is_symlink():
+                    raise DataError(f"{folder / entry.name}: the link points to nothing; mend or move it")
+        if not names:
+            list_images(folder)  # says what is there instead
+        self.rest.others.sort()
+        self.rest.subfolders.sort()
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+        joined = bytearray()
+        for number in order:
+            joined += os.fsencode(names[number])
+            ends.append(len(joined))
+        self._names, self._ends = bytes(joined), np.array([0, *ends])
+        self._sizes, self._times = np.array(sizes)[order], np.array(times)[order]
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def _name(self, number: int) -> str:
+        return os.fsdecode(self._names[self._ends[number] : self._ends[number + 1]])
+
+    def _at(self, number: int) -> Path:
+        return self._folder / self._name(number)
+
+    def stamps(self) -> Iterator[tuple[str, int, int]]:
+        for number in range(len(self)):
+            yield self._name(number), int(self._sizes[number]), int(self._times[number])
+
+
+def images_in(place: Path, recursive: bool = False) -> Sequence[Any]:
+    """The images that a place names, as :func:`list_images` has them; errors as there."""
+    if place.is_dir() and not recursive:
+        try:
+            return FolderFiles(place)
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror or error}") from error
+    return tuple(list_images(place, recursive))
+
+
 def is_image_name(name: str) -> bool:
     """Whether a name is that of an image that is read, by its suffix."""
     return not name.startswith(".") and name.lower().endswith(tuple(IMAGE_SUFFIXES))
@@ -161,7 +265,7 @@ def find_training_images(
         DataError: A folder is missing, empty or holds too few images.
     """
     place_a, place_b = _places(data, source, target, "train")
-    files = UnpairedFiles(tuple(list_images(place_a, recursive)), tuple(list_images(place_b, recursive)))
+    files = UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
     for place, found in ((place_a, files.source), (place_b, files.target)):
         check_count(place, found, least)
     return files
@@ -206,7 +310,7 @@ def find_test_images(
                 f"{data}: has {there[0]} but no {other}; scores need both: add {other} or rename {there[0]}"
             )
     place_a, place_b = _places(data, source, target, "test")
-    return UnpairedFiles(tuple(list_images(place_a, recursive)), tuple(list_images(place_b, recursive)))
+    return UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
 
 
 def _places(
@@ -242,8 +346,8 @@ def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str 
     Raises:
         DataError: A name occurs twice on one side (``a.png`` and ``a.jpg``).
     """
-    targets = _by_stem(map(Path, target_files))
-    return [(path, targets[stem]) for stem, path in _by_stem(map(Path, source_files)).items() if stem in targets]
+    targets = _by_stem(as_images(tuple(target_files)))
+    return [(path, targets[stem]) for stem, path in _by_stem(as_images(tuple(source_files))).items() if stem in targets]
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

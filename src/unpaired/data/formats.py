@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from unpaired.data.mapping import PixelType, ValueMapping, own_range
 from unpaired.data.percentiles import set_percentiles
 from unpaired.data.pixels import Picture, PixelFormat, read_picture
 from unpaired.data.reading import describe
+from unpaired.data.sets import sample_of
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError
 
@@ -21,11 +21,11 @@ _LOOKED_AT = 100
 Range = Literal["dtype", "percentiles"] | tuple[float, float]
 
 
-def find_formats(source: Sequence[Path], target: Sequence[Path], config: DataConfig) -> Formats:
+def find_formats(source: Sequence[Any], target: Sequence[Any], config: DataConfig) -> Formats:
     """Find the formats of two domains.
 
-    The type of a domain is the widest among its files. Percentiles are those of all pixels of all its files, as they
-    are stored, before they are resized.
+    The type of a domain is the widest among its files. Percentiles are those of all pixels of all its files (of very
+    large sets and of datasets: of some, evenly spaced), as they are stored, before they are resized.
 
     Args:
         source: Files of the source domain.
@@ -45,7 +45,7 @@ def find_formats(source: Sequence[Path], target: Sequence[Path], config: DataCon
     return found, _format(target, channels[1], ranges[1], config) if target else found
 
 
-def _format(files: Sequence[Path], channels: int, values: Range, config: DataConfig) -> PixelFormat:
+def _format(files: Sequence[Any], channels: int, values: Range, config: DataConfig) -> PixelFormat:
     dtype = _widest(files, config)
     others = config.pages, config.background, config.fill_value, config.colour_profiles
     if values == "percentiles":
@@ -64,8 +64,9 @@ def _format(files: Sequence[Path], channels: int, values: Range, config: DataCon
     return found
 
 
-def _widest(files: Sequence[Path], config: DataConfig) -> PixelType:
+def _widest(files: Sequence[Any], config: DataConfig) -> PixelType:
     """The narrowest type that holds what the files hold."""
+    files = sample_of(files)
     count = min(_LOOKED_AT, len(files))
     seen = {describe(files[i * len(files) // count], config.pages).dtype for i in range(count)}
     if seen <= {"uint8"}:
@@ -73,9 +74,9 @@ def _widest(files: Sequence[Path], config: DataConfig) -> PixelType:
     return "uint16" if seen <= {"uint8", "uint16"} else "float32"
 
 
-def _by_percentiles(files: Sequence[Path], pixels: PixelFormat, percentiles: tuple[float, float]) -> ValueMapping:
+def _by_percentiles(files: Sequence[Any], pixels: PixelFormat, percentiles: tuple[float, float]) -> ValueMapping:
     def images() -> Iterator[Picture]:
-        return (read_picture(path, pixels) for path in files)
+        return (read_picture(path, pixels) for path in sample_of(files))
 
     low, high = set_percentiles(images, percentiles)
     # A channel in which nothing ever differs becomes -1, and comes back as what it was.

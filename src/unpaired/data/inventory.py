@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from unpaired.data.inspection import in_threads
 from unpaired.data.mapping import ValueMapping
 from unpaired.data.pixels import PixelFormat, read_values
+from unpaired.data.sets import sample_of, stamps
 from unpaired.data.settings import DataConfig
 from unpaired.errors import DataError
 
@@ -20,23 +23,31 @@ Inventory = list[list[tuple[str, int]]]
 """Name and bytes of each file of each domain; a name that is not UTF-8 has surrogates, as Python's paths do."""
 
 
-def names_digest(paths: Iterable[Path]) -> str:
+def names_digest(images: Sequence[Any]) -> str:
     """What a run remembers of its training images: 16 hex digits over their names, in order."""
-    return hashlib.sha256(b"\n".join(os.fsencode(path.name) for path in paths)).hexdigest()[:16]
-
-
-def state_digest(paths: Iterable[Path]) -> str:
-    """16 hex digits over names, sizes and times of files: equal digests, equal files, wherever they lie."""
     digest = hashlib.sha256()
-    for path in paths:
-        status = path.stat()
-        digest.update(os.fsencode(path.name) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+    for number, (name, _, _) in enumerate(stamps(images)):
+        digest.update(b"\n" * (number > 0) + os.fsencode(name))
     return digest.hexdigest()[:16]
 
 
-def inventory(domains: Sequence[Sequence[Path]]) -> Inventory:
+def state_digest(images: Sequence[Any]) -> str:
+    """16 hex digits over names, sizes and times of files: equal digests, equal files, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, size, time in stamps(images):
+        digest.update(os.fsencode(name) + f"\0{size} {time}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def inventory(domains: Sequence[Sequence[Any]]) -> Inventory:
     """The files of each domain as a run remembers them."""
-    return [[(path.name, path.stat().st_size) for path in files] for files in domains]
+    return [[(name, size) for name, size, _ in stamps(images)] for images in domains]
+
+
+def inventory_json(domains: Sequence[Sequence[Any]]) -> bytes:
+    """:func:`inventory` as JSON, without a Python object for each file."""
+    parts = (b", ".join(json.dumps([name, size]).encode() for name, size, _ in stamps(images)) for images in domains)
+    return b"[" + b", ".join(b"[" + part + b"]" for part in parts) + b"]"
 
 
 def changes(before: Inventory, now: Inventory) -> dict[str, list[str]]:
@@ -53,9 +64,9 @@ def changes(before: Inventory, now: Inventory) -> dict[str, list[str]]:
 
 
 def unreadable(
-    domains: Sequence[Sequence[Path]], config: DataConfig, progress: Callable[[int, int], object]
-) -> dict[Path, str]:
-    """Decode every file once, in threads, as training would.
+    domains: Sequence[Sequence[Any]], config: DataConfig, progress: Callable[[int, int], object]
+) -> dict[Any, str]:
+    """Decode every file once, in threads, as training would; of very large sets and of datasets some, evenly spaced.
 
     Args:
         domains: Source and target files, or those of several domains.
@@ -68,7 +79,7 @@ def unreadable(
     plain = [replace(pixels, fill_value=config.fill_value) for pixels in config.plain_formats]
     formats = plain if len(domains) == len(plain) else repeat(plain[0])
 
-    def look(item: tuple[Path, PixelFormat]) -> str:
+    def look(item: tuple[Any, PixelFormat]) -> str:
         path, pixels = item
         try:
             read_values(path, pixels)
@@ -79,9 +90,12 @@ def unreadable(
                 return str(error)
         return ""
 
-    everything = [(path, pixels) for files, pixels in zip(domains, formats, strict=False) for path in files]
+    everything = [(path, pixels) for files, pixels in zip(domains, formats, strict=False) for path in sample_of(files)]
+    threads = None if all(isinstance(path, Path) for path, _ in everything) else 1  # others' code may not stand several
     found = {}
-    for number, ((path, _), reason) in enumerate(zip(everything, in_threads(look, everything), strict=True), 1):
+    for number, ((path, _), reason) in enumerate(
+        zip(everything, in_threads(look, everything, threads), strict=True), 1
+    ):
         progress(number, len(everything))
         if reason:
             found[path] = reason

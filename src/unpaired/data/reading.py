@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,8 +19,18 @@ from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
 from unpaired.files import open_file
 
-Given = str | Path | IO[bytes] | Image.Image | np.ndarray
-"""What an image can be read from: a file, an open one, Pillow's image, or an array of the values that files hold."""
+
+class Item(ABC):
+    """An image that is fetched when it is read; ``str`` of it is its name in messages."""
+
+    @abstractmethod
+    def get(self) -> Given:
+        """What it is read from. Raises ``DataError``."""
+
+
+Given = str | Path | IO[bytes] | Image.Image | np.ndarray | Item
+"""What an image can be read from: a file, an open one, Pillow's image, an array of the values that files hold, or
+something that gives one of these."""
 
 Free = Callable[[], int]
 """Bytes that may still be taken."""
@@ -91,6 +102,8 @@ def described(
         DataError: It is absent, unreadable, damaged, no image or too large.
     """
     where = where or name_of(given)
+    if isinstance(given, Item):
+        given = given.get()
     if isinstance(given, np.ndarray):
         yield describe_array(given, where, channels)
         return

@@ -5,25 +5,44 @@ from __future__ import annotations
 import bisect
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from unpaired.data.augment import apply
 from unpaired.data.cache import ImageCache
 from unpaired.data.channels import repeat_channels
 from unpaired.data.pixels import PixelFormat
+from unpaired.data.sets import Several
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.data.transforms import load_resized, random_crop
-from unpaired.errors import ConfigError, UserError
+from unpaired.errors import ConfigError, DataError, UserError
 
 # Keys that keep the random numbers of different purposes apart. Only raw bits of seeded generators are used, because
 # numpy guarantees those, and not its shuffles, to be the same in every version.
-CROPS = 2
+CROPS, TRANSFORMS = 2, 6
+_STAND_INS = 100
+"""Damaged images in a row after which training ends."""
+
+
+@dataclass(frozen=True)
+class ImageChanges:
+    """What is done to images beyond the settings.
+
+    Attributes:
+        transform: A user's transform, applied to each loaded image before the crop (:mod:`unpaired.data.augment`).
+        stand_in: The next image of the domain takes the place of one that cannot be read.
+    """
+
+    transform: Callable[..., Any] | None = None
+    stand_in: bool = False
+
+
+AS_THEY_ARE = ImageChanges()
 
 
 def random_bits(count: int, *key: int) -> np.ndarray:
@@ -34,7 +53,7 @@ def random_bits(count: int, *key: int) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def permutation(count: int, *key: int) -> np.ndarray:
     """A permutation of 0 to ``count - 1``, a function of ``key``."""
-    return np.argsort(random_bits(count, *key), kind="stable")
+    return np.argsort(random_bits(count, *key), kind="stable").astype(np.int32 if count < 2**31 else np.int64)
 
 
 def decay_turns(lengths: Sequence[tuple[int, int]]) -> tuple[int, ...]:
@@ -106,6 +125,7 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
         turns: Samples where loading changes, in order: from the first on they are loaded with ``config.in_decay``, from
             the second on as before again, and so on (:func:`decay_turns`). Without any, decay never begins.
+        changes: Whether images are transformed, and what becomes of those that cannot be read.
 
     Raises:
         ConfigError: The seed is negative.
@@ -113,17 +133,19 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
 
     def __init__(
         self,
-        domains: Sequence[Sequence[Path]],
+        domains: Sequence[Sequence[Any]],
         config: DataConfig,
         seed: int,
         formats: Formats | None = None,
         turns: Sequence[int] = (),
+        changes: ImageChanges = AS_THEY_ARE,
     ) -> None:
         if seed < 0:
             raise ConfigError(f"seed is {seed}: it must be 0 or greater")
         self.domains = domains
         self.domain_sizes = [len(files) for files in domains]
-        self.paths = [path for files in domains for path in files]
+        self.paths = Several(domains)
+        self.changes = changes
         self.config, self._config_in_decay = config, config.in_decay
         self.seed = seed
         self.formats = formats or config.plain_formats
@@ -201,8 +223,8 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         decay = self.in_decay(k)
         config = self._config_in_decay if decay else self.config
         source, target = (
-            self._loaded(number, config, pixels, keep=decay == self._caches_decay)
-            for number, pixels in zip((choice.source, choice.target), self.formats, strict=True)
+            self._changed(self._loaded(number, config, pixels, keep=decay == self._caches_decay), k, role)
+            for role, (number, pixels) in enumerate(zip((choice.source, choice.target), self.formats, strict=True))
         )
         # Row, column and horizontal flip of both came first; what was added to a crop later is drawn behind them.
         return (
@@ -211,8 +233,23 @@ class SampleStream(Dataset[dict[str, Any]], ABC):
         )
 
     def _loaded(self, number: int, config: DataConfig, pixels: PixelFormat, *, keep: bool) -> np.ndarray:
-        load = functools.partial(load_resized, self.paths[number], config, pixels)
-        return self._cache.get(number, load) if keep else load()
+        first, last = self.paths.bounds(number)
+        for turn in range(_STAND_INS):
+            load = functools.partial(load_resized, self.paths[number], config, pixels)
+            try:
+                return self._cache.get(number, load) if keep else load()
+            except DataError:
+                if not self.changes.stand_in or turn + 1 == min(_STAND_INS, last - first):
+                    raise
+            number = number + 1 if number + 1 < last else first
+        raise AssertionError("the last turn returns or raises")
+
+    def _changed(self, values_HWC: np.ndarray, k: int, role: int) -> np.ndarray:
+        """An image through the user's transform, whose draws are a function of the seed, k and the role."""
+        if self.changes.transform is None:
+            return values_HWC
+        seed = int(random_bits(1, self.seed, TRANSFORMS, role, k)[0]) >> 1
+        return apply(self.changes.transform, values_HWC, seed, self.config.crop_size)
 
     def __getitems__(self, indices: list[int]) -> Stacked | UserError:
         """Return a whole local batch in the files' types; called by the loading process.

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import yaml
+from pydantic import BeforeValidator, Field
 
 from unpaired.config import Amount, Count, Side, Value, settings
 from unpaired.data.pixels import PixelFormat
@@ -27,6 +28,11 @@ _FORMER_RESIZES = {"shortest_side_and_crop": "scale_shorter_side", "crop": "crop
 _FORMER_FLIPS = {True: "horizontal", False: "none"}
 _ALWAYS_STORED = ("image_size", "load_size", "resize", "flip", "channels", "background", "cache_gib", "num_workers")
 """What every version wrote into the run file of a run folder; a person's own file names what it changes."""
+
+
+def _as_text(given: Any) -> Any:
+    """A list of transforms, as YAML files have it, in one line."""
+    return yaml.safe_dump(given, default_flow_style=True, width=10**6).strip() if isinstance(given, list) else given
 
 
 @settings
@@ -76,6 +82,9 @@ class DataConfig:
     colour_profiles: Profiles = "convert"
     """convert: 8-bit colours of another profile than sRGB (Display P3, Adobe RGB) become sRGB. ignore: they are taken
     as they are, as the field's other programs do."""
+    transform: Annotated[str, BeforeValidator(_as_text)] | None = None
+    """A transform of each loaded image before the crop: package.module:name (of albumentations, torchvision v2, or a
+    function of an array (H, W, C)), or a list of torchvision's: "[{ColorJitter: {hue: 0.1}}, RandomGrayscale]"."""
     cache_gib: Amount = 1.0
     """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 1

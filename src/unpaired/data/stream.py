@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import multiprocessing
@@ -14,18 +15,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.folders import UnpairedFiles
-from unpaired.data.samples import Choice, SampleStream
+from unpaired.data.samples import AS_THEY_ARE, Choice, ImageChanges, SampleStream, permutation
+from unpaired.data.sets import Several
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.environment import STOP_SIGNALS, end_with_parent
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.plugins import load_plugins
 
 _SOURCE_ORDER, _TARGET_ORDER = 0, 1
+_PART_ORDER = 7
+_BLOCK = 1000
+"""Samples of which each part of a domain gets its share exactly."""
 
 
 class UnpairedStream(SampleStream):
@@ -44,6 +50,7 @@ class UnpairedStream(SampleStream):
         seed: int,
         formats: Formats | None = None,
         turns: Sequence[int] = (),
+        changes: ImageChanges = AS_THEY_ARE,
     ) -> None:
         """Prepare the sequence; no image is read yet.
 
@@ -52,7 +59,7 @@ class UnpairedStream(SampleStream):
             config: How images are read and cropped.
             seed: 0 or greater.
             formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
-            turns: As :class:`SampleStream` has them.
+            turns, changes: As :class:`SampleStream` has them.
 
         Raises:
             ConfigError: The seed is negative.
@@ -61,7 +68,7 @@ class UnpairedStream(SampleStream):
         for domain in ("source", "target"):
             if not getattr(files, domain):
                 raise DataError(f"the {domain} domain has no image")
-        super().__init__((files.source, files.target), config, seed, formats, turns)
+        super().__init__((files.source, files.target), config, seed, formats, turns, changes)
         self.files = files
 
     @property
@@ -74,13 +81,38 @@ class UnpairedStream(SampleStream):
         if k < 0:
             raise IndexError(f"samples are numbered from 0, got {k}")
         return (
-            self._file_number(k, len(self.files.source), _SOURCE_ORDER),
-            self._file_number(k, len(self.files.target), _TARGET_ORDER),
+            self._number_in(self.files.source, k, _SOURCE_ORDER),
+            self._number_in(self.files.target, k, _TARGET_ORDER),
         )
+
+    def _number_in(self, images: Sequence[Any], k: int, purpose: int) -> int:
+        """Which image of a domain sample ``k`` shows.
+
+        Where parts have weights, each block of :data:`_BLOCK` samples is dealt out to them in a new order, and each
+        part is walked in passes of its own.
+        """
+        if not isinstance(images, Several) or not images.weights:
+            return self._file_number(k, len(images), purpose)
+        ends = _block_ends(images.weights)
+        block, position = divmod(k, _BLOCK)
+        place = int(permutation(_BLOCK, self.seed, purpose, _PART_ORDER, block)[position])
+        part = bisect.bisect_right(ends, place) - 1
+        use = block * (ends[part + 1] - ends[part]) + place - ends[part]
+        return images.first_of(part) + self._file_number(use, len(images.parts[part]), purpose, _PART_ORDER, part)
 
     def choose(self, k: int) -> Choice:
         source, target = self.file_numbers(k)
         return Choice(source, len(self.files.source) + target)
+
+
+@functools.lru_cache
+def _block_ends(weights: tuple[float, ...]) -> list[int]:
+    """Where each part's places in a block begin, and the end: shares rounded to 1 / :data:`_BLOCK`, none of them 0."""
+    shares = np.cumsum(weights) / np.sum(weights)
+    ends = [0, *(round(float(share) * _BLOCK) for share in shares)]
+    for part in range(1, len(ends)):
+        ends[part] = min(max(ends[part], ends[part - 1] + 1), _BLOCK - (len(ends) - 1 - part))
+    return ends
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, size_words, tensor_of
+from unpaired.data.folders import as_images
 from unpaired.errors import DataError, TrainingError
 
 Item = TypeVar("Item")
@@ -149,7 +150,7 @@ def read_files(
     """
     pixels = pixels or config.plain_formats[0]
     kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
-    for given, path in enumerate(map(Path, paths), start=1):
+    for given, path in enumerate(as_images(tuple(paths)), start=1):
         try:
             values = read_for_protocol(path, config.image_size, pixels)
         except DataError as error:

@@ -58,7 +58,11 @@ def domain_distance(config: RunConfig) -> float | None:
     few = UnpairedFiles(evenly_spaced(files.source, _MOST), evenly_spaced(files.target, _MOST))
     try:
         evaluator = Evaluator(
-            few, config.data, ScoringNetworks(), intervals=False, formats=config.dataset.formats(config.data)
+            few,
+            config.data,
+            ScoringNetworks(),
+            intervals=False,
+            formats=config.dataset.training_images().formats(config.data),
         )
     except DataError:  # for example duplicate images, which training itself reports
         return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unpaired.data.dataset import places_of
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.files import write_atomically
 from unpaired.grids import finite_range, heat_map
@@ -86,7 +87,9 @@ def write_report(
     sections += [runs_table(runs, weights), _commands(runs, command)]
     footer = f"Made with unpaired {metadata.version('unpaired')}."
     places = [
-        place for run in runs for place in (run.path, run.config.dataset.folder, run.config.dataset.source) if place
+        place
+        for run in runs
+        for place in (run.path, *places_of(run.config.dataset.folder), *places_of(run.config.dataset.source))
     ]
     return page.write_page(out, f"unpaired: {title}", sections, footer=footer, limit=limit, places=places)
 

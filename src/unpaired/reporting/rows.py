@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unpaired.data.dataset import places_of
 from unpaired.errors import ConfigError, DataError
 from unpaired.methods import METHODS
 from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, flat
@@ -112,7 +113,8 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
         values["extended"] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
     data = config.dataset
-    folders = " -> ".join(x.name for x in (data.folder, data.source, data.target, data.domains) if x is not None)
+    places = [*places_of(data.folder), *places_of(data.source), *places_of(data.target), *places_of(data.domains)]
+    folders = " -> ".join(place.name for place in places)
     values = {**model, "trained on": first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
     defaults = flat(RunConfig(config.method, DatasetConfig()).to_mapping())
     title = METHODS[config.method].title

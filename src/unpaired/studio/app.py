@@ -18,7 +18,17 @@ from unpaired.studio.gallery import copy_examples, figures, pairs_html
 from unpaired.studio.limits import Limits
 from unpaired.studio.live import live_key, live_page
 from unpaired.studio.runs import StudioRun
-from unpaired.studio.translating import PageRequest, Picture, Results, discard, download, see, translate_uploads, view
+from unpaired.studio.translating import (
+    PageRequest,
+    Picture,
+    Results,
+    discard,
+    download,
+    see,
+    translate_clip,
+    translate_uploads,
+    view,
+)
 
 _FORGET_SECONDS = 3600
 """Files and results of a closed page are removed after so many seconds."""
@@ -70,6 +80,8 @@ def make_page(shown: Shown) -> gr.Blocks:
             if shown.runs:
                 with gr.Tab("Translate"):
                     _translate_tab(shown)
+                with gr.Tab("Clip"):
+                    _clip_tab(shown)
             if shown.live:
                 with gr.Tab("Training"):
                     _training_tab(shown)
@@ -98,7 +110,7 @@ def _translate_tab(shown: Shown) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             uploads = gr.Gallery(
-                label="Pictures: drop, paste or choose", type="filepath", sources=["upload", "clipboard"],
+                label="Pictures: drop, paste or choose", type="filepath", sources=["upload", "webcam", "clipboard"],
                 file_types=["image"], columns=3, height=310, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
@@ -181,6 +193,29 @@ def _translate_tab(shown: Shown) -> None:
     for choice in (picture, run):
         choice.input(on_choice, [picture, run, kept], [slider, beside, seen], **_HIDDEN)
     look.click(on_look, [picture, run, kept], [seen, said], **options)
+
+
+def _clip_tab(shown: Shown) -> None:
+    runs = {run.name: run for run in shown.runs}
+    with gr.Row(equal_height=False):
+        clip = gr.Video(label="Clip: drop, choose or record", sources=["upload", "webcam"], elem_id="clip")
+        made = gr.Video(label="Translated", interactive=False, elem_id="made-clip")
+    chosen = gr.Dropdown(list(runs), value=next(iter(runs)), label="Run", visible=len(runs) > 1, elem_id="clip-run")
+    start = gr.Button("Translate the clip", variant="primary", elem_id="translate-clip")
+    said = gr.HTML(padding=False, elem_id="clip-said")
+
+    def on_translate(path: str | None, name: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008
+        try:
+            result, file = translate_clip(
+                runs[name], path, shown.root, shown.limits,
+                lambda done, total: progress((done, total or None), desc="translating", unit="frames"),
+            )  # fmt: skip
+        except UserError as error:
+            return gr.skip(), _said([str(error)])
+        words = f"{result.frames} frames of {result.size[0]} x {result.size[1]} pixels"
+        return str(file), f'<p class="studio-said">{words}; flicker {result.flicker:.2f} times that of the clip.</p>'
+
+    start.click(on_translate, [clip, chosen], [made, said], concurrency_id="models", concurrency_limit=1, **_HIDDEN)
 
 
 def _views(results: Results) -> tuple[Any, ...]:

@@ -76,7 +76,7 @@ def check_upload(path: str | Path, root: Path, limits: Limits) -> tuple[Path, tu
         DataError: It is no upload, too large, of a wrong type, or claims too many pixels.
     """
     name = shown_name(path)
-    file = _inside(path, root, name)
+    file = inside(path, root, name)
     try:
         size = file.stat().st_size
     except OSError:
@@ -108,13 +108,14 @@ def open_upload(
         raise DataError(f"{shown_name(path)}{str(error).removeprefix(str(file))}") from None
 
 
-def _inside(path: str | Path, root: Path, name: str) -> Path:
+def inside(path: str | Path, root: Path, name: str) -> Path:
+    """The uploaded file at ``path``; anything outside of ``root`` raises ``DataError``, which calls it ``name``."""
     try:
         file = Path(path).resolve()
-        inside = file.is_relative_to(root.resolve()) and file.is_file()
+        uploaded = file.is_relative_to(root.resolve()) and file.is_file()
     except (OSError, ValueError):  # a loop of links, a name with a zero byte
-        inside = False
-    if not inside:
+        uploaded = False
+    if not uploaded:
         raise DataError(f"{name}: only files that were uploaded to this page are read")
     return file
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import logging
 import os
 import re
 import sys
@@ -13,10 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unpaired.errors import BackendError
 from unpaired.reporting.page import asset
 from unpaired.studio.limits import Limits
-from unpaired.web import Application, Guard, Message, Receive, Send, bound_socket, is_loopback, page_address
+from unpaired.web import (
+    Application,
+    Guard,
+    Message,
+    Receive,
+    Send,
+    bound_socket,
+    is_loopback,
+    page_address,
+    require_packages,
+    run_server,
+)
 
 if TYPE_CHECKING:
     from unpaired.studio.app import Shown
@@ -32,15 +40,6 @@ _PAGES = 128
 """Pages whose state is kept, the last used ones; each takes about a megabyte. One beyond has to translate again."""
 _OVERHEAD = 1_000_000
 """Bytes of an upload besides the files."""
-
-
-def require_gradio() -> None:
-    """Raise ``BackendError`` unless Gradio is installed; it is imported later, when its environment is prepared."""
-    for name in ("gradio", "uvicorn"):
-        if importlib.util.find_spec(name) is None:
-            raise BackendError(
-                f"the studio needs the package '{name}', which is not installed: pip install \"unpaired[studio]\""
-            )
 
 
 def serve(
@@ -68,12 +67,10 @@ def serve(
         BackendError: Gradio is missing.
         ConfigError: The address cannot be bound to.
     """
-    require_gradio()
+    require_packages("the studio", "studio", "gradio", "uvicorn")  # imported later, in an environment of its own
     with bound_socket(host, port) as bound, tempfile.TemporaryDirectory(prefix="unpaired-studio-") as folder:
         root = Path(folder).resolve()
         os.environ.update(GRADIO_TEMP_DIR=str(root), GRADIO_ANALYTICS_ENABLED="False")  # read by Gradio at its import
-        import uvicorn
-
         from unpaired.studio.app import Shown
 
         if not is_loopback(host):
@@ -82,23 +79,8 @@ def serve(
                 "whoever reaches it can translate pictures and see the runs",
                 file=sys.stderr,
             )
-        config = uvicorn.Config(
-            make_app(Shown(runs, root, limits, refresh_seconds, note), host),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            limit_concurrency=256,
-            timeout_graceful_shutdown=2,
-        )
-        # A page that is open when the studio ends is no error.
-        logging.getLogger("uvicorn.error").addFilter(lambda record: "running task(s)" not in record.getMessage())
         ready(page_address(host, bound))
-        try:
-            uvicorn.Server(config).run(sockets=[bound])
-        except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
-            return
+        run_server(make_app(Shown(runs, root, limits, refresh_seconds, note), host), bound)
 
 
 def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:

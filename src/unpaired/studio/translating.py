@@ -17,8 +17,9 @@ from PIL import Image
 from unpaired.data import image_to_tensor, shorter_side
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.grids import fit
+from unpaired.inference.video import VideoResult, translate_video
 from unpaired.reporting.pictures import Panel, View
-from unpaired.studio.limits import Limits, open_upload, shown_name
+from unpaired.studio.limits import Limits, inside, open_upload, shown_name
 from unpaired.studio.runs import StudioRun
 
 Progress = Callable[[int, int], None]
@@ -171,6 +172,32 @@ def _translated(run: StudioRun, image: Image.Image, page_request: PageRequest) -
     with run.lock:
         made = run.translator.translate(shown, **page_request.of(run))
     return made if made.size == image.size else made.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def translate_clip(
+    run: StudioRun, upload: str | Path | None, root: Path, limits: Limits, progress: Progress
+) -> tuple[VideoResult, Path]:
+    """Translate an uploaded clip into a new folder below ``root``, frames scaled to the training size for the networks.
+
+    Raises:
+        ConfigError: There is none, or the run has no weights.
+        DataError: It is damaged, none that was uploaded, or too large.
+        BackendError: PyAV is not installed.
+    """
+    if upload is None:
+        raise ConfigError("drop, choose or record a clip first")
+    if run.translator is None:
+        raise ConfigError(f"{run.name} has no weights yet")
+    file = inside(upload, root, shown_name(upload))
+    if file.stat().st_size > limits.bytes:
+        raise DataError(f"{file.name}: more than the limit of {limits.megabytes:g} MB; use 'unpaired translate'")
+    out = Path(tempfile.mkdtemp(prefix="clip-", dir=root)) / f"{file.stem}.mp4"
+    side = shorter_side(run.translator.image_size)
+    with run.lock:
+        try:
+            return translate_video(run.translator, file, out, side=side, progress=progress), out
+        except UserError as error:
+            raise DataError(str(error).replace(str(file), file.name).replace(str(out), out.name)) from None
 
 
 def see(run: StudioRun, picture: Picture) -> list[Panel]:

@@ -13,10 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unpaired.errors import BackendError
 from unpaired.study.records import QUESTIONS, Rater, StoreError, order_of_images, order_of_methods
 from unpaired.study.store import NameTakenError, Store
-from unpaired.web import Application, Guard, bound_socket, is_loopback, page_address
+from unpaired.web import (
+    Application,
+    Guard,
+    bound_socket,
+    is_loopback,
+    page_address,
+    require_packages,
+    run_server,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -259,18 +266,6 @@ async def _body(request: Request) -> Any:
         raise RefusedError(400, "the request is not JSON") from None
 
 
-def require_web_packages() -> None:
-    """Raise ``BackendError`` unless the optional packages of the page are installed."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            f"the page of a study needs the package '{error.name}', which is not installed: "
-            'pip install "unpaired[study]"'
-        ) from error
-
-
 def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve a study until the process is interrupted.
 
@@ -284,8 +279,7 @@ def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lam
         BackendError: The optional packages are missing.
         ConfigError: The address cannot be bound to.
     """
-    require_web_packages()
-    import uvicorn
+    require_packages("the page of a study", "study", "starlette", "uvicorn")
 
     with bound_socket(host, port) as bound:
         if not is_loopback(host):
@@ -294,19 +288,5 @@ def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lam
                 "whoever reaches it can vote",
                 file=sys.stderr,
             )
-        config = uvicorn.Config(
-            make_app(store, host),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            limit_concurrency=256,
-            timeout_graceful_shutdown=2,
-        )
         ready(page_address(host, bound))
-        try:
-            uvicorn.Server(config).run(sockets=[bound])
-        except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
-            return
+        run_server(make_app(store, host), bound)

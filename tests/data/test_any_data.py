@@ -1,0 +1,288 @@
+"""Training on datasets, weighted folders and transforms: resumed == uninterrupted, and the same images == folders."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision.transforms import v2
+
+from doc_pages import DOCS, run_examples
+from tiny import tiny_run, write_images
+from unpaired.data import DataConfig, DatasetConfig, UnpairedFiles, UnpairedStream, names_digest, sets
+from unpaired.data.sets import Several
+from unpaired.errors import ConfigError, DataError, UserError
+from unpaired.run_config import RunConfig
+from unpaired.training import train
+
+Images = list[Path]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("any")
+    for name, count, seed in (("trainA", 5, 1), ("trainB", 4, 2), ("more", 3, 3)):
+        write_images(root / "data" / name, count, seed=seed)
+    return root
+
+
+def run_of(root: Path, dataset: DatasetConfig | None = None, **changes: Any) -> RunConfig:
+    config = tiny_run(root / "data", "cut", images=4, checkpoint_every=1, sample_every=9, score_every=0, **changes)
+    return config if dataset is None else replace(config, dataset=dataset)
+
+
+def trained(config: RunConfig, out: Path, *, in_two: bool, **given: Any) -> dict[str, torch.Tensor]:
+    if in_two:
+        train(replace(config, training=replace(config.training, stop_after=2)), out, quiet=True, **given)
+    assert train(config, out, quiet=True, **given).finished
+    return load_file(out / "weights" / "last.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def by_folders(root: Path) -> dict[str, torch.Tensor]:
+    return trained(run_of(root), root / "by_folders", in_two=False)
+
+
+class Given(torch.utils.data.Dataset[Any]):
+    def __init__(self, folder: Path, make: Callable[[Image.Image], Any]) -> None:
+        self.files, self.make = sorted(folder.iterdir()), make
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Any:
+        with Image.open(self.files[number]) as image:
+            return self.make(image.copy())
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).movedim(-1, 0)
+
+
+ITEMS: dict[str, Callable[[Image.Image], Any]] = {
+    "pil": lambda image: image,
+    "labelled": lambda image: (image, 7),
+    "mapping": lambda image: {"label": 1, "image": image},
+    "array": np.array,
+    "bytes": tensor,
+    "floats": lambda image: tensor(image).float() / 127.5 - 1,
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_datasets_train_as_folders_do(root: Path, tmp_path: Path, by_folders: Any, kind: str) -> None:
+    a, b = (Given(root / "data" / name, ITEMS[kind]) for name in ("trainA", "trainB"))
+    config = run_of(root, DatasetConfig(), num_workers=int(kind == "pil"))
+    assert equal(trained(config, tmp_path / "run", in_two=True, source=a, target=b), by_folders)
+    first, last = (json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines())
+    assert first["datasets"] == last["datasets"]
+    assert list(first["datasets"].values()) == [5, 4]
+    with pytest.raises(ConfigError, match=r"was given in Python; call unpaired\.train"):
+        train(RunConfig.load(tmp_path / "run" / "run.yaml"), tmp_path / "run", quiet=True)
+    b.files[0] = root / "data" / "more" / "image0.png"
+    with pytest.raises(DataError, match="not those that the run in"):
+        trained(config, tmp_path / "run", in_two=False, source=a, target=b)
+
+
+def test_the_example_of_the_page(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = run_of(root)
+    a, b = (Given(root / "data" / name, ITEMS["pil"]) for name in ("trainA", "trainB"))
+    sections = {name: getattr(config, name) for name in ("data", "model", "training")}
+    _, printed = run_examples(DOCS / "data.md", day=a, night=b, jitter=TORCHVISION, **sections)
+    assert printed[-1].endswith("4")
+
+
+def test_held_out_datasets_are_scored(root: Path, tmp_path: Path) -> None:
+    a, b = (Given(root / "data" / name, ITEMS["pil"]) for name in ("trainA", "trainB"))
+    config = run_of(root, DatasetConfig())
+    config = replace(config, training=replace(config.training, score_every=2))
+    with pytest.raises(ConfigError, match="there are no held-out images to score"):
+        train(config, tmp_path / "none", quiet=True, source=a, target=b)
+    train(config, tmp_path / "run", quiet=True, source=a, target=b, held_out=(b, a))
+    assert (tmp_path / "run" / "scores.jsonl").read_text().count("\n") >= 2
+
+
+def noise(values: np.ndarray) -> np.ndarray:
+    shift = random.randint(-9, 9) + int(torch.randint(9, ()))
+    return np.clip(values.astype(int) + np.random.randint(-30, 30, values.shape) + shift, 0, 255).astype(values.dtype)
+
+
+YAML = "[{ColorJitter: {brightness: 0.4, hue: 0.1}}, RandomGrayscale]"
+TORCHVISION = v2.Compose([v2.ColorJitter(brightness=0.4, hue=0.1), v2.RandomGrayscale()])
+
+
+def albumentation() -> Any:
+    library = pytest.importorskip("albumentations", reason="needs pip install albumentations")
+    return library.Compose([library.RandomBrightnessContrast(p=0.9), library.GaussNoise(p=0.9)])
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [(lambda: noise, f"{__name__}:noise"), (lambda: TORCHVISION, YAML), (albumentation, f"{__name__}:albumentation()")],
+    ids=["function", "torchvision", "albumentations"],
+)
+def test_transforms_are_seeded_and_resume_bitwise(
+    root: Path, tmp_path: Path, by_folders: Any, given: Any, named: str
+) -> None:
+    transform, state = given(), torch.get_rng_state()
+    whole = trained(run_of(root), tmp_path / "whole", in_two=False, transform=transform)
+    halves = trained(run_of(root, num_workers=2), tmp_path / "halves", in_two=True, transform=transform)
+    assert equal(whole, halves)
+    assert not equal(whole, by_folders)
+    assert state is not None
+    if not named.endswith("()"):
+        assert equal(trained(run_of(root, transform=named), tmp_path / "named", in_two=True), whole)
+        assert RunConfig.load(tmp_path / "named" / "run.yaml").data.transform == named
+    with pytest.raises(ConfigError, match=r"was given in Python; call unpaired\.train"):
+        train(RunConfig.load(tmp_path / "whole" / "run.yaml"), tmp_path / "whole", quiet=True)
+
+
+def test_a_list_in_a_run_file_is_a_transform() -> None:
+    mapping = {"method": "cut", "data": {"transform": [{"ColorJitter": {"hue": 0.1}}, "RandomGrayscale"]}}
+    assert RunConfig.from_mapping(mapping).data.transform == "[{ColorJitter: {hue: 0.1}}, RandomGrayscale]"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"transform": "nowhere"}, "neither package.module:name nor a YAML list"),
+        ({"transform": "no.module:x"}, "cannot be imported"),
+        ({"transform": f"{__name__}:YAML"}, "which cannot be called"),
+        ({"transform": "[{ColorJiter: {}}]"}, "did you mean 'ColorJitter'"),
+        ({"transform": "[{ColorJitter: {bright: 2}}]"}, "ColorJitter: "),
+        ({"transform": "[{"}, "is not YAML"),
+        ({"python": lambda x: x[:4]}, "at least 32 x 32 pixels"),
+        ({"python": lambda x: x / 255}, "has to return the same type and channels"),
+        ({"python": lambda x: 1 / 0}, "ZeroDivisionError"),
+        ({"source": [1, 2], "target": [1, 2]}, "is int, not a PIL image"),
+        ({"source": [torch.ones(3, 40, 40) * 255] * 2, "target": [0]}, "must lie in [-1, 1]"),
+        ({"source": [], "target": [1]}, "the dataset is empty"),
+        ({"source": iter([1]), "target": [1]}, "not a map-style dataset"),
+        ({"source": [1, 2]}, "give both datasets"),
+        ({"source": [{"picture": 1}] * 2, "target": [1, 2]}, "no 'image'"),
+        ({"dataset": {"source": ("trainA", "more"), "target": "trainB", "source_weights": (1.0,)}}, "1 numbers for 2"),
+        ({"dataset": {"source": ("trainA", "nowhere"), "target": "trainB"}}, "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(root: Path, tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    dataset = DatasetConfig() if "source" in given else None
+    if places := given.get("dataset"):
+        places = {key: value if "weights" in key else tuple(root / "data" / v for v in np.atleast_1d(value))
+                  for key, value in places.items()}  # fmt: skip
+        dataset = DatasetConfig(**places)
+    with pytest.raises(UserError) as error:
+        train(
+            run_of(root, dataset, num_workers=0, transform=given.get("transform")), tmp_path / "run", quiet=True,
+            source=given.get("source"), target=given.get("target"), transform=given.get("python"),
+        )  # fmt: skip
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_are_shown_by_their_weights(root: Path, tmp_path: Path) -> None:
+    source = (root / "data" / "trainA", root / "data" / "more")
+    dataset = DatasetConfig(source=source, target=root / "data" / "trainB", source_weights=(3.0, 1.0))
+    images = dataset.training_images()
+    data = DataConfig(image_size=32, num_workers=0)
+    shown = Counter(images.stream(data, 0).choose(k).source for k in range(4000))
+    assert [sum(shown[n] for n in part) for part in (range(5), range(5, 8))] == [3000, 1000]
+    assert all(abs(shown[n] - 600) <= 1 for n in range(5))
+    plain = replace(dataset, source_weights=()).training_images().stream(data, 0)
+    assert Counter(plain.choose(k).source for k in range(80)) == dict.fromkeys(range(8), 10)
+    whole = trained(run_of(root, dataset), tmp_path / "whole", in_two=False)
+    assert equal(trained(run_of(root, dataset), tmp_path / "halves", in_two=True), whole)
+
+
+def hugging_face(root: Path, out: Path) -> dict[str, DatasetConfig]:
+    """The images of the folders in every form that the library knows, and the settings that name it."""
+    library = pytest.importorskip("datasets", reason='needs pip install "unpaired[datasets]"')
+    library.disable_progress_bars()
+    files = {name: sorted(map(str, (root / "data" / name).iterdir())) for name in ("trainA", "trainB")}
+    image = library.Features({"image": library.Image()})
+    sets = {name: library.Dataset.from_dict({"image": found}, image) for name, found in files.items()}
+    library.DatasetDict(sets).save_to_disk(str(out / "saved"))
+    both = [*files["trainA"], *files["trainB"]]
+    labels = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["day", "night"])})
+    library.Dataset.from_dict({"image": both, "label": [0] * 5 + [1] * 4}, labels).to_parquet(out / "labels.parquet")
+    for name, found in files.items():
+        sets[name].to_parquet(out / f"{name}.parquet")
+        with tarfile.open(out / f"{name}-0.tar", "w") as shard:
+            for number, file in enumerate(found):
+                shard.add(file, f"{number:03}.png")
+        for file in found:
+            (out / "classes" / "train" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, out / "classes" / "train" / name / Path(file).name)
+
+    def pair(pattern: str) -> DatasetConfig:
+        return DatasetConfig(source=Path(pattern.format("A")), target=Path(pattern.format("B")))
+
+    return {
+        "saved": DatasetConfig(folder=Path(f"hf:{out}/saved")),
+        "labels": DatasetConfig(folder=Path(f"hf:{out}/labels.parquet")),
+        "classes": DatasetConfig(folder=Path(f"hf:{out}/classes")),
+        "parquet": pair(f"hf:{out}/train{{}}.parquet"),
+        "shards": pair(f"hf:{out}/train{{}}-*.tar"),
+        "one label": DatasetConfig(source=Path(f"hf:{out}/labels.parquet?label=day"), target=root / "data" / "trainB"),
+    }
+
+
+def test_the_library_datasets_in_every_form(
+    root: Path, tmp_path: Path, by_folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache", raising=False)
+    for name, dataset in hugging_face(root, tmp_path).items():
+        run = tmp_path / "runs" / name
+        assert equal(trained(run_of(root, dataset), run, in_two=True), by_folders), name
+        first, last = (json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines())
+        assert first["datasets"] == last["datasets"], name
+    for query, words in (
+        ("?splt=x", "did you mean 'split'"),
+        ("?label=da", "label"),
+        ("/none.parquet", "cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=words.replace("'", ".")):
+            DatasetConfig(folder=Path(f"hf:{tmp_path}/saved{query}")).training_images()
+
+
+def test_large_sets_are_sampled_and_damaged_images_stood_in_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sets, "WHOLE", 4)
+    monkeypatch.setattr(sets, "SAMPLE", 2)
+    shutil.copytree(root / "data", tmp_path / "data")
+    (tmp_path / "data" / "trainA" / "image1.png").write_bytes(b"damaged")  # not among the sample: 0 and 2
+    config = run_of(tmp_path)
+    with pytest.raises(DataError, match=r"image1\.png"):
+        train(config, tmp_path / "run", quiet=True)
+    halves = trained(config, tmp_path / "halves", in_two=True, skip_bad=True)
+    assert equal(trained(config, tmp_path / "whole", in_two=False, skip_bad=True), halves)
+    capsys.readouterr()
+
+
+def test_the_same_files_have_the_same_digests_however_they_are_listed(root: Path) -> None:
+    listed = DatasetConfig(folder=root / "data").training_files()
+    as_tuples = UnpairedFiles(tuple(listed.source), tuple(listed.target))
+    assert listed == as_tuples
+    assert listed.source[-1] == listed.source[len(listed.source) - 1]
+    digests = {names_digest(Several((files.source, files.target))) for files in (listed, as_tuples)}
+    assert len(digests) == 1
+    data = DataConfig(image_size=32, num_workers=0)
+    one, other = (UnpairedStream(files, data, 3)[7] for files in (listed, as_tuples))
+    assert torch.equal(one["source"], other["source"])

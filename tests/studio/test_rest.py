@@ -1,0 +1,215 @@
+"""``unpaired serve`` in a process of its own, asked by real clients: every answer is the right one, or one line."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from doc_pages import DOCS, blocks
+from tiny import tiny_run, write_images
+from unpaired import cli
+from unpaired.inference import Translator
+from unpaired.training import train
+
+for package in ("fastapi", "uvicorn", "python_multipart"):
+    pytest.importorskip(package, reason='needs pip install "unpaired[serve]"')
+
+TOKEN = {"Authorization": "Bearer a secret"}
+
+
+class Server:
+    def __init__(self, run: Path, *words: str, **environment: str) -> None:
+        code = "import sys; from unpaired.cli.serve import main; sys.exit(main(sys.argv[1:]))"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(run), "--port", "0", "--device", "cpu", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert said.startswith("serving "), self.process.communicate(timeout=60)
+        self.address = next(word for word in said.split() if word.startswith("http")).rstrip("/;")
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGINT)
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rest")
+    for split, seed in (("trainA", 1), ("trainB", 2)):
+        write_images(root / "data" / split, 2, seed=seed)
+    train(tiny_run(root / "data", images=1, checkpoint_every=1, sample_every=9), root / "run", quiet=True)
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def server(run: Path) -> Iterator[Server]:
+    limits = ["--megapixels", "0.01", "--megabytes", "0.1", "--batch", "3"]
+    server = Server(run, *limits, UNPAIRED_TOKEN="a secret\n")
+    yield server
+    code, err = server.end()
+    assert (code, err) == (0, "")
+
+
+def picture(seed: int, kind: str = "PNG", size: tuple[int, int] = (24, 20), **options: Any) -> bytes:
+    coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8))
+    held = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).save(held, kind, **options)
+    return held.getvalue()
+
+
+def test_fifty_clients_at_once_each_get_their_own_image(server: Server, run: Path) -> None:
+    given = [picture(seed, size=(16 + seed % 5, 20)) for seed in range(50)]
+
+    def ask(content: bytes) -> httpx.Response:
+        return httpx.post(f"{server.address}/translate", content=content, headers=TOKEN, timeout=120)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, given))
+    translator = Translator.from_pretrained(run, device="cpu")
+    for content, answer in zip(given, answers, strict=True):
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        expected = translator.translate(Image.open(io.BytesIO(content)))
+        assert np.array_equal(Image.open(io.BytesIO(answer.content)), expected)
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[274] = 6
+    return picture(1, "JPEG", exif=exif, dpi=(72, 72))
+
+
+@pytest.mark.parametrize(
+    ("content", "query", "kind", "size"),
+    [
+        (picture(1), "", "PNG", (24, 20)),
+        (picture(1, "JPEG"), "", "JPEG", (24, 20)),
+        (picture(1, "WEBP"), "", "WEBP", (24, 20)),
+        (picture(1, "TIFF"), "", "TIFF", (24, 20)),
+        (picture(1, "GIF"), "", "GIF", (24, 20)),
+        (picture(1, "JPEG"), "?format=png", "PNG", (24, 20)),
+        (turned(), "", "JPEG", (20, 24)),
+        (picture(1, size=(33, 31)), "", "PNG", (33, 31)),
+    ],
+)
+def test_an_image_comes_back_as_its_own_kind(
+    server: Server, content: bytes, query: str, kind: str, size: tuple[int, int]
+) -> None:
+    answer = httpx.post(f"{server.address}/translate{query}", content=content, headers=TOKEN, timeout=60)
+    made = Image.open(io.BytesIO(answer.content))
+    assert (answer.headers["content-type"], made.format, made.size) == (f"image/{kind.lower()}", kind, size)
+
+
+def test_the_example_of_the_page(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(turned())
+    code = blocks(DOCS / "serving.md", "python")[1].replace("http://127.0.0.1:8000", server.address)
+    exec(code.replace('"secret"', '"a secret"'))
+    assert Image.open("night.png").size == (20, 24)
+
+
+def test_a_batch_names_each_result_or_what_is_wrong_with_it(server: Server) -> None:
+    files = [
+        ("images", ("a.png", picture(3))),
+        ("images", ("../b.txt", b"text")),
+        ("images", ("c", picture(4, "WEBP"))),
+    ]
+    answer = httpx.post(f"{server.address}/batch", files=files, headers=TOKEN, timeout=60).json()["images"]
+    assert [one["name"] for one in answer] == ["a.png", "b.txt", "c"]
+    assert answer[1]["error"].startswith("b.txt: the content is text")
+    assert [one["content_type"] for one in (answer[0], answer[2])] == ["image/png", "image/webp"]
+    alone = httpx.post(f"{server.address}/translate", content=picture(3), headers=TOKEN, timeout=60).content
+    assert base64.b64decode(answer[0]["data"]) == alone
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "headers", "status", "words"),
+    [
+        ("/translate", picture(1), {}, 401, "Bearer TOKEN"),
+        ("/translate", picture(1), {"Authorization": "Bearer \xe9"}, 401, "Bearer TOKEN"),
+        ("/batch", picture(1), {}, 401, "Bearer TOKEN"),
+        ("/translate", b"", TOKEN, 400, "holds no image"),
+        ("/translate", b"hello", TOKEN, 400, "the content is text"),
+        ("/translate", picture(1)[:200], TOKEN, 400, "truncated or damaged"),
+        ("/translate", picture(1, size=(200, 60)), TOKEN, 413, "200 x 60 pixels are more than the limit"),
+        ("/translate", bytes(100_001), TOKEN, 413, "at most 100,000 bytes"),
+        ("/translate?format=xyz", picture(1), TOKEN, 415, "known: "),
+        ("/translate?reverse=true", picture(1), TOKEN, 400, "reverse"),
+        ("/translate?style_seed=x", picture(1), TOKEN, 422, "style_seed"),
+        ("/translate?domain=night", picture(1), TOKEN, 400, "domain"),
+        ("/batch", b"hello", TOKEN, 400, "holds no file"),
+        ("/elsewhere", b"hello", TOKEN, 404, "Not Found"),
+        ("/translate", picture(1), {**TOKEN, "Origin": "http://evil"}, 403, "other sites"),
+        ("/translate", picture(1), {**TOKEN, "Host": "evil"}, 421, "not served as 'evil'"),
+    ],
+)
+def test_what_is_refused_is_one_line_of_json(
+    server: Server, path: str, content: bytes, headers: dict[str, str], status: int, words: str
+) -> None:
+    sent = {name: value.encode("latin-1") for name, value in headers.items()}
+    answer = httpx.post(server.address + path, content=content, headers=sent, timeout=60)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+    assert httpx.get(f"{server.address}/health").json()["status"] == "ok"
+
+
+def test_beyond_the_queue_clients_are_told_to_come_back(run: Path) -> None:
+    server = Server(run, "--queue", "1")
+    large = picture(1, size=(700, 700))
+
+    def ask(_: int) -> httpx.Response:
+        return httpx.post(f"{server.address}/translate", content=large, timeout=120)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(6)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 503}
+    busy = answers[statuses.index(503)]
+    assert (busy.headers["retry-after"], json.loads(busy.text)["error"][:4]) == ("1", "busy")
+    assert httpx.get(f"{server.address}/openapi.json").json()["paths"].keys() == {"/health", "/translate", "/batch"}
+    assert server.end() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--token-file", "absent"], "token_file: absent cannot be read: No such file"),
+        (["--token-file", "empty"], "empty: holds no token"),
+        (["--queue", "0"], "queue must be at least 1"),
+        (["--port", "99999"], "port must be 0 to 65535"),
+        (["--host", "no.such.host.invalid"], "is not an address of this machine"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text(" \n")
+    assert cli.main(["serve", str(run), "--device", "cpu", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_fastapi_the_extra_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(["serve", str(run)]) == 2
+    assert 'pip install "unpaired[serve]"' in capsys.readouterr().err

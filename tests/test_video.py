@@ -1,0 +1,221 @@
+"""Clips through ``unpaired translate``: what is kept, what is said of flicker, and what becomes of damaged ones."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from doc_pages import DOCS, blocks
+from tiny import tiny_run, write_images
+from unpaired import cli
+from unpaired.inference import Translator
+from unpaired.inference.video import VideoResult, translate_video
+from unpaired.training import train
+
+av = pytest.importorskip("av", reason='needs pip install "unpaired[video]"')
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("video")
+    for split, seed in (("trainA", 1), ("trainB", 2)):
+        write_images(root / "data" / split, 2, seed=seed)
+    train(tiny_run(root / "data", images=1, checkpoint_every=1, sample_every=9), root / "run", quiet=True)
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def unchanged(run: Path) -> Translator:
+    """A translator that changes nothing, so that the frames can be compared."""
+    translator = Translator.from_pretrained(run, device="cpu")
+    translator.run_network = lambda x_BCHW, request=None: x_BCHW  # type: ignore[method-assign,assignment]
+    return translator
+
+
+def clip(path: Path, size: tuple[int, int] = (48, 32), frames: int = 6, rate: int = 5, codec: str = "libx264",
+         audio: str | None = "aac", rotation: int = 0, aspect: Fraction | None = None, variable: bool = False,
+         matrix: int = 0, moving: int = 2, **options: str) -> Path:  # fmt: skip
+    """A smooth picture that moves sideways, with a tone."""
+    coarse = Image.fromarray(np.random.default_rng(5).integers(40, 216, (4, 6, 3), np.uint8))
+    picture = coarse.resize((size[0] + 2 * frames, size[1]), Image.Resampling.BICUBIC)
+    with av.open(str(path), "w", options=options) as file:
+        out: Any = file.add_stream(codec, rate=rate)
+        out.width, out.height = size
+        out.pix_fmt = "yuv444p" if codec == "libx264" and (size[0] % 2 or size[1] % 2) else "yuv420p"
+        out.codec_context.time_base = Fraction(1, 1000)
+        if aspect:
+            out.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            out.set_display_rotation(rotation)
+        if matrix:
+            out.codec_context.colorspace = matrix
+        tone: Any = file.add_stream(audio, rate=8000) if audio else None
+        for number in range(frames):
+            part = picture.crop((number * moving, 0, number * moving + size[0], size[1]))
+            frame = av.VideoFrame.from_image(part).reformat(format=out.pix_fmt, dst_colorspace=matrix or None)
+            frame.pts = number * 1000 // rate + (number * number * 7 if variable else 0)
+            frame.time_base = Fraction(1, 1000)
+            file.mux(out.encode(frame))
+        file.mux(out.encode(None))
+        if tone:
+            samples = np.sin(np.arange(8000 * frames // rate) / 8).astype(np.float32)[None]
+            sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 8000, 0
+            file.mux(tone.encode(sound))
+            file.mux(tone.encode(None))
+    return path
+
+
+def contents(path: Path) -> dict[str, Any]:
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+        aspect = file.streams.video[0].sample_aspect_ratio
+    with av.open(str(path)) as file:
+        packets = list(file.demux(audio=0)) if file.streams.audio else []
+    begin = float(frames[0].time)
+    turns = frames[0].rotation // 90
+    return {
+        "pictures": np.stack([np.rot90(frame.to_ndarray(format="rgb24"), turns) for frame in frames]).astype(int),
+        "times": [float(frame.time) - begin for frame in frames],
+        "lag": float(packets[0].pts * packets[0].time_base) - begin if packets else 0,
+        "aspect": aspect and (1 / aspect if turns % 2 else aspect),
+        "sound": [bytes(packet) for packet in packets],
+        "matrix": frames[0].colorspace,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "options"),
+    [
+        ("plain.mp4", "night.mp4", {}),
+        ("plain.mp4", "night.mkv", {}),
+        ("odd.mkv", "odd.mp4", {"size": (51, 33)}),
+        ("odd_width.mkv", "odd_width.mov", {"size": (50, 33)}),
+        ("turned.mp4", "turned.mp4", {"rotation": 90, "aspect": Fraction(4, 3)}),
+        ("upside_down.mov", "upside_down.mov", {"rotation": 180}),
+        ("anamorphic.mp4", "anamorphic.mp4", {"aspect": Fraction(4, 3)}),
+        ("variable.mp4", "variable.mp4", {"variable": True}),
+        ("hd.mp4", "hd.mp4", {"matrix": 1}),
+        ("silent.webm", "silent.webm", {"codec": "libvpx-vp9", "audio": None}),
+        ("old.avi", "old.mkv", {"codec": "mpeg4", "audio": None}),
+        ("one.mp4", "one.mp4", {"frames": 1}),
+    ],
+)
+def test_sound_times_shape_and_colours_are_kept(
+    unchanged: Translator, tmp_path: Path, name: str, made: str, options: dict[str, Any]
+) -> None:
+    source = clip(tmp_path / name, **options)
+    (tmp_path / "out").mkdir()
+    result = translate_video(unchanged, source, tmp_path / "out" / made, batch_size=4)
+    before, after = contents(source), contents(tmp_path / "out" / made)
+    assert result.frames == len(before["times"]) == len(after["times"])
+    assert np.abs(before["pictures"] - after["pictures"]).mean() < 3
+    assert [*after["times"], after["lag"]] == pytest.approx([*before["times"], before["lag"]], abs=0.0021)
+    assert after["sound"] == before["sound"]
+    assert (after["matrix"], after["aspect"] or 1) == (before["matrix"], before["aspect"] or 1)
+    assert result.before == result.after
+    assert (result.before > 0) == (result.frames > 1)
+
+
+def test_the_flicker_score_is_the_change_between_frames(unchanged: Translator, tmp_path: Path) -> None:
+    still, moving = (clip(tmp_path / f"{n}.mp4", moving=n, audio=None, crf="1") for n in (0, 2))
+    assert translate_video(unchanged, still, tmp_path / "a.mp4").before < 0.3
+    assert translate_video(unchanged, moving, tmp_path / "b.mp4").before > 1
+    assert VideoResult(3, (4, 4), before=2.0, after=3.0).flicker == 1.5
+    count = iter(range(99))
+    flashing = Translator(unchanged.method, unchanged.description)
+    flashing.run_network = lambda x, request=None: x * (0.5 if next(count) % 2 else 1)  # type: ignore[method-assign,assignment]
+    assert translate_video(flashing, still, tmp_path / "c.mp4").flicker > 20
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scrambled(path: Path) -> None:
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    content[len(content) // 2 :][:2000] ^= 0x5A
+    path.write_bytes(content.tobytes())
+
+
+def text(path: Path) -> None:
+    path.write_text("hello")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+@pytest.mark.parametrize("damage", [half, scrambled, text])
+def test_a_damaged_clip_is_one_line_and_leaves_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Any, name: str
+) -> None:
+    codec, audio = ("libvpx-vp9", None) if name == "a.webm" else ("libx264", "aac")
+    source = clip(tmp_path / name, frames=20, codec=codec, audio=audio)
+    if damage is scrambled and name == "a.webm":
+        pytest.skip("VP9 decodes anything")
+    damage(source)
+    assert cli.main(["translate", str(run), str(source), "--out", str(tmp_path / "out")]) == 1
+    answer = capsys.readouterr().err
+    assert answer.startswith(f"skipped: {source}: the video is truncated or damaged (")
+    assert answer.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "made", "said"),
+    [
+        (["a.mp4", "--out", "night.mp4"], {"night.mp4"}, "6 frames of 48 x 32 translated into night.mp4; flicker "),
+        (["a.mp4", "--out", "out", "--size", "16"], {"out/a.mp4"}, "48 x 32 translated into out/a.mp4"),
+        (["a.mp4", "b.avi", "--out", "out"], {"out/a.mp4", "out/b.mp4"}, "out/b.mp4"),
+        (["a.mp4", "--out", "there.mp4", "--overwrite"], {"there.mp4"}, "there.mp4"),
+        (["a.mp4", "--out", "there.mp4"], "error", "1 of 1 results are in there.mp4 already"),
+        (["a.mp4", "--out", "a.mp4", "--overwrite"], "error", "would replace it"),
+        (["a.mp4", "b.avi", "--out", "c.mp4"], "error", "name a folder as --out"),
+        (["a.mp4", "p", "--out", "out"], "error", "p is no video"),
+        (["a.mp4", "--out", "out", "--format", "png"], "error", "format is for images"),
+        (["a.mp4", "--out", "night.webm"], "error", "cannot hold the clip's audio track (aac)"),
+        (["absent.mp4", "--out", "out"], 1, "absent.mp4: cannot be read: No such file"),
+    ],
+)
+def test_where_videos_go(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], made: Any, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    clip(Path("a.mp4"))
+    clip(Path("b.avi"), codec="mpeg4", audio=None)
+    Path("there.mp4").write_bytes(b"mine")
+    write_images(Path("p"), 1)
+    code = cli.main(["translate", str(run), *words])
+    answer = "".join(capsys.readouterr())
+    assert said in answer
+    assert code == (2 if made == "error" else made if isinstance(made, int) else 0)
+    if isinstance(made, set):
+        assert all(contents(Path(name))["times"] for name in made)
+    else:
+        assert Path("there.mp4").read_bytes() == b"mine"
+    assert not list(Path().rglob("*.tmp"))
+
+
+def test_the_example_of_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(run)
+    clip(Path("clip.mp4"))
+    code = blocks(DOCS / "serving.md", "python")[0]
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert space["result"].frames == len(contents(Path("night.mp4"))["times"]) == 6
+
+
+def test_without_pyav_the_extra_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert cli.main(["translate", str(run), "clip.mp4", "--out", "night.mp4"]) == 2
+    assert 'pip install "unpaired[video]"' in capsys.readouterr().err
