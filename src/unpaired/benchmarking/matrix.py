@@ -1,4 +1,4 @@
-"""The file that says what a benchmark compares, and the runs that it makes: one per contender, data set and seed."""
+"""The file that describes a benchmark, and its cells: one per contender and data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROTOCOL = ("image_size", "channels", "background")
 
 @settings
 class Budget:
-    """How long every run is: as many images for each, or as many minutes of training steps for each."""
+    """The length of every run: a number of images, or of minutes of training steps."""
 
     images: PositiveInt | None = None
     """Training images of every run."""
@@ -223,21 +223,16 @@ def load_matrix(path: Path) -> Matrix:
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cell:
-    """One contender on one data set: what its runs of all seeds share.
-
-    Attributes:
-        contender: Its name.
-        data: Name of the data set.
-        config: The settings, with seed 0 and without a length.
-        held_out: The images that it is scored on, source first.
-        files_digest: Of the names of the training images, as ``sessions.jsonl`` holds it.
-    """
+    """One contender on one data set: what its runs of all seeds share."""
 
     contender: str
     data: str
     config: RunConfig
+    """The settings, with seed 0 and without a length."""
     held_out: UnpairedFiles
+    """The images that it is scored on."""
     files_digest: str
+    """Of the names of the training images, as in ``sessions.jsonl``."""
 
     @property
     def name(self) -> str:
@@ -250,14 +245,14 @@ class Cell:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Equal where the same would be learned, seed and place of the images apart."""
+        """Equal for cells with equal settings, apart from seed and place of the images."""
         ignored = {*MAY_CHANGE, *PATHS, "training.seed"}
         kept = {key: value for key, value in flat(self.config.to_mapping()).items() if key not in ignored}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compose(matrix: Matrix, where: Path) -> tuple[list[Cell], list[str]]:
-    """Lay the common settings over each method's own and the contender's over both.
+    """Merge each method's defaults, the common settings and the contender's own, later ones overriding earlier ones.
 
     Args:
         matrix: What is compared.

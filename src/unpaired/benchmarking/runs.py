@@ -44,22 +44,15 @@ class Run:
 
     def record(self, options: EvaluationOptions) -> dict[str, Any] | None:
         """The newest evaluation by this benchmark's protocol; a run without one is not done."""
-        if not self.trained:
-            return None
-        fitting = [each for each in json_lines(self.folder / "evaluations.jsonl") if self._fits(each, options)]
-        return fitting[-1] if fitting else None
+        lines = reversed(json_lines(self.folder / "evaluations.jsonl")) if self.trained else ()
+        return next((line for line in lines if self._fits(line, options)), None)
 
     def _fits(self, record: Mapping[str, Any], options: EvaluationOptions) -> bool:
         """Whether a record has these images, this protocol and all wanted scores."""
         try:
             data, scores = record["data"], {one["name"]: one["protocol"] for one in record["scores"]["ema"].values()}
-            found = (
-                data["source_digest"],
-                data["target_digest"],
-                data["image_size"],
-                record["images_seen"],
-                record["seed"],
-            )
+            found = (*(data[key] for key in ("source_digest", "target_digest", "image_size")), record["images_seen"],
+                     record["seed"])  # fmt: skip
         except (KeyError, TypeError):
             return False
         size = to_dict(self.config.data)["image_size"]

@@ -163,7 +163,7 @@ def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[st
 
 
 def _progress(plan: Plan, runs: Sequence[Run], devices: int) -> str:
-    """How far the runs at work are, and how long the others take."""
+    """The progress of the current runs and the estimated time left."""
     at_work = [
         f"{run.name} {seen:,}/{run.images:,}" for run in runs if 0 < (seen := images_seen(run.folder)) < run.images
     ]
@@ -171,7 +171,7 @@ def _progress(plan: Plan, runs: Sequence[Run], devices: int) -> str:
 
 
 def _tables(plan: Plan) -> list[str]:
-    """Write the tables; what stands in their way is no reason to stop training."""
+    """Write the tables; returns the error, if any, which is no reason to stop training."""
     try:
         write_tables(plan.matrix, plan.runs(), plan.out)
     except UserError as error:
@@ -180,7 +180,7 @@ def _tables(plan: Plan) -> list[str]:
 
 
 def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: str, *, interrupted: bool) -> int:
-    """Say how it ended and write what there is to see."""
+    """Report the outcome and write tables and pages."""
     runs, out = plan.runs(), plan.out
     for name, words in failed.items():
         _say(f"failed: {name}: {words}")
@@ -198,14 +198,14 @@ def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: s
 
 
 def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
-    """What would be done, and how long it would take."""
+    """The runs, their lengths and the estimated time."""
     table = Table(title="Runs", title_justify="left")
     for head in ("contender", "data", "method", "images", "s/image", "run", "done", "left"):
         table.add_column(head, justify="left" if head in ("contender", "data", "method") else "right")
     runs, options = plan.runs(), plan.matrix.evaluate
-    done = {run.name for run in runs if run.record(options) is not None}
     for cell in plan.cells:
-        table.add_row(*_plan_row(plan, cell, len([run for run in runs if run.cell is cell and run.name in done])))
+        done = sum(run.cell is cell and run.record(options) is not None for run in runs)
+        table.add_row(*_plan_row(plan, cell, done))
     console.print(table)
     waiting = [run for run in runs if not run.trained]
     total, words = plan.seconds_left(waiting), f"{len(runs)} runs, {len(waiting)} to train"

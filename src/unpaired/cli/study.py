@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rich.console import Console
@@ -13,10 +14,9 @@ from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import BackendError, ConfigError, DataError
 from unpaired.files import write_atomically
-from unpaired.study.records import DATABASE
-from unpaired.study.server import require_web_packages, serve
+from unpaired.study.records import DATABASE, counted
 from unpaired.study.store import Store
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Study, argv, "unpaired study")
     results_only = options.table or options.export is not None
     if options.serve and not results_only:
-        require_web_packages()  # before minutes are spent on translating
+        _server()  # before minutes are spent on translating
     store = _store(options)
     if options.export is not None:
         _export(store, options.export)
@@ -155,7 +155,9 @@ def _nothing_of_making(options: Study) -> None:
 
 
 def _plan(options: Study) -> Plan:
-    from unpaired.study.prepare import Plan, contenders_of, held_out_files
+    from unpaired.reporting.run_folders import held_out_images
+    from unpaired.run_config import RunConfig
+    from unpaired.study.prepare import Plan, contenders_of
 
     for name, value in (("show", options.show), ("examples", options.examples)):
         if value < 1:
@@ -163,7 +165,14 @@ def _plan(options: Study) -> Plan:
     if options.size not in ("training", "original") and not (options.size.isdecimal() and int(options.size) >= 16):
         raise ConfigError(f"size is '{options.size}': it must be training, original, or a number of pixels from 16 on")
     contenders = contenders_of(options.run, options.names)
-    files, described = held_out_files(contenders, options.data, options.source, options.target, options.direction)
+    datasets = {
+        contender.name: RunConfig.load(file).dataset
+        for contender in contenders
+        if contender.is_run and (file := contender.folder / "run.yaml").is_file()
+    }
+    files, described = held_out_images(
+        datasets, options.data, options.source, options.target, options.direction, option="--data"
+    )
     settings = {
         "runs": [str(contender.folder.resolve()) for contender in contenders],
         "names": [contender.name for contender in contenders],
@@ -187,7 +196,7 @@ def _same_study(store: Store, plan: Plan) -> Store:
 
 
 def _export(store: Store, path: Path) -> None:
-    from unpaired.study.results import votes_csv  # with it comes SciPy
+    from unpaired.study.results import votes_csv
 
     votes = store.votes()
     try:
@@ -199,43 +208,46 @@ def _export(store: Store, path: Path) -> None:
 
 
 def _print_results(store: Store, kind: str) -> None:
-    from unpaired.study.results import (
-        EXPLANATION,
-        evaluate_study,
-        markdown,
-        results_csv,
-        share_table,
-        significance_table,
-    )
+    from unpaired.study import results  # with it comes SciPy
 
-    results = evaluate_study(store)
+    found = results.evaluate_study(store)
     if kind != "text":
-        print(markdown(results) if kind == "markdown" else results_csv(results), end="")
+        print(results.markdown(found) if kind == "markdown" else results.results_csv(found), end="")
         return
     console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(share_table(results))
-    if results.votes:
-        console.print(significance_table(results))
-        console.print(EXPLANATION, markup=False, style="dim")
-    for warning in results.warnings:
+    console.print(results.share_table(found))
+    if found.votes:
+        console.print(results.significance_table(found))
+        console.print(results.EXPLANATION, markup=False, style="dim")
+    for warning in found.warnings:
         console.print(f"Note: {warning}.", markup=False)
+
+
+def _server() -> ModuleType:
+    """The module that serves the page. Raises ``BackendError`` unless its packages are installed."""
+    try:
+        import uvicorn  # noqa: F401 - so that a missing one is named even if the module was imported before
+
+        from unpaired.study import server
+    except ImportError as error:
+        raise BackendError(
+            f"the page of a study needs the package '{error.name}', which is not installed: "
+            'pip install "unpaired[study]"'
+        ) from error
+    return server
 
 
 def _serve(store: Store, host: str, port: int) -> None:
     store.require_writing()
     study = store.study
     print(f"{store.folder}: {len(study.images)} images, {len(study.methods)} methods, {_progress(store)}")
-    serve(
-        store,
-        host,
-        port,
+    _server().serve(
+        store, host, port,
         lambda address: print(f"open {address} in a browser; Ctrl-C ends it, votes are kept", flush=True),
-    )
+    )  # fmt: skip
     print(f"\nended with {_progress(store)}; results: unpaired study {store.folder} --table")
 
 
 def _progress(store: Store) -> str:
     raters = store.raters()
-    finished = sum(rater.votes == store.study.votes_per_rater for rater in raters)
-    votes = sum(rater.votes for rater in raters)
-    return f"{len(raters)} rater{'s' * (len(raters) != 1)} ({finished} finished), {votes:,} votes"
+    return f"{counted(raters, store.study)}, {sum(rater.votes for rater in raters):,} votes"

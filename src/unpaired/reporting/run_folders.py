@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from unpaired.data import UnpairedFiles, find_test_images, list_images, pair_by_name
+from unpaired.data import UnpairedFiles, find_test_images, pair_by_name
 from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.evaluation import evenly_spaced
 from unpaired.files import json_lines
 from unpaired.methods import METHODS
-from unpaired.run_config import RunConfig
+from unpaired.run_config import DatasetConfig, RunConfig
 
 Direction = Literal["AtoB", "BtoA"]
+T = TypeVar("T")
 _UNKNOWN = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run, as its folder tells it.
-
-    Attributes:
-        path: The folder.
-        name: What a report calls it.
-        config: Its settings (``run.yaml``).
-        log: Lines of ``log.jsonl``, in order of images seen.
-        sessions: Lines of ``sessions.jsonl``.
-    """
+    """A run, read from its folder."""
 
     path: Path
     name: str
+    """What a report calls it."""
     config: RunConfig
+    """Its settings (``run.yaml``)."""
     log: list[dict[str, Any]]
+    """Lines of ``log.jsonl``, in order of images seen."""
     sessions: list[dict[str, Any]]
+    """Lines of ``sessions.jsonl``."""
 
     @property
     def title(self) -> str:
@@ -137,70 +135,69 @@ def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:
 
 
 def held_out_images(
-    runs: Sequence[RunFolder],
+    datasets: Mapping[str, DatasetConfig],
     data: Path | None = None,
     source: Path | None = None,
     target: Path | None = None,
     direction: Direction | None = None,
-) -> UnpairedFiles:
-    """Find the images to translate: those that were given, else those of the data set that the runs were trained on.
+    *,
+    option: str = "DATA",
+) -> tuple[UnpairedFiles, str]:
+    """Find the held-out images to translate: those given, else those of the data set that the runs were trained on.
 
     Args:
-        runs: At least one.
+        datasets: Name of a run -> its data set; empty where nothing is known of the runs.
         data: Folder with testA and testB.
-        source: Instead of ``data``: folder or pattern of source images.
-        target: Folder of real target images, which may hold the truth of each source; not needed.
+        source: Instead of ``data``: folder or pattern of source images, together with ``target``.
+        target: Folder of real target images.
         direction: Which domain of a folder is the source; unset takes the runs' own.
+        option: What the command calls ``data``, for messages.
+
+    Returns:
+        The files and, in words, where they lie.
 
     Raises:
         DataError: There are none.
-        ConfigError: The runs do not agree on them.
+        ConfigError: The runs do not say which, or differ.
     """
-    if source is not None and data is None and target is None:
-        return UnpairedFiles(tuple(list_images(source)), ())
     if data is None and source is None and target is None:
-        if all(run.config.dataset.domains is not None for run in runs):
-            return _scored_pair(runs)
-        data = _common_folder(runs)
+        if datasets and all(dataset.domains is not None for dataset in datasets.values()):
+            return _scored_pair(list(datasets.values()))
+        data = _common(option, {name: dataset.folder for name, dataset in datasets.items()})
+        if data is None:
+            raise ConfigError(f"no run names a folder with testA and testB; give {option}, or --source and --target")
+        if not data.is_dir():
+            raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
     files = find_test_images(data, source, target)
+    if data is None:
+        if direction is not None:
+            raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
+        assert files is not None
+        return files, f"{source} -> {target}"
     if files is None:
         raise DataError(f"{data}: there are no held-out images (testA and testB); give another folder, or --source DIR")
-    if data is not None and (direction or _common_direction(runs)) == "BtoA":
-        return files.swapped()
-    return files
+    own = {name: dataset.direction for name, dataset in datasets.items() if dataset.folder is not None}
+    chosen = direction or _common("--direction", own) or "AtoB"
+    return files.swapped() if chosen == "BtoA" else files, f"{data} {chosen}"
 
 
-def _scored_pair(runs: Sequence[RunFolder]) -> UnpairedFiles:
+def _common(option: str, values: Mapping[str, T | None]) -> T | None:
+    """The value that the runs share; ``None`` if no run has one."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if len(set(known.values())) > 1:
+        listed = "; ".join(f"{name}: {value}" for name, value in known.items())
+        raise ConfigError(f"{option.strip('-').lower()}: the runs differ ({listed}); choose with {option}")
+    return next(iter(known.values()), None)
+
+
+def _scored_pair(datasets: Sequence[DatasetConfig]) -> tuple[UnpairedFiles, str]:
     """Held-out images of the two domains that runs of several domains scored."""
-    pairs = {(run.config.dataset.domains, run.config.dataset.scored_pair()): run.config.dataset for run in runs}
-    if len(pairs) > 1:
+    if len({(dataset.domains, dataset.scored_pair()) for dataset in datasets}) > 1:
         raise ConfigError("the runs know different domains, or scored different ones; give --source DIR and --target")
-    (dataset,) = pairs.values()
-    found = dataset.held_out_files()
+    found = datasets[0].held_out_files()
     if found is None:
-        raise DataError(f"{dataset.domains} has no test/<domain> (or val/<domain>); give --source DIR and --target")
-    return found[0]
-
-
-def _common_folder(runs: Sequence[RunFolder]) -> Path:
-    folders = {run.config.dataset.folder: run for run in runs}
-    if len(folders) > 1:
-        listed = ", ".join(f"{run.path}: {folder or 'separate folders'}" for folder, run in folders.items())
-        raise ConfigError(f"the runs were trained on different data ({listed}); say which images to show: give DATA")
-    (folder,) = folders
-    if folder is None:
-        raise ConfigError(f"{runs[0].path}/run.yaml names no folder with testA and testB; give DATA or --source DIR")
-    if not folder.is_dir():
-        raise DataError(f"{runs[0].path} was trained on {folder}, which is not there now; give DATA or --source DIR")
-    return folder
-
-
-def _common_direction(runs: Sequence[RunFolder]) -> Direction:
-    directions = {run.config.dataset.direction: run for run in runs}
-    if len(directions) > 1:
-        listed = ", ".join(f"{run.path}: {direction}" for direction, run in directions.items())
-        raise ConfigError(f"the runs translate in different directions ({listed}); name one with --direction")
-    return next(iter(directions))
+        raise DataError(f"{datasets[0].domains} has no test/<domain> (or val/<domain>); give --source and --target")
+    return found
 
 
 def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) -> tuple[Path, ...]:
@@ -218,9 +215,7 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
         return tuple(dict.fromkeys(by_name[name] for name in pick))
     if count < 1:
         raise ConfigError(f"show must be at least 1, not {count}")
-    total = len(files.source)
-    count = min(count, total)
-    return tuple(files.source[number * total // count] for number in range(count))
+    return evenly_spaced(files.source, count)
 
 
 def find_partners(files: UnpairedFiles, paired: Literal["auto", "yes", "no"] = "auto") -> dict[Path, Path]:
