@@ -139,7 +139,7 @@ def test_an_interrupted_study_leaves_nothing(plan: Callable[..., Plan], tmp_path
         (["OURS"], ConfigError, "ours holds no study, and a new study compares at least two"),
         ([], ConfigError, "no RUN was given"),
         (["OURS"] * 10 + ["--out", "OUT"], ConfigError, "2 to 9 methods, not 10"),
-        (["OURS", "CUT", "--out", "OUT"], ConfigError, "data: no run names a data folder; give --data"),
+        (["OURS", "CUT", "--out", "OUT"], ConfigError, "no run names a folder with testA and testB; give --data"),
         (["OURS", "CUT", "--out", "OUT", "--data", "MADE"], DataError, "no held-out images"),
         (["OURS", "CUT", "--out", "OUT", "--source", "SOURCE"], ConfigError, "--target is missing"),
         (["OURS", "NONE", "--out", "OUT"], DataError, "none: there is no such folder"),

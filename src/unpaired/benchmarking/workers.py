@@ -69,7 +69,7 @@ def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
             return _STOPPED
     options = from_dict(EvaluationOptions, order["evaluate"], "evaluate")
     dataset = config.dataset
-    request = {} if dataset.domains is None else {"domain": dataset.scored_pair()[1]}
+    request = {"domain": dataset.shown_domain} if dataset.domains is not None else {}
     print(f"evaluating on {order['data']}", flush=True)
     weights = {name: Path(file) for name, _, file in (entry.partition("=") for entry in options.weights)}
     evaluation = evaluate_run(

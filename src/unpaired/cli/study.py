@@ -156,7 +156,6 @@ def _nothing_of_making(options: Study) -> None:
 
 def _plan(options: Study) -> Plan:
     from unpaired.reporting.run_folders import held_out_images
-    from unpaired.run_config import RunConfig
     from unpaired.study.prepare import Plan, contenders_of
 
     for name, value in (("show", options.show), ("examples", options.examples)):
@@ -165,11 +164,7 @@ def _plan(options: Study) -> Plan:
     if options.size not in ("training", "original") and not (options.size.isdecimal() and int(options.size) >= 16):
         raise ConfigError(f"size is '{options.size}': it must be training, original, or a number of pixels from 16 on")
     contenders = contenders_of(options.run, options.names)
-    datasets = {
-        contender.name: RunConfig.load(file).dataset
-        for contender in contenders
-        if contender.is_run and (file := contender.folder / "run.yaml").is_file()
-    }
+    datasets = {contender.name: contender.dataset for contender in contenders if contender.is_run}
     files, described = held_out_images(
         datasets, options.data, options.source, options.target, options.direction, option="--data"
     )

@@ -163,7 +163,7 @@ _SIGNS = {
     "←": r"$\leftarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≤": r"$\leq$", "≥": r"$\geq$",
     "…": r"\ldots{}", "°": r"$^{\circ}$", "µ": r"$\mu$",
 }  # fmt: skip
-"""Characters special to TeX; brackets and stars because LaTeX may take them for an optional argument or starred form."""
+"""Characters special to TeX; brackets and stars since they may be read as an optional argument or a starred form."""
 _JOINED = re.compile(r"(?<=-)(?=-)|(?<=')(?=')|(?<=,)(?=,)")
 """Between two characters that fonts join into a ligature."""
 
@@ -241,10 +241,8 @@ def _blocks(comparison: Comparison) -> list[list[int]]:
     space = _TEXT_WIDTH - (max(len(row.label) for row in comparison.rows) + len("Weights")) * _DIGIT - 2 * _GAP
     blocks: list[list[int]] = [[]]
     used = 0.0
-    for place, (column, cells) in enumerate(
-        zip(comparison.columns, zip(*comparison.cells(), strict=True), strict=True)
-    ):
-        widths = [(len(column.label) + 1) * _DIGIT]
+    for place, cells in enumerate(zip(*comparison.cells(), strict=True)):
+        widths = [(len(comparison.columns[place].label) + 1) * _DIGIT]
         for row, cell in zip(comparison.rows, cells, strict=True):
             beside = "" if row.reference else cell.beside
             widths.append(len(cell.mean) * _DIGIT + (len(beside) + 1) * _SMALL * bool(beside))

@@ -109,7 +109,7 @@ def make_gallery(
             (picture,) = pictures([source], translator.source)
             inputs[run.name].append(picture)
             with warnings.catch_warnings(action="ignore", category=ValueRangeWarning):  # bright images
-                made = translator.translate(source, domain=_wanted(run))
+                made = translator.translate(source, domain=run.config.dataset.shown_domain)
             translated[run.name] += pictures([made], translator.target)
             for tap in chosen:
                 views[number, tap].append(_view(run, translator, source, picture, tap))
@@ -126,12 +126,6 @@ def make_gallery(
     names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
     panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
     return Gallery(names, columns, panels, chosen)
-
-
-def _wanted(run: RunFolder) -> str | None:
-    """The domain that a run of several domains is shown with: the one that its training scored."""
-    dataset = run.config.dataset
-    return None if dataset.domains is None else dataset.scored_pair()[1]
 
 
 def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image, 
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import evenly_spaced
 from unpaired.inference import Translator
+from unpaired.run_config import DatasetConfig, RunConfig
 from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database
 
 Weights = Literal["ema", "last", "best"]
@@ -45,6 +46,12 @@ class Contender:
     def is_run(self) -> bool:
         """Whether the folder holds weights to translate with."""
         return any((self.folder / place).is_file() for place in ("weights/model.json", "model.json"))
+
+    @functools.cached_property
+    def dataset(self) -> DatasetConfig:
+        """The data set of a run; an empty one where nothing is known of it."""
+        file = self.folder / "run.yaml"
+        return RunConfig.load(file).dataset if self.is_run and file.is_file() else DatasetConfig()
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ def _images_of(
 
     def translate(path: Path) -> Image.Image:
         image = read_image(path, translator.channels, translator.background)
-        return translator.translate(_scaled(image, plan.size, side))
+        return translator.translate(_scaled(image, plan.size, side), domain=contender.dataset.shown_domain)
 
     kind = translator.origin.weights if translator.origin is not None else plan.weights
     seen = translator.description.get("images_seen")
