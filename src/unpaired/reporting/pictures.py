@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,18 +26,17 @@ _USUAL_TAPS = ("block1", "block5")
 
 @dataclass(frozen=True)
 class View:
-    """What one encoder finds significant in one image at one tap."""
+    """Entropies and selected locations of one encoder for one image at one tap."""
 
     name: str
-    """Whose encoder it is."""
+    """Of the run."""
     picture: Image.Image
-    """What the features were computed from."""
+    """The input of the encoder."""
     entropy: Any
     """(H, W), nats; small means significant."""
     indices: Any
     """(N,), selected positions as y * W + x."""
     note: str = ""
-    """Small words under the name."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All pictures of the chosen images.
-
-    Attributes:
-        names: Stem of each image.
-        columns: Heading -> one picture per image: input, each run, and the truth if it is known.
-        panels: One per image and tap, with a view per run; empty if no tap was asked for.
-        taps: The taps of the panels.
-    """
+    """All pictures of the chosen images."""
 
     names: list[str]
+    """Stem of each image."""
     columns: dict[str, list[Image.Image]]
+    """Heading -> one picture per image: input, each run, and the truth if it is known."""
     panels: list[Panel]
+    """One per image and tap, with a view per run; empty if no tap was asked for."""
     taps: tuple[str, ...]
 
 
@@ -77,16 +73,16 @@ def make_gallery(
 ) -> Gallery:
     """Translate the images with every run, and compute what its encoder finds significant.
 
-    Images are read as the field's protocol does: resized to the square that the training crops of each run had.
+    As in the standard protocol, images are resized to the square of each run's training crops.
 
     Args:
         runs: At least one.
         images: Source images.
-        truths: Source image -> its true translation; used when every image has one.
-        taps: Places of the encoder; unset takes those that select by significance, at most the last two. An empty
+        truths: Source image -> its true translation; used if every image has one.
+        taps: Layers of the encoder; unset takes those that select by significance, at most the last two. An empty
             sequence leaves significance out.
         weights: Which weights of the runs.
-        device: Where to run.
+        device: As for :class:`unpaired.Translator`.
         progress: Called with (translations done, all).
 
     Raises:
@@ -129,7 +125,7 @@ def make_gallery(
 
 
 def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:
-    """The taps where any of the runs selects by significance, the last two; where none does, the paper's."""
+    """The last two taps at which a run selects by significance; the paper's if no run does."""
     selecting = [tuple(getattr(run.config.model, "attention_taps", ())) for run in runs]
     found = list(dict.fromkeys(tap for taps in selecting for tap in taps[-2:]))
     return tuple(found[:2]) or _USUAL_TAPS
@@ -150,55 +146,44 @@ def _view(run: RunFolder, translator: Translator, source: Any, picture: Image.Im
 
 @dataclass(frozen=True)
 class Strip:
-    """Translations of the same images at several times of a training.
-
-    Attributes:
-        times: Images seen, one per column of translations.
-        rows: Per image: its input if the grids show it, then one picture per time.
-        has_input: Whether the first picture of a row is the input.
-    """
+    """Translations of the same images at several times of a training."""
 
     times: list[int]
+    """Images seen, one per column of translations."""
     rows: list[list[Image.Image | None]]
+    """Per image: its input if the grids show it, then one picture per time."""
     has_input: bool
 
     @property
     def heads(self) -> list[str]:
-        """Words over the columns."""
+        """Headings of the columns."""
         return ["input"] * self.has_input + [f"{time:,}" for time in self.times]
 
 
 def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int = 8, most_rows: int = 3) -> Strip | None:
-    """Take translations over training out of the sample grids of a run, evenly spaced, first and last included.
+    """Crop translations over training from the sample grids of a run, evenly spaced, first and last included.
 
     Args:
         run: The run.
-        weights: The averaged or the live weights (there are no grids of the best ones: the averaged stand for them).
-        most_times: Columns at most.
-        most_rows: Images at most.
+        weights: The averaged or the live weights; there are no grids of the best ones, the averaged stand for them.
+        most_times: Largest number of columns.
+        most_rows: Largest number of images.
 
     Returns:
-        ``None`` when the run has no readable sample grid.
+        ``None`` if the run has no readable sample grid.
     """
     found = run.samples()
     count = min(most_times, len(found))
     places = sorted({round(number * (len(found) - 1) / max(1, count - 1)) for number in range(count)})
-    times: list[int] = []
-    grids: list[list[list[Image.Image]]] = []
-    whole: list[Image.Image] = []
+    whole: dict[int, Image.Image | None] = {}
     for time, path in (found[place] for place in places):
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("RGB")
-        except OSError:  # cut short by a full disk, or no picture at all
-            continue
-        times.append(time)
-        whole.append(picture)
-        grids.append(grid_cells(picture))
+        with contextlib.suppress(OSError), Image.open(path) as file:  # cut short by a full disk, or no picture at all
+            whole[time] = file.convert("RGB")
+    times, grids = [*whole], [grid_cells(picture) for picture in whole.values() if picture]
     if not times:
         return None
     if any(len(grid) != len(grids[-1]) or len(grid) < 2 for grid in grids):  # not the grids of this version
-        return Strip(times, [list(whole)], has_input=False)
+        return Strip(times, [[*whole.values()]], has_input=False)
     column = 2 if weights == "last" and len(grids[-1]) > 2 else 1
     rows: list[list[Image.Image | None]] = []
     for number in range(min(most_rows, len(grids[-1][0]))):
@@ -208,7 +193,7 @@ def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int =
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what query selection chose, drawn over the input
+# entropy maps over the input
 # ---------------------------------------------------------------------------------------------------------------------
 def _array(values: Any) -> np.ndarray:
     """A tensor on any device, an array or a list, without importing torch."""
@@ -223,15 +208,14 @@ def heat_map(
     opacity: float = 0.72,
     value_range: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """Lay the entropy of each position over the grey image: warm and bright = small entropy = most significant.
+    """Overlay the entropy of each location on the image in grey: bright means small entropy, that is significant.
 
     Args:
-        image: What the features were computed from.
+        image: The input.
         significance: Entropy in nats, (H, W).
         size: Longer side of the picture.
         opacity: 0 shows the image alone, 1 the map alone.
-        value_range: Entropies at the two ends of the colour bar, to share one scale between pictures; by default the
-            smallest and largest finite value here.
+        value_range: Entropies at both ends of the colour bar; by default the smallest and largest finite value.
 
     Raises:
         ConfigError: ``significance`` is not a map.
@@ -246,7 +230,7 @@ def heat_map(
     colours = mpl.colormaps["inferno"](warmth, bytes=True)[..., :3].copy()
     colours[~np.isfinite(values)] = 128
 
-    # Grey of low contrast: the picture stays recognisable, and its own black and white do not read as entropy.
+    # low contrast, so that black and white of the picture are not taken for entropies
     grey = fit(image, size, size).convert("L")
     base = to_rgb(grey.point([round(53 + level * 150 / 255) for level in range(256)]))
     return Image.blend(base, Image.fromarray(colours).resize(base.size, Image.Resampling.NEAREST), opacity)
@@ -264,7 +248,7 @@ def finite_range(maps: Sequence[Any]) -> tuple[float, float]:
 
 
 def nats(low: float, high: float) -> tuple[str, str]:
-    """Print both ends of a range of entropies with as many digits as tell them apart.
+    """Format both ends of a range of entropies with as many digits as distinguish them.
 
     >>> nats(0.0, 5.54), nats(2.7180, 2.7183)
     (('0.00', '5.54'), ('2.718000', '2.718300'))

@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one row of a table, labelled with what sets it apart from the others."""
+"""Groups runs that differ only in their seed into rows, labelled with the settings in which the rows differ."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ from unpaired.run_folder import first_digest
 
 _IMAGES_SEEN, _LENGTH = "images seen", "training.images"
 _MOST_WORDS = 4
-"""Differences that a label lists before it names the run folder instead."""
+"""Most differences in a label."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method with one set of settings.
-
-    Attributes:
-        label: Title of the method and what sets it apart from the other groups.
-        runs: The folders, as given.
-        seeds: Training seed of each run.
-        method: Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as one of images that other
-            software made: it is a row of its own, under its own name.
-    """
+    """Runs of one method with one set of settings."""
 
     label: str
+    """Title of the method and the settings in which it differs from the other groups."""
     runs: tuple[Path, ...]
+    """The folders, as given."""
     seeds: tuple[int, ...]
+    """Training seed of each run."""
     method: str
+    """Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as images made by other software, which
+    is a row of its own, called by the name of the folder."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,19 @@ class _Settings:
     folders: str
     """Names of the folders of training images."""
     values: Mapping[str, Any]
-    """What makes a row, by dotted name, in the order of a label."""
+    """Settings that distinguish rows, by dotted name, in the order of a label."""
     defaults: Mapping[str, Any]
-    """The same of a run of this method that sets nothing."""
+    """The defaults of the method."""
 
 
 def group_runs(
     runs: Sequence[Path], *, images_seen: Sequence[int] | None = None, names: Sequence[str] = ()
 ) -> list[Group]:
-    """Gather runs that differ only in their seed, in the order of the first run of each group.
+    """Group runs that differ only in their seed, in the order of the first run of each group.
 
     Args:
         runs: Run folders.
-        images_seen: Training images that each run's scored weights had seen: other numbers are other groups.
+        images_seen: Of each run's scored weights: different numbers make different groups.
         names: Labels, one per group or one per run, instead of those made here.
 
     Raises:
@@ -99,13 +96,9 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
         raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
     config = RunConfig.load(run / "run.yaml")
     values = flat(replace(config, init=None, extensions=()).to_mapping())
-    for key in (
-        *MAY_CHANGE,
-        "method",
-        "training.seed",
-        *(f"dataset.{x}" for x in ("folder", "source", "target", "domains")),
-    ):
-        values.pop(key, None)  # what the folders hold counts, not where they lie
+    places = (f"dataset.{name}" for name in ("folder", "source", "target", "domains"))  # their contents count
+    for key in (*MAY_CHANGE, "method", "training.seed", *places):
+        values.pop(key, None)
     if config.init is not None:
         values["begun with"] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
     if config.extensions:
@@ -143,9 +136,9 @@ def _given_labels(names: Sequence[str], groups: Sequence[Sequence[_Settings]], r
 
 
 def _labels(firsts: Sequence[_Settings]) -> list[str]:
-    """As short as can be while all differ: 'unset' is left out first, then the length if the images seen are told."""
+    """The shortest distinct labels: without unset settings, else without the length beside images seen, else all."""
     trained = [one for one in firsts if one.method]
-    apart = [[key for key in one.values if one.method and _sets_apart(key, one, trained)] for one in firsts]
+    apart = [[key for key in one.values if one.method and _differs(key, one, trained)] for one in firsts]
     short = [[key for key in keys if key != _LENGTH or _IMAGES_SEEN not in keys] for keys in apart]
     brief = [[key for key in keys if one.values[key] is not None] for one, keys in zip(firsts, short, strict=True)]
     for chosen in (brief, short, apart):
@@ -155,18 +148,16 @@ def _labels(firsts: Sequence[_Settings]) -> list[str]:
     return [f"{label} ({one.run.name})" for label, one in zip(labels, firsts, strict=True)]
 
 
-def _sets_apart(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
-    """Whether others have another value of this setting, and the two are not just the defaults of two methods."""
-    value, default = one.values[key], key in one.defaults and one.values[key] == one.defaults[key]
-    for other in others:
-        if key not in other.values:
-            if not default:
-                return True
-        elif other.values[key] != value and (
-            other.method == one.method or not default or other.values[key] != other.defaults.get(key)
-        ):
-            return True
-    return False
+def _differs(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
+    """Whether another row has another value of this setting, other than by the defaults of two methods."""
+    value, missing = one.values[key], object()
+    default = one.defaults.get(key, missing) == value
+    return any(
+        not default
+        if (found := other.values.get(key, missing)) is missing
+        else found != value and (other.method == one.method or not default or found != other.defaults.get(key))
+        for other in others
+    )
 
 
 def _label(one: _Settings, keys: Sequence[str], others: Sequence[_Settings]) -> str:

@@ -1,4 +1,4 @@
-"""What a report reads: settings and logs of run folders, and the held-out images that the runs translate."""
+"""What a report reads: settings and logs of run folders, and held-out images to translate."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RunFolder:
         return points
 
     def facts(self) -> dict[str, str]:
-        """What a reader must know of it, in words: method, data, length, machine, versions."""
+        """Method, data, length, machine and versions, in words."""
         dataset, init = self.config.dataset, self.config.init
         where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
         if dataset.domains is not None:
@@ -97,11 +97,7 @@ def _versions(session: dict[str, Any]) -> str:
 
 
 def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolder]:
-    """Read the folders of several runs.
-
-    Args:
-        paths: Run folders.
-        names: What to call them; by default their methods, or their folders if methods repeat.
+    """Read several run folders, called by ``names`` or else by their methods, or by their folders if methods repeat.
 
     Raises:
         ConfigError: There is no run, a folder is no run or is named twice, or ``names`` does not fit.
@@ -219,26 +215,22 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
 
 
 def find_partners(files: UnpairedFiles, paired: Literal["auto", "yes", "no"] = "auto") -> dict[Path, Path]:
-    """Map each source image to the target image of the same stem, its truth; empty when the files are no pairs.
+    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
 
-    Args:
-        files: Held-out images.
-        paired: ``auto`` takes files as pairs when every source file has a partner.
+    ``auto`` takes files as paired if every source file has a partner.
 
     Raises:
-        DataError: They have to be pairs and are not.
+        DataError: They have to be paired and are not.
     """
     if paired == "no" or not files.target:
         return {}
     try:
         pairs = dict(pair_by_name(files.source, files.target))
-    except DataError:  # a stem occurs twice
+        alone = next((path for path in files.source if path not in pairs), None)
+        if alone is not None:
+            raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
+    except DataError:  # or a stem occurs twice
         if paired == "yes":
             raise
         return {}
-    if len(pairs) == len(files.source):
-        return pairs
-    if paired == "yes":
-        alone = next(path for path in files.source if path not in pairs)
-        raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
-    return {}
+    return pairs
