@@ -173,8 +173,9 @@ def test_columns_hold_what_each_run_makes_and_points_are_those_of_its_encoder(tr
     chosen = images_of(trained)[:2]
     told: list[tuple[int, int]] = []
     gallery = make_gallery(
-        found, chosen, find_partners(held_out_images(found)), device="cpu", progress=lambda *at: told.append(at)
-    )
+        found, chosen, find_partners(held_out_images(datasets([run.path for run in found]))[0]), device="cpu",
+        progress=lambda *at: told.append(at),
+    )  # fmt: skip
     assert list(gallery.columns) == ["input", "QS-Attn", "CUT", "truth"]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for run in found:

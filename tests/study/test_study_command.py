@@ -309,8 +309,7 @@ def test_served_killed_served_again_exported_and_ended(
 
 def test_other_machines_only_with_a_warning(served: Callable[..., Served]) -> None:
     server = served("--host", "0.0.0.0")
-    port = server.address.rpartition(":")[2]
-    server.address = f"http://127.0.0.1:{port}"
+    server.address = f"http://127.0.0.1:{server.port}/"
     assert server.ask("api/study")["images"] == 4
     code, _, err = server.end()
     assert code == 0
@@ -340,5 +339,6 @@ def test_without_the_optional_packages(store: Store, making: list[object], monke
     monkeypatch.setitem(sys.modules, "scipy", None)
     for name in ("results", "statistics"):
         monkeypatch.delitem(sys.modules, f"unpaired.study.{name}")
+        monkeypatch.delattr(f"unpaired.study.{name}")
     with pytest.raises(BackendError, match=r"need the package 'scipy'.*pip install \"unpaired\[study\]\""):
         study(store.folder, "--table")

@@ -119,7 +119,7 @@ def _compare(matrix: Matrix, done: Sequence[Run]) -> Comparison:
     names = {record["data"]["name"] for run in done if (record := run.record(matrix.evaluate)) is not None}
     return collect(
         [run.folder for run in done],
-        # runs made by hand may know the same images by other names
+        # runs made by hand may have other names for the same images
         names.pop() if len(names) == 1 else done[0].cell.digests[0],
         names=[matrix.label(run.cell.contender) for run in done],
     )

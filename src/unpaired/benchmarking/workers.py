@@ -99,7 +99,7 @@ def _measure(config: RunConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="unpaired-speed-") as folder:
         if train(replace(config, training=training), Path(folder) / "run", quiet=True).interrupted:
             return _STOPPED
-        lines = json_lines(Path(folder) / "run" / "log.jsonl")[2:]  # the first ones warm up
+        lines = json_lines(Path(folder) / "run" / "log.jsonl")[2:]  # without the warm-up
     print(statistics.median(float(line["seconds_per_image"]) for line in lines), flush=True)
     return 0
 
@@ -123,7 +123,7 @@ def main() -> int:
 
 def _end_with_the_parent() -> None:
     """Wait for the end of standard input, which only the parent holds open; then ask for a clean stop."""
-    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when the process ends
+    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -179,11 +179,11 @@ class _Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "unpaired.benchmarking.workers", self.name],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True,
-                env=worker_environment(device, slots.threads), start_new_session=True,  # Ctrl-C is for us
+                env=worker_environment(device, slots.threads), start_new_session=True,  # Ctrl-C is not theirs
             )  # fmt: skip
         slots.say(f"{self.name}: at work on {device}")
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its end says why; standard input stays open until then
+        with contextlib.suppress(BrokenPipeError):  # its exit will say why
             self.process.stdin.write(json.dumps(told) + "\n")
             self.process.stdin.flush()
 

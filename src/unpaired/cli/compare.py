@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unpaired.reporting.tables import Cell, Column, Comparison, TrainingTable
 
 _WIDTH = 110
-"""Of what is printed into a file or a pipe."""
+"""Of output to a file or a pipe."""
 _LONGEST_LABEL = 34
 _SHORT_LABEL = 11
 """Labels up to this length are not wrapped."""

@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_places(options: Report) -> None:
-    """Say before minutes of work what writing would say after them."""
+    """Fail now rather than after minutes of work."""
     if options.out.is_dir():
         raise ConfigError(f"out: {options.out} is a folder; name a file, such as {options.out / 'report.html'}")
     if options.figures is not None and options.figures.exists() and not options.figures.is_dir():
@@ -121,7 +121,7 @@ def _check_places(options: Report) -> None:
 
 
 def _split(paths: Sequence[Path]) -> tuple[Sequence[Path], Path | None]:
-    """Part a data folder at the end from the runs."""
+    """Separate a data folder at the end from the runs."""
     last = paths[-1] if len(paths) > 1 else None
     if last is not None and not (last / "run.yaml").exists() and (last / "testA").is_dir():
         return paths[:-1], last

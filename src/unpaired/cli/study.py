@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _store(options: Study) -> Store:
-    """The study that was named, made if need be."""
+    """The study that was named, made if necessary."""
     opened = [folder for folder in options.run if (folder / DATABASE).is_file()]
     if len(options.run) == 1 and opened:
         _nothing_of_making(options)
@@ -125,7 +125,7 @@ def _store(options: Study) -> Store:
 
 def _made_study(options: Study, out: Path) -> Store:
     """A new study, or the one that the same command made before."""
-    from unpaired.study.prepare import make_study  # it loads torch, which opening or counting a study does not need
+    from unpaired.study.prepare import make_study  # loads torch, which an existing study does not need
 
     plan = _plan(options)
     if (out / DATABASE).is_file():
@@ -145,7 +145,7 @@ def _made_study(options: Study, out: Path) -> Store:
 
 
 def _nothing_of_making(options: Study) -> None:
-    """Refuse options that a study made before cannot follow."""
+    """Reject options that only apply to a new study."""
     for field in fields(options):
         if field.name in _OF_MAKING and field.default is not MISSING and getattr(options, field.name) != field.default:
             raise ConfigError(
@@ -203,7 +203,7 @@ def _export(store: Store, path: Path) -> None:
 
 
 def _print_results(store: Store, kind: str) -> None:
-    from unpaired.study import results  # with it comes SciPy
+    from unpaired.study import results  # loads SciPy
 
     found = results.evaluate_study(store)
     if kind != "text":

@@ -1,4 +1,4 @@
-"""Whether scores of several runs may stand in one table: same images, protocol, counts, networks and seed."""
+"""Checks that scores of several runs are comparable: same images, protocol, counts, networks and seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unpaired.errors import ConfigError
 from unpaired.reporting.records import EvaluationRecord
 
 _SAME_REFERENCE = 1e-3
-"""Relative difference that other hardware may make to the score of the same images."""
+"""Relative difference of a score between machines."""
 
 
 def check_agreement(records: Sequence[EvaluationRecord], frame: pd.DataFrame) -> None:

@@ -217,7 +217,7 @@ def _log_chart(
     series: dict[str, list[tuple[float, float]]], title: str, y_label: str, runs: Sequence[RunFolder], **options: Any
 ) -> str:
     longest = max(map(len, series.values()), default=0)
-    smoothing = 0.0 if longest < 30 else min(0.9, 1.0 - 20.0 / longest)  # short logs are means already
+    smoothing = 0.0 if longest < 30 else min(0.9, 1.0 - 20.0 / longest)  # short logs need none
     return line_chart(series, title, "images seen", y_label, smoothing=smoothing, places=_places(runs), **options)
 
 

@@ -164,14 +164,13 @@ def held_out_images(
             raise ConfigError(f"no run names a folder with testA and testB; give {option}, or --source and --target")
         if not data.is_dir():
             raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
+    if data is None and direction is not None:
+        raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
     files = find_test_images(data, source, target)
-    if data is None:
-        if direction is not None:
-            raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
-        assert files is not None
-        return files, f"{source} -> {target}"
     if files is None:
         raise DataError(f"{data}: there are no held-out images (testA and testB); give another folder, or --source DIR")
+    if data is None:
+        return files, f"{source} -> {target}"
     own = {name: dataset.direction for name, dataset in datasets.items() if dataset.folder is not None}
     chosen = direction or _common("--direction", own) or "AtoB"
     return files.swapped() if chosen == "BtoA" else files, f"{data} {chosen}"

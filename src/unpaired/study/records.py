@@ -185,7 +185,7 @@ def open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Conne
         connection = sqlite3.connect(uri, uri=True, timeout=15, isolation_level=None)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA synchronous = FULL")  # a vote that was acknowledged survives a power cut
+            connection.execute("PRAGMA synchronous = FULL")  # acknowledged votes survive a power failure
             yield connection
         finally:
             connection.close()

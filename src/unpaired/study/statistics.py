@@ -56,7 +56,7 @@ class Votes:
         return np.eye(self.methods)[self.choices]
 
     def restricted(self, first: int, second: int) -> Votes:
-        """Only the votes for two methods, which become 0 and 1."""
+        """Only the votes for two methods, renumbered 0 and 1."""
         kept = np.isin(self.choices, (first, second))
         return Votes(self.raters[kept], self.images[kept], (self.choices[kept] == second).astype(int), 2)
 
@@ -234,12 +234,12 @@ def _exact_permutation(counts_GK: np.ndarray, observed: int) -> float:
     return min(1.0, sum(weight for totals, weight in chance.items() if sum(n * n for n in totals) >= observed))
 
 
-def _by_cluster(votes: Votes, clusters_V: np.ndarray) -> np.ndarray:
-    """(G, K) int: votes per cluster and method."""
+def _sum_by(clusters_V: np.ndarray, values_VK: np.ndarray) -> np.ndarray:
+    """(G, K): sums over the votes of each cluster."""
     known, position_V = np.unique(clusters_V, return_inverse=True)
-    counts_GK = np.zeros((len(known), votes.methods), dtype=np.int64)
-    np.add.at(counts_GK, (position_V, votes.choices), 1)
-    return counts_GK
+    sums_GK = np.zeros((len(known), values_VK.shape[1]), values_VK.dtype)
+    np.add.at(sums_GK, position_V, values_VK)
+    return sums_GK
 
 
 def _clustered_variance(votes: Votes, values_VK: np.ndarray) -> tuple[np.ndarray, int] | None:
@@ -254,13 +254,10 @@ def _clustered_variance(votes: Votes, values_VK: np.ndarray) -> tuple[np.ndarray
     alone_K = (residual_VK**2).sum(axis=0) / len(votes) ** 2
     found, degrees = [], []
     for clusters_V in (votes.raters, votes.images):
-        known, position_V = np.unique(clusters_V, return_inverse=True)
-        if len(known) < 2:
-            continue
-        sums_GK = np.zeros((len(known), values_VK.shape[1]))
-        np.add.at(sums_GK, position_V, residual_VK)
-        found.append((sums_GK**2).sum(axis=0) * len(known) / (len(known) - 1) / len(votes) ** 2)
-        degrees.append(len(known) - 1)
+        sums_GK = _sum_by(clusters_V, residual_VK)
+        if (clusters := len(sums_GK)) > 1:
+            found.append((sums_GK**2).sum(axis=0) * clusters / (clusters - 1) / len(votes) ** 2)
+            degrees.append(clusters - 1)
     if not found:
         return None
     both = [found[0] + found[1] - alone_K] if len(found) == 2 else []
@@ -276,14 +273,14 @@ def _clustered_intervals(votes: Votes, share_K: np.ndarray) -> list[Interval] | 
     quantile = stats.t.ppf(0.975, degrees)
     alone_K = share_K * (1 - share_K)
     pooled = float(alone_K.sum() / variance_K.sum()) if variance_K.sum() else degrees + 1.0
-    with np.errstate(invalid="ignore"):  # a share of 0 or 1 has no variance of its own: the one of all methods serves
+    with np.errstate(invalid="ignore"):  # a share of 0 or 1 has no variance: use the pooled one
         effective_K = np.where(alone_K > 0, alone_K / variance_K, pooled)
     return [wilson(float(share), float(n), quantile) for share, n in zip(share_K, effective_K, strict=True)]
 
 
 def _bootstrap_over_raters(votes: Votes, seed: int) -> list[Interval] | None:
     """Percentile bootstrap over raters."""
-    counts_GK = _by_cluster(votes, votes.raters)
+    counts_GK = _sum_by(votes.raters, votes.chosen_VK)
     if len(counts_GK) < 2:
         return None
     rng = np.random.default_rng(seed)
@@ -294,8 +291,8 @@ def _bootstrap_over_raters(votes: Votes, seed: int) -> list[Interval] | None:
 
 
 def _significance(votes: Votes, clustered: float | None, alone: float, seed: int) -> Significance:
-    raters = permutation(_by_cluster(votes, votes.raters), seed) if len(votes) else None
-    images = permutation(_by_cluster(votes, votes.images), seed) if len(votes) else None
+    counts_VK = votes.chosen_VK.astype(int)
+    raters, images = (permutation(_sum_by(each, counts_VK), seed) for each in (votes.raters, votes.images))
     known = [p for p in (clustered, raters, images) if p is not None]
     return Significance(max(known, default=None), raters, images, alone)
 

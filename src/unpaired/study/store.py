@@ -135,7 +135,7 @@ class Store:
             return {(image, question): method for image, question, method in rows}
 
     def vote(self, rater: int, image: int, question: str, method: int, shown: Sequence[int]) -> int:
-        """Count a vote; it replaces an earlier one on the same image and question, which is kept beside.
+        """Count a vote; it replaces an earlier one on the same image and question, which is archived.
 
         Returns:
             How many votes of this rater count now.
@@ -182,7 +182,7 @@ class Store:
             try:
                 yield connection
             except BaseException:
-                if connection.in_transaction:  # SQLite has gone back by itself where the disk is full
+                if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
@@ -197,7 +197,7 @@ def _rater(connection: sqlite3.Connection, rater: int) -> Rater:
 
 
 def _folded(name: str) -> str:
-    """One spelling for names that people would take for the same."""
+    """A normal form, equal for names that look alike."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
