@@ -1,4 +1,4 @@
-"""``unpaired compare``: what it prints and writes in every format (``tests/golden/compare``), and what it rejects."""
+"""``unpaired compare``: what it prints and writes in every format (``golden/``), and what it rejects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from recorded_runs import (
 from unpaired.cli.compare import main
 from unpaired.errors import ConfigError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "compare"
+GOLDEN = Path(__file__).parent / "golden"
 RUNS = ("qs0", "qs1", "qs2", "cut", "munit")
 Printed = Callable[..., str]
 

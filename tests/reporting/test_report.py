@@ -84,7 +84,7 @@ def test_folders_that_are_no_runs_and_names_that_do_not_fit_are_refused(runs: li
         ([], (), "name at least one run"),
         ([tmp_path], (), f"{tmp_path} is not a run folder: it holds no run.yaml"),
         ([tmp_path / "absent"], (), "there is no such folder"),
-        ([runs[0], runs[0].parent / "." / "qs_attn"], (), "is the same run as"),
+        ([runs[0], runs[0].parent / "." / "qs_attn"], (), "is given twice"),
         (runs, ("a",), "1 given for 2 runs"),
         (runs, ("a", "a"), "two runs have the same name"),
     ):

@@ -61,11 +61,7 @@ def group_runs(
         DataError: A folder is no run.
         ConfigError: A ``run.yaml`` cannot be read, a run or a seed occurs twice, or ``names`` do not fit.
     """
-    by_place: dict[Path, Path] = {}
-    for run in runs:
-        if run.resolve() in by_place:
-            raise ConfigError(f"{run} is given twice (also as {by_place[run.resolve()]}); name every run once")
-        by_place[run.resolve()] = run
+    check_distinct(runs)
     groups: dict[str, list[_Settings]] = {}
     at: Sequence[int | None] = images_seen or [None] * len(runs)
     for run, seen in zip(runs, at, strict=True):
@@ -86,6 +82,14 @@ def group_runs(
         Group(label, tuple(one.run for one in found), tuple(one.seed for one in found), found[0].method)
         for label, found in zip(labels, members_of, strict=True)
     ]
+
+
+def check_distinct(runs: Sequence[Path]) -> None:
+    """Raise ``ConfigError`` if two paths are the same folder."""
+    known: dict[Path, Path] = {}
+    for run in runs:
+        if (other := known.setdefault(run.resolve(), run)) is not run:
+            raise ConfigError(f"{run} is given twice (also as {other}); name every run once")
 
 
 def _settings(run: Path, images_seen: int | None) -> _Settings:

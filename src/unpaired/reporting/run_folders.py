@@ -12,6 +12,7 @@ from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import evenly_spaced
 from unpaired.files import json_lines
 from unpaired.methods import METHODS
+from unpaired.reporting.rows import check_distinct
 from unpaired.run_config import DatasetConfig, RunConfig
 
 Direction = Literal["AtoB", "BtoA"]
@@ -108,11 +109,8 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
         raise ConfigError(f"names: {len(names)} given for {len(paths)} runs; give one per run, in their order")
     if len(set(names)) != len(names):
         raise ConfigError("names: two runs have the same name; columns must be told apart")
-    seen: dict[Path, Path] = {}
+    check_distinct(paths)
     for path in paths:
-        if path.resolve() in seen:
-            raise ConfigError(f"{path} is the same run as {seen[path.resolve()]}; name each run once")
-        seen[path.resolve()] = path
         if not (path / "run.yaml").is_file():
             what = "there is no such folder" if not path.exists() else "it holds no run.yaml"
             raise ConfigError(f"{path} is not a run folder: {what}; give the --out of 'unpaired train'")
