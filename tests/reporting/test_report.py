@@ -134,7 +134,9 @@ def test_runs_that_differ_in_their_images_need_an_option(runs: list[Path], train
     assert held_out_images(datasets(runs), trained / "data")[0].source == images_of(trained)
     with pytest.raises(DataError, match="trained on /nowhere, which is not there now; give DATA"):
         held_out_images(datasets(runs[1:]))
-    change_settings(runs[1], folder=None)
+    change_settings(runs[1], folder=None, source="/there", target="/too")
+    with pytest.raises(ConfigError, match=r"data: the runs differ \(.*CUT: /there\); choose with DATA"):
+        held_out_images(datasets(runs))
     with pytest.raises(ConfigError, match="names a folder with testA and testB; give --data"):
         held_out_images(datasets(runs[1:]), option="--data")
 

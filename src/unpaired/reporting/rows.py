@@ -154,14 +154,14 @@ def _labels(firsts: Sequence[_Settings]) -> list[str]:
 
 def _differs(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
     """Whether another row has another value of this setting, other than by the defaults of two methods."""
-    value, missing = one.values[key], object()
-    default = one.defaults.get(key, missing) == value
-    return any(
-        not default
-        if (found := other.values.get(key, missing)) is missing
-        else found != value and (other.method == one.method or not default or found != other.defaults.get(key))
-        for other in others
-    )
+    missing = object()
+    value, default = one.values[key], one.values[key] == one.defaults.get(key, missing)
+    for other in others:
+        found = other.values.get(key, missing)
+        by_defaults = default and (found is missing or found == other.defaults.get(key))
+        if found != value and not (by_defaults and (found is missing or other.method != one.method)):
+            return True
+    return False
 
 
 def _label(one: _Settings, keys: Sequence[str], others: Sequence[_Settings]) -> str:

@@ -157,8 +157,9 @@ def held_out_images(
     if data is None and source is None and target is None:
         if datasets and all(dataset.domains is not None for dataset in datasets.values()):
             return _scored_pair(list(datasets.values()))
-        data = _common(option, {name: dataset.folder for name, dataset in datasets.items()})
-        if data is None:
+        places = {name: dataset.folder or dataset.source or dataset.domains for name, dataset in datasets.items()}
+        data = _common(option, places)
+        if data is None or data not in [dataset.folder for dataset in datasets.values()]:
             raise ConfigError(f"no run names a folder with testA and testB; give {option}, or --source and --target")
         if not data.is_dir():
             raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
