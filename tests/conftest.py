@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,3 +59,18 @@ def dataset(tmp_path: Path) -> Path:
     for split, count, seed in (("trainA", 5, 1), ("trainB", 4, 2), ("testA", 3, 3), ("testB", 3, 4)):
         write_images(root / split, count, seed=seed)
     return root
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Headless Chromium, or a skip with the reason."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine")
+    quiet = ("background-networking", "component-update", "sync")
+    options = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()

@@ -149,9 +149,7 @@ def test_every_run_is_trained_scored_and_in_the_tables(straight: Path) -> None:
     with (results / "costs.csv").open() as file:
         costs = list(csv.DictReader(file))
     assert [cost["label"] for cost in costs] == ["QS-Attn, local windows", "cut"]
-    assert all(
-        float(cost["minutes"]) == pytest.approx(float(cost["seconds_per_image"]) * IMAGES / 60) for cost in costs
-    )
+    assert all(float(x["minutes"]) == pytest.approx(float(x["seconds_per_image"]) * IMAGES / 60) for x in costs)
     assert "QS-Attn, local windows" in (results / "table.md").read_text()
     assert r"\begin{tabular}" in (results / "table.tex").read_text()
     page = (results / "report.html").read_text()

@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +20,7 @@ from recorded_runs import KID, evaluation, training_line, write_lines
 from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.config import load_yaml, save_yaml
-from unpaired.data import UnpairedFiles, load_for_protocol, tensor_to_image
+from unpaired.data import DatasetConfig, UnpairedFiles, load_for_protocol, tensor_to_image
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.inference import Translator
 from unpaired.reporting.page import html_page
@@ -83,7 +84,7 @@ def test_folders_that_are_no_runs_and_names_that_do_not_fit_are_refused(runs: li
         ([], (), "name at least one run"),
         ([tmp_path], (), f"{tmp_path} is not a run folder: it holds no run.yaml"),
         ([tmp_path / "absent"], (), "there is no such folder"),
-        ([runs[0], runs[0].parent / "." / "qs_attn"], (), "is the same run as"),
+        ([runs[0], runs[0].parent / "." / "qs_attn"], (), "is given twice"),
         (runs, ("a",), "1 given for 2 runs"),
         (runs, ("a", "a"), "two runs have the same name"),
     ):
@@ -98,40 +99,46 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(runs: list[Path]) -> None:
     assert [record["images_seen"] for record in run.log] == [1, 2, 3, 4, 5, 6]
     (runs[0] / "log.jsonl").unlink()
     (run,) = read_runs(runs[:1])
-    assert run.log == []
-    assert loss_charts([run]) == {}
-    assert speed_chart([run]) == {}
+    assert (run.log, loss_charts([run]), speed_chart([run])) == ([], {}, {})
+
+
+def datasets(runs: list[Path]) -> dict[str, DatasetConfig]:
+    return {run.name: run.config.dataset for run in read_runs(runs)}
 
 
 def test_images_are_those_held_out_by_the_runs_unless_others_are_given(runs: list[Path], trained: Path) -> None:
-    found = held_out_images(read_runs(runs))
+    found, words = held_out_images(datasets(runs))
+    assert words == f"{trained / 'data'} AtoB"
     assert found.source == images_of(trained)
     assert found.target == tuple(sorted((trained / "data" / "testB").iterdir()))
     for run in runs:
         change_settings(run, direction="BtoA")
-    assert held_out_images(read_runs(runs)) == found.swapped()
-    assert held_out_images(read_runs(runs), direction="AtoB") == found
-    alone = held_out_images(read_runs(runs), source=trained / "data" / "testB")
-    assert alone == UnpairedFiles(found.target, ())
+    assert held_out_images(datasets(runs))[0] == found.swapped()
+    assert held_out_images(datasets(runs), direction="AtoB")[0] == found
+    places = trained / "data" / "testB", trained / "data" / "testA"
+    assert held_out_images({}, None, *places) == (found.swapped(), f"{places[0]} -> {places[1]}")
 
 
-def test_runs_that_do_not_agree_on_their_images_are_told_what_to_give(runs: list[Path], trained: Path) -> None:
-    change_settings(runs[1], direction="BtoA")
-    with pytest.raises(ConfigError, match="translate in different directions") as caught:
-        held_out_images(read_runs(runs))
-    assert "--direction" in str(caught.value)
-    change_settings(runs[1], direction="AtoB", folder="/nowhere")
-    with pytest.raises(ConfigError, match="trained on different data"):
-        held_out_images(read_runs(runs))
-    assert held_out_images(read_runs(runs), trained / "data").source == images_of(trained)
-    with pytest.raises(DataError, match="trained on /nowhere, which is not there now; give DATA"):
-        held_out_images(read_runs(runs[1:]))
-    change_settings(runs[1], folder=None)
-    with pytest.raises(ConfigError, match="names no folder with testA and testB"):
-        held_out_images(read_runs(runs[1:]))
+def test_runs_that_differ_in_their_images_need_an_option(runs: list[Path], trained: Path) -> None:
     (trained / "empty").mkdir(exist_ok=True)
-    with pytest.raises(DataError, match="there are no held-out images"):
-        held_out_images(read_runs(runs), trained / "empty")
+    cases: list[tuple[dict[str, Any], type[Exception], str, dict[str, Any]]] = [
+        ({"direction": "BtoA"}, ConfigError, "direction: the runs differ (QS-Attn: AtoB; CUT: BtoA); choose with", {}),
+        ({"folder": "/nowhere", "direction": "AtoB"}, ConfigError, "data: the runs differ", {}),
+        ({}, DataError, "there are no held-out images", {"data": trained / "empty"}),
+        ({}, ConfigError, "direction: belongs to DATA", {"source": trained, "target": trained, "direction": "AtoB"}),
+    ]
+    for changes, error, words, given in cases:
+        change_settings(runs[1], **changes)
+        with pytest.raises(error, match=re.escape(words)):
+            held_out_images(datasets(runs), **given)
+    assert held_out_images(datasets(runs), trained / "data")[0].source == images_of(trained)
+    with pytest.raises(DataError, match="trained on /nowhere, which is not there now; give DATA"):
+        held_out_images(datasets(runs[1:]))
+    change_settings(runs[1], folder=None, source="/there", target="/too")
+    with pytest.raises(ConfigError, match=r"data: the runs differ \(.*CUT: /there\); choose with DATA"):
+        held_out_images(datasets(runs))
+    with pytest.raises(ConfigError, match="names a folder with testA and testB; give --data"):
+        held_out_images(datasets(runs[1:]), option="--data")
 
 
 def test_images_are_evenly_spaced_or_picked_by_name() -> None:
@@ -168,8 +175,9 @@ def test_columns_hold_what_each_run_makes_and_points_are_those_of_its_encoder(tr
     chosen = images_of(trained)[:2]
     told: list[tuple[int, int]] = []
     gallery = make_gallery(
-        found, chosen, find_partners(held_out_images(found)), device="cpu", progress=lambda *at: told.append(at)
-    )
+        found, chosen, find_partners(held_out_images(datasets([run.path for run in found]))[0]), device="cpu",
+        progress=lambda *at: told.append(at),
+    )  # fmt: skip
     assert list(gallery.columns) == ["input", "QS-Attn", "CUT", "truth"]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for run in found:
@@ -204,24 +212,22 @@ def test_taps_are_the_ones_that_select_unless_others_are_named(trained: Path) ->
 
 def test_samples_over_training_go_from_the_first_to_the_last(runs: list[Path]) -> None:
     (run,) = read_runs(runs[:1])
-    assert [seen for seen, _ in run.samples()] == [2, 4, 6]
-    strip = over_training(run)
+    strip, short, live = (
+        over_training(run),
+        over_training(run, most_times=2, most_rows=1),
+        over_training(run, weights="last"),
+    )
     assert strip is not None
+    assert short is not None
+    assert live is not None
     assert (strip.times, strip.heads) == ([2, 4, 6], ["input", "2", "4", "6"])
     assert [len(row) for row in strip.rows] == [4, 4, 4]
-    short = over_training(run, most_times=2, most_rows=1)
-    assert short is not None
     assert (short.times, len(short.rows)) == ([2, 6], 1)
-    live = over_training(run, weights="last")
-    assert live is not None
     assert live.rows[0][-1].tobytes() != strip.rows[0][-1].tobytes()
     assert live.rows[0][0].tobytes() == strip.rows[0][0].tobytes()
-
-
-def test_sample_grids_of_another_kind_are_shown_whole_and_broken_ones_left_out(runs: list[Path]) -> None:
+    # a grid of another kind makes all of them be shown whole, and broken files are left out
     Image.new("RGB", (300, 200), "red").save(runs[0] / "samples" / "000000005.png")
     (runs[0] / "samples" / "000000003.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
-    (run,) = read_runs(runs[:1])
     strip = over_training(run)
     assert strip is not None
     assert (strip.times, strip.has_input, len(strip.rows)) == ([2, 4, 5, 6], False, 1)
@@ -307,12 +313,8 @@ def test_a_page_has_all_parts_and_needs_nothing_else(runs: list[Path], trained: 
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", html)
     for image in stored(html):
         image.load()
-
-
-def test_a_single_run_shows_the_settings_that_are_not_the_defaults(trained: Path, tmp_path: Path) -> None:
-    found = read_runs([trained / "cut"])
-    gallery = make_gallery(found, images_of(trained)[:1], {}, taps=[], device="cpu")
-    html = write_report(tmp_path / "r.html", found, gallery, images="1 of 5").path.read_text(encoding="utf-8")
+    # a single run shows the settings that are not the defaults
+    html = write_report(tmp_path / "s.html", found[1:], replace(gallery, panels=[]), images="1").path.read_text()
     assert '<th scope="row">model.base_<wbr>channels</th><td>4</td>' in html
     assert "model.temperature" not in html
     assert "What is significant" not in html
@@ -355,14 +357,8 @@ def test_figures_are_whole_and_named_after_their_runs(runs: list[Path], trained:
     written = write_figures(tmp_path / "figures", found, gallery)
     names = {path.name for path in written}
     sheets = ["figure_samples", "figure_training", "figure_significance_QS-Attn_1_2", "figure_significance_CUT"]
-    charts = [
-        "loss_adversarial",
-        "loss_contrastive",
-        "loss_discriminator",
-        "loss_identity",
-        f"score_{KID}_100v100",
-        "speed",
-    ]
+    charts = [*(f"loss_{term}" for term in ("adversarial", "contrastive", "discriminator", "identity")),
+              f"score_{KID}_100v100", "speed"]  # fmt: skip
     assert names == {f"{sheet}.{kind}" for sheet in sheets for kind in ("png", "pdf")} | {
         f"figure_{chart}.svg" for chart in charts
     }
@@ -389,16 +385,9 @@ def test_figures_are_whole_and_named_after_their_runs(runs: list[Path], trained:
 # ---------------------------------------------------------------------------------------------------------------------
 def test_the_command_writes_page_and_figures(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.html"
-    arguments = [
-        str(trained / "qs_attn"),
-        str(trained / "cut"),
-        str(trained / "data"),
-        "--show",
-        "2",
-        "--out",
-        str(out),
-    ]
-    assert cli.main(["report", *arguments, "--device", "cpu", "--figures", str(tmp_path / "figures")]) == 0
+    places = [str(trained / name) for name in ("qs_attn", "cut", "data")]
+    options = ["--show", "2", "--out", str(out), "--device", "cpu", "--figures", str(tmp_path / "figures")]
+    assert cli.main(["report", *places, *options]) == 0
     said = capsys.readouterr().out
     assert f"{out.resolve()}: " in said
     assert "MB, needs nothing else" in said
@@ -435,9 +424,12 @@ def test_the_command_refuses(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_corrupt_image_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_alone_may_be_given_and_a_corrupt_one_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_images(tmp_path / "photos", 2)
-    (tmp_path / "photos" / "image1.png").write_bytes(b"no picture")
     arguments = ["--source", str(tmp_path / "photos"), "--out", str(tmp_path / "r.html"), "--device", "cpu"]
+    assert cli.main(["report", str(trained / "cut"), *arguments]) == 0
+    (tmp_path / "photos" / "image1.png").write_bytes(b"no picture")
     assert cli.main(["report", str(trained / "cut"), *arguments]) == 2
     assert f"{tmp_path / 'photos' / 'image1.png'}: the content is text" in capsys.readouterr().err

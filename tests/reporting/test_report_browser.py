@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,7 @@ from unpaired.reporting.pictures import Gallery, Panel, View
 from unpaired.reporting.report import write_report
 from unpaired.reporting.run_folders import read_runs
 
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
 IMAGES, TAPS, NAMES = ("horse", "zebra"), ("block1", "block5"), ("QS-Attn", "CUT")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless Chromium, or a skip with the reason."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +57,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any, report: Path) -> Iterator[Any]:
+def opened(chromium: Any, report: Path) -> Iterator[Any]:
     """The page as a person opens it, with what the browser complains of checked afterwards."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(10_000)
     complaints: list[str] = []
@@ -190,8 +172,8 @@ def test_the_slider_uncovers_the_whole_picture(opened: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_nothing_sticks_out_at_any_width(browser: Any, report: Path, width: int, scheme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+def test_nothing_sticks_out_at_any_width(chromium: Any, report: Path, width: int, scheme: str) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -205,8 +187,8 @@ def test_nothing_sticks_out_at_any_width(browser: Any, report: Path, width: int,
     context.close()
 
 
-def test_without_scripts_everything_is_there(browser: Any, report: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
+def test_without_scripts_everything_is_there(chromium: Any, report: Path) -> None:
+    context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(report.as_uri())
     assert shown(page) == [f"{image}, {tap}" for image in IMAGES for tap in TAPS]
@@ -215,11 +197,11 @@ def test_without_scripts_everything_is_there(browser: Any, report: Path) -> None
     context.close()
 
 
-def test_a_script_that_is_not_the_pages_own_does_not_run(browser: Any, report: Path, tmp_path: Path) -> None:
+def test_a_script_that_is_not_the_pages_own_does_not_run(chromium: Any, report: Path, tmp_path: Path) -> None:
     html = report.read_text(encoding="utf-8")
     changed = tmp_path / "changed.html"
     changed.write_text(html.replace("<main>", "<main><script>document.title = 'taken'</script>"), encoding="utf-8")
-    context = browser.new_context()
+    context = chromium.new_context()
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))

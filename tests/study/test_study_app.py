@@ -70,14 +70,6 @@ def test_from_the_first_page_to_the_last_vote(browser: Any, client: Client, stor
         assert kept.method == kept.shown[1], "what was clicked is what counts, and where it stood"
 
 
-def test_a_vote_may_be_changed_and_counts_once(browser: Any, store: Store) -> None:
-    item = enter(browser)["items"][0]
-    for position in (0, 2, 2, 1):
-        assert vote(browser, item, "T", position).json()["votes"] == 1
-    (kept,) = store.votes()
-    assert (kept.method, kept.changed) == (kept.shown[1], 2)
-
-
 def test_the_next_person_at_the_same_machine(browser: Any, store: Store) -> None:
     enter(browser)
     token = next(iter(browser.cookies.jar)).value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,29 +12,13 @@ from served_study import Served
 
 from unpaired.study.store import Store
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
-expect = playwright.expect
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+expect = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright").expect
 
-_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
 _LOADED = """Promise.all([...document.querySelectorAll("#study img")].filter(i => i.offsetParent)
     .map(i => i.decode().then(() => i.naturalWidth)))"""
 _SLOW = """() => { const fast = window.fetch;
     window.fetch = (...all) => new Promise(done => setTimeout(done, 1000)).then(() => fast(...all)) }"""
 _PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_an_interrupted_study_leaves_nothing(plan: Callable[..., Plan], tmp_path
         (["OURS"], ConfigError, "ours holds no study, and a new study compares at least two"),
         ([], ConfigError, "no RUN was given"),
         (["OURS"] * 10 + ["--out", "OUT"], ConfigError, "2 to 9 methods, not 10"),
-        (["OURS", "CUT", "--out", "OUT"], ConfigError, "data: no run names a data folder; give --data"),
+        (["OURS", "CUT", "--out", "OUT"], ConfigError, "no run names a folder with testA and testB; give --data"),
         (["OURS", "CUT", "--out", "OUT", "--data", "MADE"], DataError, "no held-out images"),
         (["OURS", "CUT", "--out", "OUT", "--source", "SOURCE"], ConfigError, "--target is missing"),
         (["OURS", "NONE", "--out", "OUT"], DataError, "none: there is no such folder"),
@@ -309,8 +309,7 @@ def test_served_killed_served_again_exported_and_ended(
 
 def test_other_machines_only_with_a_warning(served: Callable[..., Served]) -> None:
     server = served("--host", "0.0.0.0")
-    port = server.address.rpartition(":")[2]
-    server.address = f"http://127.0.0.1:{port}"
+    server.address = f"http://127.0.0.1:{server.port}/"
     assert server.ask("api/study")["images"] == 4
     code, _, err = server.end()
     assert code == 0
@@ -340,5 +339,6 @@ def test_without_the_optional_packages(store: Store, making: list[object], monke
     monkeypatch.setitem(sys.modules, "scipy", None)
     for name in ("results", "statistics"):
         monkeypatch.delitem(sys.modules, f"unpaired.study.{name}")
+        monkeypatch.delattr(f"unpaired.study.{name}")
     with pytest.raises(BackendError, match=r"need the package 'scipy'.*pip install \"unpaired\[study\]\""):
         study(store.folder, "--table")

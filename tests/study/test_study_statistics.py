@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,23 +17,20 @@ pytest.importorskip("scipy", reason='needs pip install "unpaired[study]"')
 from scipy import stats
 
 from unpaired.study import statistics as module
-from unpaired.study.statistics import (
-    Votes,
-    compare_best,
-    equal_shares,
-    holm,
-    multinomial,
-    pearson,
-    permutation,
-    shares,
-    wilson,
-)
+from unpaired.study.statistics import Votes, compare_best, equal_shares, permutation, shares, wilson
 
 
 def alone(*counts: int) -> Votes:
     """One vote per rater, all on one image: the paper's 60 participants."""
     choices = np.repeat(np.arange(len(counts)), counts)
     return Votes(np.arange(len(choices)), np.zeros(len(choices), int), choices, len(counts))
+
+
+def of_raters(rows: Sequence[Sequence[int]]) -> Votes:
+    """Votes per rater and method, each on an image of its own."""
+    raters = np.repeat(np.arange(len(rows)), [sum(row) for row in rows])
+    choices = np.concatenate([np.repeat(np.arange(len(row)), row) for row in rows])
+    return Votes(raters, np.arange(len(raters)), choices, len(rows[0]))
 
 
 @st.composite
@@ -49,35 +47,41 @@ def sign_test(a: int, b: int) -> float:
     return float(stats.binomtest(a, a + b).pvalue)
 
 
-def test_wilson_is_that_of_scipy() -> None:
-    for a, b in itertools.product(range(0, 40, 9), range(1, 40, 7)):
-        low, high = stats.binomtest(a, a + b).proportion_ci(method="wilson")
-        assert wilson(a / (a + b), a + b) == pytest.approx((low, high), abs=1e-12)
+def squares(ways: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+    """Pearson's statistic up to constants: the sum of squares of the totals of each way."""
+    return (np.array(ways).sum(axis=1) ** 2).sum(axis=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# tests of votes that stand alone, and permutations
+# independent votes, and permutations
 # ---------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("counts", [(4, 2, 1), (5, 1), (2, 2, 2), (7, 0, 0), (3, 1, 1, 1)])
-def test_the_multinomial_test_counts_every_way_to_vote(counts: tuple[int, ...]) -> None:
-    observed, methods = pearson(np.array(counts)), len(counts)
-    ways = list(itertools.product(range(methods), repeat=sum(counts)))
-    extreme = sum(pearson(np.bincount(way, minlength=methods)) >= observed - 1e-9 for way in ways)
-    assert multinomial(np.array(counts)) == pytest.approx(extreme / len(ways), rel=1e-9)
+def test_the_tests_of_independent_votes_enumerate_every_outcome(counts: tuple[int, ...]) -> None:
+    """Permuting the methods of single votes is the multinomial test."""
+    ways = squares([*itertools.product(np.eye(len(counts), dtype=int), repeat=sum(counts))])
+    exact = (ways >= sum(n * n for n in counts)).mean()
+    found = equal_shares(alone(*counts))
+    assert (found.votes, found.raters) == (pytest.approx(exact, rel=1e-9), pytest.approx(exact, rel=1e-9))
+    for share, count in zip(shares(alone(*counts)), counts, strict=True):
+        known = stats.binomtest(count, sum(counts)).proportion_ci(method="wilson")
+        assert share.wilson == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_many_independent_votes_are_tested_by_chi_squared() -> None:
+    counts = (40, 30, 30, 25, 25)
+    assert equal_shares(alone(*counts)).votes == pytest.approx(stats.chisquare(counts).pvalue)
 
 
 @pytest.mark.parametrize(
     "rows", [[[3, 1], [2, 2], [4, 0]], [[3, 1, 0], [2, 0, 2], [1, 1, 0]], [[5, 0, 0], [0, 5, 0]], [[1, 0], [0, 1]]]
 )
-def test_permutations_go_through_every_way_to_deal_names(rows: list[list[int]]) -> None:
-    counts = np.array(rows)
-    observed = (counts.sum(axis=0) ** 2).sum()
-    ways = list(itertools.product(*(list(itertools.permutations(row)) for row in rows)))
-    extreme = sum((np.array(way).sum(axis=0) ** 2).sum() >= observed for way in ways)
-    assert permutation(counts) == pytest.approx(extreme / len(ways), rel=1e-12)
+def test_permutations_enumerate_every_assignment_of_methods(rows: list[list[int]]) -> None:
+    ways = squares([*itertools.product(*(list(itertools.permutations(row)) for row in rows))])
+    exact = (ways >= squares([rows])).mean()
+    assert equal_shares(of_raters(rows)).raters == pytest.approx(exact, rel=1e-12)
 
 
-def test_drawn_permutations_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_permutations_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.array([[6, 2, 2], [5, 3, 2], [4, 4, 2], [6, 1, 3], [3, 5, 2]])
     exact = permutation(counts)
     monkeypatch.setattr(module, "_STATES", 0)
@@ -88,29 +92,11 @@ def test_drawn_permutations_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatc
     assert permutation(counts) == drawn, "the same seed draws the same"
 
 
-def test_permuting_single_votes_is_the_multinomial_test() -> None:
-    """Dealing names anew within each rater and image, one vote apiece, says nothing new: whole raters must move."""
-    counts = (9, 4, 2)
-    votes = alone(*counts)
-    assert equal_shares(votes).raters == pytest.approx(multinomial(np.array(counts)), rel=1e-9)
-
-
-def test_a_rater_alone_has_no_permutations() -> None:
-    assert permutation(np.array([[9, 1]])) is None
-    votes = Votes(np.zeros(10, int), np.arange(10), np.array([0] * 9 + [1]), 2)
-    found = equal_shares(votes)
+def test_a_single_rater_has_no_permutations() -> None:
+    found = equal_shares(of_raters([[9, 1]]))
     assert found.raters is None
     assert found.clustered is not None
     assert found.clustered >= found.images == pytest.approx(sign_test(9, 1))
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm(p: list[float]) -> None:
-    corrected = holm(p)
-    assert all(x <= y <= min(1, len(p) * x) + 1e-12 for x, y in zip(p, corrected, strict=True))
-    assert min(corrected) == pytest.approx(min(1, len(p) * min(p)))
-    order = sorted(range(len(p)), key=p.__getitem__)
-    assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -139,7 +125,7 @@ def test_two_way_variance_is_the_sum_over_pairs_of_votes(votes: Votes) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(some_votes())
-def test_whatever_the_votes_the_numbers_make_sense(votes: Votes) -> None:
+def test_any_votes_give_consistent_numbers(votes: Votes) -> None:
     found = shares(votes)
     assert sum(share.votes for share in found) == len(votes)
     assert sum(share.share for share in found) == pytest.approx(1)
@@ -164,7 +150,7 @@ def test_no_votes() -> None:
 
 
 def test_raters_who_always_say_the_same_count_once() -> None:
-    """Ten raters of one mind each on 50 images know what ten votes know, not 500."""
+    """Ten raters, each with one opinion about 50 images, are worth ten votes, not 500."""
     choices = np.repeat([0] * 7 + [1] * 3, 50)
     repeated = Votes(np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10), choices, 2)
     share = shares(repeated)[0]
@@ -180,8 +166,7 @@ def test_raters_who_always_say_the_same_count_once() -> None:
     assert pair.significance.clustered >= sign_test(7, 3)
 
 
-def test_few_raters_prove_nothing_about_people() -> None:
-    """Two raters who agree on everything: an unlucky pair is as likely as not."""
+def test_two_unanimous_raters_show_nothing_about_people() -> None:
     votes = Votes(np.repeat([0, 1], 100), np.tile(np.arange(100), 2), np.zeros(200, int), 2)
     (pair,) = compare_best(votes)
     assert pair.significance.votes < 1e-50
@@ -202,10 +187,10 @@ def test_table_2_of_the_paper() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# simulated studies: the table of docs/study.md in small
+# simulated studies: a small version of the table of docs/study.md
 # ---------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("rater_spread", "image_spread"), [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
-def test_clustered_intervals_hold_the_truth_where_wilson_does_not(rater_spread: float, image_spread: float) -> None:
+def test_clustered_intervals_cover_the_truth_where_wilson_does_not(rater_spread: float, image_spread: float) -> None:
     found = tally(150, 12, rater_spread=rater_spread, image_spread=image_spread, tests=False)
     assert found.held["clustered"] >= 90
     assert found.held["wilson"] <= 80
@@ -217,18 +202,15 @@ def test_intervals_of_few_raters() -> None:
     assert found.held["bootstrap"] <= 85, "why the bootstrap over raters is not the interval to report"
 
 
-def test_the_clustered_test_rejects_rarely_where_nothing_differs() -> None:
+def test_the_clustered_test_holds_its_level_and_has_power() -> None:
     found = tally(50, 7, images=10, rater_spread=1.0, image_spread=1.0)
     assert found.rejected["votes"] >= 25
     assert found.rejected["clustered"] <= 10
     assert found.pair["clustered"] <= 10
-
-
-def test_the_clustered_test_finds_what_is_there() -> None:
     rng = np.random.default_rng(0)
-    found = 0
+    rejected = 0
     for _ in range(20):
         votes = study(rng, 12, 15, 0.5, 0.5)
         better = np.where(rng.random(len(votes)) < 0.4, 0, votes.choices)  # method 0 wins two in five outright
-        found += (equal_shares(Votes(votes.raters, votes.images, better, 3)).clustered or 1) <= 0.05
-    assert found >= 16
+        rejected += (equal_shares(Votes(votes.raters, votes.images, better, 3)).clustered or 1) <= 0.05
+    assert rejected >= 16

@@ -1,1 +1,1 @@
-"""Methods x data x seeds from one file: trained and scored in processes of their own, resumed, and put into tables."""
+"""Trains and scores methods x data x seeds from one file, one process each, resumable, with tables of the results."""

@@ -1,4 +1,4 @@
-"""The file that says what a benchmark compares, and the runs that it makes: one per contender, data set and seed."""
+"""The file that describes a benchmark, and its cells: one per contender and data set."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from unpaired.run_config import MAY_CHANGE, PATHS, DatasetConfig, RunConfig, fla
 
 _ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "accelerator": "slots",
               "threads": "threads"}  # fmt: skip
-"""Setting of a training -> key of the file that decides it."""
+"""Training setting -> key of the file that decides it."""
 _PROTOCOL = ("image_size", "channels", "background")
 """Settings of ``data`` that also say how held-out images are read: equal for all contenders of a data set."""
 
 
 @settings
 class Budget:
-    """How long every run is: as many images for each, or as many minutes of training steps for each."""
+    """The length of every run: a number of images, or of minutes of training steps."""
 
     images: Count | None = None
     """Training images of every run."""
@@ -60,7 +60,7 @@ class DataEntry(DatasetConfig):
         _check_name(self.embedded, EMBEDDED, "embedded data set")
 
     def dataset(self, beside: Path) -> DatasetConfig:
-        """The folders as a run has them, absolute; relative ones start from the folder ``beside``."""
+        """The settings of a run, with absolute paths; relative ones are resolved against ``beside``."""
         values = {one.name: getattr(self, one.name) for one in fields(DatasetConfig)}
         if self.embedded is not None:
             values["folder"] = EMBEDDED[self.embedded]
@@ -82,16 +82,16 @@ class Settings:
 
 @settings
 class Contender(Settings):
-    """One row of the table: a method or a recipe, and what is set otherwise."""
+    """One row of the table: a method or a recipe, with changed settings."""
 
     method: str | None = None
-    """A method, with its own defaults; beside a recipe, one of those that it goes with."""
+    """A method with its defaults; with a recipe, one of the methods that the recipe supports."""
     recipe: str | None = None
     """A recipe ('unpaired recipes' lists them), whose settings are the defaults."""
     run: str | None = None
-    """The name that files of earlier versions have for ``recipe``."""
+    """Old name of ``recipe``."""
     label: str | None = None
-    """What tables call it; unset takes its name."""
+    """Its name in tables; by default its key."""
 
     def __post_init__(self) -> None:
         if self.run is not None:
@@ -106,7 +106,7 @@ class Contender(Settings):
             raise ConfigError(f"the recipe '{self.recipe}' does not go with the method '{self.method}'; drop one")
 
     def base(self) -> dict[str, Any]:
-        """Method and sections before the file's own settings are laid over them."""
+        """The method and its sections before the settings of the file."""
         if self.recipe is not None:
             return recipe(self.recipe, self.method).to_mapping()
         return {"method": self.method, "data": {}, "model": {}, "training": {}}
@@ -114,10 +114,10 @@ class Contender(Settings):
 
 @settings
 class EvaluationOptions:
-    """How every run is scored: the same way."""
+    """How all runs are scored."""
 
     metrics: tuple[str, ...] = ()
-    """Scores by name; none means all that the files and the networks at hand allow."""
+    """Scores by name; by default all that the files and the available networks allow."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
     paired: Literal["auto", "yes", "no"] = "auto"
@@ -129,7 +129,7 @@ class EvaluationOptions:
     batch_size: BatchSize = 8
     """Images translated at a time."""
     seed: Seed = 0
-    """Seed of what is drawn at random."""
+    """Seed of the scores that draw at random."""
 
     def __post_init__(self) -> None:
         for entry in self.weights:
@@ -150,11 +150,11 @@ class Matrix:
     seeds: tuple[Seed, ...] = (0,)
     """Training seeds; each contender is trained once per data set and seed."""
     slots: tuple[str, ...] = ("cpu",)
-    """Where runs are computed, one process each: cpu (any number of times), cuda:N, mps."""
+    """Devices of the runs, one process each: cpu (any number of times), cuda:N, mps."""
     threads: Threads | None = None
     """CPU threads of each process; unset shares the cores of this machine evenly among the slots."""
     common: Settings = field(default_factory=Settings)
-    """Settings of all runs. Those of ``model`` are for every method that has a setting of that name."""
+    """Settings of all runs. Those of ``model`` apply to every method that has a setting of that name."""
     evaluate: EvaluationOptions = field(default_factory=EvaluationOptions)
     """How runs are scored."""
 
@@ -174,7 +174,7 @@ class Matrix:
         check_slots(self.slots)
 
     def label(self, contender: str) -> str:
-        """What tables call a contender."""
+        """The name of a contender in tables."""
         return self.contenders[contender].label or contender
 
 
@@ -189,7 +189,7 @@ def _twice(names: Iterable[str]) -> str | None:
 
 
 def check_slots(slots: Sequence[str]) -> None:
-    """Refuse slots that are no devices, or that would make runs of one table differ in their arithmetic.
+    """Reject slots that are no devices, and devices of different kinds, whose arithmetic differs.
 
     Raises:
         ConfigError: The message names the slot.
@@ -221,21 +221,16 @@ def load_matrix(path: Path) -> Matrix:
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cell:
-    """One contender on one data set: what its runs of all seeds share.
-
-    Attributes:
-        contender: Its name.
-        data: Name of the data set.
-        config: The settings, with seed 0 and without a length.
-        held_out: The images that it is scored on, source first.
-        files_digest: Of the names of the training images, as ``sessions.jsonl`` holds it.
-    """
+    """One contender on one data set: what its runs of all seeds share."""
 
     contender: str
     data: str
     config: RunConfig
+    """The settings, with seed 0 and without a length."""
     held_out: UnpairedFiles
+    """The images that it is scored on."""
     files_digest: str
+    """Of the names of the training images, as in ``sessions.jsonl``."""
 
     @property
     def name(self) -> str:
@@ -248,14 +243,14 @@ class Cell:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Equal where the same would be learned, seed and place of the images apart."""
+        """Equal for cells with equal settings, apart from seed and place of the images."""
         ignored = {*MAY_CHANGE, *PATHS, "training.seed"}
         kept = {key: value for key, value in flat(self.config.to_mapping()).items() if key not in ignored}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compose(matrix: Matrix, where: Path) -> tuple[list[Cell], list[str]]:
-    """Lay the common settings over each method's own and the contender's over both.
+    """Merge each method's defaults, the common settings and the contender's own, later ones overriding earlier ones.
 
     Args:
         matrix: What is compared.
@@ -304,7 +299,7 @@ def find_held_out(dataset: DatasetConfig) -> UnpairedFiles:
 
 @functools.cache
 def _digest(paths: tuple[Path, ...]) -> str:
-    """As ``scoring.images.ImageFiles.digest``, without decoding an image."""
+    """The digest of ``ImageFiles``, without decoding the images."""
     try:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     except OSError as error:
@@ -313,7 +308,7 @@ def _digest(paths: tuple[Path, ...]) -> str:
 
 
 def _check_sections(matrix: Matrix, where: Path) -> None:
-    """Unknown keys where they were written, and settings that another key of the file decides."""
+    """Reject unknown keys, and settings that another key of the file decides."""
     sections: dict[str, tuple[dict[str, Any], type]] = {
         f"data.{name}.loading": (entry.loading, DataConfig) for name, entry in matrix.data.items()
     }
@@ -327,7 +322,7 @@ def _check_sections(matrix: Matrix, where: Path) -> None:
 
 
 def _check_common_model(matrix: Matrix, where: Path) -> list[str]:
-    """Which common settings which methods do not have; a setting that none has is a mistake."""
+    """Notes about common settings that some methods do not have; those that none has are rejected."""
     usual = {name: to_dict(METHODS[one.base()["method"]].Config()) for name, one in matrix.contenders.items()}
     without: dict[str, list[str]] = {}
     for name, known in usual.items():
@@ -377,7 +372,7 @@ def _config(matrix: Matrix, name: str, dataset: DatasetConfig, loading: Mapping[
 
 
 def _check_alike(cells: Sequence[Cell], where: Path) -> None:
-    """Refuse contenders whose scores would mean different things, and those that are the same run."""
+    """Reject contenders whose scores would not be comparable, and those that are the same run."""
     first, same = cells[0], dict[str, Cell]()
     for cell in cells:
         for key in _PROTOCOL:

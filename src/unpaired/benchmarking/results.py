@@ -1,13 +1,12 @@
-"""The tables of a benchmark, and one page per data set: scores, costs, and what every contender makes."""
+"""The tables of a benchmark, and one page per data set: scores, costs, and translations of every contender."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from unpaired.benchmarking.matrix import Matrix
 from unpaired.benchmarking.runs import Run
@@ -15,7 +14,7 @@ from unpaired.files import json_lines, write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.methods import METHODS
 from unpaired.reporting import page
-from unpaired.reporting.formats import to_csv, to_json, to_latex, to_markdown
+from unpaired.reporting.formats import markdown_table, to_csv, to_json, to_latex, to_markdown
 from unpaired.reporting.pictures import make_gallery
 from unpaired.reporting.run_folders import choose_images, find_partners, read_runs
 from unpaired.reporting.tables import DASH, Comparison, collect
@@ -28,7 +27,7 @@ _COSTS = {
     "label": "contender", "images": "images of a run", "seconds_per_image": "seconds per image",
     "minutes": "minutes of a run", "peak_memory_gib": "peak memory (GiB)", "seeds": "seeds",
 }  # fmt: skip
-"""Column of ``costs.csv`` -> its words."""
+"""Column of ``costs.csv`` -> its heading."""
 
 
 def write_tables(matrix: Matrix, runs: Sequence[Run], out: Path) -> None:
@@ -43,17 +42,14 @@ def write_tables(matrix: Matrix, runs: Sequence[Run], out: Path) -> None:
         UserError: The records cannot be compared (the message says why), or a file cannot be written.
     """
     for data, done in _finished(matrix, runs).items():
-        comparison, folder, costs = _compare(matrix, done), out / "results" / data, io.StringIO()
+        comparison, folder, costs = _compare(matrix, done), out / "results" / data, _costs(matrix, done)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = _costs(matrix, done)
-        csv.writer(costs, lineterminator="\n").writerows([_COSTS, *rows])
-        lines = [_COSTS.values(), ("---", *["---:"] * (len(_COSTS) - 1)), *map(_cost_words, rows)]
         texts = {
-            "table.md": to_markdown(comparison) + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines),
+            "table.md": f"{to_markdown(comparison)}\n{markdown_table(list(_COSTS.values()), _cost_words(costs))}",
             "table.csv": to_csv(comparison),
             "table.json": to_json(comparison),
             "table.tex": to_latex(comparison),
-            "costs.csv": costs.getvalue(),
+            "costs.csv": costs.to_csv(index=False, lineterminator="\n"),
         }
         for name, text in texts.items():
             write_atomically(folder / name, text.encode())
@@ -66,8 +62,8 @@ def write_pages(matrix: Matrix, runs: Sequence[Run], out: Path, notes: Sequence[
         matrix: What is compared.
         runs: Finished and unfinished ones.
         out: The benchmark's folder.
-        notes: What a reader has to know besides.
-        command: What makes all this again.
+        notes: Further remarks.
+        command: The command that reproduces this.
 
     Returns:
         The pages.
@@ -92,7 +88,7 @@ def write_pages(matrix: Matrix, runs: Sequence[Run], out: Path, notes: Sequence[
         sections = [
             page.heading(title, f"Each trained for {length}, seeds {seeds}; scored on the same images."),
             page.score_table(comparison),
-            page.table(list(_COSTS.values()), list(map(_cost_words, _costs(matrix, done))), title="Costs",
+            page.table(list(_COSTS.values()), _cost_words(_costs(matrix, done)), title="Costs",
                        note="From the logs of training: steps and loading, without scores and sample grids."),
             page.gallery(
                 list(gallery.columns), rows, title="Translations",
@@ -123,14 +119,14 @@ def _compare(matrix: Matrix, done: Sequence[Run]) -> Comparison:
     names = {record["data"]["name"] for run in done if (record := run.record(matrix.evaluate)) is not None}
     return collect(
         [run.folder for run in done],
-        # runs made by hand may know the same images by other names
+        # runs made by hand may have other names for the same images
         names.pop() if len(names) == 1 else done[0].cell.digests[0],
         names=[matrix.label(run.cell.contender) for run in done],
     )
 
 
-def _costs(matrix: Matrix, done: Sequence[Run]) -> list[list[Any]]:
-    """What the runs of each contender took: medians of the seconds, the largest memory, as their logs have it."""
+def _costs(matrix: Matrix, done: Sequence[Run]) -> pd.DataFrame:
+    """Costs of the runs of each contender from their logs: median seconds and largest memory."""
     rows = []
     for contender in dict.fromkeys(run.cell.contender for run in done):
         own = [run for run in done if run.cell.contender == contender]
@@ -139,14 +135,16 @@ def _costs(matrix: Matrix, done: Sequence[Run]) -> list[list[Any]]:
         logged = [line.get("peak_memory_gib") for run in own for line in json_lines(run.folder / "log.jsonl")]
         peak = max((value for value in logged if isinstance(value, int | float)), default=None)
         minutes = None if speed is None else speed * own[0].images / 60
-        rows.append([matrix.label(contender), own[0].images, speed, minutes, peak, len(own)])
-    return rows
+        rows.append((matrix.label(contender), own[0].images, speed, minutes, peak, len(own)))
+    return pd.DataFrame(rows, columns=[*_COSTS])
 
 
-def _cost_words(row: Sequence[Any]) -> list[str]:
-    label, images, *numbers, seeds = row
-    words = [DASH if x is None else f"{x:.{digits}f}" for x, digits in zip(numbers, (4, 1, 2), strict=True)]
-    return [label, f"{images:,}", *words, str(seeds)]
+def _cost_words(costs: pd.DataFrame) -> list[list[str]]:
+    formats = ("{}", "{:,}", "{:.4f}", "{:.1f}", "{:.2f}", "{}")
+    return [
+        [DASH if pd.isna(value) else words.format(value) for words, value in zip(formats, row, strict=True)]
+        for row in costs.itertuples(index=False)
+    ]
 
 
 def _settings(matrix: Matrix, run: Run) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""The runs of a matrix, their lengths, and their progress, which is read from the run folders alone."""
+"""The runs of a matrix: their lengths, and their progress as read from the run folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unpaired.run_folder import first_digest, images_in_weights, images_seen, se
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its evaluation: a cell with one seed, of so many images, in a run folder."""
+    """One training and its evaluation: a cell with a seed and a length, in a run folder."""
 
     cell: Cell
     seed: int
@@ -44,22 +44,15 @@ class Run:
 
     def record(self, options: EvaluationOptions) -> dict[str, Any] | None:
         """The newest evaluation by this benchmark's protocol; a run without one is not done."""
-        if not self.trained:
-            return None
-        fitting = [each for each in json_lines(self.folder / "evaluations.jsonl") if self._fits(each, options)]
-        return fitting[-1] if fitting else None
+        lines = reversed(json_lines(self.folder / "evaluations.jsonl")) if self.trained else ()
+        return next((line for line in lines if self._fits(line, options)), None)
 
     def _fits(self, record: Mapping[str, Any], options: EvaluationOptions) -> bool:
         """Whether a record has these images, this protocol and all wanted scores."""
         try:
             data, scores = record["data"], {one["name"]: one["protocol"] for one in record["scores"]["ema"].values()}
-            found = (
-                data["source_digest"],
-                data["target_digest"],
-                data["image_size"],
-                record["images_seen"],
-                record["seed"],
-            )
+            found = (*(data[key] for key in ("source_digest", "target_digest", "image_size")), record["images_seen"],
+                     record["seed"])  # fmt: skip
         except (KeyError, TypeError):
             return False
         size = to_dict(self.config.data)["image_size"]
@@ -70,7 +63,7 @@ class Run:
         )
 
     def check_settings(self, *, change: bool = True) -> str:
-        """Refuse a folder that holds another run; adopt one whose images have moved.
+        """Reject a folder with another run; adopt one whose images have moved.
 
         Args:
             change: Whether to write the new place of the images into its ``run.yaml``.
@@ -87,7 +80,7 @@ class Run:
         previous = RunConfig.load(file).to_mapping()
         before, now = flat(previous), flat(as_begun(self.config, self.folder).to_mapping())
         if not now.get("model.domains", True):
-            now["model.domains"] = before["model.domains"]  # filled in from the folder when the run began
+            now["model.domains"] = before["model.domains"]  # taken from the folder when the run began
         keys = dict.fromkeys((*now, *before))
         changed = [key for key in keys if before.get(key) != now.get(key) and key not in MAY_CHANGE]
         if settings := [key for key in changed if key not in PATHS]:
@@ -157,7 +150,7 @@ class Plan:
         known = self._measured.get(cell.name)
         if known is not None and (begun or known["fingerprint"] == cell.fingerprint):
             return max(1, math.floor(budget.minutes * 60 / known["seconds_per_image"] / batch)) * batch
-        return RunConfig.load(begun[0]).training.images if begun else None  # plan.json is lost, but not its runs
+        return RunConfig.load(begun[0]).training.images if begun else None  # plan.json is lost, its runs are not
 
     def seconds_per_image(self, cell: Cell) -> float | None:
         """Speed of a cell's runs by their logs, else as measured."""

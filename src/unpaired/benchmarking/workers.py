@@ -1,4 +1,4 @@
-"""The worker processes of a benchmark: what each does, and how they are started and ended on this machine."""
+"""The worker processes of a benchmark: training and scoring one run, and starting and stopping them here."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from unpaired.run_folder import images_in_weights
 from unpaired.training import RunConfig, train
 
 _STOPPED = 130
-"""Exit code of a worker that was asked to end and saved."""
+"""Exit code of a worker that was asked to stop and saved."""
 _PAUSE = 0.1
-"""Seconds between two looks at the workers."""
+"""Seconds between two polls of the workers."""
 _PATIENCE = 120.0
 """Seconds to wait for a worker that a killed benchmark left behind, while it saves."""
 
 
 def order_of(run: Run, options: EvaluationOptions) -> dict[str, Any]:
-    """The order to train and evaluate a run, as plain values."""
+    """The job to train and evaluate a run, as plain values."""
     return {
         "name": run.name, "folder": str(run.folder), "config": run.config.to_mapping(), "data": run.cell.data,
         "evaluate": to_dict(options),
@@ -45,20 +45,15 @@ def order_of(run: Run, options: EvaluationOptions) -> dict[str, Any]:
 
 
 def measuring_order_of(cell: Cell) -> dict[str, Any]:
-    """The order to measure the speed of a cell, as plain values."""
+    """The job to measure the speed of a cell, as plain values."""
     return {"name": f"measure-{cell.name}", "folder": None, "config": cell.config.to_mapping()}
 
 
 def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
-    """Train and evaluate a run from where it stands, or measure a speed, in this process.
-
-    Args:
-        order: Of ``order_of`` or ``measuring_order_of``.
-        device: cpu, cuda or mps.
-        threads: CPU threads.
+    """Train (or resume) and evaluate a run, or measure a speed, in this process.
 
     Returns:
-        0 done, 130 asked to end: what was trained is saved.
+        0 done; 130 asked to stop, progress saved.
 
     Raises:
         UserError: As of training and evaluation.
@@ -74,7 +69,7 @@ def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
             return _STOPPED
     options = from_dict(EvaluationOptions, order["evaluate"], "evaluate")
     dataset = config.dataset
-    request = {} if dataset.domains is None else {"domain": dataset.scored_pair()[1]}
+    request = {"domain": dataset.shown_domain} if dataset.domains is not None else {}
     print(f"evaluating on {order['data']}", flush=True)
     weights = {name: Path(file) for name, _, file in (entry.partition("=") for entry in options.weights)}
     evaluation = evaluate_run(
@@ -88,7 +83,7 @@ def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
 
 
 def _end_last_line(path: Path) -> None:
-    """End a line that a power loss cut short, so that the next one stands alone."""
+    """Complete a line that a power loss cut short, so that the next one is valid."""
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         with path.open("ab") as file:
             file.write(b"\n")
@@ -104,13 +99,13 @@ def _measure(config: RunConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="unpaired-speed-") as folder:
         if train(replace(config, training=training), Path(folder) / "run", quiet=True).interrupted:
             return _STOPPED
-        lines = json_lines(Path(folder) / "run" / "log.jsonl")[2:]  # the first ones warm up
+        lines = json_lines(Path(folder) / "run" / "log.jsonl")[2:]  # without the warm-up
     print(statistics.median(float(line["seconds_per_image"]) for line in lines), flush=True)
     return 0
 
 
 def main() -> int:
-    """Entry point of a worker: read an order from standard input, and end with the process that wrote it."""
+    """Entry point of a worker: read a job from standard input, and stop when the process that wrote it ends."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
@@ -127,8 +122,8 @@ def main() -> int:
 
 
 def _end_with_the_parent() -> None:
-    """Wait for the end of standard input, which only the parent holds open; then ask for a clean end."""
-    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when the process ends
+    """Wait for the end of standard input, which only the parent holds open; then ask for a clean stop."""
+    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -138,19 +133,19 @@ def _end_with_the_parent() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a worker ended: its exit code, negative where a signal ended it, and the last line that it printed."""
+    """How a worker ended: its exit code, negative after a signal, and the last line that it printed."""
 
     code: int
     last_line: str = ""
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended because it was asked to."""
+        """Whether it was asked to stop."""
         return self.code in (_STOPPED, -signal.SIGTERM)
 
     @property
     def words(self) -> str:
-        """Why it failed."""
+        """The reason of the failure."""
         if self.code < 0:
             return f"killed by signal {-self.code}{' (out of memory?)' if self.code == -9 else ''}; {self.last_line}"
         return self.last_line.removeprefix("error: ") or f"exited with code {self.code} without a message"
@@ -158,23 +153,20 @@ class WorkerExit:
 
 @dataclass(frozen=True)
 class LocalSlots:
-    """Where workers run: one process per device at a time.
-
-    Attributes:
-        devices: cpu, cuda:N or mps, one per slot.
-        threads: CPU threads of each worker.
-        logs: Folder for what workers print.
-        say: Told when a worker starts.
-    """
+    """Where workers run: one process per device at a time."""
 
     devices: Sequence[str]
+    """cpu, cuda:N or mps, one per slot."""
     threads: int
+    """CPU threads of each worker."""
     logs: Path
+    """Folder for the output of workers."""
     say: Callable[[str], None]
+    """Called when a worker starts."""
 
 
 class _Worker:
-    """A process that carries out one order on one device."""
+    """A process that does one job on one device."""
 
     def __init__(self, slots: LocalSlots, order: Mapping[str, Any], device: str) -> None:
         self.name, self.device = str(order["name"]), device
@@ -187,16 +179,16 @@ class _Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "unpaired.benchmarking.workers", self.name],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True,
-                env=worker_environment(device, slots.threads), start_new_session=True,  # Ctrl-C is for us
+                env=worker_environment(device, slots.threads), start_new_session=True,  # Ctrl-C is not theirs
             )  # fmt: skip
         slots.say(f"{self.name}: at work on {device}")
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its end says why; standard input stays open until then
+        with contextlib.suppress(BrokenPipeError):  # its exit will say why
             self.process.stdin.write(json.dumps(told) + "\n")
             self.process.stdin.flush()
 
     def exit(self) -> WorkerExit | None:
-        """How it ended; None while it runs."""
+        """How it ended; ``None`` while it runs."""
         if (code := self.process.poll()) is None:
             return None
         assert self.process.stdin is not None
@@ -207,7 +199,7 @@ class _Worker:
 
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
-    """Environment of a worker: its number of threads, and only its own GPU visible."""
+    """Environment of a worker: its threads, and only its own GPU visible."""
     kind, _, number = device.partition(":")
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if kind == "cuda" and given is not None:
@@ -225,16 +217,16 @@ def work(
     on_exit: Callable[[str, WorkerExit], None],
     on_tick: Callable[[], None],
 ) -> bool:
-    """Carry out all orders; a person's Ctrl-C lets the workers save.
+    """Do all jobs in this order; Ctrl-C lets the workers save.
 
     Args:
         slots: Where.
-        orders: What, in this order.
-        on_exit: Called with the name of each order and how it ended.
+        orders: The jobs.
+        on_exit: Called with the name of each job and how it ended.
         on_tick: Called several times a second.
 
     Returns:
-        Whether a person interrupted.
+        Whether the user interrupted.
     """
     waiting, free, workers = list(orders), list(slots.devices), list[_Worker]()
     with _signals_are_ctrl_c():
@@ -260,21 +252,14 @@ def work(
             )
             for worker in workers:
                 worker.process.terminate()
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 for worker in workers:
                     worker.process.wait()
-            except KeyboardInterrupt:
-                _kill(workers)
             return True
-        except BaseException:
-            _kill(workers)
-            raise
+        finally:
+            for worker in workers:  # no effect on those that have ended
+                worker.process.kill()
     return False
-
-
-def _kill(workers: Sequence[_Worker]) -> None:
-    for worker in workers:
-        worker.process.kill()
 
 
 @contextlib.contextmanager
@@ -293,7 +278,7 @@ def _signals_are_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a benchmark's folder. Raises ``ConfigError`` if another benchmark holds the lock."""
+    """Lock a benchmark's folder. Raises ``ConfigError`` if another benchmark holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):

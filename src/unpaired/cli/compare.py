@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from unpaired.reporting.tables import Cell, Column, Comparison, TrainingTable
 
 _WIDTH = 110
-"""Of what is printed into a file or a pipe."""
+"""Of output to a file or a pipe."""
 _LONGEST_LABEL = 34
 _SHORT_LABEL = 11
 """Labels up to this length are not wrapped."""
 _GAP = 3
-"""Blanks between two columns, and the place of the star."""
+"""Spaces between two columns, the star included."""
 _SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 _TRAINING_FORMATS = ("terminal", "markdown", "csv")
 
@@ -66,48 +66,46 @@ def main(argv: Sequence[str]) -> int:
     from unpaired.reporting import formats, tables
 
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
-    text = ""
+    found: Any
     if options.over_training:
         found = tables.training_tables(options.runs, names=options.names)
-        _warn(dict.fromkeys(words for table in found for words in table.warnings))
-        if kind != "terminal":
-            text = {"markdown": formats.training_markdown, "csv": formats.training_csv}[kind](found)
+        warnings = list(dict.fromkeys(words for table in found for words in table.warnings))
+        writers: dict[str, Any] = {"markdown": formats.training_markdown, "csv": formats.training_csv}
         shown = [
-            (
-                _training_layout(table, console.width),
-                table.footnotes("*"),
-                [*dict.fromkeys(c for c, _ in table.columns)],
-            )
+            (_training_layout(table, console.width), table.footnotes("*"), dict.fromkeys(c for c, _ in table.columns))
             for table in found
         ]
     else:
-        comparison = tables.collect(options.runs, options.data, names=options.names)
-        _warn(comparison.warnings)
+        found = tables.collect(options.runs, options.data, names=options.names)
+        warnings = list(found.warnings)
         writers = {"markdown": formats.to_markdown, "csv": formats.to_csv, "latex": formats.to_latex,
                    "json": formats.to_json}  # fmt: skip
-        if kind in writers:
-            text = writers[kind](comparison)
-        shown = [(_layout(comparison, console.width), comparison.footnotes("*"), list(comparison.columns))]
-        if kind == "html" and options.out is not None:
-            _write_page(options.out, comparison, argv)
+        shown = [(_layout(found, console.width), found.footnotes("*"), dict.fromkeys(found.columns))]
+    for words in warnings:
+        print(f"warning: {words}", file=sys.stderr)
+    text = writers[kind](found) if kind in writers else ""
     if options.out is None and kind != "terminal":
         sys.stdout.write(text)
         return 0
-    if options.out is not None and kind != "html":
+    if kind == "html" and options.out is not None:
+        _write_page(options.out, found, argv)
+    elif options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, text.encode())
     for found_tables, notes, columns in shown:
         for table in found_tables:
             console.print(table)
             console.print()
-        _below(console, notes, columns)
+        for note in [*notes, *(f"{column.label}: {column.name}" for column in columns)]:
+            console.print(Text(note), style="dim")
+        console.print()
     if options.out is not None:
         print(f"wrote {options.out}", file=sys.stderr)
     return 0
 
 
 def _format(options: Compare) -> str:
-    """What to print or write. Raises ``ConfigError`` where --format, --out and --over-training do not fit."""
+    """The format to print or write. Raises ``ConfigError`` if --format, --out and --over-training contradict."""
     if options.out is None:
         if options.format == "html":
             raise ConfigError("--format html is a page, not text for a terminal: name its file with --out FILE.html")
@@ -130,11 +128,6 @@ def _format(options: Compare) -> str:
     return kind
 
 
-def _warn(warnings: Iterable[str]) -> None:
-    for words in warnings:
-        print(f"warning: {words}", file=sys.stderr)
-
-
 def _write_page(path: Path, comparison: Comparison, argv: Sequence[str]) -> None:
     from unpaired.reporting import page
 
@@ -150,107 +143,90 @@ def _write_page(path: Path, comparison: Comparison, argv: Sequence[str]) -> None
 # ---------------------------------------------------------------------------------------------------------------------
 # the terminal
 # ---------------------------------------------------------------------------------------------------------------------
+class _Column(NamedTuple):
+    """A column of a terminal table."""
+
+    head: Text
+    cells: Sequence[Text]
+    width: int
+    left: bool = False
+
+
 def _layout(comparison: Comparison, width: int) -> list[Table]:
-    """The comparison as tables of at most ``width`` characters, the scores spread over as many as it takes."""
+    """The comparison as tables of at most ``width`` characters, the scores spread over as many as necessary."""
     rows = comparison.rows
-    several = any(len(row.runs) > 1 for row in rows if not row.reference)
-    lead = [("method", [row.label for row in rows]), ("weights", [row.weights_words for row in rows])]
-    first = [*lead, ("images seen", [row.images_words for row in rows])]
-    if several:
-        first.append(("seeds", ["" if row.reference else str(len(row.runs)) for row in rows]))
-    by_column = zip(comparison.columns, zip(*comparison.cells(), strict=True), strict=True)
-    scores = [(column, "", [_cell(cell) for cell in cells]) for column, cells in by_column]
-    return _tables(first, lead, scores, [(row.label, row.reference) for row in rows], width)
+    new = [place == 0 or row.label != rows[place - 1].label for place, row in enumerate(rows)]
+    lead = [
+        _words("method", [row.label if first else "" for row, first in zip(rows, new, strict=True)], left=True),
+        _words("weights", [row.weights_words for row in rows], left=True),
+    ]
+    first = [*lead, _words("images seen", [row.images_words for row in rows])]
+    if any(len(row.runs) > 1 for row in rows if not row.reference):
+        first.append(_words("seeds", ["" if row.reference else str(len(row.runs)) for row in rows]))
+    columns = zip(comparison.columns, zip(*comparison.cells(), strict=True), strict=True)
+    scores = [_scores(column, "", cells) for column, cells in columns]
+    sections = {place for place, begins in enumerate(new) if begins and place}
+    return _tables(first, lead, scores, width, sections, {place for place, row in enumerate(rows) if row.reference})
 
 
 def _training_layout(table: TrainingTable, width: int) -> list[Table]:
     """Scores over training as tables of at most ``width`` characters."""
     from unpaired.reporting.tables import WEIGHTS
 
-    lead = [("images seen", [f"{seen:,}" for seen in table.images])]
-    by_column = zip(table.columns, zip(*table.cells(), strict=True), strict=True)
-    scores = [(column, WEIGHTS.get(w, w), [_cell(cell) for cell in cells]) for (column, w), cells in by_column]
-    found = _tables(lead, lead, scores, [(f"{seen:,}", False) for seen in table.images], width, sections=False)
-    found[0].title = Text(table.label, "bold")
-    found[0].title_justify = "left"
+    lead = [_words("images seen", [f"{seen:,}" for seen in table.images])]
+    columns = zip(table.columns, zip(*table.cells(), strict=True), strict=True)
+    scores = [_scores(column, WEIGHTS.get(weights, weights), cells) for (column, weights), cells in columns]
+    found = _tables(lead, lead, scores, width)
+    found[0].title, found[0].title_justify = Text(table.label, "bold"), "left"
     return found
 
 
 def _tables(
-    first: Sequence[tuple[str, Sequence[str]]],
-    others: Sequence[tuple[str, Sequence[str]]],
-    scores: Sequence[tuple[Column, str, Sequence[Text]]],
-    groups: Sequence[tuple[str, bool]],
+    first: Sequence[_Column],
+    others: Sequence[_Column],
+    scores: Sequence[_Column],
     width: int,
-    *,
-    sections: bool = True,
+    sections: Collection[int] = (),
+    dim: Collection[int] = (),
 ) -> list[Table]:
-    """Tables that begin with the columns of words ``first``, on continuation ``others``, filled up with scores."""
-    found: list[Table] = []
-    waiting = list(scores)
-    while waiting:
-        lead = others if found else first
-        used = sum(_lead_width(head, cells) + _GAP for head, cells in lead)
-        taken = [waiting.pop(0)]
-        used += _width(taken[0])
-        while waiting and used + _width(waiting[0]) <= width:
-            used += _width(waiting[0])
-            taken.append(waiting.pop(0))
-        found.append(_table(lead, taken, groups, sections))
+    """Tables that begin with the columns ``first``, continuations with ``others``, filled up with scores."""
+    parts: list[list[_Column]] = []
+    for score in scores:
+        if not parts or sum(column.width + _GAP for column in [*parts[-1], score]) > width:
+            parts.append([*(others if parts else first)])
+        parts[-1].append(score)
+    found = []
+    for columns in parts:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in columns:
+            table.add_column(column.head, justify="left" if column.left else "right", width=column.width)
+        for place, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+            if place in sections:
+                table.add_section()
+            table.add_row(*cells, style="dim" if place in dim else "")
+        found.append(table)
     return found
 
 
-def _table(
-    lead: Sequence[tuple[str, Sequence[str]]],
-    scores: Sequence[tuple[Column, str, Sequence[Text]]],
-    groups: Sequence[tuple[str, bool]],
-    sections: bool,
-) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, (head, cells) in enumerate(lead):
-        words = place < 2 and sections
-        table.add_column(Text(head), justify="left" if words else "right", width=_lead_width(head, cells))
-    for score in scores:
-        table.add_column(_head(score), justify="right", width=_width(score) - _GAP)
-    for place, (label, reference) in enumerate(groups):
-        new = place == 0 or label != groups[place - 1][0]
-        if sections and place and new:
-            table.add_section()
-        shown = [Text(words[place] if new or column else "") for column, (_, words) in enumerate(lead)]
-        table.add_row(*shown, *(score[2][place] for score in scores), style="dim" if reference else "")
-    return table
+def _words(head: str, cells: Sequence[str], left: bool = False) -> _Column:
+    width = min(_LONGEST_LABEL, max(map(len, [head, *cells])))
+    return _Column(Text(head), [Text(cell) for cell in cells], width, left)
 
 
-def _lead_width(head: str, cells: Sequence[str]) -> int:
-    return min(_LONGEST_LABEL, max(map(len, [head, *cells])))
-
-
-def _head(score: tuple[Column, str, Sequence[Text]]) -> Text:
-    """The label in at most two lines, direction and unit, weights."""
-    column, weights, cells = score
-    words = max(map(len, column.label.split()), default=1)
-    width = max(words, _SHORT_LABEL, *(len(line) - 1 for cell in cells for line in cell.plain.split("\n")))
+def _scores(column: Column, weights: str, values: Sequence[Cell]) -> _Column:
+    """The head is the label in at most two lines, direction and unit, weights."""
+    cells = [_cell(value) for value in values]
+    lines = [line for cell in cells for line in cell.plain.split("\n")]
+    width = max(_SHORT_LABEL, *(len(line) - 1 for line in lines), *map(len, column.label.split()))
     while len(label := textwrap.wrap(column.label, width)) > 2:
         width += 1
-    return Text("\n".join(f"{line} " for line in [*label, f"{column.arrow} {column.unit}".rstrip(), weights] if line))
-
-
-def _width(score: tuple[Column, str, Sequence[Text]]) -> int:
-    texts = [_head(score), *score[2]]
-    return max(len(line) for text in texts for line in text.plain.split("\n")) + _GAP
+    head = [f"{line} " for line in [*label, f"{column.arrow} {column.unit}".rstrip(), weights] if line]
+    return _Column(Text("\n".join(head)), cells, max(map(len, [*head, *lines])))
 
 
 def _cell(cell: Cell) -> Text:
-    """A value, a star on the best (a pipe shows no bold), and below it an interval of its own."""
+    """A value, with a star on the best (a pipe shows no bold) and an interval on a line of its own."""
     star, style = ("*", "bold") if cell.best else (" ", "")
     if cell.beside.startswith(("[", "(")):
         return Text.assemble((f"{cell.mean}{star}", style), "\n", (f"{cell.beside} ", "dim"))
     return Text(f"{cell}{star}", style)
-
-
-def _below(console: Console, notes: Sequence[str], columns: Sequence[Column]) -> None:
-    for note in notes:
-        console.print(Text(note), style="dim")
-    for column in columns:
-        console.print(Text(f"{column.label}: {column.name}"), style="dim")
-    console.print()

@@ -69,13 +69,18 @@ def main(argv: Sequence[str]) -> int:
     """Translate the chosen images, look into the encoders, write the page and the figures."""
     options = parse(Report, argv, "unpaired report")
     _check_places(options)
+    from unpaired.data import UnpairedFiles, list_images
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report
     from unpaired.reporting.run_folders import choose_images, find_partners, held_out_images, read_runs
 
     paths, data = _split(options.runs)
     runs = read_runs(paths, options.names)
-    files = held_out_images(runs, data, options.source, options.target, options.direction)
+    if data is None and options.source is not None and options.target is None:
+        files = UnpairedFiles(tuple(list_images(options.source)), ())
+    else:
+        datasets = {run.name: run.config.dataset for run in runs}
+        files, _ = held_out_images(datasets, data, options.source, options.target, options.direction)
     images = choose_images(files, options.show, options.pick)
     truths = find_partners(files, options.paired)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -109,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_places(options: Report) -> None:
-    """Say before minutes of work what writing would say after them."""
+    """Fail now rather than after minutes of work."""
     if options.out.is_dir():
         raise ConfigError(f"out: {options.out} is a folder; name a file, such as {options.out / 'report.html'}")
     if options.figures is not None and options.figures.exists() and not options.figures.is_dir():
@@ -117,7 +122,7 @@ def _check_places(options: Report) -> None:
 
 
 def _split(paths: Sequence[Path]) -> tuple[Sequence[Path], Path | None]:
-    """Part a data folder at the end from the runs."""
+    """Separate a data folder at the end from the runs."""
     last = paths[-1] if len(paths) > 1 else None
     if last is not None and not (last / "run.yaml").exists() and (last / "testA").is_dir():
         return paths[:-1], last

@@ -1,4 +1,4 @@
-"""``unpaired runs``: a person's own run folders, how far they are, and their last scores."""
+"""``unpaired runs``: a list of run folders with their progress and last scores."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from unpaired.errors import UserError
 from unpaired.run_folder import find_runs, run_status
 
 _LINES = 160
-"""Columns where there is no terminal to ask."""
+"""Width without a terminal."""
 _SCORES = 3
-"""Most scores in a line; 'unpaired compare' has all of them."""
+"""Most scores in a line; 'unpaired compare' prints all."""
 
 
 @dataclass(frozen=True)

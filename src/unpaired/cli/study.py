@@ -17,8 +17,7 @@ from unpaired.cli.options import parse
 from unpaired.config import Port, Seed, settings
 from unpaired.errors import ConfigError, DataError
 from unpaired.files import write_atomically
-from unpaired.study.records import DATABASE
-from unpaired.study.server import serve
+from unpaired.study.records import DATABASE, counted
 from unpaired.study.store import Store
 from unpaired.web import require_packages
 
@@ -99,9 +98,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Study, argv, "unpaired study")
     results_only = options.table or options.export is not None
     if options.serve and not results_only:
-        require_packages(
-            "the page of a study", "study", "starlette", "uvicorn"
-        )  # before minutes are spent on translating
+        require_packages("the page of a study", "study", "starlette", "uvicorn")  # before minutes of translating
     store = _store(options)
     if options.export is not None:
         _export(store, options.export)
@@ -113,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _store(options: Study) -> Store:
-    """The study that was named, made if need be."""
+    """The study that was named, made if necessary."""
     opened = [folder for folder in options.run if (folder / DATABASE).is_file()]
     if len(options.run) == 1 and opened:
         _nothing_of_making(options)
@@ -130,7 +127,7 @@ def _store(options: Study) -> Store:
 
 def _made_study(options: Study, out: Path) -> Store:
     """A new study, or the one that the same command made before."""
-    from unpaired.study.prepare import make_study  # it loads torch, which opening or counting a study does not need
+    from unpaired.study.prepare import make_study  # loads torch, which an existing study does not need
 
     plan = _plan(options)
     if (out / DATABASE).is_file():
@@ -150,7 +147,7 @@ def _made_study(options: Study, out: Path) -> Store:
 
 
 def _nothing_of_making(options: Study) -> None:
-    """Refuse options that a study made before cannot follow."""
+    """Reject options that only apply to a new study."""
     for field in fields(options):
         if field.name in _OF_MAKING and field.default is not MISSING and getattr(options, field.name) != field.default:
             raise ConfigError(
@@ -160,7 +157,8 @@ def _nothing_of_making(options: Study) -> None:
 
 
 def _plan(options: Study) -> Plan:
-    from unpaired.study.prepare import Plan, contenders_of, held_out_files
+    from unpaired.reporting.run_folders import held_out_images
+    from unpaired.study.prepare import Plan, contenders_of
 
     for name, value in (("show", options.show), ("examples", options.examples)):
         if value < 1:
@@ -168,7 +166,10 @@ def _plan(options: Study) -> Plan:
     if options.size not in ("training", "original") and not (options.size.isdecimal() and int(options.size) >= 16):
         raise ConfigError(f"size is '{options.size}': it must be training, original, or a number of pixels from 16 on")
     contenders = contenders_of(options.run, options.names)
-    files, described = held_out_files(contenders, options.data, options.source, options.target, options.direction)
+    datasets = {contender.name: contender.dataset for contender in contenders if contender.is_run}
+    files, described = held_out_images(
+        datasets, options.data, options.source, options.target, options.direction, option="--data"
+    )
     settings = {
         "runs": [str(contender.folder.resolve()) for contender in contenders],
         "names": [contender.name for contender in contenders],
@@ -192,7 +193,7 @@ def _same_study(store: Store, plan: Plan) -> Store:
 
 
 def _export(store: Store, path: Path) -> None:
-    from unpaired.study.results import votes_csv  # with it comes SciPy
+    from unpaired.study.results import votes_csv
 
     votes = store.votes()
     try:
@@ -204,25 +205,18 @@ def _export(store: Store, path: Path) -> None:
 
 
 def _print_results(store: Store, kind: str) -> None:
-    from unpaired.study.results import (
-        EXPLANATION,
-        evaluate_study,
-        markdown,
-        results_csv,
-        share_table,
-        significance_table,
-    )
+    from unpaired.study import results  # loads SciPy
 
-    results = evaluate_study(store)
+    found = results.evaluate_study(store)
     if kind != "text":
-        print(markdown(results) if kind == "markdown" else results_csv(results), end="")
+        print(results.markdown(found) if kind == "markdown" else results.results_csv(found), end="")
         return
     console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(share_table(results))
-    if results.votes:
-        console.print(significance_table(results))
-        console.print(EXPLANATION, markup=False, style="dim")
-    for warning in results.warnings:
+    console.print(results.share_table(found))
+    if found.votes:
+        console.print(results.significance_table(found))
+        console.print(results.EXPLANATION, markup=False, style="dim")
+    for warning in found.warnings:
         console.print(f"Note: {warning}.", markup=False)
 
 
@@ -230,17 +224,15 @@ def _serve(store: Store, host: str, port: int) -> None:
     store.require_writing()
     study = store.study
     print(f"{store.folder}: {len(study.images)} images, {len(study.methods)} methods, {_progress(store)}")
+    from unpaired.study.server import serve  # needs the packages of the extra
+
     serve(
-        store,
-        host,
-        port,
+        store, host, port,
         lambda address: print(f"open {address} in a browser; Ctrl-C ends it, votes are kept", flush=True),
-    )
+    )  # fmt: skip
     print(f"\nended with {_progress(store)}; results: unpaired study {store.folder} --table")
 
 
 def _progress(store: Store) -> str:
     raters = store.raters()
-    finished = sum(rater.votes == store.study.votes_per_rater for rater in raters)
-    votes = sum(rater.votes for rater in raters)
-    return f"{len(raters)} rater{'s' * (len(raters) != 1)} ({finished} finished), {votes:,} votes"
+    return f"{counted(raters, store.study)}, {sum(rater.votes for rater in raters):,} votes"

@@ -112,6 +112,11 @@ class DatasetConfig:
                 )
         return self.scored_domains or (known[0], known[1])
 
+    @property
+    def shown_domain(self) -> str | None:
+        """The target domain of scores and pictures, where there are several domains."""
+        return None if self.domains is None else self.scored_pair()[1]
+
     def held_out_files(self, splits: Sequence[str] = ("val", "test")) -> tuple[UnpairedFiles, str] | None:
         """Images for scores and their name: those given, else of the first split there is (valA and valB, say).
 

@@ -1,4 +1,4 @@
-"""Whether scores of several runs may stand in one table: same images, protocol, counts, networks and seed."""
+"""Checks that scores of several runs are comparable: same images, protocol, counts, networks and seed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from unpaired.errors import ConfigError
 from unpaired.reporting.records import EvaluationRecord
 
 _SAME_REFERENCE = 1e-3
-"""Relative difference that other hardware may make to the score of the same images."""
+"""Relative difference of a score between machines."""
 
 
 def check_agreement(records: Sequence[EvaluationRecord], frame: pd.DataFrame) -> None:
-    """Refuse runs whose scores differ in images, protocol, networks or seed.
+    """Reject runs whose scores differ in images, protocol, networks or seed.
 
     Raises:
         ConfigError: The message says what differs between which runs.
@@ -26,9 +26,7 @@ def check_agreement(records: Sequence[EvaluationRecord], frame: pd.DataFrame) ->
     for record in records:
         images.setdefault(record.data.digests, []).append(record)
     if len(images) > 1:
-        listed = "; ".join(
-            f"{found[0].data}: {', '.join(str(record.run) for record in found)}" for found in images.values()
-        )
+        listed = "; ".join(f"{found[0].data}: {', '.join(str(one.run) for one in found)}" for found in images.values())
         raise ConfigError(
             f"the newest evaluations of these runs are of different images ({listed}); choose with --data NAME, or "
             "evaluate all runs on the same images"
@@ -49,7 +47,7 @@ def check_agreement(records: Sequence[EvaluationRecord], frame: pd.DataFrame) ->
 
 
 def score_differences(frame: pd.DataFrame) -> list[str]:
-    """In which ways scores of one name differ in meaning. The counts of references may differ."""
+    """How scores of one name differ in meaning. The counts of references may differ."""
     told = []
     for name, found in frame.groupby("name", sort=False):
         own = found[~found["reference"]] if "reference" in found else found
@@ -70,7 +68,7 @@ def _difference(what: str, values: Iterable[tuple[Path, Any]]) -> str:
 
 
 def differing_references(frame: pd.DataFrame) -> list[str]:
-    """Sentences about references whose values are not the same for all runs, though images and protocols are."""
+    """References whose values differ between runs although images and protocols agree, one sentence each."""
     told = []
     for _, found in frame.dropna(subset="value").groupby(["row", "name"], sort=False):
         first = found.iloc[0]

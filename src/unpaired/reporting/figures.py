@@ -1,4 +1,4 @@
-"""Figures with matplotlib: line charts as SVG that read on light and dark pages, sheets of pictures as PNG and PDF."""
+"""Figures with matplotlib: line charts as SVG for light and dark pages, sheets of pictures as PNG and PDF."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from unpaired.errors import ConfigError
 from unpaired.grids import to_rgb
 
 PALETTE = ("#3d85c6", "#e0791f", "#2f9e6e", "#a86bd1", "#d9485f", "#1fa3b3", "#a3912a", "#8a8f98")
-"""Middle tones, told apart on white and on near-black paper."""
+"""Medium tones, distinguishable on white and near-black backgrounds."""
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 3)), (0, (1.5, 2)))
-"""Line styles; after the last colour they begin again with other dashes."""
+"""Line styles of the first, second and third use of the palette."""
 QUERY_COLOUR = "#ff4081"
 _INK = "#010203"
-"""Stands for the text colour of the page: an inline SVG has ``currentColor`` in its place."""
+"""Placeholder of the text colour, ``currentColor`` in an inline SVG."""
 _LARGEST = 1e100
 """Larger numbers count as infinite: their differences overflow."""
 _POINTED = 300
-"""Points of a line that a page can read out under the pointer."""
+"""Points of a line that a page shows under the pointer."""
 _SHARPEST = 200
-"""Pixels per cell in the PNG of a sheet, at least: smaller pictures are enlarged by a whole factor."""
+"""Smallest number of pixels per cell in the PNG of a sheet; smaller pictures are enlarged by an integer factor."""
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "unpaired", "pdf.fonttype": 42, "font.size": 10.5, "axes.edgecolor": _INK,
     "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
@@ -58,18 +58,17 @@ def line_chart(
     marks: Mapping[str, Point] | None = None,
     standalone: bool = False,
 ) -> str:
-    """Draw lines (x, y) as one SVG element that takes its ink from the text colour of the page.
+    """Draw lines (x, y) as one SVG element in the text colour of the page.
 
     Args:
-        series: Name -> points in order of x; points that are not finite break the line and are counted in the legend.
-        title: Words above the chart, also read out by screen readers.
-        x_label: Words under the horizontal axis.
-        y_label: Words along the vertical axis.
-        smoothing: Weight of the past in an exponential moving average, [0, 1); the raw line stays visible behind it.
-        places: Name -> number of its colour and dashes, so that a series has the same in several charts; by default
-            its place in ``series``.
+        series: Name -> points in order of x; non-finite points interrupt the line and are counted in the legend.
+        title: Above the chart, also its description for screen readers.
+        x_label: Of the horizontal axis.
+        y_label: Of the vertical axis.
+        smoothing: Weight of the past in an exponential moving average, [0, 1); the raw line is drawn behind it.
+        places: Name -> number of its colour and dashes, to use the same in several charts; by default its position.
         marks: Name -> one point of its series to ring, such as the best.
-        standalone: For a file of its own: dark ink on white paper, letters as outlines.
+        standalone: For a file of its own: dark text on white, letters as outlines.
 
     Raises:
         ConfigError: ``smoothing`` is outside [0, 1).
@@ -116,14 +115,14 @@ def line_chart(
 
 
 def _plain(words: str) -> str:
-    """Text in which matplotlib reads no mathematics."""
+    """Text without matplotlib's math mode."""
     return words.replace("$", r"\$")
 
 
 def _element(svg: str, title: str, lines: str) -> str:
-    """The bare element: described in words, no names that another chart of the page has too.
+    """The SVG element with a description and without ids that other charts of the page have too.
 
-    ``lines`` are the values, for ``page.js`` to show under the pointer; empty for a file of its own.
+    ``lines`` are the values that ``page.js`` shows under the pointer; empty for a file of its own.
     """
     words = f'role="img" aria-label="{escape(title)}"'
     if not lines:
@@ -157,20 +156,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures for a paper, each one inch wide, titled, with words left of the rows.
-
-    Attributes:
-        columns: Words over each column -> its cells; all columns have the same length.
-        row_labels: Words left of the rows.
-        bars: Words over a column -> words at both ends of a colour bar under it.
+    """Pictures for a paper, each one inch wide, with headings above the columns and labels left of the rows.
 
     Raises:
         ConfigError: There is no picture, or columns differ in length.
     """
 
     columns: Sequence[tuple[str, Sequence[Cell | None]]]
+    """Heading -> cells, the same number in all columns."""
     row_labels: Sequence[str] = ()
     bars: Mapping[str, tuple[str, str]] | None = None
+    """Heading -> text at both ends of a colour bar under its column."""
 
     def __post_init__(self) -> None:
         lengths = {len(cells) for _, cells in self.columns}

@@ -74,28 +74,27 @@ def _code(words: str) -> str:
 # CSV and JSON
 # ---------------------------------------------------------------------------------------------------------------------
 def to_csv(comparison: Comparison) -> str:
-    """One line per row and score; lists (runs, images seen of each run) are divided by semicolons."""
+    """One line per row and score; lists (runs, images seen of each run) are separated by semicolons."""
     columns = {column.name: column for column in comparison.columns}
-    lines = []
-    for (place, name), value in _ordered(comparison).iterrows():
-        row = comparison.rows[place]
-        lines.append(_csv_line(row, columns[name], value))
-    return _csv(lines)
+    return _csv([
+        _csv_line(comparison.rows[place], columns[name], value)
+        for (place, name), value in _ordered(comparison).iterrows()
+    ])  # fmt: skip
 
 
 def training_csv(tables: Sequence[TrainingTable]) -> str:
-    """One line per time, weights and score; the last field says whether it is the best of its score."""
+    """One line per time, weights and score; the last field marks the best of each score."""
     lines = []
     for table in tables:
-        columns = {column.name: column for column, _ in table.columns}
-        best = {
-            (seen, weights, column.name): cell.best
-            for seen, cells in zip(table.images, table.cells(), strict=True)
-            for (column, weights), cell in zip(table.columns, cells, strict=True)
+        cells = {
+            (seen, weights, column.name): (column, cell)
+            for seen, line in zip(table.images, table.cells(), strict=True)
+            for (column, weights), cell in zip(table.columns, line, strict=True)
         }
         for key, value in table.values.iterrows():
+            column, cell = cells[key]
             row = Row(table.label, key[1], False, (key[0],), table.runs)
-            lines.append({**_csv_line(row, columns[key[2]], value), "best": "yes" if best[key] else "no"})
+            lines.append({**_csv_line(row, column, value), "best": "yes" if cell.best else "no"})
     return _csv(lines)
 
 
@@ -164,9 +163,9 @@ _SIGNS = {
     "←": r"$\leftarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≤": r"$\leq$", "≥": r"$\geq$",
     "…": r"\ldots{}", "°": r"$^{\circ}$", "µ": r"$\mu$",
 }  # fmt: skip
-"""What TeX reads otherwise; brackets and stars only if an optional argument or a starred form may be looked for."""
+"""Characters special to TeX; brackets and stars since they may be read as an optional argument or a starred form."""
 _JOINED = re.compile(r"(?<=-)(?=-)|(?<=')(?=')|(?<=,)(?=,)")
-"""Between two characters that fonts join to another one."""
+"""Between two characters that fonts join into a ligature."""
 
 
 def escape_latex(words: str) -> str:
@@ -208,8 +207,7 @@ def to_latex(comparison: Comparison) -> str:
 
 def _tabular(comparison: Comparison, columns: Sequence[int]) -> str:
     lines = []
-    before: Row | None = None
-    for row, cells in zip(comparison.rows, comparison.cells(), strict=True):
+    for before, row, cells in zip([None, *comparison.rows], comparison.rows, comparison.cells(), strict=False):
         new = before is None or row.label != before.label
         rule = ""
         if before is not None and row.reference != before.reference:
@@ -219,14 +217,13 @@ def _tabular(comparison: Comparison, columns: Sequence[int]) -> str:
         weights = escape_latex(WEIGHTS.get(row.weights, row.weights)) + "$^\\dagger$" * row.chosen
         label = f"{rule}{{{escape_latex(row.label) if new else ''}}}"
         lines.append([label, weights, *(_latex_cell(cells[n], row) for n in columns)])
-        before = row
     head = ["Method", "Weights", *(_latex_heading(comparison.columns[n]) for n in columns)]
     frame = pd.DataFrame(lines, columns=pd.Index(head))
     return frame.to_latex(index=False, escape=False, column_format=f"@{{}}ll{'r' * len(columns)}@{{}}")
 
 
 def _latex_cell(cell: Cell, row: Row) -> str:
-    """The mean, and what stands beside it in small letters; intervals of references would only make columns wide."""
+    """The mean, and beside it in small type its deviation; without intervals of references, to keep columns narrow."""
     mean, beside = (re.sub(r"-(?=[\d$])", "$-$", escape_latex(words)) for words in (cell.mean, cell.beside))
     mean = f"\\textbf{{{mean}}}" if cell.best else mean
     return f"{mean} {{\\scriptsize {beside}}}" if beside and not row.reference else mean
@@ -242,14 +239,13 @@ def _latex_heading(column: Column) -> str:
 def _blocks(comparison: Comparison) -> list[list[int]]:
     """Numbers of columns in as few blocks as the width of a page allows, by an estimate."""
     space = _TEXT_WIDTH - (max(len(row.label) for row in comparison.rows) + len("Weights")) * _DIGIT - 2 * _GAP
-    rows = list(zip(comparison.rows, comparison.cells(), strict=True))
     blocks: list[list[int]] = [[]]
     used = 0.0
-    for place, column in enumerate(comparison.columns):
-        widths = [(len(column.label) + 1) * _DIGIT]
-        for row, cells in rows:
-            beside = "" if row.reference else cells[place].beside
-            widths.append(len(cells[place].mean) * _DIGIT + (len(beside) + 1) * _SMALL * bool(beside))
+    for place, cells in enumerate(zip(*comparison.cells(), strict=True)):
+        widths = [(len(comparison.columns[place].label) + 1) * _DIGIT]
+        for row, cell in zip(comparison.rows, cells, strict=True):
+            beside = "" if row.reference else cell.beside
+            widths.append(len(cell.mean) * _DIGIT + (len(beside) + 1) * _SMALL * bool(beside))
         if blocks[-1] and used + max(widths) + _GAP > space:
             blocks.append([])
             used = 0.0

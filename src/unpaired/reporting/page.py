@@ -1,4 +1,4 @@
-"""One self-contained HTML page made of sections, rendered by ``page.html`` with Jinja2; all words are escaped."""
+"""One self-contained HTML page made of sections, rendered by ``page.html`` with Jinja2; all text is escaped."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from unpaired.reporting.pictures import Panel, View, nats
 from unpaired.reporting.tables import Comparison
 
 PAGE_LIMIT = 20_000_000
-"""Bytes; a larger page is a burden to mail and to open on a phone."""
+"""Largest page in bytes that is easy to mail and to open on a phone."""
 _ICON_SIDE = 64
-"""Up to this side a picture is stored without loss: it is small anyway, and is shown enlarged."""
+"""Pictures up to this side are stored without loss: they are small, and are shown enlarged."""
 _THUMBNAIL = 56
 _SMALLEST_MAP = 192
-"""Heat maps of smaller pictures are drawn at this side, so that their blocks keep sharp edges."""
+"""Heat maps of smaller pictures are drawn at this side, to keep the edges of their blocks sharp."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Encoding:
     """How pictures are stored in a page."""
 
     quality: int | None = None
-    """Of WebP, 1 to 100, for photos; unset stores every picture without loss. Drawings never lose anything."""
+    """Of WebP for photos, 1 to 100; unset stores every picture without loss, as drawings always are."""
     largest_side: int | None = None
     """Larger pictures are scaled down to this side."""
 
@@ -50,27 +50,24 @@ _ENCODINGS = tuple(
 
 @dataclass(frozen=True)
 class Page:
-    """A page that was written.
-
-    Attributes:
-        path: The file.
-        size: Its bytes.
-        reduction: What was done to stay under the limit, in words; empty if nothing was.
-    """
+    """A page that was written."""
 
     path: Path
     size: int
+    """Bytes."""
     reduction: str
+    """What was reduced to stay under the limit, in words; usually empty."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # sections: plain values that the macro of the same name in page.html lays out
 # ---------------------------------------------------------------------------------------------------------------------
 Section = dict[str, Any]
+Rows = Iterable[tuple[str, Sequence[Image.Image | None]]]
 
 
 def section(kind: str, title: str, note: str = "", **content: Any) -> Section:
-    """A section with a heading above and small words below; ``kind`` is a macro of ``page.html``."""
+    """A section with a heading above and a note below; ``kind`` is a macro of ``page.html``."""
     return {"kind": kind, "title": title, "note": note, **content}
 
 
@@ -89,9 +86,9 @@ def notes(paragraphs: Sequence[str], *, title: str = "Notes") -> Section:
     return section("notes", title, paragraphs=paragraphs)
 
 
-def command(line: str, *, title: str = "Reproduce", note: str = "") -> Section:
-    """The exact command that makes this again."""
-    return section("command", title, note, line=line)
+def command(line: str, *, title: str = "Reproduce") -> Section:
+    """The command that reproduces the page."""
+    return section("command", title, line=line)
 
 
 def charts(svgs: Sequence[str], *, title: str = "Training", note: str = "") -> Section:
@@ -100,31 +97,15 @@ def charts(svgs: Sequence[str], *, title: str = "Training", note: str = "") -> S
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str, note: str = "") -> Section:
-    """Words in rows and columns; the first column names the rows.
-
-    Raises:
-        ConfigError: A row has more or fewer cells than ``head``.
-    """
-    for row in rows:
-        if len(row) != len(head):
-            raise ConfigError(f"table row '{row[0] if row else ''}' has {len(row)} cells for {len(head)} columns")
+    """A table of text; the first column names the rows, all of which are as long as ``head`` (else ``ConfigError``)."""
+    _check_lengths("table", "cells", head, [(row[0] if row else "", row) for row in rows])
     return section("table", title, note, head=head, rows=rows)
 
 
-def gallery(
-    columns: Sequence[str],
-    rows: Iterable[tuple[str, Sequence[Image.Image | None]]],
-    *,
-    title: str = "Examples",
-    note: str = "",
-) -> Section:
-    """Examples, one per row: input, translation, truth, selected queries, ...
-
-    Raises:
-        ConfigError: A row has more or fewer pictures than there are columns.
-    """
+def gallery(columns: Sequence[str], rows: Rows, *, title: str = "Examples", note: str = "") -> Section:
+    """Examples, one per row of as many pictures as there are columns (else ``ConfigError``)."""
     rows = list(rows)
-    _check_pictures(columns, rows)
+    _check_lengths("gallery", "pictures", columns, rows)
     return section("gallery", title, note, columns=columns, rows=rows)
 
 
@@ -134,46 +115,41 @@ def filmstrips(
     title: str = "Samples over training",
     note: str = "",
 ) -> Section:
-    """Pictures over time, one strip per run: its name, the words over its columns, its rows of pictures.
+    """Pictures over time, one strip per run: its name, its column headings, its rows of pictures.
 
     Raises:
         ConfigError: A row has more or fewer pictures than its strip has columns.
     """
     named = [(name, columns, [("", row) for row in rows]) for name, columns, rows in strips]
     for _, columns, rows in named:
-        _check_pictures(columns, rows)
+        _check_lengths("gallery", "pictures", columns, rows)
     return section("filmstrips", title, note, strips=named)
 
 
-def _check_pictures(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> None:
-    for name, images in rows:
-        if len(images) != len(columns):
-            raise ConfigError(f"gallery row '{name}' has {len(images)} pictures for {len(columns)} columns")
+def _check_lengths(kind: str, things: str, columns: Sequence[str], rows: Iterable[tuple[Any, Sequence[Any]]]) -> None:
+    for name, row in rows:
+        if len(row) != len(columns):
+            raise ConfigError(f"{kind} row '{name}' has {len(row)} {things} for {len(columns)} columns")
 
 
 def before_after(
     pairs: Iterable[tuple[str, Image.Image, Image.Image]], *, title: str = "Before and after", note: str = ""
 ) -> Section:
-    """Pairs of one shape: side by side without a script, else one over the other with a slider between them."""
+    """Pairs of pictures of one size, with a slider between them (side by side without a script)."""
     return section("before_after", title, note, pairs=list(pairs))
 
 
 def score_table(comparison: Comparison, *, title: str = "Scores") -> Section:
-    """A score table that sorts by a click: protocols and footnotes below, exact values behind the printed ones."""
+    """A table that sorts on a click, with protocols and footnotes below; sorting uses unrounded values."""
     rows = list(zip(comparison.rows, comparison.cells(), strict=True))
     note = ". ".join(comparison.footnotes("green")) + "."
     return section("scores", title, note, columns=comparison.columns, rows=rows)
 
 
 def significance_viewer(panels: Sequence[Panel], *, title: str = "What is significant", note: str = "") -> Section:
-    """Selected points and entropies, one panel at a time; without a script all panels stand below each other.
+    """Selected points and entropies, one panel per image and tap, shown one at a time (all without a script).
 
-    Colours mean the same for all encoders of a panel: its scale goes from their smallest to their largest entropy.
-
-    Args:
-        panels: One per image and tap, in the order of the choices.
-        title: Heading.
-        note: Words under it.
+    The encoders of a panel share one colour scale, from their smallest to their largest entropy.
     """
     taps = list(dict.fromkeys(panel.tap for panel in panels))
     firsts: dict[str, Image.Image] = {}
@@ -241,18 +217,17 @@ def html_page(
     reduction: str = "",
     places: Iterable[Path] = (),
 ) -> str:
-    """Render a whole HTML document with one script, and a policy that allows no other.
+    """Render a whole HTML document with one script and a policy that allows no other.
 
     Args:
-        title: Words of the browser's tab.
+        title: Title of the document.
         sections: From top to bottom.
-        footer: Small words at the end.
+        footer: Small text at the end.
         encoding: How pictures are stored.
         most: Examples shown of each gallery and viewer; unset shows all.
         reduction: What was left out, said under the heading.
-        places: Files and folders of this machine that the words may name; their folders are left out.
+        places: Files and folders of this machine that the text may name; their parent folders are removed from it.
     """
-
     template, style, script = _template(_without_folders(places))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return template.render(
@@ -287,15 +262,13 @@ def write_page(
     limit: int = PAGE_LIMIT,
     places: Iterable[Path] = (),
 ) -> Page:
-    """Write one HTML page; a reader never sees half a page, and a failure leaves the old one.
-
-    No absolute path of this machine gets into it: what lies in the working folder is named from there.
+    """Write one HTML page atomically; absolute paths of this machine are removed from its text.
 
     Args:
         path: The file; missing folders are made.
-        title: Words of the browser's tab.
+        title: Title of the document.
         sections: From top to bottom.
-        footer: Small words at the end.
+        footer: Small text at the end.
         limit: Largest number of bytes: pictures are stored smaller, then examples left out, until the page fits.
         places: As in :func:`html_page`; needed where names of folders hold spaces.
 
@@ -323,7 +296,7 @@ def write_page(
 
 
 def _reductions(examples: int) -> Iterator[tuple[Encoding, int]]:
-    """How pictures are stored and how many examples are shown, from all to the least."""
+    """Encodings and numbers of examples, in decreasing size of the page."""
     for encoding in _ENCODINGS:
         yield encoding, examples
     while examples > 1:
@@ -337,7 +310,7 @@ def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
 
 
 def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
-    """A function that takes the folders of this machine out of words: what they say of a home is nobody's business."""
+    """A function that removes folders of this machine from text, to keep user names and the like private."""
     inside = [Path.cwd() / "x", Path.home() / "x", *places]
     known = {whole for path in inside for whole in (path.absolute(), path.resolve())}
     above = {f"{folder}/" for path in known for folder in path.parents if folder != folder.parent}
@@ -345,15 +318,14 @@ def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
     pattern = re.compile(rf"(?<![\w.~/])(?:{listed}|/(?:[\w.@%+~-]+/)+)")
 
     def tidy(value: Any) -> Any:
-        return (
-            pattern.sub("", str(value)) if isinstance(value, str | Path) and not hasattr(value, "__html__") else value
-        )
+        plain = isinstance(value, str | Path) and not hasattr(value, "__html__")
+        return pattern.sub("", str(value)) if plain else value
 
     return tidy
 
 
 def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
-    """The page, its style sheet and its script; all words pass through ``tidy``."""
+    """The page, its style sheet and its script; all text passes through ``tidy``."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, finalize=tidy
@@ -368,10 +340,10 @@ def asset(name: str) -> str:
 
 
 def _breakable(words: object) -> Markup:
-    """Let paths break where paths divide."""
+    """Allow line breaks after slashes and underscores."""
     return escape(str(words)).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
 
 
 def _exact(value: float) -> str:
-    """All digits, as scripts read numbers."""
+    """All digits, in JavaScript's notation."""
     return repr(float(value)) if np.isfinite(value) else "Infinity" if value > 0 else "-Infinity"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,18 +24,17 @@ _USUAL_TAPS = ("block1", "block5")
 
 @dataclass(frozen=True)
 class View:
-    """What one encoder finds significant in one image at one tap."""
+    """Entropies and selected locations of one encoder for one image at one tap."""
 
     name: str
-    """Whose encoder it is."""
+    """Of the run."""
     picture: Image.Image
-    """What the features were computed from."""
+    """The input of the encoder."""
     entropy: Any
     """(H, W), nats; small means significant."""
     indices: Any
     """(N,), selected positions as y * W + x."""
     note: str = ""
-    """Small words under the name."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All pictures of the chosen images.
-
-    Attributes:
-        names: Stem of each image.
-        columns: Heading -> one picture per image: input, each run, and the truth if it is known.
-        panels: One per image and tap, with a view per run; empty if no tap was asked for.
-        taps: The taps of the panels.
-    """
+    """All pictures of the chosen images."""
 
     names: list[str]
+    """Stem of each image."""
     columns: dict[str, list[Image.Image]]
+    """Heading -> one picture per image: input, each run, and the truth if it is known."""
     panels: list[Panel]
+    """One per image and tap, with a view per run; empty if no tap was asked for."""
     taps: tuple[str, ...]
 
 
@@ -75,16 +71,16 @@ def make_gallery(
 ) -> Gallery:
     """Translate the images with every run, and compute what its encoder finds significant.
 
-    Images are read as the field's protocol does: resized to the square that the training crops of each run had.
+    As in the standard protocol, images are resized to the square of each run's training crops.
 
     Args:
         runs: At least one.
         images: Source images.
-        truths: Source image -> its true translation; used when every image has one.
-        taps: Places of the encoder; unset takes those that select by significance, at most the last two. An empty
+        truths: Source image -> its true translation; used if every image has one.
+        taps: Layers of the encoder; unset takes those that select by significance, at most the last two. An empty
             sequence leaves significance out.
         weights: Which weights of the runs.
-        device: Where to run.
+        device: As for :class:`unpaired.Translator`.
         progress: Called with (translations done, all).
 
     Raises:
@@ -107,7 +103,7 @@ def make_gallery(
             (picture,) = pictures([source], translator.source)
             inputs[run.name].append(picture)
             with warnings.catch_warnings(action="ignore", category=ValueRangeWarning):  # bright images
-                made = translator.translate(source, domain=_wanted(run))
+                made = translator.translate(source, domain=run.config.dataset.shown_domain)
             translated[run.name] += pictures([made], translator.target)
             for tap in chosen:
                 views[number, tap].append(_view(run, translator, source, picture, tap))
@@ -126,14 +122,8 @@ def make_gallery(
     return Gallery(names, columns, panels, chosen)
 
 
-def _wanted(run: RunFolder) -> str | None:
-    """The domain that a run of several domains is shown with: the one that its training scored."""
-    dataset = run.config.dataset
-    return None if dataset.domains is None else dataset.scored_pair()[1]
-
-
 def _default_taps(runs: Sequence[RunFolder]) -> tuple[str, ...]:
-    """The taps where any of the runs selects by significance, the last two; where none does, the paper's."""
+    """The last two taps at which a run selects by significance; the paper's if no run does."""
     selecting = [tuple(getattr(run.config.model, "attention_taps", ())) for run in runs]
     found = list(dict.fromkeys(tap for taps in selecting for tap in taps[-2:]))
     return tuple(found[:2]) or _USUAL_TAPS
@@ -154,55 +144,44 @@ def _view(run: RunFolder, translator: Translator, source: Any, picture: Image.Im
 
 @dataclass(frozen=True)
 class Strip:
-    """Translations of the same images at several times of a training.
-
-    Attributes:
-        times: Images seen, one per column of translations.
-        rows: Per image: its input if the grids show it, then one picture per time.
-        has_input: Whether the first picture of a row is the input.
-    """
+    """Translations of the same images at several times of a training."""
 
     times: list[int]
+    """Images seen, one per column of translations."""
     rows: list[list[Image.Image | None]]
+    """Per image: its input if the grids show it, then one picture per time."""
     has_input: bool
 
     @property
     def heads(self) -> list[str]:
-        """Words over the columns."""
+        """Headings of the columns."""
         return ["input"] * self.has_input + [f"{time:,}" for time in self.times]
 
 
 def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int = 8, most_rows: int = 3) -> Strip | None:
-    """Take translations over training out of the sample grids of a run, evenly spaced, first and last included.
+    """Crop translations over training from the sample grids of a run, evenly spaced, first and last included.
 
     Args:
         run: The run.
-        weights: The averaged or the live weights (there are no grids of the best ones: the averaged stand for them).
-        most_times: Columns at most.
-        most_rows: Images at most.
+        weights: The averaged or the live weights; there are no grids of the best ones, the averaged stand for them.
+        most_times: Largest number of columns.
+        most_rows: Largest number of images.
 
     Returns:
-        ``None`` when the run has no readable sample grid.
+        ``None`` if the run has no readable sample grid.
     """
     found = run.samples()
     count = min(most_times, len(found))
     places = sorted({round(number * (len(found) - 1) / max(1, count - 1)) for number in range(count)})
-    times: list[int] = []
-    grids: list[list[list[Image.Image]]] = []
-    whole: list[Image.Image] = []
+    whole: dict[int, Image.Image | None] = {}
     for time, path in (found[place] for place in places):
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("RGB")
-        except OSError:  # cut short by a full disk, or no picture at all
-            continue
-        times.append(time)
-        whole.append(picture)
-        grids.append(grid_cells(picture))
+        with contextlib.suppress(OSError), Image.open(path) as file:  # cut short by a full disk, or no picture at all
+            whole[time] = file.convert("RGB")
+    times, grids = [*whole], [grid_cells(picture) for picture in whole.values() if picture]
     if not times:
         return None
     if any(len(grid) != len(grids[-1]) or len(grid) < 2 for grid in grids):  # not the grids of this version
-        return Strip(times, [list(whole)], has_input=False)
+        return Strip(times, [[*whole.values()]], has_input=False)
     column = 2 if weights == "last" and len(grids[-1]) > 2 else 1
     rows: list[list[Image.Image | None]] = []
     for number in range(min(most_rows, len(grids[-1][0]))):
@@ -212,7 +191,7 @@ def over_training(run: RunFolder, *, weights: Weights = "ema", most_times: int =
 
 
 def nats(low: float, high: float) -> tuple[str, str]:
-    """Print both ends of a range of entropies with as many digits as tell them apart.
+    """Format both ends of a range of entropies with as many digits as distinguish them.
 
     >>> nats(0.0, 5.54), nats(2.7180, 2.7183)
     (('0.00', '5.54'), ('2.718000', '2.718300'))

@@ -1,10 +1,10 @@
-"""The scores in a run folder (``evaluations.jsonl``, ``scores.jsonl``), read strictly and turned into data frames."""
+"""The scores in a run folder (``evaluations.jsonl``, ``scores.jsonl``), validated and turned into data frames."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,14 +21,14 @@ Warn = Callable[[str], object]
 
 
 def _number(value: Any) -> Any:
-    """NaN is ``None``; the words 'inf' and '-inf' stand for what JSON cannot write."""
+    """NaN becomes ``None``; infinities are written as 'inf' and '-inf'."""
     value = float(value) if value in ("inf", "-inf") else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 Number = Annotated[float | None, BeforeValidator(_number)]
 record = dataclass(frozen=True, config=ConfigDict(strict=True))
-"""Dataclasses of what a line must hold; whatever else it holds is ignored."""
+"""Dataclasses of the required fields of a line; other fields are ignored."""
 
 
 @record
@@ -43,7 +43,7 @@ class ScoreRecord:
     images: int
     reference_images: int
     value: Number
-    """``None`` if it could not be measured; may be infinite."""
+    """``None`` if it could not be measured."""
     spread: Number = None
     """Standard deviation over subsets of the images."""
     interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
@@ -56,7 +56,7 @@ class ScoreRecord:
 
     @property
     def full_name(self) -> str:
-        """With counts, such as ``kid_lite0_x1e3_120v140``: values of one full name can be compared."""
+        """With counts, such as ``kid_lite0_x1e3_120v140``: only values of one full name are comparable."""
         return f"{self.name}_{self.counts}"
 
 
@@ -73,7 +73,7 @@ class DataRecord:
 
     @property
     def digests(self) -> tuple[str, str]:
-        """Of the names and contents of source and target images."""
+        """Of source and target images."""
         return self.source_digest, self.target_digest
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class NetworkRecord:
 
 @record
 class RowRecord:
-    """One set of images that was scored; the last three say how the best weights were chosen."""
+    """One set of scored images; the last three fields say how the best weights were chosen."""
 
     label: str
     reference: bool
@@ -106,7 +106,7 @@ class EvaluationRecord:
 
     run: Path
     format: Literal[2]
-    """Lines without any are from before protocols were recorded."""
+    """Older lines have none, and no protocols."""
     images_seen: int
     seed: int
     data: DataRecord
@@ -147,11 +147,9 @@ class BestRecord:
 
 
 def evaluations(run: Path, warn: Warn = ignore) -> list[EvaluationRecord]:
-    """All evaluations of a run that can be compared, oldest first.
+    """All comparable evaluations of a run, oldest first.
 
-    Args:
-        run: A run folder.
-        warn: Called with one sentence per line that is skipped because it is damaged or too old.
+    ``warn`` is called with one sentence per line that is skipped because it is damaged or too old.
 
     Raises:
         DataError: The file cannot be read.
@@ -159,7 +157,7 @@ def evaluations(run: Path, warn: Warn = ignore) -> list[EvaluationRecord]:
     path = run / "evaluations.jsonl"
     entries = list(_entries(path, warn))
     known = [(where, entry) for where, entry in entries if "format" in entry]
-    found = _records(EvaluationRecord, ((where, {**entry, "run": run}) for where, entry in known), warn)
+    found = [*_records(EvaluationRecord, ((where, {**entry, "run": run}) for where, entry in known), warn)]
     if old := len(entries) - len(known):
         which = "1 evaluation was" if old == 1 else f"{old} evaluations were"
         warn(f"{path}: {which} recorded before protocols and digests were; skipped")
@@ -167,11 +165,11 @@ def evaluations(run: Path, warn: Warn = ignore) -> list[EvaluationRecord]:
 
 
 def newest_evaluation(run: Path, data: str | None = None, warn: Warn = ignore) -> EvaluationRecord:
-    """The last line of ``evaluations.jsonl`` that can be compared.
+    """The newest comparable evaluation of a run.
 
     Args:
         run: A run folder.
-        data: Name of the data, the last part of its path, or the first digits (6 at least) of one of its digests.
+        data: Name of the data, the last part of its path, or at least 6 digits from the start of one of its digests.
         warn: As in :func:`evaluations`.
 
     Raises:
@@ -187,15 +185,14 @@ def newest_evaluation(run: Path, data: str | None = None, warn: Warn = ignore) -
     advice = f"run 'unpaired evaluate {shlex.quote(str(run))} {shlex.quote(data or 'DATA')}'"
     if not found:
         raise DataError(f"{run} has no scores to compare ({'; '.join(warnings) or 'it was never evaluated'}); {advice}")
-    chosen = found if data is None else _of_data(run, found, data)
-    if not chosen:
-        known = ", ".join(dict.fromkeys(str(one.data) for one in found))
-        raise DataError(f"{run} was not evaluated on '{data}' (but on {known}); {advice}")
-    return chosen[-1]
+    if chosen := found if data is None else _of_data(run, found, data):
+        return chosen[-1]
+    known = ", ".join(dict.fromkeys(str(one.data) for one in found))
+    raise DataError(f"{run} was not evaluated on '{data}' (but on {known}); {advice}")
 
 
 def _of_data(run: Path, records: Sequence[EvaluationRecord], wanted: str) -> list[EvaluationRecord]:
-    """Evaluations whose data has this name; if there are none, this last part of a path, then this digest."""
+    """Evaluations on the data of this name; if there are none, of this last part of a path, then of this digest."""
     if exact := [one for one in records if one.data.name == wanted]:
         return exact
     found = [one for one in records if Path(one.data.name).name == Path(wanted).name]
@@ -225,7 +222,7 @@ def score_frame(records: Iterable[EvaluationRecord]) -> pd.DataFrame:
 
 
 def training_frame(run: Path, warn: Warn = ignore) -> pd.DataFrame:
-    """Scores taken while a run was trained (``scores.jsonl``), sorted by images seen, EMA before last.
+    """Scores measured during training (``scores.jsonl``), sorted by images seen, EMA before last.
 
     If a time was scored twice, as after a crash, the later line counts.
 
@@ -252,7 +249,7 @@ def training_frame(run: Path, warn: Warn = ignore) -> pd.DataFrame:
 
 
 def best_choice(run: Path, warn: Warn = ignore) -> BestRecord | None:
-    """How a run chose its best weights; ``None`` if it kept none."""
+    """How a run chose its best weights; ``None`` if it has none."""
     path = run / "weights" / "best.json"
     try:
         return _checked(BestRecord, read_json(path))
@@ -270,18 +267,16 @@ def _entries(path: Path, warn: Warn) -> Iterable[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _records(kind: type[Record], entries: Iterable[tuple[str, dict[str, Any]]], warn: Warn) -> list[Record]:
-    found = []
+def _records(kind: type[Record], entries: Iterable[tuple[str, dict[str, Any]]], warn: Warn) -> Iterator[Record]:
     for where, entry in entries:
         try:
-            found.append(_checked(kind, entry))
+            yield _checked(kind, entry)
         except ValueError as error:
             warn(f"{where} is skipped: {error}")
-    return found
 
 
 def _checked(kind: type[Record], entry: Mapping[str, Any]) -> Record:
-    """Build a record; a ``ValueError`` says in one sentence what is wrong."""
+    """Build a record. Raises ``ValueError`` with one sentence about the first invalid field."""
     try:
         return validated(TypeAdapter(kind), entry, default=str)
     except ValidationError as error:

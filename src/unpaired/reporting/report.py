@@ -53,7 +53,7 @@ def write_report(
         gallery: Made by :func:`unpaired.reporting.pictures.make_gallery`.
         images: Which images these are, in words ("12 of 200 held-out images, evenly spaced by name").
         weights: Those that made the gallery.
-        command: What makes this page again.
+        command: The command that reproduces this page.
         limit: Largest number of bytes; see :func:`unpaired.reporting.page.write_page`.
 
     Raises:
@@ -62,8 +62,9 @@ def write_report(
     names, titles = [run.name for run in runs], ", ".join(dict.fromkeys(run.title for run in runs))
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(runs) > 1 else names[0]
     folders = {run.config.dataset.folder for run in runs}
-    data = folder.name if len(folders) == 1 and (folder := next(iter(folders))) is not None else ""
-    title = f"{listed if len(listed) < 70 else f'{len(names)} runs of {titles}'}{f' on {data}' if data else ''}"
+    folder = folders.pop() if len(folders) == 1 else None
+    title = listed if len(listed) < 70 else f"{len(names)} runs of {titles}"
+    title += "" if folder is None else f" on {folder.name}"
     what = f"{len(runs)} runs compared ({titles})" if len(runs) > 1 else f"One run of {titles}"
     inputs, *made = gallery.columns.values()
     sections = [page.heading(title, f"{what}. {images}."), _pairs(names, gallery)]
@@ -95,7 +96,7 @@ def write_report(
 
 
 def _pairs(names: Sequence[str], gallery: Gallery) -> Section:
-    """Every image before and after a single run; of several runs, as many images as make no more pairs than that."""
+    """All images for a single run; for several, fewer images, so that there are as many pairs."""
     count = max(1, len(gallery.names) // len(names))
     pairs = [
         (f"{image}, {name}" if len(names) > 1 else image, gallery.columns["input"][at], gallery.columns[name][at])
@@ -109,9 +110,9 @@ def _pairs(names: Sequence[str], gallery: Gallery) -> Section:
 # scores
 # ---------------------------------------------------------------------------------------------------------------------
 def score_sections(runs: Sequence[RunFolder]) -> list[Section]:
-    """The table of all runs that were evaluated, a sentence for the others, and the scores over training.
+    """The table of all evaluated runs, a note about the others, and the scores over training.
 
-    If the scores of the runs cannot be compared, the reason stands there and each run has a table of its own.
+    If the scores of the runs are not comparable, the page says why and has one table per run.
     """
     scored = [run for run in runs if _is_evaluated(run)]
     missing = [run for run in runs if run not in scored]
@@ -157,13 +158,9 @@ def _training_scores(runs: Sequence[RunFolder]) -> dict[str, Any]:
 
 
 def score_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
-    """Draw scores over training: by the averaged and the live weights for one run, by the averaged for several.
+    """Draw scores over training, of averaged and live weights for one run, of the averaged ones for several.
 
-    A ring marks the weights that a run kept as its best by that score.
-
-    Args:
-        runs: In the order of their colours.
-        **options: Of :func:`line_chart`, such as ``standalone``.
+    A ring marks the weights that a run kept as its best by that score; ``options`` are those of :func:`line_chart`.
 
     Returns:
         Full name of the score -> SVG; empty if nothing was scored during training.
@@ -194,7 +191,7 @@ def score_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
 # logs
 # ---------------------------------------------------------------------------------------------------------------------
 def loss_charts(runs: Sequence[RunFolder], **options: Any) -> dict[str, str]:
-    """Draw the loss terms: by group for one run; for several, one chart per term with a line per run.
+    """Draw the loss terms: one chart per group for a single run; one per term, with a line per run, for several.
 
     Returns:
         Title -> SVG; empty if no run has a log.
@@ -224,7 +221,7 @@ def _log_chart(
     series: dict[str, list[tuple[float, float]]], title: str, y_label: str, runs: Sequence[RunFolder], **options: Any
 ) -> str:
     longest = max(map(len, series.values()), default=0)
-    smoothing = 0.0 if longest < 30 else min(0.9, 1.0 - 20.0 / longest)  # short logs are means already
+    smoothing = 0.0 if longest < 30 else min(0.9, 1.0 - 20.0 / longest)  # short logs need none
     return line_chart(series, title, "images seen", y_label, smoothing=smoothing, places=_places(runs), **options)
 
 
@@ -237,9 +234,9 @@ def _places(runs: Sequence[RunFolder]) -> dict[str, int] | None:
 # settings
 # ---------------------------------------------------------------------------------------------------------------------
 def runs_table(runs: Sequence[RunFolder], weights: Weights) -> Section:
-    """One column per run: method, data, length, machine, versions, then the settings in which they differ.
+    """One column per run: method, data, length, machine, versions, and the settings in which the runs differ.
 
-    A single run shows the settings that are not the defaults of its method.
+    For a single run: the settings that differ from the defaults of its method.
     """
     facts = [{**run.facts(), "weights shown": _weights(run, weights)} for run in runs]
     own = [flat(run.config.to_mapping()) for run in runs]
@@ -272,17 +269,14 @@ def _weights(run: RunFolder, weights: Weights) -> str:
 
 
 def _commands(runs: Sequence[RunFolder], own: str) -> Section:
-    """The commands that make these runs and this page again."""
+    """The commands that reproduce these runs and this page."""
     lines = []
     for run in runs:
-        if run.sessions and run.sessions[0].get("command"):
-            lines += [
-                f"# {run.path}: begun {run.sessions[0].get('time', '')} with",
-                f"#   {run.sessions[0]['command']}",
-            ]
-        lines.append(
-            shlex.join(["unpaired", "train", "--config", f"{run.path}/run.yaml", "--out", f"{run.path}-again"])
-        )
+        first = run.sessions[0] if run.sessions else {}
+        if first.get("command"):
+            lines += [f"# {run.path}: begun {first.get('time', '')} with", f"#   {first['command']}"]
+        words = ["unpaired", "train", "--config", f"{run.path}/run.yaml", "--out", f"{run.path}-again"]
+        lines.append(shlex.join(words))
     return page.command("\n".join([*lines, *([own] if own else [])]))
 
 
@@ -292,14 +286,7 @@ def _commands(runs: Sequence[RunFolder], own: str) -> Section:
 def write_figures(folder: Path, runs: Sequence[RunFolder], gallery: Gallery, *, weights: Weights = "ema") -> list[Path]:
     """Write ``figure_samples``, ``figure_training`` and ``figure_significance_RUN`` as PNG and PDF, curves as SVG.
 
-    Colours of the entropy mean the same in all significance figures: per tap, one scale over all images and runs, whose
-    ends stand under the bar.
-
-    Args:
-        folder: Where to; made if missing.
-        runs: In the order of the gallery's columns.
-        gallery: Made by :func:`unpaired.reporting.pictures.make_gallery`.
-        weights: Those that made the gallery.
+    For each tap, all significance figures share one colour scale, whose ends stand under the bar.
 
     Returns:
         The files written.
@@ -329,12 +316,12 @@ def write_figures(folder: Path, runs: Sequence[RunFolder], gallery: Gallery, *, 
 
 
 def _file_name(words: str) -> str:
-    """Letters, digits, dots and dashes; for names that people typed."""
+    """A file name of letters, digits, dots and dashes."""
     return re.sub(r"[^\w.-]+", "_", words).strip("._") or "unnamed"
 
 
 def _training_sheet(runs: Sequence[RunFolder], weights: Weights) -> Sheet | None:
-    """Columns: the input and the times; rows: the images of each run. Runs may have other times than the first."""
+    """Columns: the input and the times; rows: the images of each run. Times may differ between runs."""
     strips = [(run, strip) for run in runs if (strip := over_training(run, weights=weights)) is not None]
     if not strips:
         return None
@@ -356,9 +343,7 @@ def _training_sheet(runs: Sequence[RunFolder], weights: Weights) -> Sheet | None
 def _significance_sheet(gallery: Gallery, run: int) -> Sheet:
     """Figure 2 of the paper: rows images; columns the input and, per tap, entropy and selected points."""
     views = {(panel.image, panel.tap): panel.views[run] for panel in gallery.panels}
-    columns: list[tuple[str, list[Cell]]] = [
-        ("input", [Cell(views[x, gallery.taps[0]].picture) for x in gallery.names])
-    ]
+    columns = [("input", [Cell(views[x, gallery.taps[0]].picture) for x in gallery.names])]
     bars = {}
     for tap in gallery.taps:
         ends = finite_range([view.entropy for panel in gallery.panels if panel.tap == tap for view in panel.views])

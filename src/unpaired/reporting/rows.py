@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one row of a table, labelled with what sets it apart from the others."""
+"""Groups runs that differ only in their seed into rows, labelled with the settings in which the rows differ."""
 
 from __future__ import annotations
 
@@ -16,25 +16,22 @@ from unpaired.run_folder import first_digest
 
 _IMAGES_SEEN, _LENGTH = "images seen", "training.images"
 _MOST_WORDS = 4
-"""Differences that a label lists before it names the run folder instead."""
+"""Most differences in a label."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method with one set of settings.
-
-    Attributes:
-        label: Title of the method and what sets it apart from the other groups.
-        runs: The folders, as given.
-        seeds: Training seed of each run.
-        method: Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as one of images that other
-            software made: it is a row of its own, under its own name.
-    """
+    """Runs of one method with one set of settings."""
 
     label: str
+    """Title of the method and the settings in which it differs from the other groups."""
     runs: tuple[Path, ...]
+    """The folders, as given."""
     seeds: tuple[int, ...]
+    """Training seed of each run."""
     method: str
+    """Key of ``METHODS``; empty for a scored folder without ``run.yaml``, such as images made by other software, which
+    is a row of its own, called by the name of the folder."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,26 @@ class _Settings:
     folders: str
     """Names of the folders of training images."""
     values: Mapping[str, Any]
-    """What makes a row, by dotted name, in the order of a label."""
+    """Settings that distinguish rows, by dotted name, in the order of a label."""
     defaults: Mapping[str, Any]
-    """The same of a run of this method that sets nothing."""
+    """The defaults of the method."""
 
 
 def group_runs(
     runs: Sequence[Path], *, images_seen: Sequence[int] | None = None, names: Sequence[str] = ()
 ) -> list[Group]:
-    """Gather runs that differ only in their seed, in the order of the first run of each group.
+    """Group runs that differ only in their seed, in the order of the first run of each group.
 
     Args:
         runs: Run folders.
-        images_seen: Training images that each run's scored weights had seen: other numbers are other groups.
+        images_seen: Of each run's scored weights: different numbers make different groups.
         names: Labels, one per group or one per run, instead of those made here.
 
     Raises:
         DataError: A folder is no run.
         ConfigError: A ``run.yaml`` cannot be read, a run or a seed occurs twice, or ``names`` do not fit.
     """
-    by_place: dict[Path, Path] = {}
-    for run in runs:
-        if run.resolve() in by_place:
-            raise ConfigError(f"{run} is given twice (also as {by_place[run.resolve()]}); name every run once")
-        by_place[run.resolve()] = run
+    check_distinct(runs)
     groups: dict[str, list[_Settings]] = {}
     at: Sequence[int | None] = images_seen or [None] * len(runs)
     for run, seen in zip(runs, at, strict=True):
@@ -92,6 +85,14 @@ def group_runs(
     ]
 
 
+def check_distinct(runs: Sequence[Path]) -> None:
+    """Raise ``ConfigError`` if two paths are the same folder."""
+    known: dict[Path, Path] = {}
+    for run in runs:
+        if (other := known.setdefault(run.resolve(), run)) is not run:
+            raise ConfigError(f"{run} is given twice (also as {other}); name every run once")
+
+
 def _settings(run: Path, images_seen: int | None) -> _Settings:
     if not (run / "run.yaml").is_file():
         if (run / "evaluations.jsonl").is_file():
@@ -100,21 +101,17 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
         raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
     config = RunConfig.load(run / "run.yaml")
     values = flat(replace(config, init=None, extensions=()).to_mapping())
-    for key in (
-        *MAY_CHANGE,
-        "method",
-        "training.seed",
-        *(f"dataset.{x}" for x in ("folder", "source", "target", "domains")),
-    ):
-        values.pop(key, None)  # what the folders hold counts, not where they lie
+    places = (f"dataset.{name}" for name in ("folder", "source", "target", "domains"))  # their contents count
+    for key in (*MAY_CHANGE, "method", "training.seed", *places):
+        values.pop(key, None)
     if config.init is not None:
         values["begun with"] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
     if config.extensions:
         values["extended"] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}
     data = config.dataset
-    places = [*places_of(data.folder), *places_of(data.source), *places_of(data.target), *places_of(data.domains)]
-    folders = " -> ".join(place.name for place in places)
+    named = [*places_of(data.folder), *places_of(data.source), *places_of(data.target), *places_of(data.domains)]
+    folders = " -> ".join(place.name for place in named)
     values = {**model, "trained on": first_digest(run) or folders, _IMAGES_SEEN: images_seen, **values}
     defaults = flat(RunConfig(config.method, DatasetConfig()).to_mapping())
     title = METHODS[config.method].title
@@ -145,9 +142,9 @@ def _given_labels(names: Sequence[str], groups: Sequence[Sequence[_Settings]], r
 
 
 def _labels(firsts: Sequence[_Settings]) -> list[str]:
-    """As short as can be while all differ: 'unset' is left out first, then the length if the images seen are told."""
+    """The shortest distinct labels: without unset settings, else without the length beside images seen, else all."""
     trained = [one for one in firsts if one.method]
-    apart = [[key for key in one.values if one.method and _sets_apart(key, one, trained)] for one in firsts]
+    apart = [[key for key in one.values if one.method and _differs(key, one, trained)] for one in firsts]
     short = [[key for key in keys if key != _LENGTH or _IMAGES_SEEN not in keys] for keys in apart]
     brief = [[key for key in keys if one.values[key] is not None] for one, keys in zip(firsts, short, strict=True)]
     for chosen in (brief, short, apart):
@@ -157,16 +154,14 @@ def _labels(firsts: Sequence[_Settings]) -> list[str]:
     return [f"{label} ({one.run.name})" for label, one in zip(labels, firsts, strict=True)]
 
 
-def _sets_apart(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
-    """Whether others have another value of this setting, and the two are not just the defaults of two methods."""
-    value, default = one.values[key], key in one.defaults and one.values[key] == one.defaults[key]
+def _differs(key: str, one: _Settings, others: Sequence[_Settings]) -> bool:
+    """Whether another row has another value of this setting, other than by the defaults of two methods."""
+    missing = object()
+    value, default = one.values[key], one.values[key] == one.defaults.get(key, missing)
     for other in others:
-        if key not in other.values:
-            if not default:
-                return True
-        elif other.values[key] != value and (
-            other.method == one.method or not default or other.values[key] != other.defaults.get(key)
-        ):
+        found = other.values.get(key, missing)
+        by_defaults = default and (found is missing or found == other.defaults.get(key))
+        if found != value and not (by_defaults and (found is missing or other.method != one.method)):
             return True
     return False
 

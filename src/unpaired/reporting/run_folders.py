@@ -1,39 +1,39 @@
-"""What a report reads: settings and logs of run folders, and the held-out images that the runs translate."""
+"""What a report reads: settings and logs of run folders, and held-out images to translate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from unpaired.data import UnpairedFiles, find_test_images, list_images, pair_by_name
+from unpaired.data import UnpairedFiles, find_test_images, pair_by_name
+from unpaired.data.dataset import places_of
 from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.evaluation import evenly_spaced
 from unpaired.files import json_lines
 from unpaired.methods import METHODS
-from unpaired.run_config import RunConfig
+from unpaired.reporting.rows import check_distinct
+from unpaired.run_config import DatasetConfig, RunConfig
 
 Direction = Literal["AtoB", "BtoA"]
+T = TypeVar("T")
 _UNKNOWN = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run, as its folder tells it.
-
-    Attributes:
-        path: The folder.
-        name: What a report calls it.
-        config: Its settings (``run.yaml``).
-        log: Lines of ``log.jsonl``, in order of images seen.
-        sessions: Lines of ``sessions.jsonl``.
-    """
+    """A run, read from its folder."""
 
     path: Path
     name: str
+    """What a report calls it."""
     config: RunConfig
+    """Its settings (``run.yaml``)."""
     log: list[dict[str, Any]]
+    """Lines of ``log.jsonl``, in order of images seen."""
     sessions: list[dict[str, Any]]
+    """Lines of ``sessions.jsonl``."""
 
     @property
     def title(self) -> str:
@@ -57,7 +57,7 @@ class RunFolder:
         return points
 
     def facts(self) -> dict[str, str]:
-        """What a reader must know of it, in words: method, data, length, machine, versions."""
+        """Method, data, length, machine and versions, in words."""
         dataset, init = self.config.dataset, self.config.init
         where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
         if dataset.domains is not None:
@@ -99,11 +99,7 @@ def _versions(session: dict[str, Any]) -> str:
 
 
 def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolder]:
-    """Read the folders of several runs.
-
-    Args:
-        paths: Run folders.
-        names: What to call them; by default their methods, or their folders if methods repeat.
+    """Read several run folders, called by ``names`` or else by their methods, or by their folders if methods repeat.
 
     Raises:
         ConfigError: There is no run, a folder is no run or is named twice, or ``names`` does not fit.
@@ -114,11 +110,8 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
         raise ConfigError(f"names: {len(names)} given for {len(paths)} runs; give one per run, in their order")
     if len(set(names)) != len(names):
         raise ConfigError("names: two runs have the same name; columns must be told apart")
-    seen: dict[Path, Path] = {}
+    check_distinct(paths)
     for path in paths:
-        if path.resolve() in seen:
-            raise ConfigError(f"{path} is the same run as {seen[path.resolve()]}; name each run once")
-        seen[path.resolve()] = path
         if not (path / "run.yaml").is_file():
             what = "there is no such folder" if not path.exists() else "it holds no run.yaml"
             raise ConfigError(f"{path} is not a run folder: {what}; give the --out of 'unpaired train'")
@@ -137,70 +130,72 @@ def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:
 
 
 def held_out_images(
-    runs: Sequence[RunFolder],
+    datasets: Mapping[str, DatasetConfig],
     data: Path | None = None,
     source: Path | None = None,
     target: Path | None = None,
     direction: Direction | None = None,
-) -> UnpairedFiles:
-    """Find the images to translate: those that were given, else those of the data set that the runs were trained on.
+    *,
+    option: str = "DATA",
+) -> tuple[UnpairedFiles, str]:
+    """Find the held-out images to translate: those given, else those of the data set that the runs were trained on.
 
     Args:
-        runs: At least one.
+        datasets: Name of a run -> its data set; empty where nothing is known of the runs.
         data: Folder with testA and testB.
-        source: Instead of ``data``: folder or pattern of source images.
-        target: Folder of real target images, which may hold the truth of each source; not needed.
+        source: Instead of ``data``: folder or pattern of source images, together with ``target``.
+        target: Folder of real target images.
         direction: Which domain of a folder is the source; unset takes the runs' own.
+        option: What the command calls ``data``, for messages.
+
+    Returns:
+        The files and, in words, where they lie.
 
     Raises:
         DataError: There are none.
-        ConfigError: The runs do not agree on them.
+        ConfigError: The runs do not say which, or differ.
     """
-    if source is not None and data is None and target is None:
-        return UnpairedFiles(tuple(list_images(source)), ())
     if data is None and source is None and target is None:
-        if all(run.config.dataset.domains is not None for run in runs):
-            return _scored_pair(runs)
-        data = _common_folder(runs)
+        if datasets and all(dataset.domains is not None for dataset in datasets.values()):
+            return _scored_pair(list(datasets.values()))
+        places = {
+            name: dataset.folder or next(iter(places_of(dataset.source)), None) or dataset.domains
+            for name, dataset in datasets.items()
+        }
+        data = _common(option, places)
+        if data is None or data not in [dataset.folder for dataset in datasets.values()]:
+            raise ConfigError(f"no run names a folder with testA and testB; give {option}, or --source and --target")
+        if not data.is_dir():
+            raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
+    if data is None and direction is not None:
+        raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
     files = find_test_images(data, source, target)
     if files is None:
         raise DataError(f"{data}: there are no held-out images (testA and testB); give another folder, or --source DIR")
-    if data is not None and (direction or _common_direction(runs)) == "BtoA":
-        return files.swapped()
-    return files
+    if data is None:
+        return files, f"{source} -> {target}"
+    own = {name: dataset.direction for name, dataset in datasets.items() if dataset.folder is not None}
+    chosen = direction or _common("--direction", own) or "AtoB"
+    return files.swapped() if chosen == "BtoA" else files, f"{data} {chosen}"
 
 
-def _scored_pair(runs: Sequence[RunFolder]) -> UnpairedFiles:
+def _common(option: str, values: Mapping[str, T | None]) -> T | None:
+    """The value that the runs share; ``None`` if no run has one."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if len(set(known.values())) > 1:
+        listed = "; ".join(f"{name}: {value}" for name, value in known.items())
+        raise ConfigError(f"{option.strip('-').lower()}: the runs differ ({listed}); choose with {option}")
+    return next(iter(known.values()), None)
+
+
+def _scored_pair(datasets: Sequence[DatasetConfig]) -> tuple[UnpairedFiles, str]:
     """Held-out images of the two domains that runs of several domains scored."""
-    pairs = {(run.config.dataset.domains, run.config.dataset.scored_pair()): run.config.dataset for run in runs}
-    if len(pairs) > 1:
+    if len({(dataset.domains, dataset.scored_pair()) for dataset in datasets}) > 1:
         raise ConfigError("the runs know different domains, or scored different ones; give --source DIR and --target")
-    (dataset,) = pairs.values()
-    found = dataset.held_out_files()
+    found = datasets[0].held_out_files()
     if found is None:
-        raise DataError(f"{dataset.domains} has no test/<domain> (or val/<domain>); give --source DIR and --target")
-    return found[0]
-
-
-def _common_folder(runs: Sequence[RunFolder]) -> Path:
-    folders = {run.config.dataset.folder: run for run in runs}
-    if len(folders) > 1:
-        listed = ", ".join(f"{run.path}: {folder or 'separate folders'}" for folder, run in folders.items())
-        raise ConfigError(f"the runs were trained on different data ({listed}); say which images to show: give DATA")
-    (folder,) = folders
-    if folder is None:
-        raise ConfigError(f"{runs[0].path}/run.yaml names no folder with testA and testB; give DATA or --source DIR")
-    if not folder.is_dir():
-        raise DataError(f"{runs[0].path} was trained on {folder}, which is not there now; give DATA or --source DIR")
-    return folder
-
-
-def _common_direction(runs: Sequence[RunFolder]) -> Direction:
-    directions = {run.config.dataset.direction: run for run in runs}
-    if len(directions) > 1:
-        listed = ", ".join(f"{run.path}: {direction}" for direction, run in directions.items())
-        raise ConfigError(f"the runs translate in different directions ({listed}); name one with --direction")
-    return next(iter(directions))
+        raise DataError(f"{datasets[0].domains} has no test/<domain> (or val/<domain>); give --source and --target")
+    return found
 
 
 def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) -> tuple[Path, ...]:
@@ -218,32 +213,26 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
         return tuple(dict.fromkeys(by_name[name] for name in pick))
     if count < 1:
         raise ConfigError(f"show must be at least 1, not {count}")
-    total = len(files.source)
-    count = min(count, total)
-    return tuple(files.source[number * total // count] for number in range(count))
+    return evenly_spaced(files.source, count)
 
 
 def find_partners(files: UnpairedFiles, paired: Literal["auto", "yes", "no"] = "auto") -> dict[Path, Path]:
-    """Map each source image to the target image of the same stem, its truth; empty when the files are no pairs.
+    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
 
-    Args:
-        files: Held-out images.
-        paired: ``auto`` takes files as pairs when every source file has a partner.
+    ``auto`` takes files as paired if every source file has a partner.
 
     Raises:
-        DataError: They have to be pairs and are not.
+        DataError: They have to be paired and are not.
     """
     if paired == "no" or not files.target:
         return {}
     try:
         pairs = dict(pair_by_name(files.source, files.target))
-    except DataError:  # a stem occurs twice
+        alone = next((path for path in files.source if path not in pairs), None)
+        if alone is not None:
+            raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
+    except DataError:  # or a stem occurs twice
         if paired == "yes":
             raise
         return {}
-    if len(pairs) == len(files.source):
-        return pairs
-    if paired == "yes":
-        alone = next(path for path in files.source if path not in pairs)
-        raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
-    return {}
+    return pairs

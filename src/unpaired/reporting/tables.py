@@ -1,7 +1,8 @@
-"""Scores of several runs in one table: mean ± std over seeds; scores made under different protocols are refused."""
+"""Scores of several runs in one table, mean ± std over seeds; scores under different protocols are rejected."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from unpaired.reporting.records import (
 from unpaired.reporting.rows import group_runs
 
 WEIGHTS = {"ema": "EMA", "last": "last", "best": "best"}
-"""Key of a row of an evaluation -> word of the table, in the order of the rows of one method."""
+"""Row of an evaluation -> its name in tables, in the order of the rows of one method."""
 DASH = "\N{EN DASH}"
 
 
@@ -35,7 +36,7 @@ class Column:
     """One score."""
 
     name: str
-    """Full name, with counts: values of one full name can be compared."""
+    """Full name, with counts: only values of one full name are comparable."""
     metric: str
     """Name without counts."""
     label: str
@@ -45,7 +46,7 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """Which way is better."""
+        """The direction of better values."""
         return "↓" if self.better == "lower" else "↑"
 
     @property
@@ -62,19 +63,19 @@ class Row:
     weights: str
     """``ema``, ``last``, ``best``, ...; empty for a reference."""
     reference: bool
-    """Whether it is a reference row (untranslated inputs, real images), which is excluded from ranking."""
+    """Reference rows (untranslated inputs, real images) are excluded from ranking."""
     images_seen: tuple[int, ...]
     """Training images of these weights, per run; empty for a reference and if nothing was trained."""
     runs: tuple[str, ...]
 
     @property
     def chosen(self) -> bool:
-        """Whether the weights were chosen by their scores, so that the row is excluded from ranking."""
+        """Whether the weights were chosen by their scores; such rows are excluded from ranking."""
         return self.weights == "best"
 
     @property
     def weights_words(self) -> str:
-        """``EMA``, ``last``, ``best †``; nothing for a reference."""
+        """``EMA``, ``last``, ``best †``; empty for a reference."""
         return WEIGHTS.get(self.weights, self.weights) + (" †" if self.chosen else "")
 
     @property
@@ -101,29 +102,26 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``unpaired compare`` shows: the scores, row by row.
-
-    Attributes:
-        columns: What was measured.
-        rows: Untranslated inputs, then the rows of each method, then the other references.
-        values: One line per value that was measured, indexed by (number of the row, full name of the column): ``mean``
-            over the seeds; ``sd``, their sample standard deviation; ``n`` seeds; ``spread`` over subsets of the images
-            and ``low`` and ``high`` of the 95 % bootstrap interval, averaged over the seeds and NaN unless all have
-            it; ``name``, which differs from the column's if a reference counts other images.
-        data, seed: The images that all were scored on; the seed of the scores that draw at random.
-        networks: Name -> (title, digest) of the networks behind the scores.
-        remarks: How the best weights were chosen, one sentence per way.
-        warnings: Lines that were skipped, and references on which the runs differ.
-    """
+    """The table of ``unpaired compare``."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    """Untranslated inputs, then the rows of each method, then the other references."""
     values: pd.DataFrame
+    """One line per measured value, indexed by (number of the row, full name of the column): ``mean`` over the seeds;
+    ``sd``, their sample standard deviation; ``n`` seeds; ``spread`` over subsets of the images and ``low`` and ``high``
+    of the 95 % bootstrap interval, averaged over the seeds and NaN unless all have it; ``name``, which differs from the
+    column's if a reference counts other images."""
     data: DataRecord
+    """The images that all were scored on."""
     seed: int
+    """Of the scores that draw at random."""
     networks: Mapping[str, tuple[str, str]]
+    """Name -> (title, digest) of the networks behind the scores."""
     remarks: tuple[str, ...]
+    """How the best weights were chosen, one sentence per way."""
     warnings: tuple[str, ...]
+    """Skipped lines, and references on which the runs differ."""
 
     def cells(self) -> list[list[Cell]]:
         """The printed values, row by row."""
@@ -137,7 +135,7 @@ class Comparison:
         return found
 
     def footnotes(self, best: str = "bold", *, references: bool = True) -> list[str]:
-        """What has to be said below the table, one sentence each; the full names apart.
+        """Notes below the table, without the full names of the scores.
 
         Args:
             best: How the best of a column is marked.
@@ -173,14 +171,14 @@ def collect(runs: Sequence[str | Path], data: str | None = None, *, names: Seque
     """Make one table of the newest evaluations of several runs.
 
     Args:
-        runs: Run folders; those that differ only in their seed become one row. A folder of images that other software
-            made stands under its own name, once 'unpaired evaluate' has scored it.
+        runs: Run folders; runs that differ only in their seed become one row. A folder of images made by other software
+            stands under its own name, once 'unpaired evaluate' has scored it.
         data: Which data set, if runs were scored on several; see :func:`newest_evaluation`.
         names: Labels, one per row or per run, instead of method and settings.
 
     Raises:
         DataError: A folder is no run, or has no scores.
-        ConfigError: The runs' scores cannot be compared (the message says what differs between which), a run or a seed
+        ConfigError: The scores are not comparable (the message says what differs between which runs), a run or a seed
             occurs twice, or ``names`` do not fit.
     """
     folders = [Path(run) for run in runs]
@@ -193,14 +191,12 @@ def collect(runs: Sequence[str | Path], data: str | None = None, *, names: Seque
     warnings += differing_references(references)
     own = frame[~frame["reference"]]
     columns = _columns(own, references)
-    number = {run: n for n, group in enumerate(groups) for run in group.runs}
-    own = own.assign(group=own["run"].map(number))
-
+    own = own.assign(
+        group=own["run"].map({run: n for n, group in enumerate(groups) for run in group.runs}),
+        weights=own["row"].map({key: place for place, key in enumerate(WEIGHTS)}).fillna(len(WEIGHTS)),
+    )
     parts: list[tuple[Row, pd.DataFrame]] = []
-    weights = {key: place for place, key in enumerate(WEIGHTS)}
-    for (group, key), found in sorted(
-        own.groupby(["group", "row"], sort=False), key=lambda part: (part[0][0], weights.get(part[0][1], len(WEIGHTS)))
-    ):
+    for (group, _, key), found in own.groupby(["group", "weights", "row"]):
         seen = found.drop_duplicates("run")
         images = tuple(int(number) for number in seen["images_seen"] if number)
         parts.append((Row(groups[group].label, key, False, images, tuple(map(str, seen["run"]))), found))
@@ -232,11 +228,8 @@ def _columns(*frames: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def _average(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Mean and standard deviation of each score over runs; lines without a value are left out."""
-
-    def if_all(values: pd.Series) -> float:
-        return values.mean(skipna=False)
-
+    """Mean and standard deviation of each score over runs, without missing values."""
+    if_all = functools.partial(pd.Series.mean, skipna=False)
     with np.errstate(invalid="ignore"):  # infinite scores have no deviation
         return frame.dropna(subset="value").groupby(keys, sort=False).agg(
             mean=("value", "mean"), sd=("value", "std"), n=("value", "size"), spread=("spread", if_all),
@@ -246,17 +239,17 @@ def _average(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _how_chosen(record: EvaluationRecord) -> str:
     best = record.rows["best"]
-    flattered = (
-        "flattered" if str(best.chosen_on).startswith("test") else "flattered if those are the images scored here"
+    condition = "" if str(best.chosen_on).startswith("test") else " if those are the images scored here"
+    return (
+        f"best: chosen by {best.score} on {best.chosen_on}: flattered{condition}; never compare with another run's last"
     )
-    return f"best: chosen by {best.score} on {best.chosen_on}: {flattered}; never compare with another run's last"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # printed values
 # ---------------------------------------------------------------------------------------------------------------------
 def number(value: float, digits: int) -> str:
-    """A number for people.
+    """Format a number.
 
     >>> [number(x, 1) for x in (31.25, -0.04, float("inf"), float("-inf"), float("nan"))]
     ['31.2', '0.0', '∞', '-∞', '–']
@@ -294,7 +287,7 @@ def _beside(value: Any, digits: int, seeds: int) -> str:
 def _printed(
     values: pd.DataFrame, column: Column, own: set[Any], ranked: set[Any], seeds: Mapping[Any, int] | Sequence[int]
 ) -> dict[Any, Cell]:
-    """The cells of one column; among ``ranked`` keys those that print like the best one are marked, unless all do."""
+    """The cells of one column; of the ``ranked`` keys those that print like the best are marked, unless all do."""
     values = values[values.index.get_level_values(-1) == column.name].droplevel(-1)
     digits = digits_for(values[values.index.isin(own)] if own & {*values.index} else values)
     competing = values.loc[values.index.isin(ranked), "mean"].dropna()
@@ -313,44 +306,39 @@ def _printed(
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TrainingTable:
-    """Scores of the runs of one row over training.
-
-    Attributes:
-        label: As in the comparison of runs.
-        runs: The run folders, one per seed.
-        columns: Every score by every kind of weights.
-        images: Training images seen, one per line.
-        values: As in :class:`Comparison`, indexed by (images seen, weights, full name of the score).
-        chosen: (images seen, weights, full name) by which runs kept their weights as the best -> how many runs did.
-        chosen_on: Which images were scored, in words.
-        warnings: Lines that were skipped.
-    """
+    """Scores of the runs of one row over training."""
 
     label: str
+    """As in the comparison of runs."""
     runs: tuple[str, ...]
+    """The run folders, one per seed."""
     columns: tuple[tuple[Column, str], ...]
+    """Every score with every kind of weights."""
     images: tuple[int, ...]
+    """Training images seen, one per line."""
     values: pd.DataFrame
+    """As in :class:`Comparison`, indexed by (images seen, weights, full name of the score)."""
     chosen: Mapping[tuple[int, str, str], int]
+    """(images seen, weights, full name) by which runs chose their best weights -> number of runs."""
     chosen_on: tuple[str, ...]
+    """Which images were scored, in words."""
     warnings: tuple[str, ...]
+    """Skipped lines."""
 
     def cells(self) -> list[list[Cell]]:
         """The printed values, one list per number of images; † marks weights that a run kept as its best."""
         printed: dict[tuple[int, str, str], Cell] = {}
-        seeds = len(self.runs)
+        seeds, keys = len(self.runs), {*self.values.index.droplevel(-1)}
         for column in dict.fromkeys(column for column, _ in self.columns):
-            keys = {*self.values.index.droplevel(-1)}
-            found = _printed(self.values, column, keys, keys, dict.fromkeys(keys, seeds))
-            printed |= {(*key, column.name): cell for key, cell in found.items()}
-        for key, cell in printed.items():
-            mark = "" if key not in self.chosen else "†" if seeds == 1 else f"†{self.chosen[key]}"
-            beside = cell.beside if seeds > 1 else ""
-            printed[key] = cell._replace(beside=f"{beside} {mark}".strip())
+            for key, cell in _printed(self.values, column, keys, keys, dict.fromkeys(keys, seeds)).items():
+                chosen = self.chosen.get((*key, column.name), 0)
+                mark = f"†{chosen if seeds > 1 else ''}" if chosen else ""
+                beside = f"{cell.beside if seeds > 1 else ''} {mark}".strip()
+                printed[*key, column.name] = cell._replace(beside=beside)
         return [[printed.get((seen, w, column.name), Cell()) for column, w in self.columns] for seen in self.images]
 
     def footnotes(self, best: str = "bold") -> list[str]:
-        """What has to be said below the table; ``best`` is how the best is marked."""
+        """Notes below the table; ``best`` is how the best is marked."""
         told = [f"scored on {where}" for where in self.chosen_on]
         if any(cell.best for row in self.cells() for cell in row):
             told.append(f"{best}: best of its score over training, and flattered by that choice")
@@ -363,10 +351,10 @@ class TrainingTable:
 
 
 def training_tables(runs: Sequence[str | Path], *, names: Sequence[str] = ()) -> list[TrainingTable]:
-    """Tables over training from the ``scores.jsonl`` of several runs: one for each method and its settings.
+    """Tables over training from the ``scores.jsonl`` of several runs, one per method and settings.
 
     Args:
-        runs: Run folders; those that differ only in their seed share a table.
+        runs: Run folders; runs that differ only in their seed share a table.
         names: Labels, one per table or per run.
 
     Raises:

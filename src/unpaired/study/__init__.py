@@ -1,1 +1,1 @@
-"""A blind study of translations by people: what is shown, the page that asks, the votes, and what they mean."""
+"""A blind study of translations: preparation, the page for raters, the votes, and their statistics."""

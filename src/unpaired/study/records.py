@@ -1,4 +1,4 @@
-"""What a study asks and holds, and the SQLite file that holds it: tables, making one, reading one."""
+"""The questions and records of a study, and its SQLite file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,16 @@ T = TypeVar("T", int, str)
 
 @dataclass(frozen=True)
 class Question:
-    """One question, asked about every image.
-
-    Attributes:
-        label: What tables call it.
-        title: What raters read.
-        hint: What to look at.
-        shows_target: Whether real images of the target domain are shown with it.
-    """
+    """One question, asked about every image."""
 
     label: str
+    """Its name in tables."""
     title: str
+    """The question that raters read."""
     hint: str
+    """What to look at."""
     shows_target: bool = False
+    """Whether real images of the target domain are shown with it."""
 
 
 QUESTIONS: dict[str, Question] = {
@@ -125,23 +122,19 @@ class StudyImage:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study shows; it never changes once made.
-
-    Attributes:
-        id: 16 hex digits, random.
-        seed: Of the orders in which raters see images and methods.
-        settings: How it was made, as plain values.
-        methods: At least two.
-        images: By id.
-        target_examples: Ids of the files with real images of the target domain.
-    """
+    """What a study shows; fixed once made."""
 
     id: str
+    """16 hex digits, random."""
     seed: int
+    """Of the orders in which raters see images and methods."""
     settings: dict[str, Any]
+    """How it was made, as plain values."""
     methods: tuple[Method, ...]
     images: dict[int, StudyImage]
+    """By id."""
     target_examples: tuple[str, ...]
+    """Ids of the files with real images of the target domain."""
 
     @property
     def votes_per_rater(self) -> int:
@@ -159,9 +152,15 @@ class Rater:
     votes: int
 
 
+def counted(raters: Sequence[Rater], study: Study) -> str:
+    """The number of raters and of those who answered everything, in words."""
+    finished = sum(rater.votes == study.votes_per_rater for rater in raters)
+    return f"{len(raters)} rater{'s' * (len(raters) != 1)} ({finished} finished)"
+
+
 @dataclass(frozen=True)
 class Vote:
-    """One vote as it counts."""
+    """One vote that counts."""
 
     time: str
     rater: str
@@ -176,17 +175,17 @@ class Vote:
 
 @contextlib.contextmanager
 def open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection of its own, so that threads and processes share nothing but the file.
+    """Connect to a database; every caller has its own connection, so threads and processes share only the file.
 
     Raises:
-        StoreError: SQLite could not do what was asked.
+        StoreError: SQLite reported an error.
     """
     uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=15, isolation_level=None)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA synchronous = FULL")  # a vote that was acknowledged survives a power cut
+            connection.execute("PRAGMA synchronous = FULL")  # acknowledged votes survive a power failure
             yield connection
         finally:
             connection.close()
@@ -198,10 +197,10 @@ def open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Conne
 def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a study whose disk is full or cannot be written to.
 
-    Earlier versions wrote ahead of the file (WAL), and a killed process leaves a journal: then a copy is read.
+    If there is a write-ahead log (of earlier versions) or a journal (of a killed process), a copy is read.
 
     Raises:
-        StoreError: SQLite could not do what was asked, or there is no room for the copy.
+        StoreError: SQLite reported an error, or there is no room for the copy.
     """
     beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
     waiting = [file for file in beside if file.is_file() and file.stat().st_size]
@@ -216,10 +215,9 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?{way}", uri=True, isolation_level=None)
             yield stack.enter_context(contextlib.closing(connection))
         except OSError as error:
-            words = (
+            raise StoreError(
                 f"{error}; its last votes lie in {waiting[0]} and are read in a copy, which TMPDIR can put elsewhere"
-            )
-            raise StoreError(words) from error
+            ) from error
         except sqlite3.Error as error:
             raise StoreError(str(error)) from error
 
@@ -247,21 +245,20 @@ def create_database(
         StoreError: It cannot be written.
     """
     facts = {"format": FORMAT, "id": secrets.token_hex(8), "seed": seed, "made": now(), "settings": dict(settings)}
+    rows: dict[str, Iterable[Sequence[Any]]] = {
+        "study VALUES (?, ?)": [(key, json.dumps(value)) for key, value in facts.items()],
+        "methods VALUES (?, ?, ?)": [(k, *row) for k, row in enumerate(methods)],
+        "images VALUES (?, ?, ?, ?, ?)": [(i, name, file, *size) for i, (name, file, size, _) in enumerate(images)],
+        "translations VALUES (?, ?, ?)": [
+            (i, k, file) for i, (*_, files) in enumerate(images) for k, file in enumerate(files)
+        ],
+        "target_examples (name, file) VALUES (?, ?)": target_examples,
+    }
     with open_database(path, create=True) as connection:
         connection.executescript(_SCHEMA)
         connection.execute("BEGIN")
-        insert = connection.executemany
-        insert("INSERT INTO study VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()])
-        insert("INSERT INTO methods VALUES (?, ?, ?)", [(k, *row) for k, row in enumerate(methods)])
-        insert(
-            "INSERT INTO images VALUES (?, ?, ?, ?, ?)",
-            [(i, name, file, *size) for i, (name, file, size, _) in enumerate(images)],
-        )
-        insert(
-            "INSERT INTO translations VALUES (?, ?, ?)",
-            [(i, k, file) for i, (*_, files) in enumerate(images) for k, file in enumerate(files)],
-        )
-        insert("INSERT INTO target_examples (name, file) VALUES (?, ?)", target_examples)
+        for into, values in rows.items():
+            connection.executemany(f"INSERT INTO {into}", values)
         connection.execute("COMMIT")
 
 
@@ -290,7 +287,7 @@ def read_study(connection: sqlite3.Connection, path: Path) -> Study:
 
 
 def shuffled(items: Iterable[T], *key: int | str) -> list[T]:
-    """The items in an order that is random in ``key`` and the same on every machine.
+    """The items in a pseudorandom order given by ``key``, the same on every machine.
 
     >>> shuffled(range(5), 0, "methods", 1, 2)
     [2, 3, 1, 0, 4]

@@ -1,17 +1,16 @@
-"""What raters said: shares shaped like the paper's Table 2, with intervals and tests, for people and for programs."""
+"""Results of a study: shares as in the paper's Table 2, with intervals and tests, as text, Markdown and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from unpaired.study.records import QUESTIONS, Rater, Study, Vote
+from unpaired.study.records import QUESTIONS, Rater, Study, Vote, counted
 from unpaired.study.statistics import (
     Comparison,
     Interval,
@@ -26,7 +25,7 @@ from unpaired.study.statistics import (
 from unpaired.study.store import Store
 
 _FEW_RATERS = 6
-_KINDS = ("clustered", "raters", "images", "votes")
+"""Fewer cannot show a difference for people in general."""
 _HEADINGS = {"clustered": "p", "raters": "raters", "images": "images", "votes": "votes alone"}
 EXPLANATION = (
     "[ ]: 95 % interval for other raters and other images (two-way clustered). p: whether shares are equal; the best "
@@ -48,46 +47,35 @@ class QuestionResult:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the tables show.
-
-    Attributes:
-        study: What was shown.
-        raters: Those who gave at least one vote.
-        votes: In all.
-        questions: In the order of ``QUESTIONS``.
-        positions: Votes per place on the screen, from the left.
-        position_p: Whether places are equally liked, votes standing alone.
-    """
+    """All results of a study."""
 
     study: Study
     raters: list[Rater]
+    """Those who gave at least one vote."""
     votes: int
     questions: list[QuestionResult]
+    """In the order of ``QUESTIONS``."""
     positions: list[int]
+    """Votes per place on the screen, from the left."""
     position_p: float
+    """p of equal shares of the places, for independent votes."""
 
     @property
     def methods(self) -> list[str]:
-        """Names, in the order in which they were given."""
+        """Their names."""
         return [method.name for method in self.study.methods]
 
     @property
-    def finished(self) -> int:
-        """Raters who answered everything."""
-        return sum(rater.votes == self.study.votes_per_rater for rater in self.raters)
-
-    @property
     def title(self) -> str:
-        """How much stands behind the tables."""
-        raters = f"{len(self.raters)} rater{'s' * (len(self.raters) != 1)} ({self.finished} finished)"
-        return f"User study: {len(self.study.images)} images, {raters}, {self.votes:,} votes"
+        """Numbers of images, raters and votes."""
+        return f"User study: {len(self.study.images)} images, {counted(self.raters, self.study)}, {self.votes:,} votes"
 
     @property
     def warnings(self) -> list[str]:
-        """What readers should know before they believe it."""
-        found = []
+        """Reasons to doubt the results."""
         if not self.votes:
             return ["nobody has voted yet"]
+        found = []
         if len(self.raters) == 1:
             found.append("one rater: intervals and p speak of other images only, not of other people")
         elif len(self.raters) < _FEW_RATERS:
@@ -99,7 +87,7 @@ class Results:
 
 
 def evaluate_study(store: Store) -> Results:
-    """Count and test all votes of a study; the same votes give the same results."""
+    """Count and test all votes of a study, deterministically."""
     votes = store.votes()
     study = store.study
     place = {method.name: k for k, method in enumerate(study.methods)}
@@ -122,8 +110,7 @@ def share_table(results: Results) -> Table:
     for name in results.methods:
         table.add_column(Text(name), justify="right", overflow="fold")
     for row in results.questions:
-        best = max(share.votes for share in row.shares)
-        cells = [Text(_share(s), style="bold" if s.votes == best and row.votes else "") for s in row.shares]
+        cells = [Text(words, style="bold" * best) for words, best in _shares(row)]
         table.add_row(f"{row.key} (%) {QUESTIONS[row.key].label}", str(row.votes), *cells)
     return table
 
@@ -132,80 +119,60 @@ def significance_table(results: Results) -> Table:
     """The tests for the terminal."""
     table = Table(title="Tests", title_justify="left", title_style="bold")
     table.add_column("")
-    for kind in _KINDS:
-        table.add_column(_HEADINGS[kind], justify="right", no_wrap=True)
-    for words, significance in _tests(results):
-        table.add_row(Text(words), *(_p(getattr(significance, kind)) for kind in _KINDS))
+    for heading in _HEADINGS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for words, *cells in _tests(results):
+        table.add_row(Text(words), *cells)
     return table
 
 
 def markdown(results: Results) -> str:
-    """Both tables, all intervals, methods and how to read them, as Markdown."""
-    methods = results.methods
-    lines = [f"**{results.title}**", "", _line(["", "votes", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
-    for row in results.questions:
-        best = max(share.votes for share in row.shares)
-        cells = [f"**{_share(s)}**" if s.votes == best and row.votes else _share(s) for s in row.shares]
-        lines.append(_line([f"{row.key} (%), {QUESTIONS[row.key].label}", str(row.votes), *cells]))
-    lines += ["", _line(["", *(_HEADINGS[kind] for kind in _KINDS)]), _line(["---", *["---:"] * len(_KINDS)])]
-    for words, significance in _tests(results):
-        lines.append(_line([words, *(_p(getattr(significance, kind)) for kind in _KINDS)]))
-    lines += ["", EXPLANATION, "", "Other intervals, 95 %:", ""]
-    lines += [
-        _line(["", "method", "votes as units (Wilson)", "raters drawn anew"]),
-        _line(["---", "---", "---:", "---:"]),
+    """Both tables, all intervals, the origins of the methods and an explanation, as Markdown."""
+    names = results.methods
+    shares_ = [
+        [f"{row.key} (%), {QUESTIONS[row.key].label}", str(row.votes),
+         *(f"**{words}**" if best else words for words, best in _shares(row))] for row in results.questions
+    ]  # fmt: skip
+    intervals = [
+        [row.key, name, _interval(share.wilson), _interval(share.bootstrap)]
+        for row in results.questions
+        for name, share in zip(names, row.shares, strict=True)
     ]
-    for row in results.questions:
-        for name, share in zip(methods, row.shares, strict=True):
-            lines.append(_line([row.key, name, _interval(share.wilson), _interval(share.bootstrap)]))
-    lines += ["", *(f"- {method.name}: {method.origin}" for method in results.study.methods)]
-    lines += [f"- Note: {warning}." for warning in results.warnings]
-    return "\n".join(lines) + "\n"
+    return "\n".join([
+        f"**{results.title}**", "", *_table(["", "votes", *names], shares_),
+        "", *_table(["", *_HEADINGS.values()], _tests(results)),
+        "", EXPLANATION, "", "Other intervals, 95 %:",
+        "", *_table(["", "method", "votes as units (Wilson)", "raters drawn anew"], intervals, words=2),
+        "", *(f"- {method.name}: {method.origin}" for method in results.study.methods),
+        *(f"- Note: {warning}." for warning in results.warnings), "",
+    ])  # fmt: skip
 
 
 def results_csv(results: Results) -> str:
-    """One line per question and method, every number unrounded; p of a method is that of the best against it."""
+    """One line per question and method, unrounded; p of a method is that of the best against it."""
     rows = []
     for row in results.questions:
-        against = {comparison.other: comparison.significance for comparison in row.comparisons}
+        against = {comparison.other: asdict(comparison.significance) for comparison in row.comparisons}
         for k, (name, share) in enumerate(zip(results.methods, row.shares, strict=True)):
-            versus = against.get(k)
-            rows.append(
-                {
-                    "question": row.key,
-                    "method": name,
-                    "votes": share.votes,
-                    "votes_in_all": row.votes,
-                    "share": share.share if row.votes else None,
-                    **_bounds("clustered", share.clustered),
-                    **_bounds("wilson", share.wilson),
-                    **_bounds("rater_bootstrap", share.bootstrap),
-                    **{f"p_equal_{kind}": getattr(row.equal, kind) for kind in _KINDS},
-                    **{f"p_best_holm_{kind}": getattr(versus, kind) if versus else None for kind in _KINDS},
-                }
-            )
-    return _csv(list(rows[0]), [list(row.values()) for row in rows])
+            line = {"question": row.key, "method": name, "votes": share.votes, "votes_in_all": row.votes,
+                    "share": share.share}  # fmt: skip
+            for kind, interval in (("clustered", share.clustered), ("wilson", share.wilson),
+                                   ("rater_bootstrap", share.bootstrap)):  # fmt: skip
+                line[f"{kind}_low"], line[f"{kind}_high"] = interval or (None, None)
+            line |= {f"p_equal_{kind}": p for kind, p in asdict(row.equal).items()}
+            line |= {f"p_best_holm_{kind}": against.get(k, {}).get(kind) for kind in _HEADINGS}
+            rows.append(line)
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def votes_csv(votes: Sequence[Vote]) -> str:
     """One line per vote that counts, oldest first; ``shown`` is the order on the screen from the left."""
-    head = ["time", "rater", "image", "question", "method", "position", "shown", "changed"]
-    return _csv(
-        head,
-        [
-            [
-                v.time,
-                v.rater,
-                v.image,
-                v.question,
-                v.method,
-                v.shown.index(v.method) + 1,
-                " | ".join(v.shown),
-                v.changed,
-            ]
-            for v in votes
-        ],
-    )
+    columns = ["time", "rater", "image", "question", "method", "position", "shown", "changed"]
+    lines = [
+        asdict(vote) | {"position": vote.shown.index(vote.method) + 1, "shown": " | ".join(vote.shown)}
+        for vote in votes
+    ]
+    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator="\n")
 
 
 def _question(key: str, votes: Sequence[Vote], place: dict[str, int]) -> QuestionResult:
@@ -215,23 +182,26 @@ def _question(key: str, votes: Sequence[Vote], place: dict[str, int]) -> Questio
     return QuestionResult(key, len(votes), shares(table), equal_shares(table), compare_best(table))
 
 
-def _tests(results: Results) -> list[tuple[str, Significance]]:
-    found = []
+def _tests(results: Results) -> Iterator[list[str]]:
+    """Hypotheses and their p-values in the order of ``_HEADINGS``."""
+    names = results.methods
     for row in results.questions:
-        if row.votes:
-            found.append((f"{row.key}: equal shares", row.equal))
-            names = results.methods
-            for one in row.comparisons:
-                words = (
-                    f"{row.key}: {names[one.best]} against {names[one.other]} ({one.best_votes} : {one.other_votes})"
-                )
-                found.append((words, one.significance))
-    return found
+        if not row.votes:
+            continue
+        found = [("equal shares", row.equal)]
+        for one in row.comparisons:
+            counts = f"({one.best_votes} : {one.other_votes})"
+            found.append((f"{names[one.best]} against {names[one.other]} {counts}", one.significance))
+        for words, significance in found:
+            yield [f"{row.key}: {words}", *map(_p, asdict(significance).values())]
 
 
-def _share(share: Share) -> str:
-    interval = share.clustered or share.wilson
-    return f"{100 * share.share:.1f} {_interval(interval)}" if share.share == share.share else "-"
+def _shares(row: QuestionResult) -> Iterator[tuple[str, bool]]:
+    """The share of each method with its interval, and whether it is the largest."""
+    most = max(share.votes for share in row.shares)
+    for share in row.shares:
+        words = f"{100 * share.share:.1f} {_interval(share.clustered or share.wilson)}" if row.votes else "-"
+        yield words, bool(row.votes) and share.votes == most
 
 
 def _interval(interval: Interval | None) -> str:
@@ -244,18 +214,8 @@ def _p(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
-    low, high = interval if interval is not None else (None, None)
-    return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> list[str]:
+    """The lines of a Markdown table whose first ``words`` columns are text."""
+    marks = ["---"] * words + ["---:"] * (len(head) - words)
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in (head, marks, *rows))
+    return [f"| {' | '.join(cells)} |" for cells in lines]

@@ -1,7 +1,7 @@
-"""The page of a study: what it may ask and say, the web application (Starlette) around that, and serving it.
+"""The server of a study's page: a Starlette application and the checks of everything that it receives.
 
-Names of methods and images never leave. Whatever comes in is a stranger's: types, lengths and ids are checked before
-the store hears of them.
+Names of methods and images never leave the server. Requests are not trusted: types, lengths and ids are checked before
+the store is asked. Importing this module needs the optional packages of ``unpaired[study]``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from unpaired.study.records import QUESTIONS, Rater, StoreError, order_of_images, order_of_methods
 from unpaired.study.store import NameTakenError, Store
@@ -21,20 +27,15 @@ from unpaired.web import (
     bound_socket,
     is_loopback,
     page_address,
-    require_packages,
     run_server,
 )
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
-    "/": ("index.html", "text/html"),
-    "/study.css": ("study.css", "text/css"),
-    "/study.js": ("study.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "index.html": "text/html",
+    "study.css": "text/css",
+    "study.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }
 _COOKIE_SECONDS = 180 * 24 * 3600
 LONGEST_BODY = 4096
@@ -43,12 +44,12 @@ LONGEST_NAME = 40
 _LONGEST_ID = 64
 _PUNCTUATION = " .-_'"
 _PIXEL_ART_SIDE = 100
-"""Images up to this side are enlarged with hard pixels, so that the browser's smoothing is not what is judged."""
+"""Images up to this side are enlarged without smoothing, so that raters do not judge the browser's interpolation."""
 _NOT_KEPT = {"cache-control": "no-store"}
 
 
 class RefusedError(Exception):
-    """A request that cannot be met, and the HTTP status and words that say so."""
+    """A request that is refused, with its HTTP status and message."""
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
         super().__init__(message)
@@ -74,12 +75,20 @@ def overview(store: Store, rater: Rater | None) -> dict[str, Any]:
         "rater": None,
     }
     if rater is not None:
-        found["rater"] = {"name": rater.name, "votes": rater.votes, "items": _items(store, rater)}
+        answers, items = store.answers(rater.id), []
+        for number in order_of_images(study.seed, rater.id, study.images):
+            image = study.images[number]
+            files = image.translations
+            choices = [files[method] for method in order_of_methods(study.seed, rater.id, number, files)]
+            given = {key: files[answers[number, key]] for key in QUESTIONS if (number, key) in answers}
+            items.append({"source": image.file, "width": image.size[0], "height": image.size[1], "choices": choices,
+                          "answers": given})  # fmt: skip
+        found["rater"] = {"name": rater.name, "votes": rater.votes, "items": items}
     return found
 
 
 def enter(store: Store, body: Any) -> tuple[Rater, str]:
-    """Let in who sent ``{"name": "...", "resume": false}``; an empty name gets a random one.
+    """Admit the sender of ``{"name": "...", "resume": false}``; an empty name gets a random one.
 
     Raises:
         RefusedError: The name cannot be used, or is somebody's already.
@@ -117,25 +126,6 @@ def vote(store: Store, rater: Rater, body: Any) -> dict[str, int]:
     return {"votes": votes, "of": store.study.votes_per_rater}
 
 
-def _items(store: Store, rater: Rater) -> list[dict[str, Any]]:
-    study, answers = store.study, store.answers(rater.id)
-    items = []
-    for number in order_of_images(study.seed, rater.id, study.images):
-        image = study.images[number]
-        files = image.translations
-        given = {key: answers.get((number, key)) for key in QUESTIONS}
-        items.append(
-            {
-                "source": image.file,
-                "width": image.size[0],
-                "height": image.size[1],
-                "choices": [files[method] for method in order_of_methods(study.seed, rater.id, number, files)],
-                "answers": {key: files[method] for key, method in given.items() if method is not None},
-            }
-        )
-    return items
-
-
 def _fields(body: Any, kinds: dict[str, type]) -> dict[str, Any]:
     """The named values of a request, each of its type and no others."""
     if not isinstance(body, dict) or body.keys() != kinds.keys():
@@ -163,100 +153,74 @@ def _checked_name(text: str) -> str | None:
 
 
 def make_app(store: Store, host: str = "127.0.0.1") -> Application:
-    """The application for one study, guarded.
+    """The application for one study, behind the guard of our pages.
 
     Args:
         store: The study.
-        host: The address it will be served at; decides which names it answers to.
+        host: The address that it will be served at; decides which host names it answers to.
     """
-    from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
+    cookie = f"unpaired_study_{store.study.id}"  # cookies are shared by all ports of a machine
 
-    pages = _Pages(store)
+    def answer(content: Any, status: int = 200) -> Response:
+        return JSONResponse(content, status, _NOT_KEPT)
 
-    def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RefusedError)
-        return JSONResponse(error.body, error.status, _NOT_KEPT)
+    def rater_of(request: Request) -> Rater | None:
+        token = request.cookies.get(cookie)
+        return store.rater(token) if token else None
 
-    def out_of_order(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": f"the study's file cannot be used just now: {error}"}, 503, _NOT_KEPT)
-
-    routes = [
-        *(Route(path, pages.static(*file)) for path, file in _FILES.items()),
-        Route("/picture/{file}", pages.picture),
-        Route("/api/study", pages.overview),
-        Route("/api/enter", pages.enter, methods=["POST"]),
-        Route("/api/leave", pages.leave, methods=["POST"]),
-        Route("/api/vote", pages.vote, methods=["POST"]),
-    ]
-    handlers: Any = {RefusedError: refused, StoreError: out_of_order}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, what="study", longest_body=LONGEST_BODY)
-
-
-class _Pages:
-    """Requests in, answers out; what they mean is decided above."""
-
-    def __init__(self, store: Store) -> None:
-        from starlette.concurrency import run_in_threadpool
-        from starlette.responses import JSONResponse, Response
-
-        self._store = store
-        self._in_thread, self._response, self._json = run_in_threadpool, Response, JSONResponse
-        self._cookie = f"unpaired_study_{store.study.id}"  # cookies are shared by all ports of a machine
-
-    def static(self, name: str, media_type: str) -> Callable[[Request], Response]:
-        content = (_PAGE / name).read_bytes()
-
-        def answer(_: Request) -> Response:
-            return self._response(content, media_type=media_type, headers={"cache-control": "no-cache"})
-
-        return answer
-
-    def picture(self, request: Request) -> Response:
+    def picture(request: Request) -> Response:
         """A PNG without a date: translations are made one method after the other, and dates would tell them apart."""
-        path = self._store.picture(request.path_params["file"])
+        path = store.picture(request.path_params["file"])
         if path is None:
             raise RefusedError(404, "this study has no such picture")
         try:
             content = path.read_bytes()
         except OSError as error:
             raise StoreError(f"a picture is missing from {path.parent} ({error.strerror})") from error
-        kept = {"cache-control": "private, max-age=86400, immutable"}
-        return self._response(content, media_type="image/png", headers=kept)
+        return Response(content, 200, {"cache-control": "private, max-age=86400, immutable"}, "image/png")
 
-    def overview(self, request: Request) -> Response:
-        return self._json(overview(self._store, self._rater(request)), headers=_NOT_KEPT)
+    def study(request: Request) -> Response:
+        return answer(overview(store, rater_of(request)))
 
-    async def enter(self, request: Request) -> Response:
-        rater, token = await self._in_thread(enter, self._store, await _body(request))
-        found = await self._in_thread(overview, self._store, rater)
-        answer = self._json(found, headers=_NOT_KEPT)
-        answer.set_cookie(
-            self._cookie, token, max_age=_COOKIE_SECONDS, httponly=True, samesite="strict",
-            secure=request.url.scheme == "https",
-        )  # fmt: skip
-        return answer
+    async def entered(request: Request) -> Response:
+        rater, token = await run_in_threadpool(enter, store, await _body(request))
+        found = answer(await run_in_threadpool(overview, store, rater))
+        found.set_cookie(cookie, token, max_age=_COOKIE_SECONDS, httponly=True, samesite="strict",
+                         secure=request.url.scheme == "https")  # fmt: skip
+        return found
 
-    async def leave(self, request: Request) -> Response:
+    async def left(request: Request) -> Response:
         await _body(request)
-        token = request.cookies.get(self._cookie)
-        if token is not None:
-            await self._in_thread(self._store.leave, token)
-        answer = self._json(await self._in_thread(overview, self._store, None), headers=_NOT_KEPT)
-        answer.delete_cookie(self._cookie, httponly=True, samesite="strict")
-        return answer
+        if (token := request.cookies.get(cookie)) is not None:
+            await run_in_threadpool(store.leave, token)
+        found = answer(await run_in_threadpool(overview, store, None))
+        found.delete_cookie(cookie, httponly=True, samesite="strict")
+        return found
 
-    async def vote(self, request: Request) -> Response:
+    async def voted(request: Request) -> Response:
         body = await _body(request)
-        rater = await self._in_thread(self._rater, request)
+        rater = await run_in_threadpool(rater_of, request)
         if rater is None:
             raise RefusedError(401, "enter a name first")
-        return self._json(await self._in_thread(vote, self._store, rater, body), headers=_NOT_KEPT)
+        return answer(await run_in_threadpool(vote, store, rater, body))
 
-    def _rater(self, request: Request) -> Rater | None:
-        token = request.cookies.get(self._cookie)
-        return self._store.rater(token) if token else None
+    routes = [
+        *(Route("/" if name == "index.html" else f"/{name}", _static(name)) for name in _FILES),
+        Route("/picture/{file}", picture),
+        Route("/api/study", study),
+        *(Route(f"/api/{name}", handler, methods=["POST"])
+          for name, handler in (("enter", entered), ("leave", left), ("vote", voted))),
+    ]  # fmt: skip
+    handlers: Any = {
+        RefusedError: lambda _, error: answer(error.body, error.status),
+        StoreError: lambda _, error: answer({"error": f"the study's file cannot be used just now: {error}"}, 503),
+    }
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, what="study", longest_body=LONGEST_BODY)
+
+
+def _static(name: str) -> Callable[[Request], Response]:
+    content = (_PAGE / name).read_bytes()
+    return lambda request: Response(content, 200, {"cache-control": "no-cache"}, _FILES[name])
 
 
 async def _body(request: Request) -> Any:
@@ -276,11 +240,8 @@ def serve(store: Store, host: str, port: int, ready: Callable[[str], None] = lam
         ready: Called with the page's address once requests are answered.
 
     Raises:
-        BackendError: The optional packages are missing.
         ConfigError: The address cannot be bound to.
     """
-    require_packages("the page of a study", "study", "starlette", "uvicorn")
-
     with bound_socket(host, port) as bound:
         if not is_loopback(host):
             print(

@@ -1,8 +1,8 @@
 """Shares of votes, their intervals, and tests of significance, when the same raters judge the same images.
 
-Votes of one rater resemble each other, and so do votes on one image, so the number of votes overstates what is known.
-Everything here comes three ways: for the votes as if each stood alone, for raters or images as the units, and for
-raters and images at once. docs/study.md says which to trust and shows the simulations behind it.
+Votes of one rater are correlated, and so are votes on one image, so the number of votes overstates the information.
+Everything here is computed three ways: with independent votes, with raters or images as the units, and with raters and
+images at once (two-way clustered). docs/study.md says which to report and shows the simulations behind it.
 
 Shapes: V votes, K methods, G clusters (raters or images).
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -25,11 +24,9 @@ except ImportError as error:
         "results of a study need the package 'scipy', which is not installed: pip install \"unpaired[study]\""
     ) from error
 
-_ENUMERATED = 50_000  # tables of votes that the exact multinomial test goes through at most
-_STATES = 5_000  # totals that the exact permutation test keeps at most
-_DRAWS = 20_000
-_RESAMPLES = 5_000
-_CHUNK = 500
+_ENUMERATED = 50_000  # most count vectors that the exact multinomial test enumerates
+_STATES = 5_000  # most totals that the exact permutation test keeps
+_DRAWS, _CHUNK, _RESAMPLES = 20_000, 500, 5_000
 
 Interval = tuple[float, float]
 
@@ -59,7 +56,7 @@ class Votes:
         return np.eye(self.methods)[self.choices]
 
     def restricted(self, first: int, second: int) -> Votes:
-        """Only the votes for two methods, which become 0 and 1."""
+        """Only the votes for two methods, renumbered 0 and 1."""
         kept = np.isin(self.choices, (first, second))
         return Votes(self.raters[kept], self.images[kept], (self.choices[kept] == second).astype(int), 2)
 
@@ -71,9 +68,9 @@ class Share:
     Attributes:
         votes: For this method.
         share: In [0, 1].
-        clustered: For other raters and other images; ``None`` with a single rater and a single image.
-        wilson: As if every vote stood alone: too narrow as soon as raters or images differ.
-        bootstrap: Raters drawn anew; ``None`` with a single rater. Far too narrow with few raters.
+        clustered: Generalises to other raters and images; ``None`` with a single rater and a single image.
+        wilson: For independent votes: too narrow as soon as raters or images differ.
+        bootstrap: Over raters; ``None`` with a single rater. Far too narrow with few raters.
     """
 
     votes: int
@@ -85,14 +82,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Significance:
-    """p-values of one hypothesis, two-sided; ``None`` where the votes cannot say.
+    """Two-sided p-values of one hypothesis; ``None`` if the votes do not determine one.
 
     Attributes:
         clustered: Allows for raters and images that differ, and is never below ``raters`` or ``images``: the one to
-            report. Few raters cannot make it small, however many their votes are.
-        raters: The methods' names are dealt anew to each rater; holds for these images and no others.
-        images: The methods' names are dealt anew to each image; holds for these raters and no others.
-        votes: As if every vote stood alone.
+            report. Few raters cannot make it small, however many votes they give.
+        raters: Permutes the methods within each rater; valid for these images only.
+        images: Permutes the methods within each image; valid for these raters only.
+        votes: For independent votes.
     """
 
     clustered: float | None
@@ -142,12 +139,11 @@ def equal_shares(votes: Votes, seed: int = 0) -> Significance:
     ``clustered`` is Pearson's statistic over the design effect (Rao and Scott), against an F distribution; ``votes`` is
     its exact multinomial probability where that can be enumerated, else chi-squared.
     """
-    counts_K = votes.chosen_VK.sum(axis=0)
-    return _significance(votes, _rao_scott(votes, pearson(counts_K)), multinomial(counts_K), seed)
+    return _significance(votes, _rao_scott(votes), multinomial(votes.chosen_VK.sum(axis=0)), seed)
 
 
 def compare_best(votes: Votes, seed: int = 0) -> list[Comparison]:
-    """Compare the method with the most votes (the first of them at a tie) with each other one.
+    """Compare the method with the most votes (the first at a tie) with every other.
 
     ``votes`` is the sign test, ``raters`` and ``images`` flip signs per rater or image, and ``clustered`` is a t test
     of the difference of shares.
@@ -167,7 +163,7 @@ def compare_best(votes: Votes, seed: int = 0) -> list[Comparison]:
 
 
 def wilson(share: float, votes: float, quantile: float | None = None) -> Interval:
-    """Wilson's interval for a share of ``votes`` independent votes; everything when there are none."""
+    """Wilson's interval for a share of ``votes`` independent votes, which may be fractional; [0, 1] without votes."""
     if votes <= 0:
         return 0.0, 1.0
     z2 = (stats.norm.ppf(0.975) if quantile is None else quantile) ** 2
@@ -176,27 +172,23 @@ def wilson(share: float, votes: float, quantile: float | None = None) -> Interva
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def pearson(counts_K: np.ndarray) -> float:
-    """Pearson's chi-squared of votes per method against equal numbers."""
-    expected = counts_K.sum() / len(counts_K)
-    return float(((counts_K - expected) ** 2).sum() / expected) if expected else 0.0
-
-
 def multinomial(counts_K: np.ndarray) -> float:
-    """p of Pearson's statistic for votes that stand alone: exact where few tables are possible, else chi-squared."""
+    """p of Pearson's statistic for independent votes: exact where few count vectors are possible, else chi-squared."""
     total, methods = int(counts_K.sum()), len(counts_K)
-    if math.comb(total + methods - 1, methods - 1) > _ENUMERATED:
-        return float(stats.chi2.sf(pearson(counts_K), methods - 1))
-    tables_TK = np.array(list(_tables(total, methods)))
-    squares_T = (tables_TK**2).sum(axis=1)  # rise with Pearson's statistic, and are whole numbers
+    places = total + methods - 1
+    if math.comb(places, methods - 1) > _ENUMERATED:
+        return float(stats.chisquare(counts_K).pvalue)
+    bars = np.array([*itertools.combinations(range(places), methods - 1)])  # stars and bars: every way to vote
+    tables_TK = np.diff(bars, axis=1, prepend=-1, append=places) - 1
+    squares_T = (tables_TK**2).sum(axis=1)  # integers that increase with Pearson's statistic
     extreme_TK = tables_TK[squares_T >= (counts_K**2).sum()]
     return min(1.0, float(stats.multinomial.pmf(extreme_TK, total, np.full(methods, 1 / methods)).sum()))
 
 
 def permutation(counts_GK: np.ndarray, seed: int = 0) -> float | None:
-    """p of Pearson's statistic when each cluster's votes keep together but the methods' names are dealt anew to each.
+    """p of Pearson's statistic when the methods are permuted within each cluster.
 
-    Exact where few totals are possible, else by drawing. ``None`` with fewer than two clusters.
+    Exact where few totals are possible, else by random permutations. ``None`` with fewer than two clusters.
 
     >>> permutation(np.array([[9, 1], [8, 2], [10, 0]]))  # three clusters that agree: 2 of 2 ** 3 ways
     0.25
@@ -210,40 +202,29 @@ def permutation(counts_GK: np.ndarray, seed: int = 0) -> float | None:
     rng = np.random.default_rng(seed)
     extreme = 0
     for _ in range(_DRAWS // _CHUNK):
-        dealt = rng.permuted(np.broadcast_to(counts_GK, (_CHUNK, clusters, methods)).copy(), axis=2)
+        dealt = rng.permuted(np.tile(counts_GK, (_CHUNK, 1, 1)), axis=2)
         extreme += int(((dealt.sum(axis=1) ** 2).sum(axis=1) >= observed).sum())
     return (1 + extreme) / (1 + _DRAWS)
 
 
-def holm(p: list[float]) -> list[float]:
-    """Holm's correction of p-values that are tested together.
+def holm(p: list[float | None]) -> list[float | None]:
+    """Holm's correction of p-values that are tested together; ``None`` stays and does not count.
 
     >>> [round(x, 3) for x in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    order = sorted(range(len(p)), key=p.__getitem__)
-    corrected, largest = [0.0] * len(p), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
-        corrected[i] = largest
-    return corrected
-
-
-def _tables(total: int, methods: int) -> Iterator[tuple[int, ...]]:
-    """Every way to give ``total`` votes to so many methods."""
-    if methods == 1:
-        yield (total,)
-        return
-    for first in range(total + 1):
-        for rest in _tables(total - first, methods - 1):
-            yield (first, *rest)
+    known = np.array([i for i, x in enumerate(p) if x is not None], dtype=int)
+    ordered = known[np.argsort([p[i] for i in known], kind="stable")]
+    corrected = np.minimum(1.0, np.maximum.accumulate([(len(known) - rank) * p[i] for rank, i in enumerate(ordered)]))
+    found = dict(zip(ordered.tolist(), corrected.tolist(), strict=True))
+    return [found.get(i) for i in range(len(p))]
 
 
 def _exact_permutation(counts_GK: np.ndarray, observed: int) -> float:
-    """Go through all totals, cluster by cluster; the first cluster may stay as it is, for names are arbitrary."""
-    chance = {tuple(int(n) for n in counts_GK[0]): 1.0}
-    for row in counts_GK[1:]:
-        ways = list(itertools.permutations(int(n) for n in row))
+    """Propagate the distribution of totals, cluster by cluster; by symmetry the first cluster need not be permuted."""
+    chance = {tuple(counts_GK[0].tolist()): 1.0}
+    for row in counts_GK[1:].tolist():
+        ways = [*itertools.permutations(row)]
         after: dict[tuple[int, ...], float] = {}
         for totals, weight in chance.items():
             for way in ways:
@@ -253,12 +234,12 @@ def _exact_permutation(counts_GK: np.ndarray, observed: int) -> float:
     return min(1.0, sum(weight for totals, weight in chance.items() if sum(n * n for n in totals) >= observed))
 
 
-def _by_cluster(votes: Votes, clusters_V: np.ndarray) -> np.ndarray:
-    """(G, K) int: votes per cluster and method."""
+def _sum_by(clusters_V: np.ndarray, values_VK: np.ndarray) -> np.ndarray:
+    """(G, K): sums over the votes of each cluster."""
     known, position_V = np.unique(clusters_V, return_inverse=True)
-    counts_GK = np.zeros((len(known), votes.methods), dtype=np.int64)
-    np.add.at(counts_GK, (position_V, votes.choices), 1)
-    return counts_GK
+    sums_GK = np.zeros((len(known), values_VK.shape[1]), values_VK.dtype)
+    np.add.at(sums_GK, position_V, values_VK)
+    return sums_GK
 
 
 def _clustered_variance(votes: Votes, values_VK: np.ndarray) -> tuple[np.ndarray, int] | None:
@@ -273,13 +254,10 @@ def _clustered_variance(votes: Votes, values_VK: np.ndarray) -> tuple[np.ndarray
     alone_K = (residual_VK**2).sum(axis=0) / len(votes) ** 2
     found, degrees = [], []
     for clusters_V in (votes.raters, votes.images):
-        known, position_V = np.unique(clusters_V, return_inverse=True)
-        if len(known) < 2:
-            continue
-        sums_GK = np.zeros((len(known), values_VK.shape[1]))
-        np.add.at(sums_GK, position_V, residual_VK)
-        found.append((sums_GK**2).sum(axis=0) * len(known) / (len(known) - 1) / len(votes) ** 2)
-        degrees.append(len(known) - 1)
+        sums_GK = _sum_by(clusters_V, residual_VK)
+        if (clusters := len(sums_GK)) > 1:
+            found.append((sums_GK**2).sum(axis=0) * clusters / (clusters - 1) / len(votes) ** 2)
+            degrees.append(clusters - 1)
     if not found:
         return None
     both = [found[0] + found[1] - alone_K] if len(found) == 2 else []
@@ -295,14 +273,14 @@ def _clustered_intervals(votes: Votes, share_K: np.ndarray) -> list[Interval] | 
     quantile = stats.t.ppf(0.975, degrees)
     alone_K = share_K * (1 - share_K)
     pooled = float(alone_K.sum() / variance_K.sum()) if variance_K.sum() else degrees + 1.0
-    with np.errstate(invalid="ignore"):  # a share of 0 or 1 has no variance of its own: the one of all methods serves
+    with np.errstate(invalid="ignore"):  # a share of 0 or 1 has no variance: use the pooled one
         effective_K = np.where(alone_K > 0, alone_K / variance_K, pooled)
     return [wilson(float(share), float(n), quantile) for share, n in zip(share_K, effective_K, strict=True)]
 
 
 def _bootstrap_over_raters(votes: Votes, seed: int) -> list[Interval] | None:
-    """Percentiles of the shares when raters are drawn with replacement."""
-    counts_GK = _by_cluster(votes, votes.raters)
+    """Percentile bootstrap over raters."""
+    counts_GK = _sum_by(votes.raters, votes.chosen_VK)
     if len(counts_GK) < 2:
         return None
     rng = np.random.default_rng(seed)
@@ -313,54 +291,44 @@ def _bootstrap_over_raters(votes: Votes, seed: int) -> list[Interval] | None:
 
 
 def _significance(votes: Votes, clustered: float | None, alone: float, seed: int) -> Significance:
-    raters = permutation(_by_cluster(votes, votes.raters), seed) if len(votes) else None
-    images = permutation(_by_cluster(votes, votes.images), seed) if len(votes) else None
+    counts_VK = votes.chosen_VK.astype(int)
+    raters, images = (permutation(_sum_by(each, counts_VK), seed) for each in (votes.raters, votes.images))
     known = [p for p in (clustered, raters, images) if p is not None]
     return Significance(max(known, default=None), raters, images, alone)
 
 
-def _rao_scott(votes: Votes, statistic: float) -> float | None:
+def _rao_scott(votes: Votes) -> float | None:
     found = _clustered_variance(votes, votes.chosen_VK)
     if found is None:
         return None
     variance_K, degrees = found
     share_K = votes.chosen_VK.mean(axis=0)
     alone = float((share_K * (1 - share_K)).sum()) / len(votes)
-    if not alone:  # all votes agree: no variance is seen, and the permutation tests say how much that means
+    if not alone:  # all votes agree: there is no variance, and the permutation tests decide
         return 0.0
-    free = votes.methods - 1
+    free, statistic = votes.methods - 1, stats.chisquare(votes.chosen_VK.sum(axis=0)).statistic
     return float(stats.f.sf(statistic * alone / float(variance_K.sum()) / free, free, free * degrees))
 
 
 def _compare(votes: Votes, first: int, second: int, seed: int) -> Significance:
     pair = votes.restricted(first, second)
-    a, b = (int((pair.choices == k).sum()) for k in (0, 1))
-    return _significance(pair, _t_test(votes, first, second), _sign_test(a, b), seed)
-
-
-def _sign_test(a: int, b: int) -> float:
-    """Exact two-sided p that the votes come from even odds."""
-    return float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0
+    sign_test = float(stats.binomtest(int(pair.choices.sum()), len(pair)).pvalue) if len(pair) else 1.0
+    return _significance(pair, _t_test(votes, first, second), sign_test, seed)
 
 
 def _t_test(votes: Votes, first: int, second: int) -> float | None:
     """Student's t of the difference of two shares; votes for other methods count as 0."""
     difference_V1 = votes.chosen_VK[:, [first]] - votes.chosen_VK[:, [second]]
     found = _clustered_variance(votes, difference_V1)
-    mean = float(difference_V1.mean()) if len(votes) else 0.0
     if found is None:
         return None
-    variance, degrees = float(found[0][0]), found[1]
-    if mean == 0 or variance == 0:  # where all votes agree the permutation tests say how much that means
+    mean, variance = float(difference_V1.mean()), float(found[0][0])
+    if mean == 0 or variance == 0:  # all votes agree: the permutation tests decide
         return float(mean == 0)
-    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees))
+    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), found[1]))
 
 
 def _holm_each(found: list[Significance]) -> list[Significance]:
     """Holm's correction of each kind of p-value over all pairs."""
-    columns = []
-    for name in ("clustered", "raters", "images", "votes"):
-        known = [i for i, row in enumerate(found) if getattr(row, name) is not None]
-        corrected = dict(zip(known, holm([getattr(found[i], name) for i in known]), strict=True))
-        columns.append([corrected.get(i) for i in range(len(found))])
+    columns = (holm([getattr(row, field.name) for row in found]) for field in fields(Significance))
     return [Significance(*row) for row in zip(*columns, strict=True)]

@@ -8,7 +8,8 @@ import json
 import secrets
 import sqlite3
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from unpaired.errors import DataError
@@ -17,6 +18,7 @@ from unpaired.study.records import (
     IMAGES,
     Rater,
     StoreError,
+    Study,
     Vote,
     now,
     open_database,
@@ -28,11 +30,7 @@ MOST_RATERS = 10_000
 
 
 class NameTakenError(Exception):
-    """Somebody of this name takes part already.
-
-    Attributes:
-        rater: Who.
-    """
+    """A rater of this name takes part already; ``rater`` is that one."""
 
     def __init__(self, rater: Rater) -> None:
         super().__init__(rater.name)
@@ -52,14 +50,13 @@ class Store:
         if not self._path.is_file():
             raise DataError(f"{folder}: holds no study ({DATABASE} is missing)")
         self._unwritable = ""
+        self._open: Callable[[Path], AbstractContextManager[sqlite3.Connection]] = open_database
         try:
-            with self._connection() as connection:
-                self.study = read_study(connection, self._path)
+            self.study = self._read_study()
         except StoreError as error:
-            self._unwritable = str(error)
+            self._open, self._unwritable = open_read_only, str(error)
             try:
-                with self._connection() as connection:
-                    self.study = read_study(connection, self._path)
+                self.study = self._read_study()
             except StoreError as other:
                 raise DataError(f"{self._path}: cannot be read as a study: {other}") from other
         shown = {image.file: image for image in self.study.images.values()}
@@ -69,6 +66,10 @@ class Store:
             *self.study.target_examples,
             *(file for image in shown.values() for file in image.translations.values()),
         }
+
+    def _read_study(self) -> Study:
+        with self._open(self._path) as connection:
+            return read_study(connection, self._path)
 
     def require_writing(self) -> None:
         """Raise ``DataError`` where no vote could be kept."""
@@ -87,17 +88,17 @@ class Store:
         return self.folder / IMAGES / f"{file}.png" if file in self._files else None
 
     def enter(self, name: str | None, *, resume: bool = False) -> tuple[Rater, str]:
-        """Let a person take part, or go on.
+        """Start or resume a rater's session.
 
         Args:
-            name: How the person wants to be called; ``None`` makes up a random one.
-            resume: The person of this name goes on, should there be one.
+            name: Name of the rater; ``None`` makes up a random one.
+            resume: Continue as the rater of this name, if there is one.
 
         Returns:
-            The rater and a secret token that stands for them from now on.
+            The rater and the secret token of the session.
 
         Raises:
-            NameTakenError: There is a rater of this name and ``resume`` was not said.
+            NameTakenError: There is a rater of this name and ``resume`` is false.
             StoreError: The study is full, or its file cannot be written.
         """
         token = secrets.token_urlsafe(24)
@@ -117,24 +118,24 @@ class Store:
             return _rater(connection, row[0]), token
 
     def rater(self, token: str) -> Rater | None:
-        """Whom a token stands for."""
-        with self._connection() as connection:
+        """The rater with this session token, if any."""
+        with self._open(self._path) as connection:
             row = connection.execute("SELECT rater FROM sessions WHERE token_digest = ?", (_digest(token),)).fetchone()
             return _rater(connection, row[0]) if row else None
 
     def leave(self, token: str) -> None:
-        """Make a token worthless; the votes stay."""
+        """End the session of a token; the votes stay."""
         with self._writing() as connection:
             connection.execute("DELETE FROM sessions WHERE token_digest = ?", (_digest(token),))
 
     def answers(self, rater: int) -> dict[tuple[int, str], int]:
         """(image, question) -> method, of one rater."""
-        with self._connection() as connection:
+        with self._open(self._path) as connection:
             rows = connection.execute("SELECT image, question, method FROM votes WHERE rater = ?", (rater,))
             return {(image, question): method for image, question, method in rows}
 
     def vote(self, rater: int, image: int, question: str, method: int, shown: Sequence[int]) -> int:
-        """Count a vote; it replaces an earlier one on the same image and question, which is kept beside.
+        """Count a vote; it replaces an earlier one on the same image and question, which is archived.
 
         Returns:
             How many votes of this rater count now.
@@ -150,15 +151,15 @@ class Store:
             return _rater(connection, rater).votes
 
     def raters(self) -> list[Rater]:
-        """Everybody who takes part, in the order in which they began."""
-        with self._connection() as connection:
+        """All raters, in the order in which they began."""
+        with self._open(self._path) as connection:
             ids = [row[0] for row in connection.execute("SELECT id FROM raters ORDER BY id")]
             return [_rater(connection, rater) for rater in ids]
 
     def votes(self) -> list[Vote]:
         """Every vote that counts, in the order in which they were given."""
         names = {method.id: method.name for method in self.study.methods}
-        with self._connection() as connection:
+        with self._open(self._path) as connection:
             rows = connection.execute(
                 "SELECT votes.time, raters.name, images.name, votes.question, votes.method, votes.shown, ("
                 "  SELECT count(*) FROM earlier_votes AS e"
@@ -172,13 +173,8 @@ class Store:
             ]
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with (open_read_only if self._unwritable else open_database)(self._path) as connection:
-            yield connection
-
-    @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on the disk when the block ends, or nothing."""
+        """A transaction: all or nothing of it is on the disk when the block ends."""
         if self._unwritable:
             raise StoreError(self._unwritable)
         with open_database(self._path) as connection:
@@ -186,7 +182,7 @@ class Store:
             try:
                 yield connection
             except BaseException:
-                if connection.in_transaction:  # SQLite has gone back by itself where the disk is full
+                if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
@@ -201,7 +197,7 @@ def _rater(connection: sqlite3.Connection, rater: int) -> Rater:
 
 
 def _folded(name: str) -> str:
-    """One spelling for names that people would take for the same."""
+    """A normal form, equal for names that look alike."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
