@@ -22,7 +22,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config",),
+    ("config", "cluster"),
     ("length", "ops", "data", "grids"),
     ("run_folder",),
     ("networks", "losses", "web"),

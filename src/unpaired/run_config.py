@@ -15,11 +15,12 @@ from unpaired.length import Extension
 from unpaired.methods import METHODS
 
 MAY_CHANGE = {
-    "training.devices", "training.nodes", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
-    "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib", "training.score_every",
-    "training.score_images", "training.score_by", "dataset.held_out_source", "dataset.held_out_target",
-    "dataset.scored_domains", "model.vgg16_weights", "model.download_weights", "model.backbone_weights",
+    "training.devices", "training.nodes", "training.accelerator", "training.threads", "training.log_every",
+    "training.sample_every", "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after",
+    "training.compile", "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib",
+    "training.score_every", "training.score_images", "training.score_by", "dataset.held_out_source",
+    "dataset.held_out_target", "dataset.scored_domains", "model.vgg16_weights", "model.download_weights",
+    "model.backbone_weights",
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}

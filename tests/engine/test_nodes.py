@@ -91,7 +91,7 @@ def test_two_nodes_go_on_from_one_learn_the_same_and_end_together(dataset: Path,
         (
             TORCHRUN,
             {},
-            "torchrun started 4 training processes, but --nodes 1 --devices 1 makes 1; use --nodes 2 --devi",
+            "torchrun started 4 training processes, but --nodes 1 --devices 1 makes 1; use --nodes 2 --d",
         ),
         (TORCHRUN, {"devices": 4, "nodes": 2}, "--nodes 2 --devices 4 makes 8; use --nodes 2 --devices 2"),
         ({"SLURM_NTASKS": "4"}, {"nodes": 2, "devices": 2}, "Use `--ntasks-per-node=4` instead"),

@@ -22,8 +22,8 @@ from unpaired.methods import METHODS
 from unpaired.recipes import RECIPES, merged, methods_of, recipe
 from unpaired.run_config import MAY_CHANGE, PATHS, DatasetConfig, RunConfig, flat
 
-_ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "nodes": "slots", "accelerator": "slots",
-              "threads": "threads"}  # fmt: skip
+_ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "nodes": "slots",
+              "accelerator": "slots", "threads": "threads"}  # fmt: skip
 """Setting of a training -> key of the file that decides it."""
 _PROTOCOL = ("image_size", "channels", "background")
 """Settings of ``data`` that also say how held-out images are read: equal for all contenders of a data set."""

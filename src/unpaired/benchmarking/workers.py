@@ -30,7 +30,7 @@ from unpaired.training import RunConfig, train
 
 _STOPPED = 130
 """Exit code of a worker that was asked to end and saved."""
-_PAUSE = 0.1
+PAUSE = 0.1
 """Seconds between two looks at the workers."""
 _PATIENCE = 120.0
 """Seconds to wait for a worker that a killed benchmark left behind, while it saves."""
@@ -172,8 +172,17 @@ class LocalSlots:
     logs: Path
     say: Callable[[str], None]
 
+    @property
+    def words(self) -> str:
+        """Where, for messages."""
+        return ", ".join(self.devices)
 
-class _Worker:
+    def start(self, order: Mapping[str, Any], device: str) -> Any:
+        """Have an order carried out on a device: a :class:`Worker`, or what can be asked the same."""
+        return Worker(self, order, device)
+
+
+class Worker:
     """A process that carries out one order on one device."""
 
     def __init__(self, slots: LocalSlots, order: Mapping[str, Any], device: str) -> None:
@@ -204,6 +213,18 @@ class _Worker:
             self.process.stdin.close()
         lines = self._log.read_bytes()[self._start :].decode("utf-8", "replace").splitlines()
         return WorkerExit(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
+
+    def stop(self) -> None:
+        """Let it save and end."""
+        self.process.terminate()
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
 
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
@@ -236,14 +257,14 @@ def work(
     Returns:
         Whether a person interrupted.
     """
-    waiting, free, workers = list(orders), list(slots.devices), list[_Worker]()
+    waiting, free, workers = list(orders), list(slots.devices), list[Any]()
     with _signals_are_ctrl_c():
         try:
             while waiting or workers:
                 while waiting and free:
                     order, device = waiting.pop(0), free.pop(0)
                     try:
-                        workers.append(_Worker(slots, order, device))
+                        workers.append(slots.start(order, device))
                     except (OSError, UserError) as error:
                         free.append(device)
                         on_exit(order["name"], WorkerExit(1, str(error)))
@@ -253,16 +274,16 @@ def work(
                         free.append(worker.device)
                         on_exit(worker.name, how)
                 on_tick()
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
         except KeyboardInterrupt:
             print(
                 "Stopping: the runs at work save and end (Ctrl-C again ends them at once).", file=sys.stderr, flush=True
             )
             for worker in workers:
-                worker.process.terminate()
+                worker.stop()
             try:
                 for worker in workers:
-                    worker.process.wait()
+                    worker.wait()
             except KeyboardInterrupt:
                 _kill(workers)
             return True
@@ -272,9 +293,9 @@ def work(
     return False
 
 
-def _kill(workers: Sequence[_Worker]) -> None:
+def _kill(workers: Sequence[Any]) -> None:
     for worker in workers:
-        worker.process.kill()
+        worker.kill()
 
 
 @contextlib.contextmanager

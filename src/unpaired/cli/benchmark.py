@@ -19,10 +19,12 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
+from unpaired.benchmarking.ray_slots import RaySlots
 from unpaired.benchmarking.results import write_pages, write_tables
 from unpaired.benchmarking.runs import Plan, Run
 from unpaired.benchmarking.workers import LocalSlots, WorkerExit, locked, measuring_order_of, order_of, work
-from unpaired.cli.options import parse
+from unpaired.cli.options import RayAddress, parse
+from unpaired.cluster import ray_cluster, ray_workers
 from unpaired.errors import ConfigError, UserError, nearest
 from unpaired.evaluation import known_metrics
 from unpaired.length import duration
@@ -52,6 +54,10 @@ class Benchmark:
     """Patterns of contenders or runs (qs_attn*, *-seed0): work on these now."""
     slots: tuple[str, ...] = ()
     """Devices instead of the file's, one process each: cpu cpu, or cuda:0 cuda:1."""
+    ray: RayAddress = None
+    """Work on the Ray cluster at ADDRESS (host:port of its head), as many runs at a time as it has room for; without
+    ADDRESS on the one that runs here. All its machines see OUT and the images at the same paths. The first slot says
+    whether a run needs a GPU."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,17 +85,21 @@ def main(argv: Sequence[str]) -> int:
         for run in plan.runs():
             run.check_settings(change=False)  # before minutes of measuring
         slots = LocalSlots(devices, threads, out / "logs", _say)
+        if options.ray is not None:
+            stack.enter_context(ray_cluster(options.ray))
+            gpu = devices[0].startswith("cuda")
+            slots = RaySlots(["cuda:0" if gpu else devices[0]] * ray_workers(threads, gpu), threads, out / "logs", _say)
         failed: dict[str, str] = {}
         if held and _measure(plan, slots, chosen, failed, every=options.dry_run):
             return 130
         if options.dry_run:
-            _print_plan(plan, devices, Console(width=None if sys.stdout.isatty() else _LINES))
+            _print_plan(plan, slots, Console(width=None if sys.stdout.isatty() else _LINES))
             return 1 if failed else 0
         for run in plan.runs():
             if words := run.check_settings():
                 _say(f"note: {words}")
         shutil.copyfile(options.matrix, out / "matrix.yaml")
-        interrupted = _train(plan, slots, devices, chosen, failed)
+        interrupted = _train(plan, slots, chosen, failed)
         return _finish(plan, failed, notes, shlex.join(["unpaired", "benchmark", *argv]), interrupted=interrupted)
 
 
@@ -135,14 +145,14 @@ def _measure(plan: Plan, slots: LocalSlots, chosen: set[str], failed: dict[str, 
     return work(slots, [measuring_order_of(cell) for cell in unknown.values()], ended, lambda: None)
 
 
-def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[str], failed: dict[str, str]) -> bool:
+def _train(plan: Plan, slots: LocalSlots, chosen: set[str], failed: dict[str, str]) -> bool:
     """Train and score what is left of the chosen runs; returns whether a person interrupted."""
     runs, options = plan.runs(), plan.matrix.evaluate
     left = [run for run in runs if run.record(options) is None]
     waiting = {run.name: run for run in left if run.name in chosen}
     orders = [order_of(run, options) for run in sorted(waiting.values(), key=lambda run: not run.trained)]
     done = len(runs) - len(left)
-    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {', '.join(devices)}.")
+    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {slots.words}.")
     told = time.monotonic()
 
     def ended(name: str, how: WorkerExit) -> None:
@@ -157,7 +167,7 @@ def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[st
         nonlocal told
         if time.monotonic() - told > _LINE_EVERY:
             told = time.monotonic()
-            _say(_progress(plan, list(waiting.values()), len(devices)))
+            _say(_progress(plan, list(waiting.values()), len(slots.devices)))
 
     return work(slots, orders, ended, look)
 
@@ -197,7 +207,7 @@ def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: s
     return 130 if interrupted else 1 if troubles or failed else 0
 
 
-def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
+def _print_plan(plan: Plan, slots: LocalSlots, console: Console) -> None:
     """What would be done, and how long it would take."""
     table = Table(title="Runs", title_justify="left")
     for head in ("contender", "data", "method", "images", "s/image", "run", "done", "left"):
@@ -210,7 +220,7 @@ def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
     waiting = [run for run in runs if not run.trained]
     total, words = plan.seconds_left(waiting), f"{len(runs)} runs, {len(waiting)} to train"
     if total:
-        words += f": about {duration(total)} of training, {duration(total / len(devices))} on {', '.join(devices)}"
+        words += f": about {duration(total)} of training, {duration(total / len(slots.devices))} on {slots.words}"
     console.print(f"{words}. Scoring comes on top.", highlight=False, soft_wrap=True)
 
 
