@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from doc_pages import DOCS, blocks
 from tiny import tiny_run
 from unpaired.config import save_yaml
 from unpaired.engine.trainer import TrainingConfig, launch, make_fabric
@@ -28,20 +30,24 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2",
 
 
 def start_nodes(config: RunConfig, run: Path) -> list[subprocess.Popen[str]]:
-    """The two agents, first node first."""
+    """The two commands of docs/clusters.md with another run, first node first."""
     save_yaml(run.with_suffix(".yaml"), config.to_mapping())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{free.getsockname()[1]}"
-    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
-             "--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--local-addr", "127.0.0.1"]  # fmt: skip
-    training = ["-m", "unpaired", "train", "--out", run, "--config", run.with_suffix(".yaml"), "--nodes", "2"]
-    return [
-        subprocess.Popen(
-            [*agent, "--node-rank", str(rank), *map(str, training)], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        ) for rank in (0, 1)
-    ]  # fmt: skip
+        port = str(free.getsockname()[1])
+    started = []
+    for block in blocks(DOCS / "clusters.md", "bash")[:2]:
+        words = shlex.split(block.replace("\\\n", " ").replace("29500", port))
+        assert words[0] == "torchrun"
+        agent, options = words[1 : words.index("train") + 1], words[words.index("--batch-size") :]
+        ours = ["--config", str(run.with_suffix(".yaml")), "--out", str(run)]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *agent, *ours, *options],
+                stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        )  # fmt: skip
+    return started
 
 
 def log(run: Path) -> list[dict[str, Any]]:
@@ -52,10 +58,10 @@ def log(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process follows its agent at once on Linux only")
 def test_two_nodes_go_on_from_one_learn_the_same_and_end_together(dataset: Path, tmp_path: Path) -> None:
-    config = tiny_run(dataset, batch_size=2, images=100_000, checkpoint_every=10)
+    config = tiny_run(dataset, batch_size=4, images=100_000, checkpoint_every=10)
     single, double = tmp_path / "single", tmp_path / "double"
-    train(replace(config, training=replace(config.training, stop_after=6)), single, quiet=True)
-    train(replace(config, training=replace(config.training, stop_after=2)), double, quiet=True)
+    train(replace(config, training=replace(config.training, stop_after=12)), single, quiet=True)
+    train(replace(config, training=replace(config.training, stop_after=4)), double, quiet=True)
     nodes = start_nodes(config, double)
     try:
         deadline = time.monotonic() + 240
@@ -79,9 +85,9 @@ def test_two_nodes_go_on_from_one_learn_the_same_and_end_together(dataset: Path,
             node.communicate()
     for one, two in zip(log(single), log(double), strict=False):
         assert two["terms"] == pytest.approx(one["terms"], rel=1e-5)
-    seen = log(double)[-1]["images_seen"] + 2
+    seen = log(double)[-1]["images_seen"] + 4
     train(replace(config, training=replace(config.training, stop_after=seen)), double, quiet=True)
-    assert [line["images_seen"] for line in log(double)] == list(range(2, seen + 1, 2))
+    assert [line["images_seen"] for line in log(double)] == list(range(4, seen + 1, 4))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
-from unpaired.inference.large_images import memory_bound
+from unpaired.inference.large_images import free_memory, memory_bound, taken_memory
 
 _GRID_ROWS = 8
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -398,7 +398,8 @@ def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Tran
     """As ``_translate_all``, by the workers of the cluster; results are replaced whole, so one made twice is one."""
     gpus = int(options.device == "cuda" or (options.device == "auto" and ray_has_gpus()))
     own = replace(options, device="cuda" if gpus else options.device)
-    parts = map_on_ray(partial(_worker, own), [*targets.items()], workers=ray_workers(1, gpus), gpus=gpus)
+    workers = ray_workers(1, gpus)
+    parts = map_on_ray(partial(_worker, own, workers), [*targets.items()], workers=workers, gpus=gpus)
 
     def images() -> Iterator[None]:
         for number, part in parts:
@@ -409,9 +410,12 @@ def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Tran
         pass
 
 
-def _worker(given: Translate) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
+def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
     """Open the run in a worker: what translates some files and says how many, and what became of them."""
     options, translator = _opened(given)
+    if given.memory_gib is None and translator.device.type == "cpu":  # the workers of a machine share it
+        share = free_memory() / 2 / min(workers, os.cpu_count() or 1)
+        translator.memory_gib = (taken_memory() + share) / 2**30
     request, side = _request(options, translator), _side(options.size, translator)
 
     def work(pairs: Sequence[tuple[Path, Path]]) -> tuple[int, _Progress]:

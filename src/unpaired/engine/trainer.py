@@ -149,12 +149,12 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")
     if on_cuda and config.devices > torch.cuda.device_count():
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
+    for name in ("lightning.fabric", "lightning_fabric"):  # their banners repeat what the run folder says
+        logging.getLogger(name).setLevel(logging.WARNING)
     asked = f"--nodes {config.nodes} --devices {config.devices}"
     if TorchElasticEnvironment.detect():
         if (started := TorchElasticEnvironment().world_size()) != config.processes:
