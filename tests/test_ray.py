@@ -21,6 +21,7 @@ from unpaired import cli
 from unpaired.benchmarking.matrix import compose, load_matrix
 from unpaired.benchmarking.runs import Plan
 from unpaired.benchmarking.workers import carry_out, order_of
+from unpaired.cluster import map_on_ray
 from unpaired.training import train
 
 Capture = pytest.CaptureFixture[str]
@@ -148,6 +149,19 @@ def test_a_cluster_makes_the_table_of_one_machine_although_a_worker_is_killed(
     assert [row["values"] for row in two] == [row["values"] for row in one]
     sessions = [len(path.read_text().splitlines()) for path in there.glob("runs/*/sessions.jsonl")]
     assert sorted(sessions) == [1, 2], "one was begun, killed, and gone on with"
+
+
+def test_nothing_to_do_needs_no_worker() -> None:
+    assert list(map_on_ray(lambda: len, [], workers=2, gpus=0)) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "127.0.0.1:99999", "nowhere.invalid:6379"])
+def test_a_cluster_that_does_not_answer_is_named_at_once(address: str, capsys: Capture) -> None:
+    pytest.importorskip("ray.data", reason="ray is not installed (410 MB): pip install 'unpaired[cluster]'")
+    assert cli.main(["translate", "run", "in", "--out", "out", "--ray", address]) == 2
+    said = capsys.readouterr().err
+    assert f"error: ray: no cluster answers at '{address}': " in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from unpaired.errors import BackendError, UserError
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-_LARGEST_BLOCK = 64
+_LARGEST_BLOCK = 32
 """Most items per task, which is what a lost worker costs."""
 
 
@@ -33,7 +34,6 @@ def ray_cluster(address: str) -> Iterator[None]:
         BackendError: Ray is not installed, or no cluster answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -42,13 +42,15 @@ def ray_cluster(address: str) -> Iterator[None]:
             f"ray: the package '{error.name}' is not installed: pip install \"unpaired[cluster]\""
         ) from None
     own = {name: value for name, value in os.environ.items() if name.startswith("UNPAIRED_")}
+    where = address or os.environ.get("RAY_ADDRESS", "")
+    host, _, port = where.rpartition(":")
     try:
+        if port.isdecimal() and "://" not in host:  # Ray itself tries for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": own})
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise BackendError(
-            f"ray: no cluster answers at '{address or os.environ.get('RAY_ADDRESS')}' ({reason})"
-        ) from error
+        raise BackendError(f"ray: no cluster answers at '{where or 'this machine'}': {reason}") from error
     try:
         yield
     finally:
@@ -101,6 +103,8 @@ def map_on_ray(
         BackendError: The cluster is lost.
         UserError, OSError: What ``make`` or the function raised first.
     """
+    if not items:
+        return
     import ray
 
     context = ray.data.DataContext.get_current()

@@ -406,8 +406,14 @@ def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Tran
             done.add(part)
             yield from [None] * number
 
-    for _ in tracked(images(), len(targets), shown):
-        pass
+    before = done.written
+    try:
+        for _ in tracked(images(), len(targets), shown):
+            pass
+    except BaseException:  # the workers made more than they have told of
+        if not options.overwrite:
+            done.written = before + sum(target.exists() for target in targets.values())
+        raise
 
 
 def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
