@@ -22,7 +22,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
-    ("config", "plugins"),
+    ("config", "plugins", "cluster"),
     ("length", "ops", "data", "grids"),
     ("run_folder",),
     ("networks", "losses", "web"),

@@ -16,9 +16,10 @@ from unpaired.methods import METHODS
 from unpaired.plugins import Plugin, check_plugins, plugins_of
 
 MAY_CHANGE = {
-    "training.devices", "training.accelerator", "training.threads", "training.log_every", "training.sample_every",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after", "training.compile",
-    "training.logger", "training.channels_last", "training.cuda_graph", "data.num_workers", "data.cache_gib",
+    "training.devices", "training.nodes", "training.accelerator", "training.threads", "training.log_every",
+    "training.sample_every", "training.checkpoint_every", "training.keep_checkpoints", "training.stop_after",
+    "training.compile", "training.logger", "training.channels_last", "training.cuda_graph", "data.num_workers",
+    "data.cache_gib",
     "training.score_every", "training.score_images", "training.score_by", "dataset.held_out_source",
     "dataset.held_out_target", "dataset.scored_domains", "model.vgg16_weights", "model.download_weights",
     "model.backbone_weights",

@@ -226,7 +226,7 @@ def _progress(say: Callable[[str], object]) -> Callable[[int, int], None]:
 
 def _choose_precision(config: RunConfig, method: Method, channels: int, device: torch.device) -> Choice:
     """What ``precision: auto`` means for a new run on this machine."""
-    images, fast = -(-config.training.batch_size // config.training.devices), config.training.fast_convolutions
+    images, fast = -(-config.training.batch_size // config.training.processes), config.training.fast_convolutions
     optimiser, size = config.model.optimiser, config.data.crop_size
     ratio = functools.partial(step_time_ratio, batch_size=images, fast_convolutions=fast)
     return choose_precision(device, lambda: ratio(method, optimiser, channels, size))

@@ -21,7 +21,7 @@ from unpaired.data.domains import domain_names
 from unpaired.data.sets import python_dataset
 from unpaired.engine.announce import opening_lines
 from unpaired.engine.callbacks import Callback
-from unpaired.engine.processes import on_rank_zero
+from unpaired.engine.processes import ends_with_the_others, on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.evaluation import HeldOutScorer
@@ -87,7 +87,7 @@ def train(
     say = functools.partial(print, file=sys.stderr) if first and not quiet else ignore
     loggers = config.training.logger
     own: list[Callback] = [OwnLoggers(loggers, say), *([CsvLog()] if "csv" in loggers else [])] if first else []
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, ends_with_the_others(fabric):
         skip = on_rank_zero(
             fabric,
             lambda: begin_session(
@@ -174,15 +174,15 @@ def _build(config: RunConfig) -> Method:
             f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
             f"not {size_words(config.data.image_size)}"
         )
-    if method.smallest_batch > 1 and config.training.batch_size < method.smallest_batch * config.training.devices:
+    if method.smallest_batch > 1 and config.training.batch_size < method.smallest_batch * config.training.processes:
         raise ConfigError(
             f"batch_size: {method.title} compares the images of a batch with each other, at least "
             f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"
         )
     if method.not_recordable and config.training.cuda_graph:
         raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.not_recordable}); turn one off")
-    if method.one_process_only and config.training.devices > 1:
-        raise ConfigError(f"devices: {config.training.devices} asked for, but {method.one_process_only}; use 1")
+    if method.one_process_only and config.training.processes > 1:
+        raise ConfigError(f"devices: {config.training.processes} asked for, but {method.one_process_only}; use 1")
     method.prepare()
     return method
 

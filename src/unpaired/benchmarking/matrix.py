@@ -20,8 +20,8 @@ from unpaired.methods import METHODS
 from unpaired.recipes import RECIPES, merged, methods_of, recipe
 from unpaired.run_config import MAY_CHANGE, PATHS, DatasetConfig, RunConfig, flat
 
-_ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "accelerator": "slots",
-              "threads": "threads"}  # fmt: skip
+_ELSEWHERE = {"images": "budget", "stop_after": "budget", "seed": "seeds", "devices": "slots", "nodes": "slots",
+              "accelerator": "slots", "threads": "threads"}  # fmt: skip
 """Training setting -> key of the file that decides it."""
 _PROTOCOL = ("image_size", "channels", "background")
 """Settings of ``data`` that also say how held-out images are read: equal for all contenders of a data set."""
@@ -365,7 +365,7 @@ def _config(matrix: Matrix, name: str, dataset: DatasetConfig, loading: Mapping[
         "data": (matrix.common.data, loading, contender.data),
         "model": (applied, contender.model),
         "training": (matrix.common.training, contender.training, dict.fromkeys(("images", "stop_after", "threads"))
-                     | {"seed": 0, "devices": 1, "accelerator": "auto"}),
+                     | {"seed": 0, "devices": 1, "nodes": 1, "accelerator": "auto"}),
     }  # fmt: skip
     mapping = {key: functools.reduce(merged, layers, base[key]) for key, layers in sections.items()}
     return replace(RunConfig.from_mapping({"method": base["method"], **mapping}, place), dataset=dataset)

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unpaired.benchmarking.matrix import Cell, check_slots, compose, load_matrix
+from unpaired.benchmarking.ray_slots import RaySlots
 from unpaired.benchmarking.results import write_pages, write_tables
 from unpaired.benchmarking.runs import Plan, Run
 from unpaired.benchmarking.workers import LocalSlots, WorkerExit, locked, measuring_order_of, order_of, work
+from unpaired.cluster import ray_cluster, ray_workers
 from unpaired.errors import ConfigError, UserError, nearest
 from unpaired.evaluation import known_metrics
 from unpaired.length import duration
@@ -36,6 +38,7 @@ def run_benchmark(
     dry_run: bool = False,
     only: Sequence[str] = (),
     slots: Sequence[str] = (),
+    ray: str | None = None,
 ) -> int:
     """Run or resume a benchmark; see ``unpaired benchmark --help``.
 
@@ -46,6 +49,7 @@ def run_benchmark(
         dry_run: Only print the runs and the estimated time.
         only: Patterns of contenders or runs to work on now; empty means all.
         slots: Devices instead of the file's.
+        ray: Address of a Ray cluster to work on; None: this machine. The first slot says whether a run needs a GPU.
 
     Returns:
         Exit code: 0 all done, 1 some failed, 130 interrupted.
@@ -74,18 +78,23 @@ def run_benchmark(
             _say(f"note: {words}")
         for run in plan.runs():
             run.check_settings(change=False)  # before minutes of measuring
-        local = LocalSlots(devices, threads, out / "logs", _say)
+        places = LocalSlots(devices, threads, out / "logs", _say)
+        if ray is not None:
+            stack.enter_context(ray_cluster(ray))
+            gpu = devices[0].startswith("cuda")
+            room = ["cuda:0" if gpu else devices[0]] * ray_workers(threads, gpu)
+            places = RaySlots(room, threads, out / "logs", _say)
         failed: dict[str, str] = {}
-        if held and _measure(plan, local, chosen, failed, every=dry_run):
+        if held and _measure(plan, places, chosen, failed, every=dry_run):
             return 130
         if dry_run:
-            _print_plan(plan, devices, Console(width=None if sys.stdout.isatty() else _LINES))
+            _print_plan(plan, places, Console(width=None if sys.stdout.isatty() else _LINES))
             return 1 if failed else 0
         for run in plan.runs():
             if words := run.check_settings():
                 _say(f"note: {words}")
         shutil.copyfile(matrix_file, out / "matrix.yaml")
-        interrupted = _train(plan, local, devices, chosen, failed)
+        interrupted = _train(plan, places, chosen, failed)
         return _finish(plan, failed, notes, command, interrupted=interrupted)
 
 
@@ -131,14 +140,14 @@ def _measure(plan: Plan, slots: LocalSlots, chosen: set[str], failed: dict[str, 
     return work(slots, [measuring_order_of(cell) for cell in unknown.values()], ended, lambda: None)
 
 
-def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[str], failed: dict[str, str]) -> bool:
+def _train(plan: Plan, slots: LocalSlots, chosen: set[str], failed: dict[str, str]) -> bool:
     """Train and score the chosen runs that are not done; returns whether the user interrupted."""
     runs, options = plan.runs(), plan.matrix.evaluate
     left = [run for run in runs if run.record(options) is None]
     waiting = {run.name: run for run in left if run.name in chosen}
     orders = [order_of(run, options) for run in sorted(waiting.values(), key=lambda run: not run.trained)]
     done = len(runs) - len(left)
-    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {', '.join(devices)}.")
+    _say(f"{len(runs)} runs: {done} done, {len(waiting)} to do now, one process each on {slots.words}.")
     told = time.monotonic()
 
     def ended(name: str, how: WorkerExit) -> None:
@@ -153,7 +162,7 @@ def _train(plan: Plan, slots: LocalSlots, devices: Sequence[str], chosen: set[st
         nonlocal told
         if time.monotonic() - told > _LINE_EVERY:
             told = time.monotonic()
-            _say(_progress(plan, list(waiting.values()), len(devices)))
+            _say(_progress(plan, list(waiting.values()), len(slots.devices)))
 
     return work(slots, orders, ended, look)
 
@@ -193,7 +202,7 @@ def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: s
     return 130 if interrupted else 1 if troubles or failed else 0
 
 
-def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
+def _print_plan(plan: Plan, slots: LocalSlots, console: Console) -> None:
     """The runs, their lengths and the estimated time."""
     table = Table(title="Runs", title_justify="left")
     for head in ("contender", "data", "method", "images", "s/image", "run", "done", "left"):
@@ -206,7 +215,7 @@ def _print_plan(plan: Plan, devices: Sequence[str], console: Console) -> None:
     waiting = [run for run in runs if not run.trained]
     total, words = plan.seconds_left(waiting), f"{len(runs)} runs, {len(waiting)} to train"
     if total:
-        words += f": about {duration(total)} of training, {duration(total / len(devices))} on {', '.join(devices)}"
+        words += f": about {duration(total)} of training, {duration(total / len(slots.devices))} on {slots.words}"
     console.print(f"{words}. Scoring comes on top.", highlight=False, soft_wrap=True)
 
 

@@ -30,7 +30,7 @@ from unpaired.training import RunConfig, train
 
 _STOPPED = 130
 """Exit code of a worker that was asked to stop and saved."""
-_PAUSE = 0.1
+PAUSE = 0.1
 """Seconds between two polls of the workers."""
 _PATIENCE = 120.0
 """Seconds to wait for a worker that a killed benchmark left behind, while it saves."""
@@ -164,8 +164,17 @@ class LocalSlots:
     say: Callable[[str], None]
     """Called when a worker starts."""
 
+    @property
+    def words(self) -> str:
+        """Where, for messages."""
+        return ", ".join(self.devices)
 
-class _Worker:
+    def start(self, order: Mapping[str, Any], device: str) -> Any:
+        """Start a job on a device; returns a :class:`Worker` or an object with its methods."""
+        return Worker(self, order, device)
+
+
+class Worker:
     """A process that does one job on one device."""
 
     def __init__(self, slots: LocalSlots, order: Mapping[str, Any], device: str) -> None:
@@ -196,6 +205,18 @@ class _Worker:
             self.process.stdin.close()
         lines = self._log.read_bytes()[self._start :].decode("utf-8", "replace").splitlines()
         return WorkerExit(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
+
+    def stop(self) -> None:
+        """Let it save and end."""
+        self.process.terminate()
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
 
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
@@ -228,14 +249,14 @@ def work(
     Returns:
         Whether the user interrupted.
     """
-    waiting, free, workers = list(orders), list(slots.devices), list[_Worker]()
+    waiting, free, workers = list(orders), list(slots.devices), list[Any]()
     with _signals_are_ctrl_c():
         try:
             while waiting or workers:
                 while waiting and free:
                     order, device = waiting.pop(0), free.pop(0)
                     try:
-                        workers.append(_Worker(slots, order, device))
+                        workers.append(slots.start(order, device))
                     except (OSError, UserError) as error:
                         free.append(device)
                         on_exit(order["name"], WorkerExit(1, str(error)))
@@ -245,20 +266,20 @@ def work(
                         free.append(worker.device)
                         on_exit(worker.name, how)
                 on_tick()
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
         except KeyboardInterrupt:
             print(
                 "Stopping: the runs at work save and end (Ctrl-C again ends them at once).", file=sys.stderr, flush=True
             )
             for worker in workers:
-                worker.process.terminate()
+                worker.stop()
             with contextlib.suppress(KeyboardInterrupt):
                 for worker in workers:
-                    worker.process.wait()
+                    worker.wait()
             return True
         finally:
             for worker in workers:  # no effect on those that have ended
-                worker.process.kill()
+                worker.kill()
     return False
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from unpaired.cli.options import parse
+from unpaired.cli.options import RayAddress, parse
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Benchmark:
     """Patterns of contenders or runs (qs_attn*, *-seed0): work on these now."""
     slots: tuple[str, ...] = ()
     """Devices instead of the file's, one process each: cpu cpu, or cuda:0 cuda:1."""
+    ray: RayAddress = None
+    """Work on the Ray cluster at ADDRESS (host:port of its head), as many runs at a time as it has room for; without
+    ADDRESS on the one that runs here. All its machines see OUT and the images at the same paths. The first slot says
+    whether a run needs a GPU."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,4 +45,4 @@ def main(argv: Sequence[str]) -> int:
 
     command = shlex.join(["unpaired", "benchmark", *argv])
     return run_benchmark(options.matrix, options.out, command, dry_run=options.dry_run, only=options.only,
-                         slots=options.slots)  # fmt: skip
+                         slots=options.slots, ray=options.ray)  # fmt: skip

@@ -26,6 +26,17 @@ from tyro.constructors import (
 from unpaired.errors import ConfigError, nearest
 
 T = TypeVar("T")
+RayAddress = Annotated[
+    str | None,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[ADDRESS]",
+        instance_from_str=lambda words: words[0] if words else "",
+        is_instance=lambda value: value is None or isinstance(value, str),
+        str_from_instance=lambda value: [value] if value else [],
+    ),
+]
+"""An option with or without an address: None where it is not given."""
 _UNSET = "unset"
 _NUMBERS = {
     "invalid literal for int() with base 10: ": "a whole number",

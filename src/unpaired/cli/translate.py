@@ -8,7 +8,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,9 +21,10 @@ from PIL import Image
 from pydantic import Field
 from tyro.conf import Positional, arg
 
-from unpaired.cli.options import parse
+from unpaired.cli.options import RayAddress, parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import frame_bar, tracked
+from unpaired.cluster import map_on_ray, ray_cluster, ray_has_gpus, ray_workers
 from unpaired.config import BatchSize, Gib, Seed, settings
 from unpaired.data import (
     IMAGE_SUFFIXES,
@@ -47,7 +50,7 @@ from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
-from unpaired.inference.large_images import memory_bound
+from unpaired.inference.large_images import free_memory, memory_bound, taken_memory
 from unpaired.inference.video import VIDEO_SUFFIXES, WRITTEN, require_av, translate_video
 
 _GRID_ROWS = 8
@@ -133,11 +136,14 @@ class Translate:
     memory_gib: Gib | None = None
     """Most memory to take, in GiB; unset means half of what is free. Images that need more are translated in stripes,
     with the same result; maps that do not fit wait in a scratch file beside OUT."""
+    ray: RayAddress = None
+    """Spread the images over the workers of the Ray cluster at ADDRESS (host:port of its head), one CPU core or GPU
+    each; without ADDRESS over the one that runs here. All its machines see INPUT, OUT and RUN at the same paths."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "reading": ("recursive", "pages", "size"),
         "writing": ("format", "overwrite", "skip_existing"),
         "style and domain": ("reverse", "style_seed", "style_reference", "styles", "domain"),
-        "computing": ("device", "precision", "runtime", "batch_size", "memory_gib"),
+        "computing": ("device", "precision", "runtime", "batch_size", "memory_gib", "ray"),
     }
 
 
@@ -170,11 +176,24 @@ class _Progress:
             yield f"not in the results: {words} image{'s' * (max(self.lost.values()) != 1)}"
         yield from (f"skipped: {message}" for message in self.problems)
 
+    def add(self, part: _Progress) -> None:
+        """Count what became of further images."""
+        self.remarks.counts += part.remarks.counts
+        self.written += part.written
+        self.problems = sorted(self.problems + part.problems)
+        self.lost += part.lost
+
 
 def main(argv: Sequence[str]) -> int:
     """Translate everything that can be read; 0 when that was everything, 1 otherwise, 130 after Ctrl-C."""
     options = parse(Translate, argv, "unpaired translate")
     _check(options)
+    with nullcontext() if options.ray is None else ray_cluster(options.ray):
+        return _translate(options)
+
+
+def _opened(options: Translate) -> tuple[Translate, Translator]:
+    """The translator, and the options of its translations."""
     if options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX):
         translator = onnx_translator(
             options.run, options.weights, options.device, reverse=options.reverse, domain=options.domain
@@ -187,6 +206,12 @@ def main(argv: Sequence[str]) -> int:
     memory_bound(options.memory_gib)  # refused before anything is read
     translator.memory_gib = options.memory_gib
     translator.scratch = next(folder for folder in options.out.absolute().parents if folder.is_dir())
+    return options, translator
+
+
+def _translate(given: Translate) -> int:
+    """Check where everything goes, and translate it here or, on a cluster, in workers that open the run themselves."""
+    options, translator = _opened(given if given.ray is None else replace(given, device="cpu", precision="32"))
     side = _side(options.size, translator)
     if any(_is_video(place) for place in options.input):
         return _translate_videos(options, translator, side)
@@ -209,7 +234,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         for folder, plan in plans.items():
             left = {path: target for path, target in plan.items() if target not in there}
-            _translate_all(translator, left, requests[folder], side, options.batch_size, done)
+            if options.ray is None:
+                _translate_all(translator, left, requests[folder], side, options.batch_size, done)
+            else:
+                own = replace(given, style_seed=requests[folder]["style_seed"])
+                _translate_on_ray(own, left, translator, done)
         if options.styles > 1:
             _write_styles_grid(options, translator, plans)
         return 1 if done.problems else 0
@@ -233,6 +262,8 @@ def _check(options: Translate) -> None:
         raise ConfigError(f"format: '{options.format}' is not written{near}; known: {', '.join(known)}")
     if options.styles > 1 and options.style_reference is not None:
         raise ConfigError("styles: one reference is one style; use --style-seed, or drop --styles")
+    if options.ray is not None and ":" in options.device:
+        raise ConfigError(f"device: Ray gives each worker a GPU of its own; use cuda, not {options.device}")
     if options.overwrite and options.skip_existing:
         raise ConfigError("--overwrite makes existing results again, --skip-existing does not: drop one")
     if (options.runtime == "onnx" or options.run.endswith(ONNX_SUFFIX)) and options.precision != "32":
@@ -369,6 +400,44 @@ def _translate_all(
                 done.written += 1
             except DataError as error:
                 done.problems.append(str(error))
+
+
+def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Translator, done: _Progress) -> None:
+    """As ``_translate_all``, by the workers of the cluster; results are replaced whole, so one made twice is one."""
+    gpus = int(options.device == "cuda" or (options.device == "auto" and ray_has_gpus()))
+    own = replace(options, device="cuda" if gpus else options.device)
+    workers = ray_workers(1, gpus)
+    parts = map_on_ray(partial(_worker, own, workers), [*targets.items()], workers=workers, gpus=gpus)
+
+    def images() -> Iterator[None]:
+        for number, part in parts:
+            done.add(part)
+            yield from [None] * number
+
+    before = done.written
+    try:
+        for _ in tracked(images(), len(targets), shown):
+            pass
+    except BaseException:  # the workers made more than they have told of
+        if not options.overwrite:
+            done.written = before + sum(target.exists() for target in targets.values())
+        raise
+
+
+def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
+    """Open the run in a worker: what translates some files and says how many, and what became of them."""
+    options, translator = _opened(given)
+    if given.memory_gib is None and translator.device.type == "cpu":  # the workers of a machine share it
+        share = free_memory() / 2 / min(workers, os.cpu_count() or 1)
+        translator.memory_gib = (taken_memory() + share) / 2**30
+    request, side = _request(options, translator), _side(options.size, translator)
+
+    def work(pairs: Sequence[tuple[Path, Path]]) -> tuple[int, _Progress]:
+        done = _Progress(Remarks(frames=options.pages == "all", pixels=translator.sides(options.reverse)[0]))
+        _translate_all(translator, dict(pairs), request, side, options.batch_size, done)
+        return len(pairs), done
+
+    return work
 
 
 def _translated(

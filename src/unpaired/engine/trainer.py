@@ -73,7 +73,9 @@ class TrainingConfig:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: Threads = 1
-    """Number of processes on this machine, one device each (on the CPU: gloo)."""
+    """Number of processes on each machine, one device each (on the CPU: gloo)."""
+    nodes: Threads = 1
+    """Number of machines; on more than one, start this command on each of them with torchrun, or with srun in SLURM."""
     threads: Threads | None = None
     """CPU threads of each process; unset leaves torch's choice."""
     fast_convolutions: bool = True
@@ -109,8 +111,13 @@ class TrainingConfig:
     stop_after: Count | None = None
     """End this session once so many images are seen (the schedule still spans all of them); resume later."""
 
+    @property
+    def processes(self) -> int:
+        """Number of processes on all machines."""
+        return self.nodes * self.devices
+
     def __post_init__(self) -> None:
-        if self.cuda_graph and self.devices > 1:
+        if self.cuda_graph and self.processes > 1:
             raise ConfigError("cuda_graph records the step of one process: use --devices 1 or --no-cuda-graph")
 
 
@@ -135,7 +142,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     """Fabric for the devices and processes that ``config`` asks for; precision is the loop's own affair.
 
     Raises:
-        BackendError: The accelerator is not on this machine.
+        BackendError: The accelerator is not on this machine, or several machines are asked for and nothing started
+            the processes of all of them.
     """
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise BackendError(
@@ -149,31 +157,58 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")
     if on_cuda and config.devices > torch.cuda.device_count():
         raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its banners repeat what the run folder says
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
-    strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.devices > 1 else "auto"
-    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
+    for name in ("lightning.fabric", "lightning_fabric"):  # their banners repeat what the run folder says
+        logging.getLogger(name).setLevel(logging.WARNING)
+    asked = f"--nodes {config.nodes} --devices {config.devices}"
+    if TorchElasticEnvironment.detect():
+        if (started := TorchElasticEnvironment().world_size()) != config.processes:
+            each = int(os.environ["LOCAL_WORLD_SIZE"])
+            raise BackendError(
+                f"nodes: torchrun started {started} training processes, but {asked} makes {config.processes}; use "
+                f"--nodes {started // each} --devices {each}"
+            )
+    elif config.nodes > 1 and not SLURMEnvironment.detect():
+        raise BackendError(
+            f"nodes: {config.nodes} asked for, but neither torchrun nor srun started this process; start the command "
+            f"on each machine with 'torchrun --nnodes {config.nodes}', see docs/clusters.md"
+        )
+    strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.processes > 1 else "auto"
+    try:
+        return Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=strategy,
+            precision="32-true",
+        )
+    except RuntimeError as error:  # SLURM's variables contradict each other
+        raise BackendError(f"nodes: {error}") from error
 
 
 def launch(fabric: Fabric) -> None:
     """Start the other processes, which end when this one is gone, and wait until all have met.
 
     Raises:
-        BackendError: They do not meet in time.
+        BackendError: They do not meet in time, or are more or fewer than asked for.
     """
     if first := os.environ.get(_FIRST_PROCESS):  # this is one of the others
         end_with_parent(int(first))
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(os.getppid())
     os.environ[_FIRST_PROCESS] = str(os.getpid())
     try:
         fabric.launch()
     except torch.distributed.DistError as error:
         raise BackendError(
             f"devices: the training processes did not meet within {_RENDEZVOUS.seconds} seconds; run the same command "
-            "again, or use --devices 1"
+            "again (on every machine), or use --devices 1"
         ) from error
+    except ValueError as error:  # SLURM started another number of them
+        raise BackendError(f"nodes: {error}") from error
     finally:
         os.environ.pop(_FIRST_PROCESS, None)
     if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
