@@ -33,14 +33,16 @@ def cluster() -> Iterator[Any]:
     pytest.importorskip("ray.data", reason="ray is not installed (410 MB): pip install 'unpaired[cluster]'")
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
-    made.add_node(num_cpus=1, object_store_memory=100 << 20)
-    try:
-        yield made
-    finally:
-        made.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        made = Cluster(initialize_head=True, head_node_args=node)
+        made.add_node(num_cpus=1, object_store_memory=100 << 20)
+        try:
+            yield made
+        finally:
+            made.shutdown()
 
 
 def workers_at_work(cluster: Any) -> list[int]:
@@ -100,18 +102,18 @@ def test_a_cluster_translates_as_one_process_does_although_a_worker_is_killed(
 
     code, out, errors = translate("here")
     assert (code, "59 of 60 images translated into OUT; 1 skipped" in out) == (1, True), out
-    Path("there").mkdir()
+    Path("on_ray").mkdir()
     made = {f"image{number}.png" for number in range(20, 30)}  # before an interruption
-    times = {name: os.stat(shutil.copy(f"here/{name}", "there")).st_mtime_ns for name in made}
-    killed = kill_one(cluster, lambda: len(list(Path("there").glob("*.png"))) > 12)
-    code, out, said = translate("there", "--ray", cluster.address, "--skip-existing")
+    times = {name: os.stat(shutil.copy(f"here/{name}", "on_ray")).st_mtime_ns for name in made}
+    killed = kill_one(cluster, lambda: len(list(Path("on_ray").glob("*.png"))) > 12)
+    code, out, said = translate("on_ray", "--ray", cluster.address, "--skip-existing")
     assert len(killed()) == 1
     assert (code, out.splitlines()[-1]) == (
         1, "49 of 60 images translated into OUT; 1 skipped, 10 were there"
     ), out + said  # fmt: skip
     assert said == errors
-    assert contents(Path("there"), "*") == contents(Path("here"), "*")
-    assert {name: (Path("there") / name).stat().st_mtime_ns for name in times} == times
+    assert contents(Path("on_ray"), "*") == contents(Path("here"), "*")
+    assert {name: (Path("on_ray") / name).stat().st_mtime_ns for name in times} == times
 
 
 @pytest.mark.slow
