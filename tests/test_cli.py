@@ -155,7 +155,10 @@ def test_every_command_has_help(unpaired: Unpaired, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "translate", "evaluate", "report", "study", "studio", "data prepare"])
-def test_long_help_is_grouped_and_its_paragraphs_are_whole(unpaired: Unpaired, command: str) -> None:
+def test_long_help_is_grouped_and_its_paragraphs_are_whole(
+    unpaired: Unpaired, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     out = unpaired(*command.split(), "--help").out
     lines = [re.sub(r"[│╭╰╮╯─]", " ", line).rstrip() for line in out.splitlines()]
     assert len([line for line in lines if line.endswith(" options")]) >= 2
@@ -219,7 +222,8 @@ def test_options_are_kept_in_the_run_file(home: Path) -> None:
     assert kept["method"] == "qs_attn"
     assert kept["dataset"] == {
         "folder": str(home / "data"), "source": None, "target": None, "direction": "AtoB",
-        "held_out_source": None, "held_out_target": None, "domains": None, "scored_domains": None,
+        "source_weights": [], "target_weights": [], "held_out_source": None, "held_out_target": None, "domains": None,
+        "scored_domains": None,
     }  # fmt: skip
     expected = {
         "model": {"attention": "local", "base_channels": 4, "blocks": 5, "num_queries": 16, "window": 7},
@@ -694,7 +698,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
     refused("evaluate", run, home / "dat", words=[str(home / "dat"), "(did you mean 'data'?)"])
     refused("evaluate", run, "--source", data / "testA", words=["--target is missing"])
     refused("evaluate", run, data, "--batch-size", "0", words=["batch_size must be at least 1, not 0"])
-    refused("evaluate", run, data, "--seed", "-1", words=["seed must be 0 or greater, not -1"])
+    refused("evaluate", run, data, "--seed", "-1", words=["seed must be at least 0, not -1"])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "words.png").write_bytes(BROKEN["words.png"][0])
     places = ("--source", tmp_path / "broken", "--target", data / "testB", "--metrics", "swd_progan_x1e3")
@@ -710,7 +714,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
     [
         (["--bach-size", "2"], ["there is no option --bach-size (did you mean --batch-size?)"]),
         (["--images", "many"], ["'many'", "--images"]),
-        (["--images", "0"], ["images must be above 0, not 0"]),
+        (["--images", "0"], ["images must be at least 1, not 0"]),
         (["--seed", "-1"], ["seed must be at least 0, not -1"]),
         (["--seed", str(2**64)], [f"seed must be below {2**63}, not {2**64}"]),
         (["--method", "qs_atn"], ["--method: there is no 'qs_atn' (did you mean 'qs_attn'?)", "known: qs_attn, cut"]),
@@ -725,7 +729,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
         (["--window", "4"], ["window must be odd"]),
         (["--taps", "block1", "block77"], ["the generator has no 'block77'", "did you mean 'block", "'blocks'"]),
         (["--learning-rate", "-1"], ["learning_rate must be above 0, not -1"]),
-        (["--batch-size", "0"], ["batch_size must be above 0, not 0"]),
+        (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
         (["--channels", "2"], ["has 3 channels, but the images of this domain have 2 channels", "--target-channels"]),
         (["--source", "x"], ["--source and --target, not both"]),
     ],
@@ -1019,7 +1023,7 @@ def test_demo_sizes_training_to_this_machine_and_tells_an_interruption(
 
 def test_demo_refuses(refused: Callable[..., None], small_demo: None, home: Path, run: Path, tmp_path: Path) -> None:
     refused("demo", "--minutes", "0", "--out", tmp_path / "a", words=["minutes must be above 0, not 0"])
-    refused("demo", "--images", "0", "--out", tmp_path / "a", words=["images must be above 0, not 0"])
+    refused("demo", "--images", "0", "--out", tmp_path / "a", words=["images must be at least 1, not 0"])
     refused("demo", "--out", run, words=[f"{run} holds another run", "choose another --out"])
     file = run / "run.yaml"
     file.write_text(file.read_text().replace("images: 6", "images: null"))

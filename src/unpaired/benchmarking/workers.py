@@ -25,6 +25,7 @@ from unpaired.config import from_dict, to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import ScoringNetworks, append_record, evaluate_run
 from unpaired.files import json_lines
+from unpaired.plugins import load_plugins
 from unpaired.run_folder import images_in_weights
 from unpaired.training import RunConfig, train
 
@@ -109,6 +110,7 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
+        load_plugins()
         with FileLock(order.pop("lock"), timeout=_PATIENCE):
             return carry_out(order, order["device"], order["threads"])
     except Timeout:

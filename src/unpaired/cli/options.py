@@ -31,9 +31,9 @@ RayAddress = Annotated[
     PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar="[ADDRESS]",
-        instance_from_str=lambda words: words[0] if words else "",
+        instance_from_str=lambda words: None if words == [_UNSET] else words[0] if words else "",
         is_instance=lambda value: value is None or isinstance(value, str),
-        str_from_instance=lambda value: [value] if value else [],
+        str_from_instance=lambda value: [_UNSET] if value is None else [value],
     ),
 ]
 """An option with or without an address: None where it is not given."""

@@ -52,6 +52,7 @@ from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.inference.large_images import free_memory, memory_bound, taken_memory
 from unpaired.inference.video import VIDEO_SUFFIXES, WRITTEN, require_av, translate_video
+from unpaired.plugins import load_plugins
 
 _GRID_ROWS = 8
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -426,6 +427,7 @@ def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Tran
 
 def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
     """Open the run in a worker: what translates some files and says how many, and what became of them."""
+    load_plugins()
     options, translator = _opened(given)
     if given.memory_gib is None and translator.device.type == "cpu":  # the workers of a machine share it
         share = free_memory() / 2 / min(workers, os.cpu_count() or 1)
@@ -558,7 +560,7 @@ def _translate_videos(options: Translate, translator: Translator, side: int | No
         raise ConfigError(
             f"INPUT: {others[0]} is no video, others are; translate videos and images one after the other"
         )
-    for name, none in (("styles", 1), ("format", "same"), ("pages", "first")):
+    for name, none in (("styles", 1), ("format", "same"), ("pages", "first"), ("ray", None)):
         if getattr(options, name) != none:
             raise ConfigError(f"{name} is for images; leave it out for videos (the suffix of --out is their format)")
     sources = [Path(place) for place in options.input]
