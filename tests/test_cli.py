@@ -880,7 +880,7 @@ def test_damaged_and_foreign_checkpoints(
 
     for path in (run / "checkpoints").iterdir():
         path.write_bytes(b"x" * 100)
-    refused(*again, words=[f"every checkpoint in {run / 'checkpoints'} is damaged", "remove that folder"])
+    refused(*again, words=[f"every checkpoint in {run / 'checkpoints'} is damaged", "rename that folder"])
 
     cut = ("train", home / "data", "--out", tmp_path / "cut", *TINY, "--method", "cut", "--images", "7", "--quiet")
     assert unpaired(*cut).code == 0
