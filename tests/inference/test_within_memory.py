@@ -73,7 +73,9 @@ def test_a_bound_that_is_none_is_refused(
     write_images(tmp_path / "in", 1)
     arguments = ["translate", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--memory-gib", gib]
     assert cli.main(arguments) == 2
-    assert f"memory_gib must be {'a finite number' if gib == 'nan' else 'above 0'}, not {gib}" in capsys.readouterr().err
+    assert (
+        f"memory_gib must be {'a finite number' if gib == 'nan' else 'above 0'}, not {gib}" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
+from unpaired.config import Gib, Port, settings
 from unpaired.errors import ConfigError
 from unpaired.inference.large_images import memory_bound
 from unpaired.inference.precision import InferencePrecision
-from unpaired.studio.limits import Limits
+from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
 from unpaired.web import bound_socket, is_loopback, page_address, require_packages, run_server
 
 TOKEN = "UNPAIRED_TOKEN"
 """Environment variable with the token, which a command line would show to everybody on the machine."""
 
 
-@dataclass(frozen=True)
+@settings
 class Serve:
     """Serve a trained run over HTTP: POST an image to /translate and get its translation, several to /batch; /health
     says how it is, /openapi.json describes it all. Needs the extra: pip install "unpaired[serve]".
@@ -41,7 +41,7 @@ class Serve:
     ]
     host: str = "127.0.0.1"
     """Address to serve at; the default is reached from this machine alone. There is no encryption."""
-    port: int = 8000
+    port: Port = 8000
     """Port to serve at; 0 takes any free one."""
     token_file: Path | None = None
     """File that holds the token."""
@@ -51,15 +51,15 @@ class Serve:
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
     """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
-    memory_gib: float | None = None
+    memory_gib: Gib | None = None
     """Most memory to take, in GiB; unset means half of what is free."""
-    megapixels: float = Limits.megapixels
+    megapixels: Megapixels = Limits.megapixels
     """Most pixels of one image, in millions."""
-    megabytes: float = Limits.megabytes
+    megabytes: Megabytes = Limits.megabytes
     """Most bytes of one image, in millions."""
-    batch: int = Limits.batch
+    batch: Pictures = Limits.batch
     """Most images of one request."""
-    queue: int = 64
+    queue: Requests = 64
     """Most requests at work and waiting; further ones are answered by 503."""
 
 

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import arg
 
 from unpaired.cli.options import option_names, parse
-from unpaired.config import Count, settings
+from unpaired.config import Count, Positive, settings
 from unpaired.data import DataConfig
 from unpaired.data.huggingface import absolute
 from unpaired.engine.trainer import TrainingConfig
@@ -196,9 +196,9 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("source", Annotated[tuple[Path, ...], arg(help="Folder of the source domain, or several, instead of DATA; "
                                                    "hf:NAME?split=S&column=C&label=L is a dataset.")], ()),
         ("target", Annotated[tuple[Path, ...], arg(help="The same for the target domain.")], ()),
-        ("source_weights", Annotated[tuple[float, ...], arg(help="How often each of several source folders is "
+        ("source_weights", Annotated[tuple[Positive, ...], arg(help="How often each of several source folders is "
                                                             "shown; unset: each image equally often.")], ()),
-        ("target_weights", Annotated[tuple[float, ...], arg(help="The same for the target folders.")], ()),
+        ("target_weights", Annotated[tuple[Positive, ...], arg(help="The same for the target folders.")], ()),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
         ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),

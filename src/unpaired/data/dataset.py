@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from unpaired.config import FilePath, settings
+from unpaired.config import FilePath, Positive, settings
 from unpaired.data.augment import PYTHON, load_transform
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
 from unpaired.data.folders import (
@@ -73,9 +73,9 @@ class DatasetConfig:
     """Folder with train/<domain> (and test/<domain>) for methods of several domains, instead of DATA."""
     scored_domains: tuple[str, str] | None = None
     """Source and target among several domains for scores and sample grids; unset means the first two names."""
-    source_weights: tuple[PositiveFloat, ...] = ()
+    source_weights: tuple[Positive, ...] = ()
     """How often the images of each source folder are shown, in proportion; unset: every image equally often."""
-    target_weights: tuple[PositiveFloat, ...] = ()
+    target_weights: tuple[Positive, ...] = ()
     """The same for the target folders."""
     objects: Annotated[Any, Field(exclude=True)] = field(default=None, compare=False, repr=False)
     """An :class:`Objects`; what is given in Python and cannot be stored."""
