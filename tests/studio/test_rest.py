@@ -193,7 +193,7 @@ def test_beyond_the_queue_clients_are_told_to_come_back(run: Path) -> None:
         (["--token-file", "absent"], "token_file: absent cannot be read: No such file"),
         (["--token-file", "empty"], "empty: holds no token"),
         (["--queue", "0"], "queue must be at least 1"),
-        (["--port", "99999"], "port must be 0 to 65535"),
+        (["--port", "99999"], "port must be at most 65535"),
         (["--host", "no.such.host.invalid"], "is not an address of this machine"),
     ],
 )
