@@ -76,17 +76,18 @@ def make_page(shown: Shown) -> gr.Blocks:
         title="unpaired studio", analytics_enabled=False, delete_cache=(_FORGET_SECONDS // 4, _FORGET_SECONDS)
     ) as page:
         gr.HTML(_head(shown), padding=False)
-        with gr.Tabs():
-            if shown.runs:
-                with gr.Tab("Translate"):
-                    _translate_tab(shown)
-                with gr.Tab("Clip"):
-                    _clip_tab(shown)
-            if shown.live:
-                with gr.Tab("Training"):
-                    _training_tab(shown)
-            if not shown.runs:
-                _gallery()
+        if shown.runs or shown.live:
+            with gr.Tabs():
+                if shown.runs:
+                    with gr.Tab("Translate"):
+                        _translate_tab(shown)
+                    with gr.Tab("Clip"):
+                        _clip_tab(shown)
+                if shown.live:
+                    with gr.Tab("Training"):
+                        _training_tab(shown)
+        if not shown.runs:
+            _gallery()
     page.queue(max_size=shown.limits.queue, api_open=False)
     return page
 
@@ -110,7 +111,7 @@ def _translate_tab(shown: Shown) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             uploads = gr.Gallery(
-                label="Pictures: drop, paste or choose", type="filepath", sources=["upload", "webcam", "clipboard"],
+                label="Pictures", type="filepath", sources=["upload", "webcam", "clipboard"],
                 file_types=["image"], columns=3, height=310, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
@@ -259,10 +260,11 @@ def _summary(results: Results) -> str:
     count = len(results.pictures)
     if not count:
         return _said(results.refused)
-    spent = ", ".join(f"{escape(name)} {seconds / count:.2f} s" for name, seconds in results.seconds.items())
+    each = {escape(name): f"{seconds / count:.2f} seconds" for name, seconds in results.seconds.items()}
+    spent = ", ".join(each.values() if len(each) == 1 else (f"{name} {words}" for name, words in each.items()))
     (width, height), more = results.pictures[0].size, count > 1
     words = f"{count} pictures" if more else f"{escape(results.pictures[0].name)}, {width} x {height} pixels"
-    done = f'<p class="studio-said">Translated {words}. {"Each took" if more else "It took"} {spent}.</p>'
+    done = f'<p class="studio-said">Translated {words}: {spent}{" each" * more}.</p>'
     return done + (_said(results.refused) if results.refused else "")
 
 
