@@ -239,7 +239,7 @@ class Cell:
     @property
     def digests(self) -> tuple[str, str]:
         """What identifies source and target images in a record of an evaluation."""
-        return _digest(self.held_out.source), _digest(self.held_out.target)
+        return _digest(tuple(self.held_out.source)), _digest(tuple(self.held_out.target))
 
     @functools.cached_property
     def fingerprint(self) -> str:
