@@ -24,6 +24,10 @@ class ConfigError(UserError, ValueError):
     """A setting is unknown or has an invalid value."""
 
 
+class PluginError(ConfigError):
+    """A plug-in that a run or a model needs is not loaded."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or exported model cannot be read or written, or does not fit."""
 

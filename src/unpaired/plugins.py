@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from unpaired.errors import ConfigError, PluginWarning
+from unpaired.errors import ConfigError, PluginError, PluginWarning
 
 VARIABLE = "UNPAIRED_PLUGINS"
 """Environment variable with plug-ins, separated like the folders of PATH."""
@@ -127,7 +127,7 @@ def check_plugins(recorded: Any, where: str) -> None:
         if plugin.sha256 in digests.values():
             continue
         if plugin.name not in digests:
-            raise ConfigError(
+            raise PluginError(
                 f"{where} needs the plug-in {plugin.name} (sha256 {plugin.sha256[:12]}), whose code is run only if you "
                 f"name it: add --plugin {plugin.name} with the path of your copy, or set {VARIABLE}"
             )
@@ -147,7 +147,7 @@ def make_named(setting: str, value: str, members: Sequence[str], *arguments: Any
     """
     module, _, name = value.partition(":")
     if module not in _LOADED:
-        raise ConfigError(
+        raise PluginError(
             f"{setting}: '{value}' is code that is run only if you name it: add --plugin {module}.py with its path "
             f"(or --plugin {module} for an installed module), or set {VARIABLE}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from unpaired.config import CountOrZero, Side, from_dict, settings
 from unpaired.data import Formats, PixelFormat
 from unpaired.data.stored import Byte, Channels
-from unpaired.errors import BackendError, CheckpointError, ConfigError, nearest
+from unpaired.errors import BackendError, CheckpointError, ConfigError, PluginError, nearest
 from unpaired.files import read_json
 from unpaired.inference.hub import Snapshot
 from unpaired.methods import METHODS, Method
@@ -127,15 +128,19 @@ def build_method(folder: Path, description: dict[str, Any]) -> Method:
     """The networks that translate of the method that a description names, without memory for their weights.
 
     Raises:
-        CheckpointError: There is no such method, or its settings are none.
+        CheckpointError: Its settings are none.
+        PluginError: They name code of a plug-in that is not loaded.
     """
     where, method_class = folder / "model.json", METHODS[description["method"]]
     try:
         config: Any = from_dict(method_class.Config, description["model"], f"{where}: model")
         if hasattr(config, "for_translation"):
             config = config.for_translation()
-        with torch.device("meta"), _Undrawn():
+        own = description.get("plugins")  # networks of anyone's may compute with what they make
+        with nullcontext() if own else torch.device("meta"), nullcontext() if own else _Undrawn():
             method = method_class(config, channels=description["channels"])
+    except PluginError:
+        raise
     except ConfigError as error:
         raise CheckpointError(f"{error}; {_AGAIN}") from error
     wanted = networks_of(description, method)
