@@ -115,7 +115,7 @@ def test_each_domain_is_another_translation(runs: dict[str, Path], data: Path, t
         ("cyclegan", ["--style-seed", "1"], "CycleGAN does not offer styles; methods that do: munit"),
         ("cut", ["--domain", "b"], "does not offer a choice of domains; methods that do: multi_domain_qs_attn"),
         ("multi_domain_qs_attn", ["--domain", "bb"], "this model knows no 'bb'"),
-        ("munit", ["--style-seed", "-1"], "style_seed is -1"),
+        ("munit", ["--style-seed", "-1"], "style_seed must be at least 0, not -1"),
         ("munit", ["--styles", "0"], "styles must be at least 1"),
         ("munit", ["--styles", "2", "--style-reference", "x.png"], "one reference is one style"),
     ],
