@@ -115,7 +115,7 @@ def _csv_line(row: Row, column: Column, value: Any) -> dict[str, Any]:
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def to_json(comparison: Comparison) -> str:
@@ -218,7 +218,7 @@ def _tabular(comparison: Comparison, columns: Sequence[int]) -> str:
         label = f"{rule}{{{escape_latex(row.label) if new else ''}}}"
         lines.append([label, weights, *(_latex_cell(cells[n], row) for n in columns)])
     head = ["Method", "Weights", *(_latex_heading(comparison.columns[n]) for n in columns)]
-    frame = pd.DataFrame(lines, columns=pd.Index(head))
+    frame = pd.DataFrame(lines, columns=pd.Index(head, dtype=object), dtype=object)
     return frame.to_latex(index=False, escape=False, column_format=f"@{{}}ll{'r' * len(columns)}@{{}}")
 
 

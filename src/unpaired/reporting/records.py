@@ -295,4 +295,5 @@ def _line(score: ScoreRecord) -> dict[str, Any]:
 
 
 def _frame(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(list(lines)).astype(dict.fromkeys(("value", "spread", "low", "high"), float))
+    with pd.option_context("mode.string_storage", "python"):  # Arrow's text holds no names that are not UTF-8
+        return pd.DataFrame(list(lines)).astype(dict.fromkeys(("value", "spread", "low", "high"), float))

@@ -162,7 +162,7 @@ def results_csv(results: Results) -> str:
             line |= {f"p_equal_{kind}": p for kind, p in asdict(row.equal).items()}
             line |= {f"p_best_holm_{kind}": against.get(k, {}).get(kind) for kind in _HEADINGS}
             rows.append(line)
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def votes_csv(votes: Sequence[Vote]) -> str:
@@ -172,7 +172,7 @@ def votes_csv(votes: Sequence[Vote]) -> str:
         asdict(vote) | {"position": vote.shown.index(vote.method) + 1, "shown": " | ".join(vote.shown)}
         for vote in votes
     ]
-    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(lines, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def _question(key: str, votes: Sequence[Vote], place: dict[str, int]) -> QuestionResult:
