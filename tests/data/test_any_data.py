@@ -246,6 +246,7 @@ def hugging_face(root: Path, out: Path) -> dict[str, DatasetConfig]:
 def test_the_library_datasets_in_every_form(
     root: Path, tmp_path: Path, by_folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("datasets", reason='needs pip install "unpaired[datasets]"')
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache", raising=False)
     for name, dataset in hugging_face(root, tmp_path).items():
         run = tmp_path / "runs" / name
