@@ -13,7 +13,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
+	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 docs: $(VENV)/.installed-dev

@@ -13,6 +13,7 @@ is in this repository. Its trainer and its settings are its own; ours are the pa
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,7 @@ from unpaired.data import DataConfig, UnpairedFiles, list_images, load_for_proto
 from unpaired.engine.step import make_optimizers, training_step
 from unpaired.evaluation import evaluate_made
 from unpaired.methods import METHODS, ImageBatch, image_seeds
+from unpaired.ops.winograd import direct_convolutions
 
 SCORES = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "structure_lite0")
 
@@ -56,24 +58,29 @@ class Step:
         images = torch.rand(2, 1, 3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(1))
         theirs = peer(batch_size=1, resolution=self.image_size)
         works = {"peer": lambda: theirs.train_step(*images)}
-        for name in ("float32", "bf16"):
-            works[name] = self.ours(*(images * 2 - 1), half=name == "bf16")
+        for name in ("float32", "float32, no fast convolutions", "bf16"):
+            works[name] = self.ours(*(images * 2 - 1), half=name == "bf16", direct="no fast" in name)
         times = in_turns(works, self.rounds)
         record = Record(self.out, "A training step of CUT beside another package's", image_size=self.image_size)
         for name, work in works.items():
             of_peer = median(b / a for a, b in zip(times["peer"].cpu, times[name].cpu, strict=True))
             record.add("step", step=name, **times[name].row(), of_the_peers=of_peer, peak_gib=peak_gib(work))
 
-    def ours(self, source: torch.Tensor, target: torch.Tensor, *, half: bool) -> Any:
+    def ours(self, source: torch.Tensor, target: torch.Tensor, *, half: bool, direct: bool) -> Any:
         torch.manual_seed(0)
         method = METHODS["cut"](METHODS["cut"].Config())
         layout = torch.channels_last if half else torch.contiguous_format
         method.to(memory_format=layout)
         batch = ImageBatch(source.to(memory_format=layout), target.to(memory_format=layout), image_seeds(0, [0]))
         optimizers = make_optimizers(method, method.config.optimiser)
-        return lambda: training_step(
-            method, optimizers, batch, autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=half)
-        )
+
+        def step() -> None:
+            with direct_convolutions() if direct else nullcontext():
+                training_step(
+                    method, optimizers, batch, autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=half)
+                )
+
+        return step
 
 
 @dataclass

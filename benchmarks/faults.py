@@ -46,7 +46,7 @@ from unpaired.cli import COMMANDS, main, module_of
 from unpaired.cli.options import option_names, parse
 from unpaired.config import save_yaml
 from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_picture
-from unpaired.engine.checkpoint import read_checkpoint, with_footer
+from unpaired.engine.checkpoint import _FOOTER, read_checkpoint
 from unpaired.errors import CheckpointError, UserError
 from unpaired.inference import Translator
 from unpaired.run_config import DatasetConfig, RunConfig
@@ -382,7 +382,7 @@ def checkpoint_bytes(payload: Any) -> bytes:
     """A checkpoint file of any content, with the checksum of that."""
     buffer = io.BytesIO()
     torch.save(payload, buffer)
-    return with_footer(buffer.getvalue())
+    return buffer.getvalue() + _FOOTER + hashlib.sha256(buffer.getvalue()).digest()
 
 
 def checkpoints(count: int = 100, seed: int = 0) -> None:

@@ -94,7 +94,12 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """mkdocs: a link to a file of the repository that is no page becomes the file's name."""
-    outside = r"!?\[([^\]]*)\]\(((?:\.\./|src/|CONTRIBUTING|LICENSE)[^)]*)\)"
-    return re.sub(outside, lambda found: f"{found[1]} (`{found[2].removeprefix('../')}`)", markdown)
+def on_page_markdown(markdown: str, *, files: Any, **_: Any) -> str:
+    """mkdocs: a link to a file of the repository that is not a page or an image of the site becomes the file's name."""
+
+    def named(found: re.Match[str]) -> str:
+        name = found[2].removeprefix("../").partition("#")[0]
+        outside = (ROOT / name).exists() and files.get_file_from_path(name) is None
+        return f"{found[1]} (`{name}`)" if outside else found[0]
+
+    return re.sub(r"!?\[([^\]]*)\]\(([^)#:][^):]*)\)", named, markdown)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiny import tiny_run, write_images
+from tiny import tiny_trained
 from unpaired import cli
 from unpaired.cli import translate as command
+from unpaired.cli import translation_targets
 from unpaired.errors import DataError
 from unpaired.inference import Translator
-from unpaired.training import train
 
 Capture = pytest.CaptureFixture[str]
 Translate = Callable[..., tuple[int, str, str]]
@@ -25,11 +25,7 @@ Translate = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("batches")
-    for split, seed in (("trainA", 1), ("trainB", 2)):
-        write_images(root / "data" / split, 2, seed=seed)
-    train(tiny_run(root / "data", images=1, checkpoint_every=1, sample_every=9), root / "run", quiet=True)
-    return root / "run"
+    return tiny_trained(tmp_path_factory.mktemp("batches"))
 
 
 @pytest.fixture
@@ -155,8 +151,10 @@ def not_translatable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gone(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = command.list_images
-    monkeypatch.setattr(command, "list_images", lambda *words: [*original(*words), Path("in/linked/gone.png")])
+    original = translation_targets.list_images
+    monkeypatch.setattr(
+        translation_targets, "list_images", lambda *words: [*original(*words), Path("in/linked/gone.png")]
+    )
 
 
 @pytest.mark.parametrize(

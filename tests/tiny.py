@@ -19,6 +19,7 @@ from unpaired.engine.checkpoint import read_checkpoint
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.methods import METHODS
 from unpaired.run_config import DatasetConfig, RunConfig
+from unpaired.training import train
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -135,6 +136,14 @@ def tiny_run(dataset: Path, method: str = "qs_attn", **changes: object) -> RunCo
     several = "domain" in METHODS[method].supports
     place = DatasetConfig(domains=domain_folder(dataset)) if several else DatasetConfig(folder=dataset)
     return RunConfig(method, place, **built)
+
+
+def tiny_trained(root: Path, images: int = 1, files: int = 2) -> Path:
+    """A trained run, ``root/run``, of ``files`` pictures per domain."""
+    for split, seed in (("trainA", 1), ("trainB", 2)):
+        write_images(root / "data" / split, files, seed=seed)
+    train(tiny_run(root / "data", images=images, checkpoint_every=images, sample_every=9), root / "run", quiet=True)
+    return root / "run"
 
 
 def forget_digests(weights: Path) -> None:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from unpaired.errors import BackendError, UserError
+from unpaired.errors import BackendError, UserError, require_packages
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -33,14 +33,11 @@ def ray_cluster(address: str) -> Iterator[None]:
     Raises:
         BackendError: Ray is not installed, or no cluster answers there.
     """
+    require_packages("--ray", "cluster", "ray", "pyarrow")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise BackendError(
-            f"ray: the package '{error.name}' is not installed: pip install \"unpaired[cluster]\""
-        ) from None
+    import ray
+    import ray.data
+
     own = {name: value for name, value in os.environ.items() if name.startswith("UNPAIRED_")}
     where = address or os.environ.get("RAY_ADDRESS", "")
     host, _, port = where.rpartition(":")

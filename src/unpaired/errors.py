@@ -7,6 +7,7 @@ do; the command line prints the message without a traceback and exits with ``exi
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -58,3 +59,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def require_packages(what: str, extra: str, *modules: str) -> None:
+    """Raise ``BackendError`` unless the modules of an extra are installed; none of them is imported."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(
+                f"{what} needs the package '{name}', which is not installed: pip install \"unpaired[{extra}]\""
+            )

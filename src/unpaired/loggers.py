@@ -6,7 +6,6 @@ The interface is Lightning Fabric's ``Logger`` with ``log_image(key, images, ste
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from unpaired.engine.callbacks import Callback, Ending, Samples, Training
 from unpaired.engine.trainer import LoggerName
-from unpaired.errors import BackendError
+from unpaired.errors import BackendError, require_packages
 from unpaired.files import json_lines, write_atomically
 from unpaired.grids import heat_map, side_by_side
 from unpaired.inference.significance import significance_of
@@ -68,6 +67,8 @@ class Logging(Callback):
         self._metrics(seen, score={f"{name}/{weights}": float(score["value"]) for name, score in scores.items()})
 
     def on_sample(self, seen: int, samples: Samples) -> None:
+        if not self._loggers:
+            return
         images = {
             "samples": [samples.grid],
             "before_after": [side_by_side(pair, 4) for pair in zip(samples.before, samples.averaged, strict=True)],
@@ -238,8 +239,8 @@ class OwnLoggers(Logging):
         super().__init__(say=say)
         self._names = names
         for name in names:
-            if name in _SERVICES and importlib.util.find_spec(name) is None:
-                raise BackendError(f"logger: {name} needs the package {name}: pip install 'unpaired[{name}]'")
+            if name in _SERVICES:
+                require_packages(f"--logger {name}", name, name)
 
     def on_start(self, training: Training) -> None:
         run, seen = training.run, training.seen

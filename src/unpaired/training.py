@@ -60,10 +60,12 @@ def train(
         data_changed: Go on although training images were added, removed or replaced since the session before.
         callbacks: Told of the training as it goes on, in the first process.
         quiet: Print nothing.
-        source, target: The training images, instead of the folders of ``config.dataset``: map-style torch datasets (or
-            sequences) of PIL images, arrays (H, W, C) as files hold them, or tensors (C, H, W) of integers or of floats
-            in [-1, 1], which count as 8-bit pictures; or of tuples that begin with one, or mappings with ``image``.
-            ``dataset[i]`` has to be the same each time: random changes belong into ``transform``.
+        source: The training images of the source domain, instead of the folders of ``config.dataset``: a map-style
+            torch dataset (or sequence) of PIL images, arrays (H, W, C) as files hold them, or tensors (C, H, W) of
+            integers or of floats in [-1, 1], which count as 8-bit pictures; or of tuples that begin with one, or
+            mappings with ``image``. ``dataset[i]`` has to be the same each time: random changes belong into
+            ``transform``.
+        target: Those of the target domain, in the same way; both or neither.
         held_out: Two more, source and target, which are scored during training; without them nothing is scored.
         transform: Applied to each loaded image before crop and flip, its draws a function of the seed and the image's
             number: a transform of albumentations or torchvision v2, or a function of an array (H, W, C)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import ipaddress
 import json
 import logging
@@ -11,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from unpaired.errors import BackendError, ConfigError
+from unpaired.errors import ConfigError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -188,15 +187,6 @@ def page_address(host: str, bound: socket.socket) -> str:
     """The URL to open; with a wildcard address, one that works from other machines."""
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"
-
-
-def require_packages(what: str, extra: str, *modules: str) -> None:
-    """Raise ``BackendError`` unless the modules of an extra are installed; none of them is imported."""
-    for name in modules:
-        if importlib.util.find_spec(name) is None:
-            raise BackendError(
-                f"{what} needs the package '{name}', which is not installed: pip install \"unpaired[{extra}]\""
-            )
 
 
 def run_server(application: Application, bound: socket.socket) -> None:

@@ -204,7 +204,7 @@ def test_a_missing_extra_is_one_line_before_anything_is_written(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *rest: None if asked == name else real(asked, *rest))
-    with pytest.raises(BackendError, match=rf"logger: {name} needs .*pip install 'unpaired\[{name}\]'"):
+    with pytest.raises(BackendError, match=rf'--logger {name} needs .*pip install "unpaired\[{name}\]"'):
         train(tiny_run(dataset, logger=("tensorboard", name)), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -20,10 +20,9 @@ import pytest
 from PIL import Image
 
 from doc_pages import DOCS, blocks
-from tiny import tiny_run, write_images
+from tiny import tiny_trained
 from unpaired import cli
 from unpaired.inference import Translator
-from unpaired.training import train
 
 for package in ("fastapi", "uvicorn", "python_multipart"):
     pytest.importorskip(package, reason='needs pip install "unpaired[serve]"')
@@ -51,11 +50,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("rest")
-    for split, seed in (("trainA", 1), ("trainB", 2)):
-        write_images(root / "data" / split, 2, seed=seed)
-    train(tiny_run(root / "data", images=1, checkpoint_every=1, sample_every=9), root / "run", quiet=True)
-    return root / "run"
+    return tiny_trained(tmp_path_factory.mktemp("rest"))
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,19 @@ def test_upload_translate_compare_look_and_download(visit: Callable[..., Any], t
     expect(page.locator("dialog.enlarged img")).to_be_visible()
 
 
+def test_a_clip_is_translated_and_none_is_said(visit: Callable[..., Any], tmp_path: Path) -> None:
+    clips = pytest.importorskip("clips", reason='needs pip install "unpaired[video]"')
+    page = visit()
+    page.get_by_role("tab", name="Clip").click()
+    page.click("#translate-clip")
+    expect(page.locator("#clip-said")).not_to_be_empty()
+    page.set_input_files("#clip input[type=file]", str(clips.clip(tmp_path / "clip.mp4", frames=4)))
+    expect(page.locator("#clip video")).to_be_visible()
+    page.click("#translate-clip")
+    expect(page.locator("#clip-said")).to_contain_text("4 frames of 48 x 32 pixels; flicker")
+    expect(page.locator("#made-clip video")).to_be_visible()
+
+
 _COPY = """async (address) => {
   const blob = await (await fetch(address)).blob();
   await navigator.clipboard.write([new ClipboardItem({[blob.type]: blob})]);

@@ -12,11 +12,11 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import Gib, Port, settings
-from unpaired.errors import ConfigError
+from unpaired.errors import ConfigError, require_packages
 from unpaired.inference.large_images import memory_bound
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
-from unpaired.web import bound_socket, is_loopback, page_address, require_packages, run_server
+from unpaired.web import bound_socket, is_loopback, page_address, run_server
 
 TOKEN = "UNPAIRED_TOKEN"
 """Environment variable with the token, which a command line would show to everybody on the machine."""

@@ -11,10 +11,10 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import Port, settings
+from unpaired.errors import require_packages
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
 from unpaired.studio.serving import serve
-from unpaired.web import require_packages
 
 DEMO = Path("runs") / "demo"
 """Where ``unpaired demo`` leaves its run."""

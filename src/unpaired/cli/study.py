@@ -15,11 +15,10 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import Port, Seed, settings
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import ConfigError, DataError, require_packages
 from unpaired.files import write_atomically
 from unpaired.study.records import DATABASE, counted
 from unpaired.study.store import Store
-from unpaired.web import require_packages
 
 if TYPE_CHECKING:
     from unpaired.study.prepare import Plan

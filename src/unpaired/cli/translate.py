@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import sys
 from collections import Counter
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,7 +21,9 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import RayAddress, parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
-from unpaired.cli.translation_bar import frame_bar, tracked
+from unpaired.cli.translation_bar import tracked
+from unpaired.cli.translation_targets import all_named, check_kinds, check_targets, existing, make_folder, result_name
+from unpaired.cli.translation_videos import is_video, translate_videos
 from unpaired.cluster import map_on_ray, ray_cluster, ray_has_gpus, ray_workers
 from unpaired.config import BatchSize, Gib, Seed, settings
 from unpaired.data import (
@@ -34,7 +34,6 @@ from unpaired.data import (
     can_hold,
     encode,
     left_behind,
-    list_images,
     listing_of,
     pictures,
     preview_note,
@@ -45,13 +44,11 @@ from unpaired.data import (
     shorter_side,
     tensor_of,
 )
-from unpaired.data.reading import describe
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
 from unpaired.inference.large_images import free_memory, memory_bound, taken_memory
-from unpaired.inference.video import VIDEO_SUFFIXES, WRITTEN, require_av, translate_video
 from unpaired.plugins import load_plugins
 
 _GRID_ROWS = 8
@@ -214,22 +211,24 @@ def _translate(given: Translate) -> int:
     """Check where everything goes, and translate it here or, on a cluster, in workers that open the run themselves."""
     options, translator = _opened(given if given.ray is None else replace(given, device="cpu", precision="32"))
     side = _side(options.size, translator)
-    if any(_is_video(place) for place in options.input):
-        return _translate_videos(options, translator, side)
-    named = _all_named(options.input, options.recursive)
+    if any(is_video(place) for place in options.input):
+        return translate_videos(options, translator, side, _request(options, translator))
+    named = all_named(options.input, options.recursive)
     first = options.style_seed or 0
     styles = {
         options.out / f"style{seed}": replace(options, style_seed=seed) for seed in range(first, first + options.styles)
     }
     plans = {
-        folder: {path: folder / _result_name(path, name, options.format) for path, name in sorted(named.items())}
+        folder: {path: folder / result_name(path, name, options.format) for path, name in sorted(named.items())}
         for folder in (styles if options.styles > 1 else [options.out])
     }
-    _check_targets([pair for plan in plans.values() for pair in plan.items()])
-    _check_kinds([target for plan in plans.values() for target in plan.values()], translator.sides(options.reverse)[1])
-    total, there = len(plans) * len(named), _existing(options, plans)
+    check_targets([pair for plan in plans.values() for pair in plan.items()])
+    targets = [target for plan in plans.values() for target in plan.values()]
+    check_kinds(targets, translator.sides(options.reverse)[1])
+    there = existing(options.out, targets, overwrite=options.overwrite, skip_existing=options.skip_existing)
+    total = len(targets)
     requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
-    _make_folder(options.out)
+    make_folder(options.out)
     listing = listing_of(options.input, options.recursive)
     done = _Progress(Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0]))
     try:
@@ -272,95 +271,6 @@ def _check(options: Translate) -> None:
             f"precision: ONNX Runtime computes in float32, not in {options.precision}; leave --precision or "
             "--runtime onnx out, and give a run folder"
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# where results go
-# ---------------------------------------------------------------------------------------------------------------------
-def _all_named(places: Sequence[str], recursive: bool) -> dict[Path, Path]:
-    """Each image of all INPUTs once, whatever ways lead to it, and its name below the first that has it."""
-    found: dict[Path, tuple[Path, Path]] = {}
-    for place in places:
-        for path, name in _named(place, recursive):
-            found.setdefault(path.parent.resolve() / path.name, (path, name))
-    return dict(found.values())
-
-
-def _named(where: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """The images that one INPUT names, and how each lies below it; links are not followed to find that out."""
-    place = Path(where)
-    if place.is_file():
-        place = place.parent
-    elif not place.is_dir():
-        place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
-    for path in list_images(where, recursive):
-        relative = path.relative_to(place)
-        yield path, Path(path.name) if ".." in relative.parts else relative
-
-
-def _result_name(path: Path, name: Path, kind: str) -> Path:
-    if kind != "same":
-        return name.with_suffix(f".{kind}")
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        describe(path)  # says what it is, where that is no image
-        raise ConfigError(f"{path}: no image can be written under a name ending in '{path.suffix}'; use --format png")
-    return name
-
-
-def _check_targets(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Refuse to replace an input, by whatever links, and two results of one name."""
-    inputs = {_identity(source): source for source, _ in pairs}
-    taken: dict[Path, Path] = {}
-    for source, target in pairs:
-        replaced = inputs.get(_identity(target)) if target.exists() else None
-        if replaced is not None:
-            what = "it" if replaced == source else f"the input {replaced}"
-            raise ConfigError(f"the translation of {source} would replace {what}; choose another --out")
-        if target in taken:
-            raise ConfigError(
-                f"{taken[target]} and {source} would both become {target}; translate them one after the other"
-            )
-        taken[target] = source
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is, whatever its name."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _check_kinds(targets: Iterable[Path], made: PixelFormat) -> None:
-    """Refuse, before anything is made, kinds of files that cannot hold the results."""
-    for target in targets:
-        if not can_hold(target.suffix, made.dtype, made.channels):
-            raise ConfigError(
-                f"{target.name}: a {target.suffix} file cannot hold {made.words}, which this run makes; "
-                "use --format tiff (or npy)"
-            )
-
-
-def _existing(options: Translate, plans: dict[Path, dict[Path, Path]]) -> set[Path]:
-    """The results that need not be made again. Raises ``ConfigError`` where nobody said what to do about some."""
-    targets = [target for plan in plans.values() for target in plan.values()]
-    there = set() if options.overwrite else {target for target in targets if os.path.lexists(target)}
-    if there and not options.skip_existing:
-        raise ConfigError(
-            f"{len(there)} of {len(targets)} results are in {options.out} already (such as {min(there)}); "
-            "--overwrite makes them again, --skip-existing makes only the others"
-        )
-    return there
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise DataError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -544,54 +454,6 @@ def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str
             raise OSError(error.errno, words, str(target)) from error
         raise DataError(f"cannot write {target}: {error.strerror or error}") from error
     return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# videos
-# ---------------------------------------------------------------------------------------------------------------------
-def _is_video(place: str) -> bool:
-    return place.lower().endswith(VIDEO_SUFFIXES) and not Path(place).is_dir()
-
-
-def _translate_videos(options: Translate, translator: Translator, side: int | None) -> int:
-    """Each video into a file of its own; 1 where one could not be read."""
-    require_av()
-    if others := [place for place in options.input if not _is_video(place)]:
-        raise ConfigError(
-            f"INPUT: {others[0]} is no video, others are; translate videos and images one after the other"
-        )
-    for name, none in (("styles", 1), ("format", "same"), ("pages", "first"), ("ray", None)):
-        if getattr(options, name) != none:
-            raise ConfigError(f"{name} is for images; leave it out for videos (the suffix of --out is their format)")
-    sources = [Path(place) for place in options.input]
-    single = options.out.suffix.lower() in WRITTEN and not options.out.is_dir()
-    if single and len(sources) > 1:
-        raise ConfigError(f"{options.out} is one file and INPUT {len(sources)} videos; name a folder as --out")
-    names = [path.name if path.suffix.lower() in WRITTEN else f"{path.stem}.mp4" for path in sources]
-    plan = {path: options.out if single else options.out / name for path, name in zip(sources, names, strict=True)}
-    _check_targets(list(plan.items()))
-    there, request = _existing(options, {options.out: plan}), _request(options, translator)
-    _make_folder(options.out.parent if single else options.out)
-    problems = 0
-    for source, target in plan.items():
-        if target in there:
-            continue
-        try:
-            with frame_bar(source.name) as progress:
-                made = translate_video(
-                    translator, source, target, batch_size=options.batch_size, side=side, progress=progress, **request
-                )
-        except DataError as error:
-            problems += 1
-            print(f"skipped: {error}", file=sys.stderr)
-            continue
-        if made.dropped:
-            print(f"not in {target}: {made.dropped}", file=sys.stderr)
-        print(
-            f"{made.frames} frames of {made.size[0]} x {made.size[1]} translated into {target}; flicker "
-            f"{made.flicker:.2f} times that of the input ({made.before:.2f} -> {made.after:.2f} levels per frame)"
-        )
-    return 1 if problems else 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

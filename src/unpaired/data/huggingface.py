@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from unpaired.data.sets import SAMPLE, Dataset
-from unpaired.errors import BackendError, ConfigError, DataError, nearest
+from unpaired.errors import ConfigError, DataError, nearest, require_packages
 
 PREFIX = "hf:"
 _FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
@@ -97,12 +97,9 @@ def _parsed(place: object) -> tuple[str, dict[str, str]]:
 
 
 def _splits(place: object, name: str, asked: dict[str, str]) -> dict[str, Any]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise BackendError(
-            f"{place}: needs the package 'datasets', which is not installed: pip install \"unpaired[datasets]\""
-        ) from error
+    require_packages(str(place), "datasets", "datasets")
+    import datasets
+
     folder, kind = Path(name), _FORMATS.get(Path(name).suffix)
     options = {"name": asked.get("config"), "revision": asked.get("revision")}
     try:

@@ -59,7 +59,8 @@ class UnpairedStream(SampleStream):
             config: How images are read and cropped.
             seed: 0 or greater.
             formats: What source and target images are made of; unset: 8-bit images, whatever the files are.
-            turns, changes: As :class:`SampleStream` has them.
+            turns: As :class:`SampleStream` has it.
+            changes: As :class:`SampleStream` has it.
 
         Raises:
             ConfigError: The seed is negative.

@@ -160,11 +160,6 @@ def _load(value: Stateful, state: Any) -> None:
                 )
 
 
-def with_footer(payload: bytes) -> bytes:
-    """What ``torch.save`` wrote, as a checkpoint file holds it."""
-    return payload + _FOOTER + hashlib.sha256(payload).digest()
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read and verify one checkpoint file.
 

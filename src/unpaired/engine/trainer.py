@@ -27,7 +27,7 @@ from unpaired.engine.examples import Examples
 from unpaired.engine.loss_log import LossLog
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.precision import autocast_for, half_layout
-from unpaired.engine.processes import ends_with_the_others, mean_over_processes, on_rank_zero
+from unpaired.engine.processes import mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.environment import end_with_parent
@@ -333,7 +333,7 @@ def fit(
     on_rank_zero(fabric, begin)
     ending: Ending = "failed"
     arithmetic = nullcontext() if config.fast_convolutions else direct_convolutions()
-    with arithmetic, ends_with_the_others(fabric), StopSignal(fabric) as stop:
+    with arithmetic, StopSignal(fabric) as stop:
         try:
             told("on_start", Training(run, method, length, seen, flat_settings or {}))
             log.begin(seen, length, monitor.say)

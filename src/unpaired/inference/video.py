@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from unpaired.data import resize_values
 from unpaired.data.stored import check_size
-from unpaired.errors import BackendError, ConfigError, DataError
+from unpaired.errors import ConfigError, DataError, require_packages
 from unpaired.files import written_whole
 from unpaired.inference.translator import Translator
 
@@ -58,14 +57,6 @@ class VideoResult:
         return self.after / self.before if self.before else float("nan") if not self.after else float("inf")
 
 
-def require_av() -> None:
-    """Raise ``BackendError`` unless PyAV is installed."""
-    if importlib.util.find_spec("av") is None:
-        raise BackendError(
-            "videos need the package 'av' (PyAV), which is not installed: pip install \"unpaired[video]\""
-        )
-
-
 def translate_video(
     translator: Translator,
     source: str | Path,
@@ -97,7 +88,7 @@ def translate_video(
             images.
         DataError: The video is absent, damaged, or ends before it should.
     """
-    require_av()
+    require_packages("a video", "video", "av")
     import av
 
     source, target = Path(source), Path(target)

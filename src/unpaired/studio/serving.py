@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unpaired.errors import require_packages
 from unpaired.reporting.page import asset
 from unpaired.studio.limits import Limits
 from unpaired.web import (
@@ -22,7 +23,6 @@ from unpaired.web import (
     bound_socket,
     is_loopback,
     page_address,
-    require_packages,
     run_server,
 )
 
