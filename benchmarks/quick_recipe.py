@@ -95,12 +95,14 @@ def settings(data: str, variant: str, changes: dict[str, Any], folder: Path, see
     }  # fmt: skip
     sections: dict[str, Any] = {"data": base.data, "training": base.training, "model": base.model,
                                 "optimiser": base.model.optimiser}  # fmt: skip
+    changed: dict[str, dict[str, Any]] = defaultdict(dict)  # of a section at once: settings depend on each other
     for key, value in replaced.items():
         owner = next((name for name, section in sections.items() if hasattr(section, key)), None)
         if owner is None and named is not None:
             raise SystemExit(f"no setting '{key}'")
         if owner is not None:
-            sections[owner] = replace(sections[owner], **{key: value})
+            changed[owner][key] = value
+    sections |= {name: replace(sections[name], **values) for name, values in changed.items()}
     sections["model"] = replace(sections["model"], optimiser=sections.pop("optimiser"))
     return replace(base, **sections)
 
