@@ -24,7 +24,7 @@ import tyro
 
 from published_step import published_optimizers, published_step
 from unpaired.engine.step import make_optimizers, training_step
-from unpaired.environment import environment
+from unpaired.environment import environment, freed_memory_kept
 from unpaired.inference import Translator
 from unpaired.methods import ImageBatch, image_seeds
 from unpaired.methods.qs_attn import QSAttn, QSAttnConfig
@@ -55,7 +55,9 @@ def main(
     steps: dict[str, Callable[[], object]] = {each: _steps(each, source, target) for each in ("32", "bf16-mixed")}
     if published:
         steps["published"] = _published(source, target)
-    result: dict[str, Any] = {"threads": threads, "step": {"image_size": image_size, **_in_turns(steps, repeats)}}
+    with freed_memory_kept():  # as in `unpaired train`
+        measured = _in_turns(steps, repeats)
+    result: dict[str, Any] = {"threads": threads, "step": {"image_size": image_size, **measured}}
     for side in translated:
         image = source.new_empty(3, side, side).uniform_(-1, 1, generator=torch.Generator().manual_seed(2))
         runs = {each: _translation(each, image) for each in ("32", "bf16-mixed")}

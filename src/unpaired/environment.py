@@ -1,4 +1,4 @@
-"""The machine and this process: what a record says of them, which signals ask for an end, who ends with whom."""
+"""The machine and this process: what a record says of them, memory, signals that ask for an end, who ends with whom."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,27 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Context in which freed memory stays with this process, for the next step, instead of going back to the system.
+
+    Otherwise every map of more than 32 MB is fetched page by page, some 100,000 page faults or a twentieth of a
+    training step at 256 px on the CPU. Does nothing where the C library is not glibc.
+    """
+    library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    trim_threshold, most_mappings = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    if library is not None:
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(most_mappings, 0)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.mallopt(trim_threshold, 128 << 10)  # glibc's own values
+            library.mallopt(most_mappings, 65536)
+            library.malloc_trim(0)
 
 
 def environment() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from unpaired.engine.announce import opening_lines
 from unpaired.engine.callbacks import Callback
 from unpaired.engine.processes import ends_with_the_others, on_rank_zero
 from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
+from unpaired.environment import freed_memory_kept
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.evaluation import HeldOutScorer
 from unpaired.files import ignore
@@ -90,6 +91,8 @@ def train(
     loggers = config.training.logger
     own: list[Callback] = [OwnLoggers(loggers, say), *([CsvLog()] if "csv" in loggers else [])] if first else []
     with contextlib.ExitStack() as held, ends_with_the_others(fabric):
+        if fabric.device.type == "cpu":
+            held.enter_context(freed_memory_kept())
         skip = on_rank_zero(
             fabric,
             lambda: begin_session(

@@ -22,10 +22,14 @@ def instance_norm(x_BCHW: Tensor, eps: float = 1e-5) -> Tensor:
     reading a feature map as tokens (gradchecked in ``tests/networks/test_networks.py``).
 
     In bf16 on the CPU it is a batch norm of each image: the same function, with a much faster backward pass for
-    channels-last maps.
+    channels-last maps. Scale and shift in float32, though they change nothing, make it keep its statistics in float32;
+    without them means would be rounded to bf16, and ReLU's gradient be wrong by 8 % where they are three deviations.
     """
     if x_BCHW.dtype == torch.bfloat16 and x_BCHW.device.type == "cpu":
-        norms = [F.batch_norm(x_1CHW, None, None, training=True, eps=eps) for x_1CHW in x_BCHW.split(1)]
+        scale_C, shift_C = (x_BCHW.new_full((x_BCHW.shape[1],), value, dtype=torch.float32) for value in (1, 0))
+        norms = [
+            F.batch_norm(x_1CHW, None, None, scale_C, shift_C, training=True, eps=eps) for x_1CHW in x_BCHW.split(1)
+        ]
         return norms[0] if len(norms) == 1 else torch.cat(norms)
     return F.group_norm(x_BCHW, x_BCHW.shape[1], eps=eps)
 
