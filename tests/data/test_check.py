@@ -128,9 +128,11 @@ def test_modes_are_told(tmp_path: Path) -> None:
         "trainB/colours.png": picture(53, mode="P"),
     }
     assert told(check(tmp_path, members)) == [
-        ("note", "1 of 7 images of trainA is CMYK, converted without a colour profile", ["trainA/print.jpg"]),
+        ("note", "1 of 7 images of trainA is CMYK", ["trainA/print.jpg"]),
         ("note", "1 of 7 images of trainA has 16 bits (mode I;16)", ["trainA/deep.png"]),
         ("note", "1 of 7 images of trainA is gray (mode L)", ["trainA/gray.png"]),
+        ("note", "1 of 7 images of trainA is CMYK without a usable profile, converted by a simple formula",
+         ["trainA/print.jpg"]),
         ("note", "1 of 6 images of trainB has a palette (mode P)", ["trainB/colours.png"]),
         ("note", "1 of 6 images of trainB has transparency; it is put over white, or --background",
          ["trainB/clear.png"]),

@@ -29,7 +29,7 @@ _MODES = {
     "L": "are gray (mode L)",
     "1": "are black and white (mode 1)",
     "P": "have a palette (mode P)",
-    "CMYK": "are CMYK, converted without a colour profile",
+    "CMYK": "are CMYK",
 }
 
 
