@@ -276,3 +276,14 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
     assert (first["images"], first["usable"], first["not_square"]) == (13, 12, 12)
     assert first["shorter_side"] == {"min": 36, "median": 40.0, "max": 40}
     assert made["findings"][0]["files"][0].startswith("trainA/bad.png: ")
+
+
+def test_images_without_any_data_are_told(tmp_path: Path) -> None:
+    void = io.BytesIO()
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(void, "TIFF")
+    found = told(check(tmp_path, clean() | {"trainA/void.tiff": void.getvalue()}))
+    assert (
+        "warning",
+        "1 of 5 images of trainA holds no data at all, and nothing to learn from",
+        ["trainA/void.tiff"],
+    ) in found

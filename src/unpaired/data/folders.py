@@ -97,9 +97,15 @@ class Listing:
     """Those that were not descended into, sorted."""
 
 
-def scan(folder: Path, recursive: bool = False) -> Listing:
-    """List a folder. Raises ``OSError`` if that is not possible, ``DataError`` for a link to nothing."""
-    found = Listing()
+def scan(folder: Path, recursive: bool = False, above: frozenset[tuple[int, int]] = frozenset()) -> Listing:
+    """List a folder, and nothing again that it lies in (``above``, by device and number).
+
+    Raises:
+        OSError: That is not possible.
+        DataError: A link points to nothing.
+    """
+    found, status = Listing(), folder.stat()
+    above |= {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = folder / entry.name
@@ -108,7 +114,9 @@ def scan(folder: Path, recursive: bool = False) -> Listing:
             if entry.is_file():
                 (found.images if is_image_name(entry.name) else found.others).append(path)
             elif entry.is_dir() and recursive:
-                inside = scan(path, recursive)
+                if ((status := path.stat()).st_dev, status.st_ino) in above:
+                    continue
+                inside = scan(path, recursive, above)
                 found.images += inside.images
                 found.others += inside.others
             elif entry.is_dir():

@@ -15,10 +15,10 @@ CHANGES = {
     "turned": "lie on their side and are turned as EXIF says",
     "frames": "have several frames or pages, of which the first is used",
     "transparency": "have transparency; it is put over white, or --background",
-    "profile": "have another colour profile than sRGB; their colours are converted, unless --colour-profiles ignore",
+    "profile": "have another colour profile than sRGB, converted unless --colour-profiles ignore",
     "kept": "have a colour profile that is kept and not converted (of tables with 16 bits, or of floats)",
     "plain": "are CMYK without a usable profile, converted by a simple formula",
-    "no_data": "hold pixels that are no data (declared, masked or not finite); these are filled and left out of ranges",
+    "no_data": "hold values of no data (declared, masked or not finite), filled and left out of ranges",
 }
 """Kind of change -> what such images have, in the plural."""
 _SHORT = {
