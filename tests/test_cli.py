@@ -560,14 +560,39 @@ def test_damaged_runs_are_refused(
     refused(command, run, *places, words=[str(run), *words])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_is_refused_where_there_is_none(refused: Callable[..., None], home: Path, tmp_path: Path) -> None:
-    words = ["'cuda' was asked for, but this machine has no usable CUDA device", "cpu"]
-    data, out = home / "data", tmp_path / "out"
-    refused("translate", home / "run", data / "testA", "--out", out, "--device", "cuda", words=words)
-    refused("evaluate", home / "run", data, "--device", "cuda", words=words)
-    refused("train", data, "--out", out, *TINY, "--accelerator", "cuda", words=words)
-    assert not out.exists()
+WITH_DEVICE = {
+    "translate": "translate RUN DATA/testA --out OUT --device", "evaluate": "evaluate RUN DATA --device",
+    "report": "report RUN DATA --out OUT --device", "studio": "studio RUN --device", "serve": "serve RUN --device",
+    "train": f"train DATA --out OUT {' '.join(TINY)} --accelerator",
+}  # fmt: skip
+PACKAGES = {"studio": "gradio", "serve": "fastapi"}
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("command", WITH_DEVICE)
+def test_a_device_is_refused_where_there_is_none(
+    command: str, device: str, refused: Callable[..., None], home: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    pytest.importorskip(PACKAGES.get(command, "torch"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    places = {
+        "RUN": home / "run",
+        "OUT": tmp_path / "out",
+        "DATA": home / "data",
+        "DATA/testA": home / "data" / "testA",
+    }
+    refused(*(places.get(word, word) for word in WITH_DEVICE[command].split()), device,
+            words=[f"'{device}' was asked for, but this machine has no", "cpu"])  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("train DATA", "training calls it --accelerator"), ("export RUN", "an export is made on the CPU")],
+)
+def test_a_device_is_no_option_of_some(command: str, words: str, refused: Callable[..., None]) -> None:
+    refused(*command.split(), "--device", "mps", words=[words])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,11 +15,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from methods.steps import batch, losses, make
 from tiny import forget_digests, tiny_run, write_images
 from unpaired.data import image_to_tensor, read_image, tensor_to_image
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, UserError, ValueRangeWarning
 from unpaired.inference import Translator, choose_device
+from unpaired.methods import METHODS, TranslateRequest
 from unpaired.training import train
 
 STEP = 1 / 127.5  # one of 256 levels on the [-1, 1] scale
@@ -399,6 +403,34 @@ def test_what_is_no_run_at_all(tmp_path: Path) -> None:
         Translator.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"not a trained run: it has no weights/model\.json"):
         Translator.from_pretrained(tmp_path)
+
+
+class _NoFloat64(TorchDispatchMode):
+    """Nothing that is computed from narrower floats may be float64, of which mps has none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given, found = ({x.dtype for x in tree_leaves(tree) if isinstance(x, torch.Tensor) and x.ndim}
+                        for tree in (args, made))  # fmt: skip
+        assert torch.float64 not in found or not given & {torch.float32, torch.bfloat16}, func
+        return made
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_and_losses_use_no_float64(name: str) -> None:
+    method = make(name)
+    with _NoFloat64():
+        losses(method, batch())
+        for reverse in {False, "reverse" in method.supports}:
+            method.translate(batch().source, TranslateRequest(reverse=reverse))
+
+
+def test_translating_uses_no_float64(colour: Translator) -> None:
+    image = tensor_to_image(torch.rand(3, 24, 20))
+    with _NoFloat64():
+        made = colour.translate(image)
+        colour.significance(image_to_tensor(image), "block1")
+    assert np.array_equal(made, colour.translate(image))
 
 
 @pytest.mark.parametrize("name", ["cpux", "meta", "xla", "cpu:x", ""])

@@ -57,7 +57,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("bach_size", ["batch_size", "seed"])
     " (did you mean 'batch_size'?)"
     """
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = close or [each for each in known if each.startswith(f"{word}_")]
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 

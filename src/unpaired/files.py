@@ -10,8 +10,17 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+
+
+def last_part(place: str) -> str:
+    """The last part of a path that was recorded on any system, or all of it where it has no such part.
+
+    >>> last_part("/home/me/horses"), last_part("C:\\\\Users\\\\me\\\\horses"), last_part(".")
+    ('horses', 'horses', '.')
+    """
+    return PureWindowsPath(place).name or place
 
 
 @contextlib.contextmanager

@@ -128,9 +128,11 @@ def test_modes_are_told(tmp_path: Path) -> None:
         "trainB/colours.png": picture(53, mode="P"),
     }
     assert told(check(tmp_path, members)) == [
-        ("note", "1 of 7 images of trainA is CMYK, converted without a colour profile", ["trainA/print.jpg"]),
+        ("note", "1 of 7 images of trainA is CMYK", ["trainA/print.jpg"]),
         ("note", "1 of 7 images of trainA has 16 bits (mode I;16)", ["trainA/deep.png"]),
         ("note", "1 of 7 images of trainA is gray (mode L)", ["trainA/gray.png"]),
+        ("note", "1 of 7 images of trainA is CMYK without a usable profile, converted by a simple formula",
+         ["trainA/print.jpg"]),
         ("note", "1 of 6 images of trainB has a palette (mode P)", ["trainB/colours.png"]),
         ("note", "1 of 6 images of trainB has transparency; it is put over white, or --background",
          ["trainB/clear.png"]),
@@ -274,3 +276,14 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
     assert (first["images"], first["usable"], first["not_square"]) == (13, 12, 12)
     assert first["shorter_side"] == {"min": 36, "median": 40.0, "max": 40}
     assert made["findings"][0]["files"][0].startswith("trainA/bad.png: ")
+
+
+def test_images_without_any_data_are_told(tmp_path: Path) -> None:
+    void = io.BytesIO()
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(void, "TIFF")
+    found = told(check(tmp_path, clean() | {"trainA/void.tiff": void.getvalue()}))
+    assert (
+        "warning",
+        "1 of 5 images of trainA holds no data at all, and nothing to learn from",
+        ["trainA/void.tiff"],
+    ) in found

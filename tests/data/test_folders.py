@@ -38,6 +38,7 @@ def test_folder_is_sorted_and_skips_hidden_and_other_files(tmp_path: Path) -> No
     )
     (tmp_path / "folder.png").mkdir()
     assert names(list_images(tmp_path), tmp_path) == ["C.tiff", "a.png", "b.JPG"]
+    (tmp_path / "sub" / "again").symlink_to(tmp_path)  # a loop
     assert names(list_images(tmp_path, recursive=True), tmp_path) == ["C.tiff", "a.png", "b.JPG", "sub/d.png"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -14,8 +15,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+import profiles
 from unpaired.data import Attached, PixelFormat, ValueMapping, encode, read_picture
+from unpaired.data.profiles import srgb
 from unpaired.data.reading import describe
+from unpaired.data.remarks import Remarks
 from unpaired.errors import DataError
 
 BACKGROUND = (255, 255, 0)
@@ -284,3 +288,93 @@ def test_a_decoded_pillow_image_shows_what_pillow_keeps(name: str, tmp_path: Pat
         seen = read_picture(image, PixelFormat(3, background=BACKGROUND)).values.astype(float)
     assert expected is not None
     assert np.abs(seen - (expected if expected.ndim == 3 else expected[:, :, None])).max() <= tolerance + 0.51
+
+
+VIVID = Image.fromarray(COLOUR // 128 * 200).quantize(8)
+SWAP = COLOUR[:, :, [1, 0, 2]]
+LIGHT = profiles.encoded(GRAY / 255)
+LINEAR = profiles.icc(b"GRAY", kTRC=profiles.gamma(1))
+INK = np.dstack([COLOUR, GRAY])
+PRESS = profiles.of_lightness(100 * (1 - GRAY / 255))
+RGB_TABLE = profiles.table(b"RGB ", 0)
+PROFILED: dict[str, tuple[str, bytes, np.ndarray, float, str]] = {
+    "png": (".png", png(COLOUR, icc_profile=profiles.EXCHANGED), SWAP, 1, "profile"),
+    "png, alpha": (".png", png(np.dstack([COLOUR, ALPHA]), icc_profile=profiles.EXCHANGED), over(SWAP, ALPHA), 2,
+                   "profile"),
+    "png, curve of a table": (".png", png(COLOUR, icc_profile=profiles.rgb(curve=profiles.CURVE_1_8)),
+                              profiles.encoded((COLOUR / 255) ** 1.8), 1, "profile"),
+    "png, table": (".png", png(COLOUR, icc_profile=RGB_TABLE),
+                   profiles.of_lightness(100 * (1 - COLOUR[:, :, :1] / 255)), 3, "profile"),
+    "png, sRGB": (".png", png(COLOUR, icc_profile=profiles.rgb()), COLOUR, 0, ""),
+    "png, damaged": (".png", png(COLOUR, icc_profile=profiles.EXCHANGED[:200]), COLOUR, 0, ""),
+    "gray png": (".png", png(GRAY, icc_profile=LINEAR), LIGHT, 1, "profile"),
+    "gray png, alpha": (".png", png(np.dstack([GRAY, ALPHA]), icc_profile=LINEAR),
+                        over(np.dstack([LIGHT] * 3), ALPHA), 2, "profile"),
+    "gray png, colours": (".png", png(GRAY, icc_profile=profiles.EXCHANGED), GRAY, 0, ""),
+    "16-bit gray png": (".png", png(WIDE, icc_profile=LINEAR), LIGHT, 0.1, "profile"),
+    "16-bit colour png": (".png", encode(WIDE_COLOUR, ".png", Attached(profiles.EXCHANGED)), SWAP, 0.5, "profile"),
+    "16-bit colour png, alpha": (".png", encode(np.dstack([WIDE_COLOUR, ALPHA.astype(np.uint16) * 257]), ".png",
+                                                Attached(profiles.EXCHANGED)), over(SWAP, ALPHA), 1, "profile"),
+    "16-bit colour png, table": (".png", encode(WIDE_COLOUR, ".png", Attached(RGB_TABLE)), COLOUR, 0, "kept"),
+    "16-bit colour png, no data": (".png", encode(np.where(HOLE[:, :, None], np.uint16(7), WIDE_COLOUR), ".png",
+                                                  Attached(profiles.EXCHANGED, no_data=(7,)), [HOLE[:, :, None]]),
+                                   SWAP, 0.5, "profile"),
+    "jpeg": (".jpg", saved(Image.new("RGB", (9, 6), (200, 50, 90)), "JPEG", quality=100,
+                           icc_profile=profiles.EXCHANGED), np.full((6, 9, 3), (50, 200, 90)), 3, "profile"),
+    "cmyk jpeg": (".jpg", saved(Image.new("CMYK", (9, 6), (9, 255, 99, 150)), "JPEG", quality=100,
+                                icc_profile=profiles.table(b"CMYK", 3)),
+                  np.full((6, 9, 3), profiles.of_lightness(np.array(100 * 105 / 255))), 3, "profile"),
+    "cmyk tiff": (".tif", saved(Image.fromarray(INK, "CMYK"), "TIFF", icc_profile=profiles.table(b"CMYK", 3)),
+                  PRESS, 3, "profile"),
+    "webp": (".webp", saved(Image.fromarray(COLOUR), "WEBP", lossless=True, icc_profile=profiles.EXCHANGED), SWAP, 1,
+             "profile"),
+    "palette png": (".png", saved(VIVID, "PNG", icc_profile=profiles.EXCHANGED),
+                    np.asarray(VIVID.convert("RGB"))[:, :, [1, 0, 2]], 1, "profile"),
+    "tiff": (".tif", tiff(COLOUR, photometric="rgb", iccprofile=profiles.EXCHANGED), SWAP, 1, "profile"),
+    "tiff, premultiplied": (".tif", tiff(np.dstack([np.where(HOLE[:, :, None], np.uint8(0), COLOUR), CLEAR]),
+                                         photometric="rgb", extrasamples=["assocalpha"],
+                                         iccprofile=profiles.EXCHANGED), over(SWAP, CLEAR), 1, "profile"),
+    "gray tiff": (".tif", tiff(GRAY, iccprofile=LINEAR), LIGHT, 1, "profile"),
+    "gray tiff, MINISWHITE": (".tif", tiff(255 - GRAY, photometric="miniswhite", iccprofile=LINEAR), LIGHT, 1,
+                              "profile"),
+    "tiff uint16": (".tif", tiff(WIDE_COLOUR, photometric="rgb", iccprofile=profiles.EXCHANGED), SWAP, 0.5, "profile"),
+    "tiff uint16, parametric": (".tif", tiff(WIDE, iccprofile=profiles.icc(b"GRAY", kTRC=profiles.SRGB_CURVE)), GRAY, 0,
+                                ""),
+    "tiff float32": (".tif", tiff(COLOUR.astype(np.float32), photometric="rgb", iccprofile=profiles.EXCHANGED), COLOUR,
+                     0, "kept"),
+}  # fmt: skip
+"""Suffix, content, the picture in sRGB, how far it may be off, and what is said of it."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", PROFILED)
+def test_a_profile_is_converted_alike_in_every_run_and_way_or_kept_and_said(name: str, tmp_path: Path) -> None:
+    suffix, content, expected, tolerance, said = PROFILED[name]
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    facts = describe(path)
+    runs = {"float": formats(path)["float"]} if facts.dtype == "float32" else formats(path)
+    for run, one in runs.items():
+        pixels = dataclasses.replace(one, colour_profiles="convert")
+        picture = read_picture(path, pixels)
+        if facts.dtype != "float32":  # Pillow opens no such files
+            assert np.array_equal(picture.values, read_picture(Image.open(path), pixels).values)
+        top = 255 if (facts.dtype in ("uint8", "float32") and run != "16-bit") or run == "8-bit" else 65535
+        seen = picture.values.astype(float) / top * 255
+        off = np.abs(seen - (expected if expected.ndim == 3 else expected[:, :, None]))
+        assert off[~HOLE if "no data" in name else ...].max() <= tolerance + 0.51, run
+        attached = picture.description.attached.profile
+        assert attached == (srgb() if said == "profile" else facts.attached.profile)
+        ignored = read_picture(path, dataclasses.replace(pixels, colour_profiles="ignore"))
+        assert ignored.description.attached.profile == facts.attached.profile
+        assert np.array_equal(ignored.values, picture.values) == (said != "profile")
+        remarks = Remarks(pixels=pixels)
+        remarks.add(facts)
+        words = {"profile": "another colour profile of 1 image, converted to sRGB",
+                 "kept": "another colour profile of 1 image, kept as it is"}  # fmt: skip
+        assert [words[kind] in remarks.line for kind in words] == [said == kind for kind in words]
+    if facts.dtype == "uint8":  # what Pillow keeps when it has decoded
+        with Image.open(path) as image:
+            image.load()
+            pixels = dataclasses.replace(runs["8-bit"], colour_profiles="convert")
+            assert np.array_equal(read_picture(image, pixels).values, read_picture(path, pixels).values)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from served_hub import ServedHub, serve_hub
 
 from published_networks import cut
@@ -324,3 +325,27 @@ def test_an_imported_model_is_fetched_without_an_average(hub: ServedHub, tmp_pat
     assert there.origin.weights == "last"
     x = torch.rand(1, 3, 32, 32) * 2 - 1
     assert torch.equal(here.translate(x), there.translate(x))
+
+
+def test_a_name_of_the_hub_opens_in_the_studio_as_it_translates(
+    run: Path, hub: ServedHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gradio", reason="needs pip install 'unpaired[studio]'")
+    from unpaired.cli import studio
+
+    commit = loaded(run).push_to_hub("me/zebras")
+    served: list[Any] = []
+    monkeypatch.setattr(studio, "serve", lambda runs, *_, **__: served.extend(runs))
+    picture = Image.new("RGB", (20, 24), (90, 30, 200))
+    for refused in (None, 503):  # the second time there is no network, but a cache
+        hub.refuse = refused
+        assert cli.main(["studio", "me/zebras", f"me/zebras@{commit}", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"zebras: QS-Attn, zebras@{commit}: QS-Attn"
+    expected = loaded("me/zebras").translate(picture)
+    for one in served:
+        assert one.translator.translate(picture).tobytes() == expected.tobytes()
+    hub.refuse = 503
+    for command in (["studio", "me/horses"], ["translate", "me/horses", str(tmp_path), "--out", str(tmp_path / "out")]):
+        assert cli.main([*command, "--device", "cpu"]) != 0
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "me/horses" in line

@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
-from unpaired.files import write_atomically
+from unpaired.files import last_part, write_atomically
 
 if TYPE_CHECKING:
     from unpaired.reporting.tables import Cell, Column, Comparison, TrainingTable
@@ -132,7 +132,7 @@ def _write_page(path: Path, comparison: Comparison, argv: Sequence[str]) -> None
     from unpaired.reporting import page
 
     labels = ", ".join(dict.fromkeys(row.label for row in comparison.rows if not row.reference))
-    title = f"{labels}: scores on {Path(comparison.data.name).name or comparison.data.name}"
+    title = f"{labels}: scores on {last_part(comparison.data.name)}"
     sections = [page.heading(title, "Compared from the records of the runs."), page.score_table(comparison)]
     if comparison.warnings:
         sections.append(page.notes(comparison.warnings, title="Warnings"))

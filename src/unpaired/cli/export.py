@@ -58,7 +58,7 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Load, write, compare, say what was written."""
-    options = parse(Export, argv, "unpaired export")
+    options = parse(Export, argv, "unpaired export", {"device": "an export is made on the CPU"})
     path = options.out
     if path is None:
         if is_repo_id(options.run):

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             continue
         images = f"{status.images_seen:,}" + ("" if status.total is None else f" of {status.total:,}")
         scores = ", ".join(f"{label} {value:.4g}" for label, value in list(status.scores.items())[:_SCORES])
-        name = str(run.relative_to(options.folder)) if run != options.folder else str(run)
+        name = (run.relative_to(options.folder) if run != options.folder else run).as_posix()
         table.add_row(name, status.method, status.data, images, status.state, scores)
     Console(width=None if sys.stdout.isatty() else _LINES, highlight=False, markup=False).print(table)
     for words in unreadable:

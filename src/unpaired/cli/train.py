@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
             load_plugin(module)
     base = _defaults(argv)
     arguments: Any = parse(
-        _arguments(base), argv, "unpaired train", _of_other_methods(base.method), description=_DESCRIPTION,
+        _arguments(base), argv, "unpaired train",
+        {"device": "training calls it --accelerator (auto, cpu, cuda or mps)", **_of_other_methods(base.method)},
+        description=_DESCRIPTION,
     )  # fmt: skip
     dataset = _dataset(arguments, base.dataset)
     config = RunConfig(

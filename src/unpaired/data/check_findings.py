@@ -21,7 +21,7 @@ PAIRED_SHARE = 0.5
 """Of all names of A and B, how many have to be in both to be reported as pairs."""
 SMALLEST_SIDE = 32
 """Pixels; an image with a shorter side is reported."""
-_ONE = {"have": "has", "are": "is", "lie": "lies", "their": "its", "no images": "no image"}
+_ONE = {"have": "has", "are": "is", "lie": "lies", "hold": "holds", "their": "its", "no images": "no image"}
 _SINGULAR = re.compile(rf"\b({'|'.join(_ONE)})\b")
 _USUAL = ("RGB", "RGBA", "LA")
 """Modes that say nothing beyond their opacity, which is told in any case."""
@@ -29,7 +29,7 @@ _MODES = {
     "L": "are gray (mode L)",
     "1": "are black and white (mode 1)",
     "P": "have a palette (mode P)",
-    "CMYK": "are CMYK, converted without a colour profile",
+    "CMYK": "are CMYK",
 }
 
 
@@ -133,6 +133,10 @@ def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
         return IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower()) != info[path].facts.kind
 
     small = {path for path, one in info.items() if min(one.facts.width, one.facts.height) < SMALLEST_SIDE}
+    void = {
+        path for path, one in info.items() if one.no_data == one.facts.width * one.facts.height * one.facts.channels
+    }
+    yield from told("warning", "no_data", "hold no data at all, and nothing to learn from", void.__contains__)
     yield from told("warning", "small", f"have a side below {SMALLEST_SIDE} pixels", small.__contains__)
     for mode in sorted({one.facts.mode for one in info.values()} - {*_USUAL, everywhere}):
         files = [path for path, one in info.items() if one.facts.mode == mode]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import glob
+import operator
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from unpaired.data.stored import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
 _LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and DATA/testB), or --source and --target"
+_IN_ORDER = operator.attrgetter("parts")
+"""Windows itself compares paths without their case."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
     except RecursionError:
         raise DataError(f"{where}: its folders are nested too deep; name one further down") from None
-    images = sorted(path for path in matches if is_image_name(path.name) and path.is_file())
+    images = sorted((path for path in matches if is_image_name(path.name) and path.is_file()), key=_IN_ORDER)
     if not images:
         raise DataError(f"{where}: the pattern matches no image ({len(matches)} other matches)")
     return images
@@ -94,9 +97,15 @@ class Listing:
     """Those that were not descended into, sorted."""
 
 
-def scan(folder: Path, recursive: bool = False) -> Listing:
-    """List a folder. Raises ``OSError`` if that is not possible, ``DataError`` for a link to nothing."""
-    found = Listing()
+def scan(folder: Path, recursive: bool = False, above: frozenset[tuple[int, int]] = frozenset()) -> Listing:
+    """List a folder, and nothing again that it lies in (``above``, by device and number).
+
+    Raises:
+        OSError: That is not possible.
+        DataError: A link points to nothing.
+    """
+    found, status = Listing(), folder.stat()
+    above |= {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = folder / entry.name
@@ -105,14 +114,16 @@ def scan(folder: Path, recursive: bool = False) -> Listing:
             if entry.is_file():
                 (found.images if is_image_name(entry.name) else found.others).append(path)
             elif entry.is_dir() and recursive:
-                inside = scan(path, recursive)
+                if ((status := path.stat()).st_dev, status.st_ino) in above:
+                    continue
+                inside = scan(path, recursive, above)
                 found.images += inside.images
                 found.others += inside.others
             elif entry.is_dir():
                 found.subfolders.append(path)
             elif entry.is_symlink():
                 raise DataError(f"{path}: the link points to nothing; mend or move it")
-    found.images.sort()
+    found.images.sort(key=_IN_ORDER)
     return found
 
 
@@ -191,8 +202,8 @@ class FolderFiles(ImageSet):
                     raise DataError(f"{folder / entry.name}: the link points to nothing; mend or move it")
         if not names:
             list_images(folder)  # says what is there instead
-        self.rest.others.sort()
-        self.rest.subfolders.sort()
+        self.rest.others.sort(key=_IN_ORDER)
+        self.rest.subfolders.sort(key=_IN_ORDER)
         order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
         joined = bytearray()
         for number in order:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from unpaired.data.mapping import ValueMapping
+from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import PixelFormat, read_values, tensor_of
 
 
@@ -35,6 +36,15 @@ def read_image(
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     return _picture(read_values(given, PixelFormat(channels, background=background, colour_profiles="convert")))
+
+
+def read_image_of(pixels: PixelFormat, given: Path | str | Image.Image) -> Image.Image:
+    """Read an image of a domain with 1 or 3 channels as 8-bit gray or colour, with the settings of the domain.
+
+    Raises:
+        DataError: As of :func:`read_image`, or it has other channels.
+    """
+    return _picture(read_values(given, replace(pixels, dtype="uint8", mapping=BYTES, fill_value=None)))
 
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:

@@ -37,7 +37,7 @@ class PixelFormat:
     """Stands in for values that are no data; None takes the mean of the others of their channel."""
 
     colour_profiles: Profiles = "ignore"
-    """convert: 8-bit colours of another profile than sRGB are converted to it."""
+    """convert: values of another profile than sRGB are converted to it."""
 
     def __post_init__(self) -> None:
         self.mapping.check(self.dtype, self.channels)

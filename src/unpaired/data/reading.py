@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from unpaired.data.kinds.npy import describe_array
-from unpaired.data.kinds.pillow import describe_picture, srgb, to_srgb
+from unpaired.data.kinds.pillow import describe_picture
+from unpaired.data.profiles import CHANNELS, srgb, to_srgb
 from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
 from unpaired.files import open_file
@@ -160,15 +161,16 @@ def load(
     """
     where = where or name_of(given)
     with described(given, where, pages, channels) as description, _room(description, where, free), decoding(where):
-        values = description.samples(page)
+        convert = description.convertible and profiles == "convert"
+        values = ((convert and description.inks) or description.samples)(page)
         invalid = None if description.valid is None else ~description.valid()
         duration = description.duration()
     if invalid is not None and invalid.ndim == 2:
         invalid = np.broadcast_to(invalid[:, :, None], values.shape)
     for found in _no_data(values, description):
         invalid = found if invalid is None else invalid | found
-    if description.profile and profiles == "convert":
-        values = np.concatenate([to_srgb(values[:, :, :3], description.profile), values[:, :, 3:]], axis=2)
+    if convert:
+        values = _converted(values, description)
         description = replace(description, attached=replace(description.attached, profile=srgb()))
     values = _turned(values, description.orientation)
     if invalid is not None:
@@ -204,6 +206,18 @@ def _no_data(values: np.ndarray, description: Description) -> Iterator[np.ndarra
         yield ~np.isfinite(values)
     if description.alpha and values.dtype.kind != "u":
         yield np.broadcast_to(values[:, :, -1:] == 0, values.shape)
+
+
+def _converted(values: np.ndarray, description: Description) -> np.ndarray:
+    """Values in sRGB; opacity stays as it is."""
+    count = CHANNELS[description.profile[16:20]]
+    colours, others = values[:, :, :count], values[:, :, count:]
+    if description.alpha != "premultiplied":
+        return np.concatenate([to_srgb(colours, description.profile), others], axis=2)
+    top = np.iinfo(values.dtype).max
+    straight = np.minimum(np.rint(colours * (top / np.maximum(others, 1.0))), top).astype(values.dtype)
+    colours = np.rint(to_srgb(straight, description.profile) * (others / top)).astype(values.dtype)
+    return np.concatenate([colours, others], axis=2)
 
 
 def _turned(values_HWC: np.ndarray, orientation: int) -> np.ndarray:

@@ -15,13 +15,16 @@ CHANGES = {
     "turned": "lie on their side and are turned as EXIF says",
     "frames": "have several frames or pages, of which the first is used",
     "transparency": "have transparency; it is put over white, or --background",
-    "profile": "have another colour profile than sRGB; their colours are converted, unless --colour-profiles ignore",
-    "no_data": "hold pixels that are no data (declared, masked or not finite); these are filled and left out of ranges",
+    "profile": "have another colour profile than sRGB, converted unless --colour-profiles ignore",
+    "kept": "have a colour profile that is kept and not converted (of tables with 16 bits, or of floats)",
+    "plain": "are CMYK without a usable profile, converted by a simple formula",
+    "no_data": "hold values of no data (declared, masked or not finite), filled and left out of ranges",
 }
 """Kind of change -> what such images have, in the plural."""
 _SHORT = {
     "frames": "further pages or frames of {}", "transparency": "transparency of {}, put over the background",
-    "convert": "another colour profile of {}, converted to sRGB", "ignore": "another colour profile of {}, ignored",
+    "profile": "another colour profile of {}, converted to sRGB", "ignore": "another colour profile of {}, ignored",
+    "kept": "another colour profile of {}, kept as it is",
     "no_data": "no data in {}",
 }  # fmt: skip
 
@@ -29,7 +32,9 @@ _SHORT = {
 def changes(facts: Description, no_data: int = 0) -> Iterator[str]:
     """What kinds of :data:`CHANGES` an image undergoes; ``no_data`` values were found in it besides those declared."""
     found = {"turned": facts.orientation != 1, "frames": facts.pages > 1, "transparency": bool(facts.alpha),
-             "profile": bool(facts.profile), "no_data": bool(no_data or facts.no_data or facts.valid)}  # fmt: skip
+             "profile": facts.convertible, "kept": bool(facts.profile) and not facts.convertible,
+             "plain": facts.inks is not None and not facts.profile,
+             "no_data": bool(no_data or facts.no_data or facts.valid)}  # fmt: skip
     yield from (kind for kind, true in found.items() if true)
 
 
@@ -49,7 +54,8 @@ class Remarks:
         for kind in changes(facts, no_data):
             used = (kind == "frames" and self.frames) or (kind == "transparency" and self.pixels.channels in (2, 4))
             if not used:
-                self.counts[self.pixels.colour_profiles if kind == "profile" else kind] += 1
+                ignored = kind in ("profile", "kept") and self.pixels.colour_profiles == "ignore"
+                self.counts["ignore" if ignored else kind] += 1
 
     @property
     def line(self) -> str:

@@ -80,8 +80,8 @@ class DataConfig:
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green, blue (0 to 255) put behind transparent pixels."""
     colour_profiles: Profiles = "convert"
-    """convert: 8-bit colours of another profile than sRGB (Display P3, Adobe RGB) become sRGB. ignore: they are taken
-    as they are, as the field's other programs do."""
+    """convert: colours and gray of another embedded profile than sRGB (Display P3, Adobe RGB, CMYK of a press) become
+    sRGB. ignore: they are taken as they are, as the field's other programs do."""
     transform: Annotated[str, BeforeValidator(_as_text)] | None = None
     """A transform of each loaded image before the crop: package.module:name (of albumentations, torchvision v2, or a
     function of an array (H, W, C)), or a list of torchvision's: "[{ColorJitter: {hue: 0.1}}, RandomGrayscale]"."""

@@ -18,7 +18,7 @@ from unpaired.errors import DataError
 Pages = Literal["first", "channels"]
 """What pages of a file are: each one is an image, of which the first is taken, or all of them are channels of one."""
 Profiles = Literal["convert", "ignore"]
-"""Whether 8-bit colours of another profile become sRGB, or stay the numbers they are."""
+"""Whether values of another colour profile become sRGB, or stay the numbers they are."""
 MAX_CHANNELS = 16
 MAX_IMAGE_PIXELS = 2**28
 """Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
@@ -75,7 +75,9 @@ class Description:
         alpha: The last channel is opacity: ``"straight"``, or ``"premultiplied"`` into the others.
         orientation: How the samples have to be turned, 1 to 8 as EXIF and TIFF have it.
         pages: Pages or frames in the file that are images of their own.
-        profile: Of the samples, where it is another one than sRGB and they can be converted from it.
+        profile: Of the samples, or of the inks, where it is another one than sRGB.
+        convertible: They can be converted from it; else they stay as they are, and it travels with them.
+        inks: Decodes a page as ``samples`` does, in the cyan, magenta, yellow and black that it is stored in, if it is.
         no_data: Value or values (one per channel, all of which have to agree) of samples that are no data.
         valid: Decodes a mask (H, W) of the pixels that are data, where there is one.
         attached: What travels with the pixels.
@@ -94,6 +96,8 @@ class Description:
     orientation: int = 1
     pages: int = 1
     profile: bytes = b""
+    convertible: bool = False
+    inks: Callable[[int], np.ndarray] | None = None
     no_data: tuple[float, ...] = ()
     valid: Callable[[], np.ndarray] | None = None
     attached: Attached = field(default_factory=Attached)

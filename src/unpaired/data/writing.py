@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.data.mapping import PixelType
+from unpaired.data.profiles import srgb
 from unpaired.data.stored import KINDS, Attached, FileKind
 from unpaired.errors import DataError
 
@@ -98,7 +99,7 @@ def left_behind(attached: Attached, suffix: str, channels: int, *, holes: bool =
         words.append("GeoTIFF's and descriptive tags")
     elif any(code == 42112 for code, *_ in attached.tags) and channels != attached.channels:
         words.append("names and scales of bands")
-    if attached.profile and not attached.profile_for(channels):
+    if attached.profile not in (b"", srgb()) and not attached.profile_for(channels):
         words.append("colour profile")
     if (holes or attached.no_data) and suffix not in _DECLARING and suffix != ".npy":
         words.append("the value of no data")

@@ -151,7 +151,9 @@ def make_fabric(config: TrainingConfig) -> Fabric:
             f"(torch {torch.__version__} sees none); use --accelerator cpu or auto"
         )
     if config.accelerator == "mps" and not torch.backends.mps.is_available():
-        raise BackendError("accelerator: 'mps' was asked for, but this machine has none; use --accelerator cpu or auto")
+        raise BackendError(
+            "accelerator: 'mps' was asked for, but this machine has no usable Apple GPU; use --accelerator cpu or auto"
+        )
     on_cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
     if config.cuda_graph and not on_cuda:
         raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")

@@ -79,7 +79,9 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise BackendError(
             f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
         )
-    if chosen.type not in ("cpu", "cuda") and not (chosen.type == "mps" and torch.backends.mps.is_available()):
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise BackendError(f"device: '{device}' was asked for, but this machine has no usable Apple GPU; use cpu")
+    if chosen.type not in ("cpu", "cuda", "mps"):
         raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda, cuda:N or mps")
     return chosen
 

@@ -171,16 +171,19 @@ class EnCo(OneWay):
         """Select patches of maps of ``size`` (height, width): (B, N) int64, y * W + x. Locations may repeat."""
         config = self.config
         height, width = size
-        draws_Bn = location_draws(seeds, height * width).to(scores_B1hw.device, non_blocking=True)
         count = min(config.num_queries, height * width)
+
+        def shuffled(seeds: Tensor) -> Tensor:
+            order_Bn = location_draws(seeds, height * width).argsort(dim=1, stable=True)
+            return order_Bn.to(scores_B1hw.device, non_blocking=True)
+
         if config.sampling == "random":
-            return draws_Bn.argsort(dim=1, stable=True)[:, :count]
+            return shuffled(seeds)[:, :count]
         randoms = int(count * config.random_share)
-        candidates = draws_Bn.argsort(dim=1, stable=True)[:, : count * config.oversampling]
+        candidates = shuffled(seeds)[:, : count * config.oversampling]
         scores_Bn = F.interpolate(widen(scores_B1hw), (height, width), mode="bilinear").flatten(1)
         order = scores_Bn.gather(1, candidates).argsort(dim=1, stable=True)[:, : count - randoms]
-        others = location_draws(derive_seeds(seeds, -1), height * width).to(scores_B1hw.device, non_blocking=True)
-        return torch.cat([candidates.gather(1, order), others.argsort(dim=1, stable=True)[:, :randoms]], dim=1)
+        return torch.cat([candidates.gather(1, order), shuffled(derive_seeds(seeds, -1))[:, :randoms]], dim=1)
 
 
 def _gather(features_BCHW: Tensor, selected_BN: Tensor) -> Tensor:

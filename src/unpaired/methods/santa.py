@@ -148,7 +148,7 @@ class SANTA(OneWay):
         if not self.config.noise:
             return 0.0
         draws = normal_draws(seeds.to(encodings_BCHW.device, non_blocking=True), encodings_BCHW[0].numel())
-        return self.config.noise * draws.to(encodings_BCHW.dtype).view(encodings_BCHW.shape)
+        return self.config.noise * draws.to(encodings_BCHW).view(encodings_BCHW.shape)
 
     def near_positions(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Two neighbouring positions on each image's path, the later one first, (B,) each in [0, 1]."""

@@ -149,7 +149,7 @@ class ProjectedDiscriminator(nn.Module):
             x_BCHW = x_BCHW.take_along_dim(places[:, None, :, None] if axis == 2 else places[:, None, None], axis)
         if self.noise:
             seeds = splitmix64(seeds_B).to(x_BCHW.device, non_blocking=True)
-            drawn = normal_draws(seeds, x_BCHW[0].numel()).to(x_BCHW.dtype).view(x_BCHW.shape)
+            drawn = normal_draws(seeds, x_BCHW[0].numel()).to(x_BCHW).view(x_BCHW.shape)
             x_BCHW = x_BCHW + self.noise * drawn
         return x_BCHW
 

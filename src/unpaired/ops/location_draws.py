@@ -62,11 +62,13 @@ def location_draws(random_seeds: Tensor, positions: int) -> Tensor:
         positions: n, at least 1.
 
     Returns:
-        (B, n) float64, uniform in [0, 1), with 53 random bits.
+        (B, n) float64, uniform in [0, 1), with 53 random bits, on the device of the seeds (of mps: on the CPU).
 
     >>> location_draws(torch.tensor([0, 1]), 2).shape
     torch.Size([2, 2])
     """
+    if random_seeds.device.type == "mps":  # has no float64
+        random_seeds = random_seeds.cpu()
     return as_draws(location_keys(random_seeds, positions), torch.float64)
 
 
@@ -89,7 +91,7 @@ def normal_draws(random_seeds: Tensor, positions: int) -> Tensor:
         positions: n, at least 1.
 
     Returns:
-        (B, n) float64, finite.
+        (B, n) float64, finite, on the device of :func:`location_draws`.
     """
     # A draw of 0, one in 2**53, has no finite quantile; a draw is never 1.
     return torch.special.ndtri(location_draws(random_seeds, positions).clamp(min=2.0**-54))

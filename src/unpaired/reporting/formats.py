@@ -8,11 +8,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from unpaired.files import last_part
 from unpaired.reporting.tables import WEIGHTS, Cell, Column, Comparison, Row, TrainingTable
 
 
@@ -186,7 +186,7 @@ def to_latex(comparison: Comparison) -> str:
 
     Best values are bold, deviations and intervals small. The document needs ``\\usepackage{booktabs}``.
     """
-    data = escape_latex(Path(comparison.data.name).name or comparison.data.name)
+    data = escape_latex(last_part(comparison.data.name))
     body = "\\par\\medskip\n".join(_tabular(comparison, columns) for columns in _blocks(comparison))
     several = any(len(row.runs) > 1 for row in comparison.rows if not row.reference)
     spread = ", mean and standard deviation over training seeds" if several else ""

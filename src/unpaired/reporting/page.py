@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -312,16 +312,23 @@ def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
 def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
     """A function that removes folders of this machine from text, to keep user names and the like private."""
     inside = [Path.cwd() / "x", Path.home() / "x", *places]
-    known = {whole for path in inside for whole in (path.absolute(), path.resolve())}
-    above = {f"{folder}/" for path in known for folder in path.parents if folder != folder.parent}
-    listed = "|".join(map(re.escape, sorted(above, key=len, reverse=True)))
-    pattern = re.compile(rf"(?<![\w.~/])(?:{listed}|/(?:[\w.@%+~-]+/)+)")
+    pattern = folders_pattern({whole for path in inside for whole in (path.absolute(), path.resolve())})
 
     def tidy(value: Any) -> Any:
         plain = isinstance(value, str | Path) and not hasattr(value, "__html__")
         return pattern.sub("", str(value)) if plain else value
 
     return tidy
+
+
+def folders_pattern(known: Iterable[PurePath]) -> re.Pattern[str]:
+    """What matches the folders that absolute paths lie in, with either slash, and whatever else looks like folders."""
+    above = {folder.parts for path in known for folder in path.parents if folder != folder.parent}
+    listed = [r"[/\\]".join(re.escape(part.rstrip("/\\")) for part in (*parts, "")) for parts in above]
+    named = "|".join(sorted(listed, key=len, reverse=True))
+    name = r"[\w.@%+~-]+"
+    others = rf"[A-Za-z]:[/\\](?:{name}[/\\])*|\\\\(?:{name}\\)+|[/\\](?:{name}[/\\])+"
+    return re.compile(rf"(?<![\w.~/\\])(?:{named}|{others})")
 
 
 def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
@@ -340,8 +347,8 @@ def asset(name: str) -> str:
 
 
 def _breakable(words: object) -> Markup:
-    """Allow line breaks after slashes and underscores."""
-    return escape(str(words)).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
+    """Allow line breaks after slashes of either kind and underscores."""
+    return Markup(re.sub(r"([/\\_])", r"\1<wbr>", escape(str(words))))
 
 
 def _exact(value: float) -> str:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from unpaired.config import validated
 from unpaired.errors import ConfigError, DataError
-from unpaired.files import ignore, read_json, read_json_lines
+from unpaired.files import ignore, last_part, read_json, read_json_lines
 
 Record = TypeVar("Record")
 Warn = Callable[[str], object]
@@ -195,7 +195,7 @@ def _of_data(run: Path, records: Sequence[EvaluationRecord], wanted: str) -> lis
     """Evaluations on the data of this name; if there are none, of this last part of a path, then of this digest."""
     if exact := [one for one in records if one.data.name == wanted]:
         return exact
-    found = [one for one in records if Path(one.data.name).name == Path(wanted).name]
+    found = [one for one in records if last_part(one.data.name) == last_part(wanted)]
     if not found and len(wanted) >= 6:
         found = [one for one in records if any(digest.startswith(wanted) for digest in one.data.digests)]
     different = {one.data.digests: str(one.data) for one in found}

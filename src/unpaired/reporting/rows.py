@@ -10,6 +10,7 @@ from typing import Any
 
 from unpaired.data.dataset import places_of
 from unpaired.errors import ConfigError, DataError
+from unpaired.files import last_part
 from unpaired.methods import METHODS
 from unpaired.run_config import MAY_CHANGE, DatasetConfig, RunConfig, flat
 from unpaired.run_folder import first_digest
@@ -105,7 +106,7 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
     for key in (*MAY_CHANGE, "method", "training.seed", *places):
         values.pop(key, None)
     if config.init is not None:
-        values["begun with"] = f"{Path(config.init.source).name} {str(config.init.sha256)[:6]}"
+        values["begun with"] = f"{last_part(config.init.source)} {str(config.init.sha256)[:6]}"
     if config.extensions:
         values["extended"] = ", ".join(f"at {one.at:,} to {one.to:,}" for one in config.extensions)
     model = {key: values.pop(key) for key in list(values) if key.startswith("model.")}

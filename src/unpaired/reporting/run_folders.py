@@ -126,7 +126,7 @@ def _names(paths: Sequence[Path], configs: Sequence[RunConfig]) -> list[str]:
     titles = [METHODS[config.method].title for config in configs]
     folders = [path.resolve().name for path in paths]
     choices = (titles, folders, [f"{path.resolve().parent.name}/{path.resolve().name}" for path in paths])
-    return next((each for each in choices if len(set(each)) == len(each)), [str(path) for path in paths])
+    return next((each for each in choices if len(set(each)) == len(each)), [path.as_posix() for path in paths])
 
 
 def held_out_images(

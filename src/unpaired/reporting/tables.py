@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from unpaired.data.sizes import size_words
 from unpaired.errors import ConfigError
+from unpaired.files import last_part
 from unpaired.reporting.agreement import check_agreement, differing_references, score_differences
 from unpaired.reporting.records import (
     DataRecord,
@@ -155,7 +156,7 @@ class Comparison:
         if any(cell.best for row in self.cells() for cell in row):
             told.append(f"{best}: best of its column; reference rows and † are excluded from ranking")
         data = self.data
-        name = Path(data.name).name if Path(data.name).is_absolute() else data.name
+        name = last_part(data.name) if PureWindowsPath(data.name).root else data.name
         told.append(
             f"data: {name}, {data.source_images} source and {data.target_images} target images at "
             f"{size_words(data.image_size)} px (digests {data.source_digest}, {data.target_digest}); seed of the "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unpaired.data import embedded_dataset, read_image
+from unpaired.data import embedded_dataset, read_image, read_image_of
 from unpaired.errors import DataError
 from unpaired.grids import fit, side_by_side
 from unpaired.inference.packaged import packaged
@@ -71,12 +71,12 @@ def copy_examples(folder: Path, run: StudioRun, limits: Limits) -> list[Path]:
             raise DataError(f"the held-out images of {run.name} are not on this machine; upload pictures")
         files, _ = found
     else:
-        raise DataError(f"{run.name} is a folder of weights alone, which names no held-out images; upload pictures")
+        raise DataError(f"{run.name} is weights alone, which name no held-out images; upload pictures")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     translator, made = run.translator, []
     for path in choose_images(files, count):
-        image = read_image(path, *((translator.channels, translator.background) if translator else ()))
+        image = read_image_of(translator.source, path) if translator else read_image(path)
         side = int(limits.pixels**0.5)
         if image.width * image.height > limits.pixels:
             image.thumbnail((side, side))

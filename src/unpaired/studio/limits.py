@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 
 from unpaired.config import settings
-from unpaired.data import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, read_image
+from unpaired.data import IMAGE_SUFFIXES, MAX_IMAGE_PIXELS, PixelFormat, read_image_of
+from unpaired.data.reading import describe
 from unpaired.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF")
-"""Readers of PIL that an upload may reach; none of them runs a program or opens other files."""
-_TAKEN = "JPEG, PNG, WebP, BMP or TIFF"
+_COLOUR = PixelFormat(colour_profiles="convert")
 _LONGEST_NAME = 80
 Megapixels = Annotated[float, Field(gt=0, le=MAX_IMAGE_PIXELS / 1e6)]
 Megabytes = Annotated[float, Field(gt=0, le=10_000)]
@@ -86,26 +86,35 @@ def check_upload(path: str | Path, root: Path, limits: Limits) -> tuple[Path, tu
     if size == 0:
         raise DataError(f"{name}: the file is empty")
     if file.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f"{name}: the name does not end like a picture's; {_TAKEN} are taken")
-    width, height = _header(file, name, limits)
-    if width * height > limits.pixels:
-        raise _too_many(name, f"{width:,} x {height:,}", limits)
-    return file, (width, height)
+        kinds = ", ".join(sorted(set(IMAGE_SUFFIXES.values())))
+        raise DataError(f"{name}: the name does not end like a picture's; {kinds} are taken")
+    with _called(file, name):
+        facts = describe(file)
+    if facts.width * facts.height > limits.pixels:
+        raise DataError(
+            f"{name}: {facts.width:,} x {facts.height:,} pixels are more than the limit of {limits.megapixels:g} "
+            "megapixels; scale it down, or use 'unpaired translate' for large pictures"
+        )
+    return file, (facts.width, facts.height)
 
 
-def open_upload(
-    path: str | Path, root: Path, limits: Limits, channels: int = 3, background: tuple[int, int, int] = (255, 255, 255)
-) -> Image.Image:
-    """Read an uploaded file as ``read_image`` does, once ``check_upload`` lets it pass.
+def open_upload(path: str | Path, root: Path, limits: Limits, pixels: PixelFormat = _COLOUR) -> Image.Image:
+    """Read an uploaded file as ``read_image_of`` does, once ``check_upload`` lets it pass.
 
     Raises:
         DataError: It is refused or damaged; the message names it without any folder.
     """
     file, _ = check_upload(path, root, limits)
+    with _called(file, shown_name(path)):
+        return read_image_of(pixels, file)
+
+
+@contextmanager
+def _called(file: Path, name: str) -> Iterator[None]:
     try:
-        return read_image(file, channels, background)
+        yield
     except DataError as error:
-        raise DataError(f"{shown_name(path)}{str(error).removeprefix(str(file))}") from None
+        raise DataError(f"{name}{str(error).removeprefix(str(file))}") from None
 
 
 def inside(path: str | Path, root: Path, name: str) -> Path:
@@ -118,26 +127,3 @@ def inside(path: str | Path, root: Path, name: str) -> Path:
     if not uploaded:
         raise DataError(f"{name}: only files that were uploaded to this page are read")
     return file
-
-
-def _header(file: Path, name: str, limits: Limits) -> tuple[int, int]:
-    """The size that the header claims; nothing is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the studio's own limit is stricter
-            with Image.open(file, formats=FORMATS) as image:
-                return image.size
-    except Image.DecompressionBombError:
-        raise _too_many(name, "the header claims so many that they", limits) from None
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: the content is no picture that can be read; {_TAKEN} are taken") from None
-    except Exception as error:  # PIL's readers let struct.error, SyntaxError, ValueError and more escape
-        raise DataError(f"{name}: the header is damaged ({error})") from error
-
-
-def _too_many(name: str, found: str, limits: Limits) -> DataError:
-    claimed = f"{found} pixels are" if found[0].isdecimal() else f"{found} are"
-    return DataError(
-        f"{name}: {claimed} more than the limit of {limits.megapixels:g} megapixels; "
-        "scale it down, or use 'unpaired translate' for large pictures"
-    )

@@ -148,4 +148,4 @@ def run_names(paths: Sequence[str | Path]) -> list[str]:
         names = ["/".join(path.parts[-count:]) for path in full]
         if len(set(names)) == len(names):
             return names
-    return [str(path) for path in paths]
+    return [Path(path).as_posix() for path in paths]

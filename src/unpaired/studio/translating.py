@@ -149,7 +149,7 @@ def _translate_one(
     size = (0, 0)
     for number, run in enumerate(runs):
         assert run.translator is not None
-        image = open_upload(upload, root, limits, run.translator.channels, run.translator.background)
+        image = open_upload(upload, root, limits, run.translator.source)
         if number == 0:
             image.save(source)
             size = image.size

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image, shorter_side
+from unpaired.data import UnpairedFiles, list_images, pair_by_name, read_image, read_image_of, shorter_side
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import evenly_spaced
 from unpaired.inference import Translator
@@ -211,7 +211,7 @@ def _images_of(
     side = shorter_side(translator.image_size)
 
     def translate(path: Path) -> Image.Image:
-        image = read_image(path, translator.channels, translator.background)
+        image = read_image_of(translator.source, path)
         return translator.translate(_scaled(image, plan.size, side), domain=contender.dataset.shown_domain)
 
     kind = translator.origin.weights if translator.origin is not None else plan.weights

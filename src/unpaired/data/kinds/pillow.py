@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import struct
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.mapping import PixelType
+from unpaired.data.profiles import fate_of
 from unpaired.data.stored import Attached, Description, FileKind, Pages, check_size, decoding, file_kind, mode_name
 from unpaired.errors import DataError
 
@@ -151,6 +151,7 @@ def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | No
     width, height = image.size[::-1] if orientation >= 5 else image.size
     profile = info.get("icc_profile") or b""
     profile = profile if isinstance(profile, bytes) else b""
+    fate = fate_of(profile, 4 if mode == "CMYK" else 3 if channels >= 3 else 1, wide or "uint8")
     if raw in _SIXTEEN_BITS:
         mode = mode_name(wide, channels, colour=channels >= 3, alpha=alpha)
 
@@ -171,12 +172,17 @@ def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | No
         values = np.asarray(decoded if decoded.mode == wanted else decoded.convert(wanted))
         return values if values.ndim == 3 else values[:, :, None]
 
+    def inks(page: int) -> np.ndarray:
+        image.seek(page)
+        return np.asarray(image)
+
     dropped = tuple(words for name, words in (("exif", "EXIF"), ("xmp", "XMP")) if info.get(name))
     attached = Attached(profile, _resolution(info.get("dpi")), no_data=no_data, channels=channels, dropped=dropped)
     return Description(
         kind, mode, width, height, wide or "uint8", channels, samples, colour=channels >= 3,
         alpha="straight" if channels in (2, 4) else "", orientation=orientation, pages=pages,
-        profile=b"" if wide or gray or mode == "CMYK" else not_srgb(profile), no_data=no_data, attached=attached,
+        profile=profile if fate else b"", convertible=fate == "convert", no_data=no_data, attached=attached,
+        inks=inks if mode == "CMYK" else None,
         duration=lambda: float(image.info.get("duration") or 0),
     )  # fmt: skip
 
@@ -244,38 +250,6 @@ def _sixteen_bit_samples(image: Image.Image, file: IO[bytes], raw: str) -> np.nd
     if raw == "LA;16B":  # as many bytes per pixel as 8-bit RGBA, so that is how they come
         return again("RGBA", "RGBA").view(">u2").astype(np.uint16)
     return (again(raw).astype(np.uint16) << 8) | again(raw.replace("16B", "16L"))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Colour profiles
-# ---------------------------------------------------------------------------------------------------------------------
-@functools.lru_cache(maxsize=1)
-def srgb() -> bytes:
-    """The profile that converted pixels are in."""
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-@functools.lru_cache(maxsize=64)
-def not_srgb(profile: bytes) -> bytes:
-    """The profile, if it is one of RGB colours that are more than two levels of 255 away from sRGB somewhere."""
-    colours = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
-    try:
-        far = profile[16:20] == b"RGB " and np.abs(to_srgb(colours, profile).astype(int) - colours).max() > 2
-    except (OSError, ImageCms.PyCMSError):  # damaged
-        return b""
-    return profile if far else b""
-
-
-def to_srgb(values_HWC: np.ndarray, profile: bytes) -> np.ndarray:
-    """8-bit colours (H, W, 3) of a profile in sRGB."""
-    transform = _transform(profile)
-    return np.asarray(ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(values_HWC)), transform))
-
-
-@functools.lru_cache(maxsize=16)
-def _transform(profile: bytes) -> ImageCms.ImageCmsTransform:
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
 
 
 def _write_png(held: io.BytesIO, values_HWC: np.ndarray, attached: Attached) -> None:

@@ -12,8 +12,9 @@ from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 
-from unpaired.data.kinds.pillow import Picture, not_srgb
+from unpaired.data.kinds.pillow import Picture
 from unpaired.data.mapping import PixelType
+from unpaired.data.profiles import fate_of
 from unpaired.data.stored import (
     Attached,
     Description,
@@ -100,13 +101,14 @@ class Tiff(FileKind):
         except Exception:  # damage beside the pixels is no reason not to read them
             attached = Attached(channels=count)
         key = np.iinfo(dtype).max - np.array(attached.no_data) if inverted else attached.no_data
-        profile = not_srgb(attached.profile) if colour and dtype == np.uint8 else b""
+        speaks = 0 if count != own else 3 if colour else int(own - bool(alpha) == 1)
+        fate = fate_of(attached.profile, speaks, dtype.name)
         return Description(
             "TIFF", mode_name(dtype.name, count, colour=colour, alpha=bool(alpha)),
             *((page.imagelength, page.imagewidth) if orientation >= 5 else (page.imagewidth, page.imagelength)),
             dtype.name, count, samples, colour=colour, alpha=alpha, orientation=orientation, pages=len(plan),
-            profile=profile, no_data=tuple(map(float, key)), valid=mask and (lambda: mask.asarray() != 0),
-            attached=attached,
+            profile=attached.profile if fate else b"", convertible=fate == "convert",
+            no_data=tuple(map(float, key)), valid=mask and (lambda: mask.asarray() != 0), attached=attached,
         )  # fmt: skip
 
     def can_hold(self, suffix: str, dtype: PixelType, channels: int, pages: int) -> bool:

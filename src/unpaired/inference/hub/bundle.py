@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import CheckpointError
-from unpaired.files import open_file, read_json, write_atomically
+from unpaired.files import last_part, open_file, read_json, write_atomically
 from unpaired.inference.hub.card import Licences, model_card, newest_record
 from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
 
@@ -148,5 +148,5 @@ def check_digests(folder: Path, name: str) -> str:
 
 def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
     """The record with the name of the data set only, and nothing about the machine."""
-    data = {**record.get("data", {}), "name": Path(str(record.get("data", {}).get("name", ""))).name}
+    data = {**record.get("data", {}), "name": last_part(str(record.get("data", {}).get("name", "")))}
     return {key: value for key, value in record.items() if key != "environment"} | {"data": data}

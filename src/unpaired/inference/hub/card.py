@@ -13,7 +13,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 
 from unpaired.data import height_width, size_words
 from unpaired.errors import ConfigError
-from unpaired.files import json_lines
+from unpaired.files import json_lines, last_part
 
 _NOT_SPDX = ("other", "unknown")
 """What the Hub knows beside SPDX names."""
@@ -161,7 +161,7 @@ def _scores(record: Mapping[str, Any] | None) -> str:
         label = rows.get(key, {}).get("label", key)
         lines.append("| " + " | ".join([label, *(_number(values.get(name)) for name in columns)]) + " |")
     counts = f"{data.get('source_images', '?')} source and {data.get('target_images', '?')} target images"
-    where = Path(str(data.get("name", "held-out images"))).name
+    where = last_part(str(data.get("name", "held-out images")))
     about = (
         f"Held-out images of `{where}`: {counts} at {_pixels(data)} pixels, after "
         f"{record.get('images_seen', '?'):,} images of training; seed of the scores {record.get('seed', '?')}."

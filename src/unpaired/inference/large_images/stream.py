@@ -104,10 +104,11 @@ class Statistics:
             differences = chunk_CHW - shift
             sums.append(differences.sum((1, 2)))
             squares.append(differences.square_().sum((1, 2)))
-        offset_C = torch.cat(sums).double() / count
-        squares_C = (torch.cat(squares).double() - count * offset_C.square()).clamp(min=0)
+        self._device = rows_CHW.device
+        offset_C = _wide(torch.cat(sums)) / count
+        squares_C = (_wide(torch.cat(squares)) - count * offset_C.square()).clamp(min=0)
         total = self._count + count
-        apart_C = shift_C11.flatten().double() + offset_C - self._mean_C
+        apart_C = _wide(shift_C11.flatten()) + offset_C - self._mean_C
         self._squares_C = self._squares_C + squares_C + apart_C.square() * (self._count * count / total)
         self._mean_C = self._mean_C + apart_C * (count / total)
         self._count = total
@@ -120,11 +121,17 @@ class Statistics:
         variance_G1 = (variance_GC + (mean_GC - mean_G1).square()).mean(1, keepdim=True)
         scale_C = torch.rsqrt(variance_G1 + norm.eps).expand_as(mean_GC).flatten()
         if norm.weight is not None:
-            scale_C = scale_C * norm.weight.double()
+            scale_C = scale_C * _wide(norm.weight)
         shift_C = -mean_G1.expand_as(mean_GC).flatten() * scale_C
         if norm.bias is not None:
-            shift_C = shift_C + norm.bias.double()
-        return scale_C.float()[:, None, None], shift_C.float()[:, None, None]
+            shift_C = shift_C + _wide(norm.bias)
+        scale_C, shift_C = (each.float().to(self._device) for each in (scale_C, shift_C))
+        return scale_C[:, None, None], shift_C[:, None, None]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """As float64, of which mps has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def stream(
