@@ -31,6 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,9 @@ _TIMES = ("images_per_second", "seconds_per_image", "peak_memory_gib", "seconds"
 _OF_A_SESSION = (".lock", ".lock.json", "sessions.jsonl", "tensorboard")
 
 
-def small_run(folder: Path, kind: Kind = "pictures", seed: int = 0) -> RunConfig:
+def small_run(
+    folder: Path, kind: Kind = "pictures", seed: int = 0, processes: int = 1, precision: str = "32"
+) -> RunConfig:
     """A run of half a second that logs, samples, scores and saves several times; its images are made in ``folder``."""
     rng = np.random.default_rng(seed)
     for split in ("trainA", "trainB", "testA", "testB"):
@@ -76,7 +79,8 @@ def small_run(folder: Path, kind: Kind = "pictures", seed: int = 0) -> RunConfig
         "model": {"base_channels": 4, "blocks": 5, "num_queries": 8, "projector_width": 4},
         "training": {
             "images": 5, "log_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2, "sample_every": 2,
-            "score_every": 2, "accelerator": "cpu", "threads": 1,
+            "score_every": 2, "accelerator": "cpu", "threads": 1, "devices": processes, "batch_size": processes,
+            "precision": precision,
         },
     })  # fmt: skip
 
@@ -148,7 +152,15 @@ def check_readers(run: Path) -> int:
     return refused
 
 
-def kills(every: int = 1, first: int = 1, kind: Kind = "pictures", seed: int = 0, work: Path | None = None) -> None:
+def kills(
+    every: int = 1,
+    first: int = 1,
+    kind: Kind = "pictures",
+    seed: int = 0,
+    processes: int = 1,
+    precision: Literal["32", "bf16-mixed"] = "32",
+    work: Path | None = None,
+) -> None:
     """Kill a run at each file event, carry on, and compare all files with an uninterrupted run.
 
     Args:
@@ -156,29 +168,43 @@ def kills(every: int = 1, first: int = 1, kind: Kind = "pictures", seed: int = 0
         first: The first event.
         kind: 8-bit colour pictures, or 16-bit gray TIFF files.
         seed: Of the images.
+        processes: That train together; the first one is killed.
+        precision: Of the networks.
         work: Folder to work in; unset takes a temporary one.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder, started = Path(temporary), time.monotonic()
-        config = small_run(folder / "data", kind, seed)
-        events = killed_at(0, lambda: train(config, folder / "whole", quiet=True), folder / "whole")
+        config = small_run(folder / "data", kind, seed, processes, precision)
+        save_yaml(folder / "run.yaml", config.to_mapping())
+
+        def run_once(run: Path, event: int = 0) -> int:
+            def action() -> None:
+                words = ["train", "--config", str(folder / "run.yaml"), "--out", str(run), "--quiet"]
+                # The other processes are started by the command of this one.
+                sys.argv, sys.modules["__main__"].__spec__ = ["", *words], find_spec("unpaired.__main__")
+                assert main(words) == 0
+
+            return killed_at(event, action, run)
+
+        events = run_once(folder / "whole")
         expected, wrong, refused = content(folder / "whole"), [], 0
         assert "weights/best.safetensors" in expected
         for event in range(first, events + 1, every):
             run = folder / f"killed{event}"
-            killed_at(event, lambda run=run: train(config, run, quiet=True), run)
+            run_once(run, event)
             pause, time.sleep = time.sleep, lambda seconds: None
             refused += check_readers(run)
             time.sleep = pause
-            killed_at(0, lambda run=run: train(config, run, quiet=True), run)
+            run_once(run)
             found = content(run)
             if found != expected:
                 names = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
                 wrong.append(f"event {event}: {', '.join(sorted(names))}")
+            shutil.rmtree(run)
         tried = len(range(first, events + 1, every))
         print(
-            f"{kind}, seed {seed}: {events} events, {tried} kills, {len(wrong)} wrong ends, {refused} refusals to "
+            f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, {len(wrong)} wrong ends, {refused} refusals to "
             f"load, {time.monotonic() - started:.0f} s"
         )
         if wrong:
