@@ -43,8 +43,9 @@ import tyro
 from lightning_fabric.loggers import TensorBoardLogger  # noqa: F401  # the same
 from PIL import Image
 
+import unpaired.web
 from unpaired.cli import COMMANDS, main, module_of
-from unpaired.cli.options import option_names, parse
+from unpaired.cli.options import option_names
 from unpaired.config import save_yaml
 from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_picture
 from unpaired.engine.checkpoint import _FOOTER, read_checkpoint
@@ -204,8 +205,8 @@ def kills(
             shutil.rmtree(run)
         tried = len(range(first, events + 1, every))
         print(
-            f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, {len(wrong)} wrong ends, {refused} refusals to "
-            f"load, {time.monotonic() - started:.0f} s"
+            f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, "
+            f"{len(wrong)} wrong ends, {refused} refusals to load, {time.monotonic() - started:.0f} s"
         )
         if wrong:
             raise SystemExit("\n".join(wrong))
@@ -230,13 +231,20 @@ class Campaign:
     def __init__(self, name: str, seed: int) -> None:
         self.name, self.seed, self.started = name, seed, time.monotonic()
         self.rng = random.Random(seed)
-        self.done, self.refused, self.failed = 0, 0, list[str]()
+        self.done, self.refused, self.at_work, self.failed = 0, 0, list[str](), list[str]()
 
-    def attempt(self, what: str, action: Callable[[], object], seconds: float = _SECONDS) -> str:
-        """Carry out ``action`` in a forked process: ``done``, ``refused``, or what went wrong."""
+    def attempt(
+        self, what: str, action: Callable[[], object], seconds: float = _SECONDS, working_seconds: int = 0
+    ) -> str:
+        """Carry out ``action`` in a forked process: ``done``, ``refused``, or what went wrong.
+
+        ``at work`` where it used so many seconds of the processor.
+        """
         reading, writing = os.pipe()
         if (child := os.fork()) == 0:
             os.close(reading)
+            if working_seconds:
+                resource.setrlimit(resource.RLIMIT_CPU, (working_seconds, working_seconds + 5))
             os.write(writing, _verdict(action).encode("utf-8", "backslashreplace")[-4000:])
             os._exit(0)
         os.close(writing)
@@ -246,23 +254,29 @@ class Campaign:
                 os.kill(child, signal.SIGKILL)
             verdict = pipe.read().decode() if ended else f"took longer than {seconds:g} s"
         _, status = os.waitpid(child, 0)
-        verdict = verdict or f"died: {os.waitstatus_to_exitcode(status)}"
+        code = os.waitstatus_to_exitcode(status)
+        verdict = verdict or ("at work" if code == -signal.SIGXCPU else f"died: {code}")
         self.done += verdict == "done"
         self.refused += verdict == "refused"
-        if verdict not in ("done", "refused"):
+        if verdict == "at work":
+            self.at_work.append(what)
+        elif verdict not in ("done", "refused"):
             self.failed.append(f"{what}: {verdict}")
+            print(self.failed[-1], file=sys.stderr, flush=True)
         return verdict
 
     def end(self) -> None:
         """Print the counts. Raises ``SystemExit`` if an attempt failed."""
-        tried = self.done + self.refused + len(self.failed)
+        tried = self.done + self.refused + len(self.at_work) + len(self.failed)
         print(
             f"{self.name}, seed {self.seed}: {tried} tried, {self.done} done, {self.refused} refused in one line, "
-            f"{len(self.failed)} failed, {time.monotonic() - self.started:.0f} s",
+            f"{len(self.at_work)} still at work, {len(self.failed)} failed, {time.monotonic() - self.started:.0f} s",
+            *self.at_work,
+            sep="\n",
             flush=True,
         )
         if self.failed:
-            raise SystemExit("\n".join(self.failed))
+            raise SystemExit(1)
 
 
 def _verdict(action: Callable[[], object]) -> str:
@@ -502,52 +516,71 @@ WORDS = (
 def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
     """Give every option of every command, as its definition has them, and every place for a file, awkward values.
 
+    What is sensible after all and takes its time, such as a demo, is ended after a while and listed. Pages are not
+    served.
+
     Args:
         each: Values per option.
         seed: Of which.
-        only: Commands; unset takes all. Those that serve, upload or take minutes are only parsed.
+        only: Commands; unset takes all.
     """
+    os.environ.update(HF_HUB_OFFLINE="1", RAY_ADDRESS="127.0.0.1:9")  # nothing is uploaded, and no cluster is started
+    unpaired.web.run_server = lambda application, bound: None
     with _campaign("arguments", seed) as (campaign, folder):
-        os.chdir(folder)
         config, run = _trained(folder)
+        data, matrix, pth = str(folder / "data"), folder / "matrix.yaml", folder / "latest_net_G.pth"
         save_yaml(folder / "run.yaml", config.to_mapping())
-        os.mkfifo("PIPE")
+        settings = {name: config.to_mapping()[name] for name in ("data", "model")}
+        save_yaml(matrix, {"budget": {"images": 1}, "common": settings, "data": {"a": {"folder": data}},
+                           "contenders": {"cut": {"method": "cut"}}})  # fmt: skip
+        torch.save({"weight": torch.zeros(1)}, pth)
+        os.mkfifo(folder / "PIPE")
         nest(folder / "NESTED")
-        image = str(folder / "data" / "testA" / "0.png")
+        images, config_file = f"{data}/testA", str(folder / "run.yaml")
+        scoring, out = (str(run), "--metrics", "colour_shift_lab"), ("--out", "OUT")
+        assert campaign.attempt("evaluate", lambda: main(["evaluate", *scoring])) == "done"
         lines: dict[str, tuple[str, ...]] = {
-            "train": (str(folder / "data"), "--config", "run.yaml", "--images", "1", "--out", "OUT", "--quiet"),
-            "translate": (str(run), image, "--out", "OUT"),
-            "evaluate": (str(run), "--metrics", "ssim_vs_source"),
-            "report": (str(run), "--out", "OUT"),
+            "train": (data, "--config", config_file, "--stop-after", "1", *out, "--quiet"),
+            "translate": (str(run), f"{images}/0.png", *out),
+            "evaluate": scoring,
+            "report": (str(run), *out),
             "compare": (str(run),),
-            "data check": (str(folder / "data"),),
-            "data prepare": (str(folder / "data"), "--out", "OUT"),
-            "import": ("weights.pth", "--method", "cut", "--out", "OUT"),
-            "export": (str(run), "--format", "torch", "--out", "OUT"),
-            "runs": (str(folder),), "recipes": (), "info": (),
-            "study": (str(run), "--out", "OUT"), "demo": (), "studio": (), "push": (str(run), "a/b"),
-            "benchmark": ("matrix.yaml", "--out", "OUT"),
+            "data check": (data,),
+            "data prepare": (data, *out),
+            "import": (str(pth), "--method", "cut", *out),
+            "export": (str(run), "--format", "torch", "--out", "OUT.pt2"),
+            "runs": (str(folder),), "recipes": ("quick",), "info": (),
+            "study": (str(run), images, "--data", data, *out, "--port", "0"),
+            "demo": (), "studio": (str(run), "--port", "0"), "serve": (str(run), "--port", "0"),
+            "push": (str(run), "a/b", "--dry-run", "OUT"),
+            "benchmark": (str(matrix), *out, "--dry-run"),
         }  # fmt: skip
         assert {line.split()[0] for line in lines} == set(COMMANDS)
+        here, special = folder / "a" / "b" / "here", {name: str(folder / name) for name in ("PIPE", "NESTED")}
+
+        def action(name: str, words: list[str]) -> object:
+            os.chdir(here)
+            return main([name, *words])
+
         for line, given in lines.items():
-            if only and line.split()[0] not in only:
-                continue
             name, *sub = line.split()
+            if only and name not in only:
+                continue
             kind = options_of(line)
-            options = [option for option, _ in option_names(kind)]
-            cases = [[*given, f"--{option}={word}"] for option in options for word in campaign.rng.sample(WORDS, each)]
+            drawn = lambda: (special.get(word, word) for word in campaign.rng.sample(WORDS, each))  # noqa: E731
+            cases = [
+                [*given],
+                *([*given, f"--{option}={word}"] for option, _ in option_names(kind) for word in drawn()),
+            ]
             for place, word in enumerate(given):
                 if not word.startswith("--"):
-                    cases += [[*given[:place], new, *given[place + 1 :]] for new in campaign.rng.sample(WORDS, each)]
-
-            def action(words: list[str], name: str = name, sub: list[str] = sub, kind: Any = kind) -> object:
-                if name in ("study", "demo", "studio", "push", "benchmark"):
-                    return parse(kind, words, name)
-                return main([name, *sub, *words])
-
+                    cases += [[*given[:place], new, *given[place + 1 :]] for new in drawn()]
             for words in cases:
-                campaign.attempt(f"{line} {' '.join(words)[-120:]}", lambda words=words: action(words))
-                subprocess.run(["rm", "-rf", "OUT"], check=True)
+                here.mkdir(parents=True)
+                what = f"{line} {' '.join(words)[-120:]}"
+                ended = campaign.attempt(what, functools.partial(action, name, [*sub, *words]), 300, 20)
+                assert words != [*given] or (ended == "refused") == (name == "import"), f"{what}: {ended}"
+                subprocess.run(["rm", "-rf", str(here)], check=True)
 
 
 def nest(folder: Path, depth: int = 1500) -> None:

@@ -173,8 +173,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
-    except socket.gaierror as error:
-        raise ConfigError(f"host: '{host}' is not an address of this machine ({error.strerror})") from error
+    except (socket.gaierror, UnicodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no name of a computer"
+        raise ConfigError(f"host: '{host}' is not an address of this machine ({reason})") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
