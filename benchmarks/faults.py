@@ -14,23 +14,29 @@ import copy
 import ctypes
 import functools
 import hashlib
+import http.client
 import importlib
 import io
 import json
 import math
 import os
 import random
+import re
 import resource
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -256,6 +262,11 @@ class Campaign:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         verdict = verdict or ("at work" if code == -signal.SIGXCPU else f"died: {code}")
+        self.count(what, verdict)
+        return verdict
+
+    def count(self, what: str, verdict: str) -> None:
+        """Count an attempt that ended so."""
         self.done += verdict == "done"
         self.refused += verdict == "refused"
         if verdict == "at work":
@@ -263,7 +274,6 @@ class Campaign:
         elif verdict not in ("done", "refused"):
             self.failed.append(f"{what}: {verdict}")
             print(self.failed[-1], file=sys.stderr, flush=True)
-        return verdict
 
     def end(self) -> None:
         """Print the counts. Raises ``SystemExit`` if an attempt failed."""
@@ -655,46 +665,144 @@ def small_disk(mount: Path, kib: int) -> None:
         raise OSError(ctypes.get_errno(), "no mount is allowed here")
 
 
-def web(count: int = 300, seed: int = 0) -> None:
-    """Send a study's page requests of awkward paths, methods, headers and bodies; it answers each, never with a 500."""
-    from starlette.testclient import TestClient
+Page = Literal["study", "serve", "studio"]
+PATHS: dict[Page, tuple[str, ...]] = {
+    "study": ("/", "/api/study", "/api/enter", "/api/leave", "/api/vote", "/picture/x", "/picture/%00"),
+    "serve": (
+        "/health", "/translate", "/translate", "/batch", "/batch", "/translate?style_seed=9e18",
+        "/translate?format=%00", "/translate?format=tif", "/translate?reverse=1", f"/translate?domain={'x' * 5000}",
+    ),
+    "studio": (
+        "/", "/config", "/gradio_api/upload", "/gradio_api/upload?upload_id=x",
+        "/gradio_api/upload_progress?upload_id=x", "/gradio_api/queue/join", "/gradio_api/queue/join", "/gradio_api/queue/data?session_hash=x", "/gradio_api/info",
+        "/gradio_api/run/predict", "/gradio_api/call/on_translate", "/gradio_api/file=/etc/passwd", "/gradio_api/reset",
+        "/gradio_api/component_server", "/gradio_api/cancel", "/gradio_api/file=%00", "/login",
+    ),
+}  # fmt: skip
+"""Where the pages listen; what should not be there is asked of all: ``/openapi.json`` and others."""
+_NOWHERE = ("/openapi.json", "/docs", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", f"/{'x' * 70_000}", "*", "")
+_ASKED = (
+    "name", "resume", "source", "question", "choice", "fn_index", "data", "session_hash", "event_id", "event_data",
+    "trigger_id", "component_id", "fn_name", "simple_format",
+)  # fmt: skip
+_HEADERS = (
+    {"content-type": "\x7f"}, {"content-type": ""}, {"content-type": "multipart/form-data"}, {"host": "evil"},
+    {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"expect": "100-continue"}, {"authorization": "Bearer é"},
+)  # fmt: skip
 
-    from unpaired.study.server import make_app
-    from unpaired.study.store import Store
 
-    with _campaign("web", seed) as (campaign, folder):
-        config = small_run(folder / "data")
-        assert config.dataset.folder is not None
-        words = [str(folder / "data" / name) for name in ("testA", "trainB")]
-        assert main(["study", *words, "--out", str(folder / "study"), "--source", words[0], "--target", words[1],
-                     "--no-serve"]) == 0  # fmt: skip
-        client = TestClient(make_app(Store(folder / "study")), base_url="http://127.0.0.1:8000")
-        paths = (
-            "/",
-            "/api/study",
-            "/api/enter",
-            "/api/leave",
-            "/api/vote",
-            "/picture/x",
-            "/picture/%00",
-            "/openapi.json",
+def web(count: int = 300, seed: int = 0, page: Page = "study", users: int = 50) -> None:
+    """Send a page or a server requests of awkward paths, methods, headers and bodies, broken uploads among them.
+
+    Each that arrives whole is answered, and not with a 500; clients that leave are no reason to say anything; the
+    server ends as usual.
+
+    Args:
+        count: Requests.
+        seed: Of what is asked.
+        page: What serves.
+        users: That ask at the same time.
+    """
+    with _campaign(f"web: {page}", seed) as (campaign, folder):
+        run, made = str(_trained(folder)[1]), str(folder / "data" / "testA")
+        words = (
+            [run, made, "--data", str(folder / "data"), "--out", str(folder / "study")] if page == "study" else [run]
         )
-        fields = ("name", "resume", "source", "question", "choice")
-        bodies = [json.dumps(dict.fromkeys(fields, new)) for new in AWKWARD] + [json.dumps(new) for new in AWKWARD]
-        bodies += ["[" * 100_000, "{", "\udcff"]
-        headers = [{"content-type": kind} for kind in ("application/json", "text/plain", "\x7f", "")]
-        headers += [{"host": "evil"}, {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"content-length": "-1"}]
-        for number in range(count):
-            path, method = campaign.rng.choice(paths), campaign.rng.choice(("GET", "POST", "PUT", "HEAD", "BREW"))
-            body, head = campaign.rng.choice(bodies), campaign.rng.choice(headers)
+        command = [sys.executable, "-m", "unpaired", page, *words, "--port", "0"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        port = next(int(found[1]) for line in server.stdout if (found := re.search(r"http://127.0.0.1:(\d+)", line)))
+        asked = [Asked.drawn(campaign.rng, page, port) for _ in range(count)]
+        with ThreadPoolExecutor(users) as pool:
+            for each, verdict in zip(asked, pool.map(lambda each: each.verdict(port), asked), strict=True):
+                campaign.count(repr(each.content[:200]), verdict)
+        good = Asked("GET", f"GET / HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+        campaign.count("a request like any other", good.verdict(port))
+        memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
+        assert memory is not None
+        print(f"{page}: {int(memory[1]) / 2**20:.1f} GiB at most")
+        server.send_signal(signal.SIGINT)
+        said = server.communicate(timeout=120)[1]
+        campaign.count("the end", "done" if (server.returncode, said) == (0, "") else f"{server.returncode}: {said}")
 
-            def action(path: str = path, method: str = method, body: str = body, head: dict[str, str] = head) -> int:
-                sent = body.encode("utf-8", "surrogateescape")
-                status = client.request(method, path, content=sent, headers=head).status_code
-                assert status < 500, status
-                return 0
 
-            campaign.attempt(f"{method} {path} {body[:60]!r} {head}, {number}", action, 20)
+@dataclass(frozen=True)
+class Asked:
+    """A request as the bytes that are sent; ``whole``: the client waits for the answer to all of it."""
+
+    method: str
+    content: bytes
+    whole: bool = True
+
+    @staticmethod
+    def drawn(rng: random.Random, page: Page, port: int) -> Asked:
+        """Any request."""
+        method, path = rng.choice(("GET", "POST", "POST", "POST", "PUT", "HEAD", "BREW")), rng.choice(PATHS[page])
+        if rng.random() < 0.05:
+            path = rng.choice(_NOWHERE)
+        body, kind = _upload(rng) if page != "study" and rng.random() < 0.5 else _json(rng)
+        head = {"host": f"127.0.0.1:{port}", "content-length": str(len(body)), "content-type": kind}
+        if rng.random() < 0.3:
+            head |= rng.choice(_HEADERS)
+        whole = rng.random() < 0.7
+        if not whole and rng.random() < 0.3:
+            lengths: list[dict[str, str]] = [{"content-length": word} for word in ("-1", "9" * 30, "x", "10000000")]
+            head |= rng.choice([*lengths, {"transfer-encoding": "chunked"}])
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        content = "\r\n".join(lines).encode("utf-8") + body
+        return Asked(method, content if whole else spoilt(content, rng), whole)
+
+    def verdict(self, port: int) -> str:
+        """``done``, ``refused``, or what went wrong."""
+        try:
+            with socket.create_connection(("127.0.0.1", port), 60) as connection:
+                connection.sendall(self.content)
+                if not self.whole:
+                    connection.shutdown(socket.SHUT_WR)
+                answer = http.client.HTTPResponse(connection, method=self.method)
+                answer.begin()
+                if answer.getheader("content-length"):
+                    answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer: {error!r}" if self.whole or isinstance(error, TimeoutError) else "done"
+        status = answer.status
+        return f"status {status}" if status >= 500 and status != 503 else "done" if status < 400 else "refused"
+
+
+def _json(rng: random.Random) -> tuple[bytes, str]:
+    """The body of a request, and its type."""
+    new = rng.choice(AWKWARD)
+    text = rng.choice(
+        (
+            json.dumps(new),
+            json.dumps(dict.fromkeys(_ASKED, new)),
+            "[" * 100_000,
+            "{",
+            "\udcff",
+            "",
+            json.dumps({name: rng.choice(AWKWARD) for name in rng.sample(_ASKED, 5)}),
+        )
+    )
+    return text.encode("utf-8", "surrogateescape"), "application/json"
+
+
+def _upload(rng: random.Random) -> tuple[bytes, str]:
+    """The same with an image: a whole one, a spoilt one, one whose header claims gigapixels; alone or in a form."""
+    image = bytes(encode([np.zeros((40, 36, 3), np.uint8)], rng.choice((".png", ".jpg", ".tif", ".gif"))))
+    if rng.random() < 0.3 and image.startswith(b"\x89PNG"):
+        head = image[12:16] + struct.pack(">II", 60_000, 60_000) + image[24:29]
+        image = image[:12] + head + struct.pack(">I", zlib.crc32(head)) + image[33:]
+    elif rng.random() < 0.5:
+        image = spoilt(image, rng)
+    if rng.random() < 0.5:
+        return image, "image/png"
+    name = rng.choice(("a.png", "../../a.png", "", "é" * 300, "\x00"))
+    parts = b"".join(
+        b"--x\r\ncontent-disposition: form-data; name=%s; filename=%s\r\n\r\n%s\r\n"
+        % (field, json.dumps(name).encode(), image)
+        for field in (b'"images"', b'"files"')[: rng.randrange(1, 3)]
+    )
+    return parts + rng.choice((b"--x--\r\n", b"", b"--x")), "multipart/form-data; boundary=x"
 
 
 if __name__ == "__main__":

@@ -204,8 +204,9 @@ def run_server(application: Application, bound: socket.socket) -> None:
         limit_concurrency=256,
         timeout_graceful_shutdown=2,
     )
-    # A page that is open when the server ends is no error.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "running task(s)" not in record.getMessage())
+    # A page that is open when the server ends is no error, nor is what answers a client that speaks no HTTP.
+    noise = ("running task(s)", "Invalid HTTP request")
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not any(n in record.getMessage() for n in noise))
     try:
         uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
