@@ -674,7 +674,8 @@ PATHS: dict[Page, tuple[str, ...]] = {
     ),
     "studio": (
         "/", "/config", "/gradio_api/upload", "/gradio_api/upload?upload_id=x",
-        "/gradio_api/upload_progress?upload_id=x", "/gradio_api/queue/join", "/gradio_api/queue/join", "/gradio_api/queue/data?session_hash=x", "/gradio_api/info",
+        "/gradio_api/upload_progress?upload_id=x", "/gradio_api/queue/join", "/gradio_api/queue/join",
+        "/gradio_api/queue/data?session_hash=x", "/gradio_api/info",
         "/gradio_api/run/predict", "/gradio_api/call/on_translate", "/gradio_api/file=/etc/passwd", "/gradio_api/reset",
         "/gradio_api/component_server", "/gradio_api/cancel", "/gradio_api/file=%00", "/login",
     ),
@@ -709,7 +710,8 @@ def web(count: int = 300, seed: int = 0, page: Page = "study", users: int = 50) 
             [run, made, "--data", str(folder / "data"), "--out", str(folder / "study")] if page == "study" else [run]
         )
         command = [sys.executable, "-m", "unpaired", page, *words, "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with (folder / "said").open("wb") as log:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert server.stdout is not None
         port = next(int(found[1]) for line in server.stdout if (found := re.search(r"http://127.0.0.1:(\d+)", line)))
         asked = [Asked.drawn(campaign.rng, page, port) for _ in range(count)]
@@ -722,7 +724,8 @@ def web(count: int = 300, seed: int = 0, page: Page = "study", users: int = 50) 
         assert memory is not None
         print(f"{page}: {int(memory[1]) / 2**20:.1f} GiB at most")
         server.send_signal(signal.SIGINT)
-        said = server.communicate(timeout=120)[1]
+        server.communicate(timeout=120)
+        said = (folder / "said").read_text()
         campaign.count("the end", "done" if (server.returncode, said) == (0, "") else f"{server.returncode}: {said}")
 
 

@@ -83,13 +83,18 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
+        left = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal left
             if message["type"] == "http.response.start":
                 own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
-            await send(message)
-
-        left = False
+            try:
+                await send(message)
+            except Exception:  # what followed the head of the request was no HTTP
+                left = True
+                raise
 
         async def receive_and_notice() -> Message:
             nonlocal left
@@ -102,7 +107,7 @@ class Guard:
             try:
                 await self._application(scope, receive_and_notice, send_with_headers)
             except Exception:
-                if not left:  # else nobody waits for the answer that could not be made
+                if not left:  # else nobody waits for the answer that could not be made or sent
                     raise
             return
         status, words = refusal
