@@ -209,6 +209,7 @@ def kills(
                 names = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
                 wrong.append(f"event {event}: {', '.join(sorted(names))}")
             shutil.rmtree(run)
+            print(f"event {event}, {len(wrong)} wrong ends so far", file=sys.stderr, flush=True)
         tried = len(range(first, events + 1, every))
         print(
             f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, "
@@ -392,8 +393,11 @@ def _campaign(name: str, seed: int) -> Iterator[tuple[Campaign, Path]]:
     torch.set_num_threads(1)
     campaign = Campaign(name, seed)
     folder = tempfile.mkdtemp()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield campaign, Path(folder)
+    except KeyboardInterrupt:
+        print("ended early:", end=" ")
     finally:
         subprocess.run(["rm", "-rf", folder], check=False)  # Python's own way cannot remove what is nested too deep
     campaign.end()
@@ -548,7 +552,7 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
         nest(folder / "NESTED")
         images, config_file = f"{data}/testA", str(folder / "run.yaml")
         scoring, out = (str(run), "--metrics", "colour_shift_lab"), ("--out", "OUT")
-        assert campaign.attempt("evaluate", lambda: main(["evaluate", *scoring])) == "done"
+        assert campaign.attempt("evaluate", lambda: main(["evaluate", *scoring]), 300) == "done"
         lines: dict[str, tuple[str, ...]] = {
             "train": (data, "--config", config_file, "--stop-after", "1", *out, "--quiet"),
             "translate": (str(run), f"{images}/0.png", *out),
@@ -764,8 +768,8 @@ class Asked:
                     connection.shutdown(socket.SHUT_WR)
                 answer = http.client.HTTPResponse(connection, method=self.method)
                 answer.begin()
-                if answer.getheader("content-length"):
-                    answer.read()
+                if answer.getheader("content-length") and b"Traceback" in answer.read():
+                    return "a traceback"
         except (OSError, http.client.HTTPException) as error:
             return f"no answer: {error!r}" if self.whole or isinstance(error, TimeoutError) else "done"
         status = answer.status
