@@ -14,23 +14,30 @@ import copy
 import ctypes
 import functools
 import hashlib
+import http.client
 import importlib
 import io
 import json
 import math
 import os
 import random
+import re
 import resource
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +49,9 @@ import tyro
 from lightning_fabric.loggers import TensorBoardLogger  # noqa: F401  # the same
 from PIL import Image
 
+import unpaired.web
 from unpaired.cli import COMMANDS, main, module_of
-from unpaired.cli.options import option_names, parse
+from unpaired.cli.options import option_names
 from unpaired.config import save_yaml
 from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_picture
 from unpaired.engine.checkpoint import _FOOTER, read_checkpoint
@@ -57,7 +65,9 @@ _TIMES = ("images_per_second", "seconds_per_image", "peak_memory_gib", "seconds"
 _OF_A_SESSION = (".lock", ".lock.json", "sessions.jsonl", "tensorboard")
 
 
-def small_run(folder: Path, kind: Kind = "pictures", seed: int = 0) -> RunConfig:
+def small_run(
+    folder: Path, kind: Kind = "pictures", seed: int = 0, processes: int = 1, precision: str = "32"
+) -> RunConfig:
     """A run of half a second that logs, samples, scores and saves several times; its images are made in ``folder``."""
     rng = np.random.default_rng(seed)
     for split in ("trainA", "trainB", "testA", "testB"):
@@ -76,7 +86,8 @@ def small_run(folder: Path, kind: Kind = "pictures", seed: int = 0) -> RunConfig
         "model": {"base_channels": 4, "blocks": 5, "num_queries": 8, "projector_width": 4},
         "training": {
             "images": 5, "log_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2, "sample_every": 2,
-            "score_every": 2, "accelerator": "cpu", "threads": 1,
+            "score_every": 2, "accelerator": "cpu", "threads": 1, "devices": processes, "batch_size": processes,
+            "precision": precision,
         },
     })  # fmt: skip
 
@@ -148,7 +159,15 @@ def check_readers(run: Path) -> int:
     return refused
 
 
-def kills(every: int = 1, first: int = 1, kind: Kind = "pictures", seed: int = 0, work: Path | None = None) -> None:
+def kills(
+    every: int = 1,
+    first: int = 1,
+    kind: Kind = "pictures",
+    seed: int = 0,
+    processes: int = 1,
+    precision: Literal["32", "bf16-mixed"] = "32",
+    work: Path | None = None,
+) -> None:
     """Kill a run at each file event, carry on, and compare all files with an uninterrupted run.
 
     Args:
@@ -156,30 +175,45 @@ def kills(every: int = 1, first: int = 1, kind: Kind = "pictures", seed: int = 0
         first: The first event.
         kind: 8-bit colour pictures, or 16-bit gray TIFF files.
         seed: Of the images.
+        processes: That train together; the first one is killed.
+        precision: Of the networks.
         work: Folder to work in; unset takes a temporary one.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder, started = Path(temporary), time.monotonic()
-        config = small_run(folder / "data", kind, seed)
-        events = killed_at(0, lambda: train(config, folder / "whole", quiet=True), folder / "whole")
+        config = small_run(folder / "data", kind, seed, processes, precision)
+        save_yaml(folder / "run.yaml", config.to_mapping())
+
+        def run_once(run: Path, event: int = 0) -> int:
+            def action() -> None:
+                words = ["train", "--config", str(folder / "run.yaml"), "--out", str(run), "--quiet"]
+                # The other processes are started by the command of this one.
+                sys.argv, sys.modules["__main__"].__spec__ = ["", *words], find_spec("unpaired.__main__")
+                assert main(words) == 0
+
+            return killed_at(event, action, run)
+
+        events = run_once(folder / "whole")
         expected, wrong, refused = content(folder / "whole"), [], 0
         assert "weights/best.safetensors" in expected
         for event in range(first, events + 1, every):
             run = folder / f"killed{event}"
-            killed_at(event, lambda run=run: train(config, run, quiet=True), run)
+            run_once(run, event)
             pause, time.sleep = time.sleep, lambda seconds: None
             refused += check_readers(run)
             time.sleep = pause
-            killed_at(0, lambda run=run: train(config, run, quiet=True), run)
+            run_once(run)
             found = content(run)
             if found != expected:
                 names = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
                 wrong.append(f"event {event}: {', '.join(sorted(names))}")
+            shutil.rmtree(run)
+            print(f"event {event}, {len(wrong)} wrong ends so far", file=sys.stderr, flush=True)
         tried = len(range(first, events + 1, every))
         print(
-            f"{kind}, seed {seed}: {events} events, {tried} kills, {len(wrong)} wrong ends, {refused} refusals to "
-            f"load, {time.monotonic() - started:.0f} s"
+            f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, "
+            f"{len(wrong)} wrong ends, {refused} refusals to load, {time.monotonic() - started:.0f} s"
         )
         if wrong:
             raise SystemExit("\n".join(wrong))
@@ -204,13 +238,20 @@ class Campaign:
     def __init__(self, name: str, seed: int) -> None:
         self.name, self.seed, self.started = name, seed, time.monotonic()
         self.rng = random.Random(seed)
-        self.done, self.refused, self.failed = 0, 0, list[str]()
+        self.done, self.refused, self.at_work, self.failed = 0, 0, list[str](), list[str]()
 
-    def attempt(self, what: str, action: Callable[[], object], seconds: float = _SECONDS) -> str:
-        """Carry out ``action`` in a forked process: ``done``, ``refused``, or what went wrong."""
+    def attempt(
+        self, what: str, action: Callable[[], object], seconds: float = _SECONDS, working_seconds: int = 0
+    ) -> str:
+        """Carry out ``action`` in a forked process: ``done``, ``refused``, or what went wrong.
+
+        ``at work`` where it used so many seconds of the processor.
+        """
         reading, writing = os.pipe()
         if (child := os.fork()) == 0:
             os.close(reading)
+            if working_seconds:
+                resource.setrlimit(resource.RLIMIT_CPU, (working_seconds, working_seconds + 5))
             os.write(writing, _verdict(action).encode("utf-8", "backslashreplace")[-4000:])
             os._exit(0)
         os.close(writing)
@@ -220,23 +261,33 @@ class Campaign:
                 os.kill(child, signal.SIGKILL)
             verdict = pipe.read().decode() if ended else f"took longer than {seconds:g} s"
         _, status = os.waitpid(child, 0)
-        verdict = verdict or f"died: {os.waitstatus_to_exitcode(status)}"
+        code = os.waitstatus_to_exitcode(status)
+        verdict = verdict or ("at work" if code == -signal.SIGXCPU else f"died: {code}")
+        self.count(what, verdict)
+        return verdict
+
+    def count(self, what: str, verdict: str) -> None:
+        """Count an attempt that ended so."""
         self.done += verdict == "done"
         self.refused += verdict == "refused"
-        if verdict not in ("done", "refused"):
+        if verdict == "at work":
+            self.at_work.append(what)
+        elif verdict not in ("done", "refused"):
             self.failed.append(f"{what}: {verdict}")
-        return verdict
+            print(self.failed[-1], file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Print the counts. Raises ``SystemExit`` if an attempt failed."""
-        tried = self.done + self.refused + len(self.failed)
+        tried = self.done + self.refused + len(self.at_work) + len(self.failed)
         print(
             f"{self.name}, seed {self.seed}: {tried} tried, {self.done} done, {self.refused} refused in one line, "
-            f"{len(self.failed)} failed, {time.monotonic() - self.started:.0f} s",
+            f"{len(self.at_work)} still at work, {len(self.failed)} failed, {time.monotonic() - self.started:.0f} s",
+            *self.at_work,
+            sep="\n",
             flush=True,
         )
         if self.failed:
-            raise SystemExit("\n".join(self.failed))
+            raise SystemExit(1)
 
 
 def _verdict(action: Callable[[], object]) -> str:
@@ -342,8 +393,11 @@ def _campaign(name: str, seed: int) -> Iterator[tuple[Campaign, Path]]:
     torch.set_num_threads(1)
     campaign = Campaign(name, seed)
     folder = tempfile.mkdtemp()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield campaign, Path(folder)
+    except KeyboardInterrupt:
+        print("ended early:", end=" ")
     finally:
         subprocess.run(["rm", "-rf", folder], check=False)  # Python's own way cannot remove what is nested too deep
     campaign.end()
@@ -476,52 +530,71 @@ WORDS = (
 def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
     """Give every option of every command, as its definition has them, and every place for a file, awkward values.
 
+    What is sensible after all and takes its time, such as a demo, is ended after a while and listed. Pages are not
+    served.
+
     Args:
         each: Values per option.
         seed: Of which.
-        only: Commands; unset takes all. Those that serve, upload or take minutes are only parsed.
+        only: Commands; unset takes all.
     """
+    os.environ.update(HF_HUB_OFFLINE="1", RAY_ADDRESS="127.0.0.1:9")  # nothing is uploaded, and no cluster is started
+    unpaired.web.run_server = lambda application, bound: None
     with _campaign("arguments", seed) as (campaign, folder):
-        os.chdir(folder)
         config, run = _trained(folder)
+        data, matrix, pth = str(folder / "data"), folder / "matrix.yaml", folder / "latest_net_G.pth"
         save_yaml(folder / "run.yaml", config.to_mapping())
-        os.mkfifo("PIPE")
+        settings = {name: config.to_mapping()[name] for name in ("data", "model")}
+        save_yaml(matrix, {"budget": {"images": 1}, "common": settings, "data": {"a": {"folder": data}},
+                           "contenders": {"cut": {"method": "cut"}}})  # fmt: skip
+        torch.save({"weight": torch.zeros(1)}, pth)
+        os.mkfifo(folder / "PIPE")
         nest(folder / "NESTED")
-        image = str(folder / "data" / "testA" / "0.png")
+        images, config_file = f"{data}/testA", str(folder / "run.yaml")
+        scoring, out = (str(run), "--metrics", "colour_shift_lab"), ("--out", "OUT")
+        assert campaign.attempt("evaluate", lambda: main(["evaluate", *scoring]), 300) == "done"
         lines: dict[str, tuple[str, ...]] = {
-            "train": (str(folder / "data"), "--config", "run.yaml", "--images", "1", "--out", "OUT", "--quiet"),
-            "translate": (str(run), image, "--out", "OUT"),
-            "evaluate": (str(run), "--metrics", "ssim_vs_source"),
-            "report": (str(run), "--out", "OUT"),
+            "train": (data, "--config", config_file, "--stop-after", "1", *out, "--quiet"),
+            "translate": (str(run), f"{images}/0.png", *out),
+            "evaluate": scoring,
+            "report": (str(run), *out),
             "compare": (str(run),),
-            "data check": (str(folder / "data"),),
-            "data prepare": (str(folder / "data"), "--out", "OUT"),
-            "import": ("weights.pth", "--method", "cut", "--out", "OUT"),
-            "export": (str(run), "--format", "torch", "--out", "OUT"),
-            "runs": (str(folder),), "recipes": (), "info": (),
-            "study": (str(run), "--out", "OUT"), "demo": (), "studio": (), "push": (str(run), "a/b"),
-            "benchmark": ("matrix.yaml", "--out", "OUT"),
+            "data check": (data,),
+            "data prepare": (data, *out),
+            "import": (str(pth), "--method", "cut", *out),
+            "export": (str(run), "--format", "torch", "--out", "OUT.pt2"),
+            "runs": (str(folder),), "recipes": ("quick",), "info": (),
+            "study": (str(run), images, "--data", data, *out, "--port", "0"),
+            "demo": (), "studio": (str(run), "--port", "0"), "serve": (str(run), "--port", "0"),
+            "push": (str(run), "a/b", "--dry-run", "OUT"),
+            "benchmark": (str(matrix), *out, "--dry-run"),
         }  # fmt: skip
         assert {line.split()[0] for line in lines} == set(COMMANDS)
+        here, special = folder / "a" / "b" / "here", {name: str(folder / name) for name in ("PIPE", "NESTED")}
+
+        def action(name: str, words: list[str]) -> object:
+            os.chdir(here)
+            return main([name, *words])
+
         for line, given in lines.items():
-            if only and line.split()[0] not in only:
-                continue
             name, *sub = line.split()
+            if only and name not in only:
+                continue
             kind = options_of(line)
-            options = [option for option, _ in option_names(kind)]
-            cases = [[*given, f"--{option}={word}"] for option in options for word in campaign.rng.sample(WORDS, each)]
+            drawn = lambda: (special.get(word, word) for word in campaign.rng.sample(WORDS, each))  # noqa: E731
+            cases = [
+                [*given],
+                *([*given, f"--{option}={word}"] for option, _ in option_names(kind) for word in drawn()),
+            ]
             for place, word in enumerate(given):
                 if not word.startswith("--"):
-                    cases += [[*given[:place], new, *given[place + 1 :]] for new in campaign.rng.sample(WORDS, each)]
-
-            def action(words: list[str], name: str = name, sub: list[str] = sub, kind: Any = kind) -> object:
-                if name in ("study", "demo", "studio", "push", "benchmark"):
-                    return parse(kind, words, name)
-                return main([name, *sub, *words])
-
+                    cases += [[*given[:place], new, *given[place + 1 :]] for new in drawn()]
             for words in cases:
-                campaign.attempt(f"{line} {' '.join(words)[-120:]}", lambda words=words: action(words))
-                subprocess.run(["rm", "-rf", "OUT"], check=True)
+                here.mkdir(parents=True)
+                what = f"{line} {' '.join(words)[-120:]}"
+                ended = campaign.attempt(what, functools.partial(action, name, [*sub, *words]), 300, 20)
+                assert words != [*given] or (ended == "refused") == (name == "import"), f"{what}: {ended}"
+                subprocess.run(["rm", "-rf", str(here)], check=True)
 
 
 def nest(folder: Path, depth: int = 1500) -> None:
@@ -596,46 +669,147 @@ def small_disk(mount: Path, kib: int) -> None:
         raise OSError(ctypes.get_errno(), "no mount is allowed here")
 
 
-def web(count: int = 300, seed: int = 0) -> None:
-    """Send a study's page requests of awkward paths, methods, headers and bodies; it answers each, never with a 500."""
-    from starlette.testclient import TestClient
+Page = Literal["study", "serve", "studio"]
+PATHS: dict[Page, tuple[str, ...]] = {
+    "study": ("/", "/api/study", "/api/enter", "/api/leave", "/api/vote", "/picture/x", "/picture/%00"),
+    "serve": (
+        "/health", "/translate", "/translate", "/batch", "/batch", "/translate?style_seed=9e18",
+        "/translate?format=%00", "/translate?format=tif", "/translate?reverse=1", f"/translate?domain={'x' * 5000}",
+    ),
+    "studio": (
+        "/", "/config", "/gradio_api/upload", "/gradio_api/upload?upload_id=x",
+        "/gradio_api/upload_progress?upload_id=x", "/gradio_api/queue/join", "/gradio_api/queue/join",
+        "/gradio_api/queue/data?session_hash=x", "/gradio_api/info",
+        "/gradio_api/run/predict", "/gradio_api/call/on_translate", "/gradio_api/file=/etc/passwd", "/gradio_api/reset",
+        "/gradio_api/component_server", "/gradio_api/cancel", "/gradio_api/file=%00", "/login",
+    ),
+}  # fmt: skip
+"""Where the pages listen; what should not be there is asked of all: ``/openapi.json`` and others."""
+_NOWHERE = ("/openapi.json", "/docs", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", f"/{'x' * 70_000}", "*", "")
+_ASKED = (
+    "name", "resume", "source", "question", "choice", "fn_index", "data", "session_hash", "event_id", "event_data",
+    "trigger_id", "component_id", "fn_name", "simple_format",
+)  # fmt: skip
+_HEADERS = (
+    {"content-type": "\x7f"}, {"content-type": ""}, {"content-type": "multipart/form-data"}, {"host": "evil"},
+    {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"expect": "100-continue"}, {"authorization": "Bearer é"},
+)  # fmt: skip
 
-    from unpaired.study.server import make_app
-    from unpaired.study.store import Store
 
-    with _campaign("web", seed) as (campaign, folder):
-        config = small_run(folder / "data")
-        assert config.dataset.folder is not None
-        words = [str(folder / "data" / name) for name in ("testA", "trainB")]
-        assert main(["study", *words, "--out", str(folder / "study"), "--source", words[0], "--target", words[1],
-                     "--no-serve"]) == 0  # fmt: skip
-        client = TestClient(make_app(Store(folder / "study")), base_url="http://127.0.0.1:8000")
-        paths = (
-            "/",
-            "/api/study",
-            "/api/enter",
-            "/api/leave",
-            "/api/vote",
-            "/picture/x",
-            "/picture/%00",
-            "/openapi.json",
+def web(count: int = 300, seed: int = 0, page: Page = "study", users: int = 50) -> None:
+    """Send a page or a server requests of awkward paths, methods, headers and bodies, broken uploads among them.
+
+    Each that arrives whole is answered, and not with a 500; clients that leave are no reason to say anything; the
+    server ends as usual.
+
+    Args:
+        count: Requests.
+        seed: Of what is asked.
+        page: What serves.
+        users: That ask at the same time.
+    """
+    with _campaign(f"web: {page}", seed) as (campaign, folder):
+        run, made = str(_trained(folder)[1]), str(folder / "data" / "testA")
+        words = (
+            [run, made, "--data", str(folder / "data"), "--out", str(folder / "study")] if page == "study" else [run]
         )
-        fields = ("name", "resume", "source", "question", "choice")
-        bodies = [json.dumps(dict.fromkeys(fields, new)) for new in AWKWARD] + [json.dumps(new) for new in AWKWARD]
-        bodies += ["[" * 100_000, "{", "\udcff"]
-        headers = [{"content-type": kind} for kind in ("application/json", "text/plain", "\x7f", "")]
-        headers += [{"host": "evil"}, {"origin": "http://evil"}, {"cookie": "x" * 9000}, {"content-length": "-1"}]
-        for number in range(count):
-            path, method = campaign.rng.choice(paths), campaign.rng.choice(("GET", "POST", "PUT", "HEAD", "BREW"))
-            body, head = campaign.rng.choice(bodies), campaign.rng.choice(headers)
+        command = [sys.executable, "-m", "unpaired", page, *words, "--port", "0"]
+        with (folder / "said").open("wb") as log:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert server.stdout is not None
+        port = next(int(found[1]) for line in server.stdout if (found := re.search(r"http://127.0.0.1:(\d+)", line)))
+        asked = [Asked.drawn(campaign.rng, page, port) for _ in range(count)]
+        with ThreadPoolExecutor(users) as pool:
+            for each, verdict in zip(asked, pool.map(lambda each: each.verdict(port), asked), strict=True):
+                campaign.count(repr(each.content[:200]), verdict)
+        good = Asked("GET", f"GET / HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+        campaign.count("a request like any other", good.verdict(port))
+        memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
+        assert memory is not None
+        print(f"{page}: {int(memory[1]) / 2**20:.1f} GiB at most")
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=120)
+        said = (folder / "said").read_text()
+        campaign.count("the end", "done" if (server.returncode, said) == (0, "") else f"{server.returncode}: {said}")
 
-            def action(path: str = path, method: str = method, body: str = body, head: dict[str, str] = head) -> int:
-                sent = body.encode("utf-8", "surrogateescape")
-                status = client.request(method, path, content=sent, headers=head).status_code
-                assert status < 500, status
-                return 0
 
-            campaign.attempt(f"{method} {path} {body[:60]!r} {head}, {number}", action, 20)
+@dataclass(frozen=True)
+class Asked:
+    """A request as the bytes that are sent; ``whole``: the client waits for the answer to all of it."""
+
+    method: str
+    content: bytes
+    whole: bool = True
+
+    @staticmethod
+    def drawn(rng: random.Random, page: Page, port: int) -> Asked:
+        """Any request."""
+        method, path = rng.choice(("GET", "POST", "POST", "POST", "PUT", "HEAD", "BREW")), rng.choice(PATHS[page])
+        if rng.random() < 0.05:
+            path = rng.choice(_NOWHERE)
+        body, kind = _upload(rng) if page != "study" and rng.random() < 0.5 else _json(rng)
+        head = {"host": f"127.0.0.1:{port}", "content-length": str(len(body)), "content-type": kind}
+        if rng.random() < 0.3:
+            head |= rng.choice(_HEADERS)
+        whole = rng.random() < 0.7
+        if not whole and rng.random() < 0.3:
+            lengths: list[dict[str, str]] = [{"content-length": word} for word in ("-1", "9" * 30, "x", "10000000")]
+            head |= rng.choice([*lengths, {"transfer-encoding": "chunked"}])
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        content = "\r\n".join(lines).encode("utf-8") + body
+        return Asked(method, content if whole else spoilt(content, rng), whole)
+
+    def verdict(self, port: int) -> str:
+        """``done``, ``refused``, or what went wrong."""
+        try:
+            with socket.create_connection(("127.0.0.1", port), 60) as connection:
+                connection.sendall(self.content)
+                if not self.whole:
+                    connection.shutdown(socket.SHUT_WR)
+                answer = http.client.HTTPResponse(connection, method=self.method)
+                answer.begin()
+                if answer.getheader("content-length") and b"Traceback" in answer.read():
+                    return "a traceback"
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer: {error!r}" if self.whole or isinstance(error, TimeoutError) else "done"
+        status = answer.status
+        return f"status {status}" if status >= 500 and status != 503 else "done" if status < 400 else "refused"
+
+
+def _json(rng: random.Random) -> tuple[bytes, str]:
+    """The body of a request, and its type."""
+    new = rng.choice(AWKWARD)
+    text = rng.choice(
+        (
+            json.dumps(new),
+            json.dumps(dict.fromkeys(_ASKED, new)),
+            "[" * 100_000,
+            "{",
+            "\udcff",
+            "",
+            json.dumps({name: rng.choice(AWKWARD) for name in rng.sample(_ASKED, 5)}),
+        )
+    )
+    return text.encode("utf-8", "surrogateescape"), "application/json"
+
+
+def _upload(rng: random.Random) -> tuple[bytes, str]:
+    """The same with an image: a whole one, a spoilt one, one whose header claims gigapixels; alone or in a form."""
+    image = bytes(encode([np.zeros((40, 36, 3), np.uint8)], rng.choice((".png", ".jpg", ".tif", ".gif"))))
+    if rng.random() < 0.3 and image.startswith(b"\x89PNG"):
+        head = image[12:16] + struct.pack(">II", 60_000, 60_000) + image[24:29]
+        image = image[:12] + head + struct.pack(">I", zlib.crc32(head)) + image[33:]
+    elif rng.random() < 0.5:
+        image = spoilt(image, rng)
+    if rng.random() < 0.5:
+        return image, "image/png"
+    name = rng.choice(("a.png", "../../a.png", "", "é" * 300, "\x00"))
+    parts = b"".join(
+        b"--x\r\ncontent-disposition: form-data; name=%s; filename=%s\r\n\r\n%s\r\n"
+        % (field, json.dumps(name).encode(), image)
+        for field in (b'"images"', b'"files"')[: rng.randrange(1, 3)]
+    )
+    return parts + rng.choice((b"--x--\r\n", b"", b"--x")), "multipart/form-data; boundary=x"
 
 
 if __name__ == "__main__":

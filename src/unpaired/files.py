@@ -30,6 +30,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: That failed; ``path`` is as it was.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     name = os.fsdecode(os.fsencode(path.name)[:200])  # names have 255 bytes at most
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:

@@ -83,13 +83,18 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
+        left = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal left
             if message["type"] == "http.response.start":
                 own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
-            await send(message)
-
-        left = False
+            try:
+                await send(message)
+            except Exception:  # what followed the head of the request was no HTTP
+                left = True
+                raise
 
         async def receive_and_notice() -> Message:
             nonlocal left
@@ -102,7 +107,7 @@ class Guard:
             try:
                 await self._application(scope, receive_and_notice, send_with_headers)
             except Exception:
-                if not left:  # else nobody waits for the answer that could not be made
+                if not left:  # else nobody waits for the answer that could not be made or sent
                     raise
             return
         status, words = refusal
@@ -173,8 +178,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
-    except socket.gaierror as error:
-        raise ConfigError(f"host: '{host}' is not an address of this machine ({error.strerror})") from error
+    except (socket.gaierror, UnicodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no name of a computer"
+        raise ConfigError(f"host: '{host}' is not an address of this machine ({reason})") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
@@ -203,8 +209,9 @@ def run_server(application: Application, bound: socket.socket) -> None:
         limit_concurrency=256,
         timeout_graceful_shutdown=2,
     )
-    # A page that is open when the server ends is no error.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "running task(s)" not in record.getMessage())
+    # A page that is open when the server ends is no error, nor is what answers a client that speaks no HTTP.
+    noise = ("running task(s)", "Invalid HTTP request")
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not any(n in record.getMessage() for n in noise))
     try:
         uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from unpaired.cli.options import parse
 from unpaired.config import Gib, Port, settings
 from unpaired.errors import ConfigError, require_packages
+from unpaired.files import contents
 from unpaired.inference.large_images import memory_bound
 from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
@@ -96,7 +97,7 @@ def _token(file: Path | None) -> str:
     if file is None and TOKEN not in os.environ:
         return ""
     try:
-        token = (os.environ[TOKEN] if file is None else file.read_text(encoding="utf-8")).strip()
+        token = (os.environ[TOKEN] if file is None else contents(file).decode()).strip()
     except (OSError, ValueError) as error:
         raise ConfigError(f"token_file: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not token:

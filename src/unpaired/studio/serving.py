@@ -38,6 +38,8 @@ POLICY = (
 """Gradio's page needs inline scripts and styles, but nothing from another server."""
 _PAGES = 128
 """Pages whose state is kept, the last used ones; each takes about a megabyte. One beyond has to translate again."""
+_WRONG = (AttributeError, AssertionError, LookupError, TypeError, ValueError)
+"""What Gradio raises for requests that its page never sends."""
 _OVERHEAD = 1_000_000
 """Bytes of an upload besides the files."""
 
@@ -87,6 +89,7 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
     """The studio as an application, guarded; Gradio's environment must be set as :func:`serve` does."""
     import gradio as gr
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
 
     from unpaired.studio.app import make_page
     from unpaired.studio.theme import CSS, theme
@@ -109,7 +112,7 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
         theme=theme(),
         css=CSS,
         head=f"<script>{asset('page.js')}</script>",
-        app_kwargs=no_docs,
+        app_kwargs={**no_docs, "exception_handlers": {RequestValidationError: _refused, Exception: _refused}},
     )
     return Guard(
         _OwnFilesOnly(app),
@@ -119,6 +122,15 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
         content_types=("application/json", "multipart/form-data"),
         longest_body=shown.limits.bytes * shown.limits.batch + _OVERHEAD,
     )
+
+
+def _refused(request: Any, error: Exception) -> Any:
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+
+    if isinstance(error, (*_WRONG, RequestValidationError)):
+        return JSONResponse({"error": "this page sends no such request"}, 400)
+    return JSONResponse({"error": "the studio failed; its log says why"}, 500)
 
 
 class _OwnFilesOnly:
@@ -131,6 +143,8 @@ class _OwnFilesOnly:
         if scope["type"] != "http" or scope["path"] not in ("/", ""):
             try:
                 await self._application(scope, receive, send)
+            except _WRONG:  # answered by _refused
+                pass
             except asyncio.CancelledError:  # a page was still listening when the studio ended
                 if scope["type"] != "http":
                     raise
