@@ -18,6 +18,8 @@ from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.stored import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
+DATASET = "hf:"
+"""How a place begins that the library ``datasets`` reads."""
 _LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and DATA/testB), or --source and --target"
 
 
@@ -64,6 +66,8 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
         DataError: Nothing is there, or nothing of it is an image; the message says what was found instead.
     """
     where = Path(where)
+    if is_dataset(where):
+        raise DataError(f"{where}: is a dataset, and files are needed here; name a file, a folder or a pattern")
     try:
         if where.is_file():
             return [where]
@@ -126,7 +130,8 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
             kind = foreign(file.read(HEAD))
         raise DataError(
             f"{folder}: none of its {len(found.others)} files is an image (found {first.name}"
-            f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}"
+            f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}; a kind of your own "
+            "needs --plugin FILE"
         )
     names = ", ".join(path.name for path in found.subfolders[:6])
     inside = f"; it holds only the folders {names}" if names else ""
@@ -215,8 +220,17 @@ class FolderFiles(ImageSet):
             yield self._name(number), int(self._sizes[number]), int(self._times[number])
 
 
+def is_dataset(place: object) -> bool:
+    """Whether a place names a dataset of the library ``datasets`` (:mod:`unpaired.data.huggingface`)."""
+    return str(place).startswith(DATASET)
+
+
 def images_in(place: Path, recursive: bool = False) -> Sequence[Any]:
-    """The images that a place names, as :func:`list_images` has them; errors as there."""
+    """The images that a place names, as :func:`list_images` has them, or a dataset; errors as there."""
+    if is_dataset(place):
+        from unpaired.data.huggingface import images_of  # which needs what is here
+
+        return images_of(place)
     if place.is_dir() and not recursive:
         try:
             return FolderFiles(place)
@@ -254,7 +268,7 @@ def find_training_images(
     """Find the images of both domains for training.
 
     Args:
-        data: A folder that holds ``trainA`` (source) and ``trainB`` (target); or ``None``.
+        data: A folder that holds ``trainA`` (source) and ``trainB`` (target), or a dataset; or ``None``.
         source: Instead of ``data``: file pattern or folder of the source domain, together with ``target``.
         target: The same for the target domain.
         recursive: Descend into subfolders.
@@ -264,9 +278,12 @@ def find_training_images(
         ConfigError: Neither or both ways were used.
         DataError: A folder is missing, empty or holds too few images.
     """
-    place_a, place_b = _places(data, source, target, "train")
-    files = UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
-    for place, found in ((place_a, files.source), (place_b, files.target)):
+    if is_dataset(data) and source is None and target is None:
+        files, places = _pair_of(data, "train") or UnpairedFiles((), ()), (Path(str(data)),) * 2
+    else:
+        places = _places(data, source, target, "train")
+        files = UnpairedFiles(*(images_in(place, recursive) for place in places))
+    for place, found in zip(places, (files.source, files.target), strict=True):
         check_count(place, found, least)
     return files
 
@@ -286,7 +303,7 @@ def find_test_images(
     """Find the held-out images of both domains, ``testA`` and ``testB``.
 
     Args:
-        data: A folder as for :func:`find_training_images`; or ``None``.
+        data: A folder as for :func:`find_training_images`, or a dataset; or ``None``.
         source: Instead of ``data``: file, folder or pattern of the source domain, together with ``target``.
         target: The same for the target domain.
         recursive: Descend into subfolders.
@@ -300,6 +317,8 @@ def find_test_images(
     """
     if data is None and source is None and target is None:
         return None
+    if is_dataset(data) and source is None and target is None:
+        return _pair_of(data, "test")
     if data is not None and source is None and target is None and Path(data).is_dir():
         there = [name for name in ("testA", "testB") if (Path(data) / name).is_dir()]
         if not there:
@@ -311,6 +330,13 @@ def find_test_images(
             )
     place_a, place_b = _places(data, source, target, "test")
     return UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
+
+
+def _pair_of(dataset: Path | str | None, split: str) -> UnpairedFiles | None:
+    from unpaired.data.huggingface import pair_of  # which needs what is here
+
+    found = pair_of(dataset, split)
+    return None if found is None else UnpairedFiles(*found)
 
 
 def _places(

@@ -181,9 +181,9 @@ class Evaluator:
 
     def read(self, paths: Sequence[str | Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
         """Read more files of the target domain in the way of this evaluation."""
-        return self._read([Path(path) for path in paths], self.formats[1], f"reading {what}", skip_bad)
+        return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
 
-    def _read(self, paths: Sequence[Path], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
+    def _read(self, paths: Sequence[Any], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
         def one_more(done: int) -> None:
             self.progress(stage, done, len(paths))
 
