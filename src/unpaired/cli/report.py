@@ -71,10 +71,10 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Report, argv, "unpaired report")
     _check_places(options)
     from unpaired.data import UnpairedFiles
-    from unpaired.data.folders import images_in
+    from unpaired.data.folders import find_partners, images_in
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report
-    from unpaired.reporting.run_folders import choose_images, find_partners, held_out_images, read_runs
+    from unpaired.reporting.run_folders import choose_images, held_out_images, read_runs
 
     paths, data = _split(options.runs)
     runs = read_runs(paths, options.names)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         datasets = {run.name: run.config.dataset for run in runs}
         files, _ = held_out_images(datasets, data, options.source, options.target, options.direction)
     images = choose_images(files, options.show, options.pick)
-    truths = find_partners(files, options.paired)
+    truths = find_partners(files.source, files.target, options.paired)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("translating", total=None)
         gallery = make_gallery(
@@ -126,6 +126,6 @@ def _check_places(options: Report) -> None:
 def _split(paths: Sequence[Path]) -> tuple[Sequence[Path], Path | None]:
     """Separate a data folder at the end from the runs."""
     last = paths[-1] if len(paths) > 1 else None
-    if last is not None and (is_dataset(last) or not (last / "run.yaml").exists() and (last / "testA").is_dir()):
+    if last is not None and (is_dataset(last) or (not (last / "run.yaml").exists() and (last / "testA").is_dir())):
         return paths[:-1], last
     return paths, None

@@ -127,9 +127,7 @@ def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
 
 def _absolute(place: Any) -> Any:
     """Folders as absolute paths, a single one of several as itself."""
-    if isinstance(place, tuple):
-        return absolute(place[0]) if len(place) == 1 else tuple(map(absolute, place))
-    return None if place is None else absolute(place)
+    return absolute(place[0] if isinstance(place, tuple) and len(place) == 1 else place)
 
 
 def _initial(given: Any, base: RunConfig) -> InitialWeights | None:

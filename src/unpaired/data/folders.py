@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -374,6 +374,32 @@ def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str 
     """
     targets = _by_stem(as_images(tuple(target_files)))
     return [(path, targets[stem]) for stem, path in _by_stem(as_images(tuple(source_files))).items() if stem in targets]
+
+
+def find_partners(
+    source_files: Sequence[Any], target_files: Sequence[Any], paired: Literal["auto", "yes", "no"] = "auto"
+) -> dict[Any, Any]:
+    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
+
+    ``auto`` takes files as paired if every source file has a partner.
+
+    Raises:
+        DataError: They have to be paired and are not.
+    """
+    if paired == "no" or not target_files:
+        return {}
+    try:
+        pairs = dict(pair_by_name(source_files, target_files))
+        if alone := [path.name for path in source_files if path not in pairs]:
+            raise DataError(
+                f"paired: each source file needs a target file of the same stem, but {len(alone)} of "
+                f"{len(source_files)} have none ({', '.join(alone[:3])}); rename them or drop --paired"
+            )
+    except DataError:  # or a stem occurs twice
+        if paired == "yes":
+            raise
+        return {}
+    return pairs
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

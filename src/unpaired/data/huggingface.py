@@ -8,6 +8,7 @@ dataset of the Hub, a folder that the library reads or that ``save_to_disk`` wro
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,13 +23,18 @@ _FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 _KEYS = ("config", "split", "column", "label", "revision")
 
 
-def absolute(place: Path) -> Path:
-    """A place that means the same in every working folder."""
+def absolute(place: Any, beside: Path | None = None) -> Any:
+    """A place, or each of several, that means the same in every working folder; relative to ``beside`` or to ours."""
+    if isinstance(place, tuple):
+        return tuple(absolute(each, beside) for each in place)
+    if place is None:
+        return None
+    beside = Path(os.path.abspath(beside or ""))
     if not is_dataset(place):
-        return place.absolute()
+        return beside / place.expanduser()
     name, mark, query = str(place)[len(DATASET) :].partition("?")
-    local = Path(name).exists() or name.endswith(tuple(_FORMATS))
-    return Path(f"{DATASET}{Path(name).absolute() if local else name}{mark}{query}")
+    local = (beside / name).exists() or name.endswith(tuple(_FORMATS))
+    return Path(f"{DATASET}{beside / name if local else name}{mark}{query}")
 
 
 def images_of(place: object) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from unpaired.data import UnpairedFiles, find_test_images, pair_by_name
+from unpaired.data import UnpairedFiles, find_test_images
 from unpaired.data.dataset import places_of
 from unpaired.data.folders import is_dataset
 from unpaired.errors import ConfigError, DataError, nearest
@@ -219,25 +219,3 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
     if count < 1:
         raise ConfigError(f"show must be at least 1, not {count}")
     return evenly_spaced(files.source, count)
-
-
-def find_partners(files: UnpairedFiles, paired: Literal["auto", "yes", "no"] = "auto") -> dict[Path, Path]:
-    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
-
-    ``auto`` takes files as paired if every source file has a partner.
-
-    Raises:
-        DataError: They have to be paired and are not.
-    """
-    if paired == "no" or not files.target:
-        return {}
-    try:
-        pairs = dict(pair_by_name(files.source, files.target))
-        alone = next((path for path in files.source if path not in pairs), None)
-        if alone is not None:
-            raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
-    except DataError:  # or a stem occurs twice
-        if paired == "yes":
-            raise
-        return {}
-    return pairs
