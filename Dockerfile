@@ -5,7 +5,7 @@
 FROM python:3.13-slim
 ARG TORCH=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --index-url ${TORCH} torch torchvision
-COPY pyproject.toml README.md LICENSE NOTICE /source/
+COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE /source/
 COPY src /source/src
 RUN pip install --no-cache-dir "/source[serve,onnx,video]" && rm -r /source \
     && useradd --create-home unpaired

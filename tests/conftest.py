@@ -14,6 +14,7 @@ import torch
 
 from tiny import write_images
 from unpaired import plugins
+from unpaired.data.stored import IMAGE_SUFFIXES, KINDS
 from unpaired.evaluation import METRICS
 from unpaired.methods import METHODS
 
@@ -44,14 +45,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """What makes this process forget the plug-ins that the test has loaded; it does so at the end as well."""
-    tables: list[dict[str, Any]] = [METHODS, METRICS, plugins._LOADED]
+    tables: list[dict[str, Any]] = [METHODS, METRICS, IMAGE_SUFFIXES, plugins._LOADED, plugins._PARTS]
+    kinds, folders, known = list(KINDS), list(sys.path), set(sys.modules)
     before = [dict(table) for table in tables]
     monkeypatch.setenv(plugins.VARIABLE, "")
 
     def forget() -> None:
         os.environ[plugins.VARIABLE] = ""
-        for module in plugins._LOADED.keys() - before[2].keys():
-            sys.modules.pop(module, None)
+        own = {each.partition(".")[0] for each in [*plugins._LOADED, *plugins._PARTS]}
+        for module in sys.modules.keys() - known:
+            if module.partition(".")[0] in own:
+                del sys.modules[module]
+        KINDS[:] = kinds
+        sys.path[:] = folders
         for table, rows in zip(tables, before, strict=True):
             table.clear()
             table.update(rows)

@@ -13,14 +13,15 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import unpaired
 from doc_pages import DOCS, blocks
-from tiny import equal, tiny_run, trained
+from tiny import equal, tiny_run, trained, write_images
 from unpaired import cli, plugins
-from unpaired.config import load_yaml
+from unpaired.config import load_yaml, save_yaml
 from unpaired.errors import ConfigError, PluginWarning
 from unpaired.evaluation import METRICS
 from unpaired.inference import Translator
@@ -140,6 +141,95 @@ def test_a_changed_plug_in_is_said_and_recorded(home: Path, dataset: Path, forge
     assert RunConfig.load("run/run.yaml").method == "smooth"
 
 
+def test_the_digest_is_of_all_the_code_of_a_plug_in(
+    home: Path, forget_plugins: Forget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and what it imports from its folder, or a package: as a folder, and as an installed module."""
+    (home / "beside").mkdir()
+    (home / "beside" / "entry.py").write_text("from my_losses import WEIGHT\nfrom inside import more")
+    (home / "beside" / "my_losses.py").write_text("import numpy\nWEIGHT = 1\ndef later():\n    import last")
+    (home / "beside" / "last.py").write_text("")
+    (home / "beside" / "unused.py").write_text("1 / 0")
+    for package in (home / "beside" / "inside", home / "packaged"):
+        package.mkdir()
+        (package / "__init__.py").write_text("from . import more")
+        (package / "more.py").write_text("")
+    monkeypatch.syspath_prepend(str(home))
+    places = {
+        "beside/entry.py": ["entry.py", "my_losses.py", "last.py", "inside/__init__.py", "inside/more.py"],
+        "./packaged": ["__init__.py", "more.py"],
+        "packaged.more": ["__init__.py", "more.py"],
+    }
+    for place, files in places.items():
+        digests = {load_plugin(place).sha256}
+        for name in [*files, "../beside/unused.py"]:
+            forget_plugins()
+            path = home / ("beside" if "beside" in place else "packaged") / name
+            before = path.read_text()
+            path.write_text(f"{before}\n# changed")
+            digests.add(load_plugin(place).sha256)
+            path.write_text(before)
+        forget_plugins()
+        assert len(digests) == 1 + len(files), place
+
+
+def test_a_package_by_the_command_line(home: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = home / "elsewhere" / "mine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from .method import Smooth")
+    (package / "method.py").write_text(FILES["my_method.py"])
+    train(tiny_run(dataset, images=1), "base", quiet=True)
+    mapping = load_yaml("base/run.yaml") | {"method": "smooth"}
+    save_yaml(Path("smooth.yaml"), mapping)
+    words = ["--config", "smooth.yaml", "--out", "run", "--quiet", "--plugin", "elsewhere/mine"]
+    assert cli.main(["train", *words]) == 0
+    (recorded,) = load_yaml("run/run.yaml")["plugins"]
+    assert recorded["name"] == "mine"
+    assert cli.main(["info", "--plugin", "elsewhere/"]) == 2
+    assert (
+        "elsewhere: No such file or directory (a folder is a plug-in if it has an __init__.py)"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_kind_of_file_by_the_command_line(
+    home: Path, forget_plugins: Forget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, resumed, translated, evaluated and reported from files that nothing but the plug-in reads."""
+    text = next(text for text in blocks(DOCS / "extending.md", "python") if "@file_kind" in text)
+    (home / "pixmap.py").write_text(text.replace(".ppm", ".mine").replace("P6", "M6").replace('"PPM"', '"MINE"'))
+    noise = np.random.default_rng(0)
+    for split in ("trainA", "trainB", "testA", "testB"):
+        (home / "drawn" / split).mkdir(parents=True)
+        for number in range(3):
+            pixels = noise.integers(0, 256, (36, 40, 3), np.uint8).tobytes()
+            (home / "drawn" / split / f"{number}.mine").write_bytes(b"M6 40 36 255\n" + pixels)
+    save_yaml(Path("tiny.yaml"), tiny_run(home / "drawn", num_workers=1).to_mapping())
+    plugin = ["--plugin", "pixmap.py"]
+    for command, words in {
+        "first": ["train", "--config", "tiny.yaml", "--out", "run", "--quiet", "--stop-after", "2"],
+        "resumed": ["train", "--config", "tiny.yaml", "--out", "run", "--quiet"],
+        "translated": ["translate", "run", "drawn/testA", "--out", "made"],
+        "evaluated": ["evaluate", "run", "drawn", "--metrics", "swd_progan_x1e3"],
+        "reported": ["report", "run", "--out", "report.html"],
+    }.items():
+        forget_plugins()
+        assert cli.main([*words, *plugin]) == 0, (command, capsys.readouterr())
+    assert [path.read_bytes()[:2] for path in sorted(Path("made").iterdir())] == [b"M6"] * 3
+    assert [one["name"] for one in load_yaml("run/run.yaml")["plugins"]] == ["pixmap.py"]
+    write_images(home / "photos", 1)
+    forget_plugins()
+    assert cli.main(["translate", "run", "photos", "--out", "of_photos"]) == 0  # not needed for those
+    for words, said in (
+        (["train", "--config", "tiny.yaml", "--out", "run"], "run.yaml needs the plug-in pixmap.py"),
+        (["train", "--config", "tiny.yaml", "--out", "new"], "a kind of your own needs --plugin FILE"),
+    ):
+        capsys.readouterr()
+        assert cli.main(words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line
+
+
 BROKEN = {
     "broken.py": ("import nothing_here", "line 1: ModuleNotFoundError: No module named 'nothing_here'"),
     "syntax.py": ("x = 1\ny = (", "line 2: SyntaxError: '(' was never closed"),
@@ -166,7 +256,10 @@ def test_a_plug_in_that_cannot_be_loaded_is_one_line(name: str, home: Path, caps
     ("words", "said"),
     [
         (["--plugin", "nothing.py"], "nothing.py: No such file or directory"),
-        (["--plugin=no_module"], "plug-in no_module: there is no such module; a file is named with its .py"),
+        (
+            ["--plugin=no_module"],
+            "plug-in no_module: there is no such module; a file is named with its .py, a package by its folder",
+        ),
         (["--plugin"], "--plugin lacks its file"),
         (["--plugin="], "--plugin lacks its file"),
     ],
@@ -181,8 +274,8 @@ def test_a_plug_in_that_is_not_there(
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("my_networks:Nothing", "my_networks has no class 'Nothing'"),
-        ("my_networks:F", "my_networks has no class 'F'"),
+        ("my_networks:Nothing", "my_networks has no 'Nothing'"),
+        ("my_networks:F", "my_networks:F is no class"),
         ("my_networks:HalfSize", "my_networks:HalfSize cannot be made: "),
         ("my_networks:Bare", "my_networks:Bare lacks translate_and_encode, encode, tap_channels"),
         (

@@ -6,15 +6,17 @@ as entry points of :data:`GROUPS`. What a model's folder or a run file names is 
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +36,8 @@ class Plugin:
 
     Attributes:
         name: What names it: a file's name, or a module with its packages.
-        sha256: Of the file, 64 hex digits.
+        sha256: Of its code, 64 hex digits: of the one file; or of all files of its package, or of the file and those
+            that it imports from its folder, with their names.
     """
 
     name: str
@@ -43,40 +46,57 @@ class Plugin:
 
 _LOADED: dict[str, Plugin] = {}
 """Module -> plug-in."""
+_PARTS: dict[str, Plugin] = {}
+"""Module that a plug-in imports from its folder -> the plug-in."""
 
 
 def load_plugin(place: str | Path) -> Plugin:
     """Run a plug-in, once; what it registers can be used from then on.
 
     Args:
-        place: A Python file, or the dotted name of an installed module.
+        place: A Python file, the folder of a package, or the dotted name of an installed module. A name without
+            ``.py`` and without a slash is that of a module.
 
     Raises:
         ConfigError: There is no such file or module, it fails, or its name is taken.
     """
-    is_file = str(place).endswith(".py") or isinstance(place, Path)
-    module = Path(place).stem if is_file else str(place)
-    file = Path(place).absolute() if is_file else _origin(module)
+    is_path = isinstance(place, Path) or str(place).endswith(".py") or os.sep in str(place)
+    path = Path(place).absolute()
+    module = path.name.removesuffix(".py") if is_path else str(place)
+    if not is_path and module in _LOADED:
+        return _LOADED[module]
+    file = _origin(module) if not is_path else path / "__init__.py" if path.is_dir() else path
     if file is None:
-        raise ConfigError(f"plug-in {module}: there is no such module; a file is named with its .py")
+        raise ConfigError(
+            f"plug-in {module}: there is no such module; a file is named with its .py, a package by its folder"
+        )
     try:
-        plugin = Plugin(file.name if is_file else module, hashlib.sha256(file.read_bytes()).hexdigest())
+        files = _files(module, file)
+        plugin = Plugin(path.name if is_path else module, _digest(files))
     except OSError as error:
-        raise ConfigError(f"plug-in {place}: {error.strerror or error}") from error
+        needs = " (a folder is a plug-in if it has an __init__.py)" if path.is_dir() else ""
+        raise ConfigError(f"plug-in {place}: {error.strerror or error}{needs}") from error
     if (known := _LOADED.get(module)) is not None:
         if known.sha256 != plugin.sha256:
             raise ConfigError(f"plug-in {place}: another '{module}' is loaded; rename it, or start Python again")
         return known
-    taken = _origin(module) if is_file else None
+    taken = _origin(module) if is_path else None
     if taken not in (None, file) and taken.parent != Path.cwd():  # with 'python -m', the working folder is searched
         raise ConfigError(f"plug-in {place}: '{module}' is the name of another Python module; rename the file")
     _LOADED[module] = plugin
+    if is_path and file == path:
+        parts = [each.relative_to(file.parent).parts[0].removesuffix(".py") for each in files if each != file]
+        _PARTS.update(dict.fromkeys(parts, plugin))
+        if parts and str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))  # the last, so that nothing else is hidden by what lies there
+            importlib.invalidate_caches()
     try:
         if module not in sys.modules:
-            _run(module, file) if is_file else importlib.import_module(module)
+            _run(module, file) if is_path else importlib.import_module(module)
     except Exception as error:
         del _LOADED[module]
-        sys.modules.pop(module, None)
+        for name in [each for each in sys.modules if each == module or each.startswith(f"{module}.")]:
+            del sys.modules[name]
         lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if Path(each.filename) == file]
         line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines or [None])[-1]
         where = f"line {line}: " if line else ""
@@ -104,7 +124,7 @@ def plugins_of(classes: Sequence[type], settings: Mapping[str, Any]) -> tuple[Pl
     """
     modules = [base.__module__ for each in classes for base in each.__mro__]
     modules += [value.partition(":")[0] for value in settings.values() if isinstance(value, str)]
-    found = [_LOADED.get(module) or _of_package(module) for module in modules]
+    found = [_LOADED.get(module) or _of_package(module) or _PARTS.get(module.partition(".")[0]) for module in modules]
     return tuple(dict.fromkeys(plugin for plugin in found if plugin is not None))
 
 
@@ -139,21 +159,34 @@ def check_plugins(recorded: Any, where: str) -> None:
         )
 
 
-def make_named(setting: str, value: str, members: Sequence[str], *arguments: Any, **options: Any) -> Any:
-    """Make an object of the class that a setting names as ``package.module:Class``, of a plug-in that was loaded.
+def named(setting: str, value: str) -> Any:
+    """What a setting names as ``package.module:name``, of a plug-in that was loaded.
 
     Raises:
-        ConfigError: It was not, there is no such class, it cannot be made so, or it lacks one of ``members``.
+        PluginError: It was not.
+        ConfigError: There is no such thing in it.
     """
     module, _, name = value.partition(":")
-    if module not in _LOADED:
+    if module not in _LOADED and _of_package(module) is None:
         raise PluginError(
             f"{setting}: '{value}' is code that is run only if you name it: add --plugin {module}.py with its path "
             f"(or --plugin {module} for an installed module), or set {VARIABLE}"
         )
-    found = getattr(sys.modules[module], name, None)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ConfigError(f"{setting}: {module} has no '{name}'") from None
+
+
+def make_named(setting: str, value: str, members: Sequence[str], *arguments: Any, **options: Any) -> Any:
+    """Make an object of the class that a setting names, as of :func:`named`.
+
+    Raises:
+        ConfigError: There is no such class, it cannot be made so, or it lacks one of ``members``.
+    """
+    found = named(setting, value)
     if not isinstance(found, type):
-        raise ConfigError(f"{setting}: {module} has no class '{name}'")
+        raise ConfigError(f"{setting}: {value} is no class")
     try:
         made = found(*arguments, **options)
     except TypeError as error:
@@ -176,8 +209,7 @@ def _load_installed() -> None:
 def _of_package(module: str) -> Plugin | None:
     """The plug-in of the same package, if a package has any."""
     root = module.partition(".")[0]
-    inner: Iterator[Plugin] = (plugin for key, plugin in _LOADED.items() if "." in key and key.split(".")[0] == root)
-    return next(inner, None)
+    return next((plugin for key, plugin in _LOADED.items() if key.partition(".")[0] == root), None)
 
 
 def _origin(module: str) -> Path | None:
@@ -187,6 +219,43 @@ def _origin(module: str) -> Path | None:
     except (ImportError, ValueError):
         return None
     return Path(spec.origin).absolute() if spec is not None and spec.origin else None
+
+
+def _files(module: str, file: Path) -> list[Path]:
+    """The code of a plug-in: all of its package; of a single file, it and what it imports from its folder."""
+    packaged = file.name == "__init__.py"
+    if packaged or "." in module:
+        return sorted(file.parents[module.count(".") - (not packaged)].rglob("*.py"))
+    found, left = list[Path](), [file]
+    while left:
+        if (path := left.pop()) not in found:
+            found.append(path)
+            left += _imported(path, file.parent)
+    return sorted(found)
+
+
+def _imported(path: Path, folder: Path) -> list[Path]:
+    """The files of ``folder`` that one of them imports; none where modules are installed."""
+    if str(folder) in sysconfig.get_paths().values():
+        return []
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return []  # said when it is run
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    tops = {name.partition(".")[0] for name in names}
+    files = [folder / f"{top}.py" for top in tops if (folder / f"{top}.py").is_file()]
+    return files + [file for top in tops for file in (folder / top).rglob("*.py")]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    if len(files) == 1:
+        return digests[0]
+    top = os.path.commonpath([path.parent for path in files])
+    lines = (f"{path.relative_to(top).as_posix()} {digest}\n" for path, digest in zip(files, digests, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _run(module: str, file: Path) -> None:

@@ -26,9 +26,11 @@ from unpaired.data import (
     state_digest,
     unreadable,
 )
+from unpaired.data.augment import code_digest
 from unpaired.data.dataset import TrainingImages
 from unpaired.data.inventory import Inventory
 from unpaired.data.sets import Several, dataset_stamps, sample_of
+from unpaired.data.stored import KINDS
 from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.environment import environment
@@ -37,6 +39,7 @@ from unpaired.files import json_lines, read_json, write_atomically
 from unpaired.inference.initial import INITIAL, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import Method
+from unpaired.plugins import Plugin, plugins_of
 from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, flat, store
 from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, locked
 
@@ -117,8 +120,9 @@ def begin_session(
             extensions, line = _extended(out, config, length, extend_to)
             config = replace(config, extensions=extensions)
             lines.append(line)
-        store(out / "run.yaml", config.to_mapping())
-        used = {"plugins": [asdict(plugin) for plugin in config.plugins]} if config.plugins else {}
+        plugins = dict.fromkeys([*config.plugins, *_readers(images)])
+        used = {"plugins": [asdict(plugin) for plugin in plugins]} if plugins else {}
+        store(out / "run.yaml", {**config.to_mapping(), **used})
         others = record.pop("others")
         append_line(out / "sessions.jsonl", {**environment(), **record, **used})
         if others or not (out / FILES).exists():
@@ -185,18 +189,31 @@ def _training_images(
     before = None if same else _stored_inventory(out)  # of a million files it is large
     if before is not None:
         found = changes(before, inventory(images.domains))
-        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
     else:  # of an earlier version, which kept a digest of the names alone
-        found = {"changed": ["names"]} if last.get("files_digest", digest) != digest else {}
-        words = "names or number differ"
+        found = {"changed": ["names or number"]} if last.get("files_digest", digest) != digest else {}
+    code = code_digest(images.transform, config.data.transform)
+    if code and last.get("transform", code) != code:
+        digests = f"sha256 {code[:12]}, then {last['transform'][:12]}"
+        found = found | {"code of the transform": [f"{config.data.transform} ({digests})"]}
     if found and not data_changed:
+        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
         raise DataError(
             f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
             "go on with these by --data-changed, or choose another --out"
         )
     datasets = {name: size for part in images.domains for name, size, _ in dataset_stamps(part)}
+    record |= {"transform": code} if code else {}
     record |= ({"datasets": datasets} if datasets else {}) | ({"data_changed": found} if found else {})
     return frozenset(bad), images, record | {"others": not same}
+
+
+def _readers(images: TrainingImages) -> tuple[Plugin, ...]:
+    """The plug-ins that read the training images."""
+    own = {suffix: kind for kind in map(type, KINDS) if plugins_of([kind], {}) for suffix in kind.suffixes}
+    if not own:
+        return ()
+    suffixes = {Path(image.name).suffix.lower() for image in sample_of(Several(images.domains))}
+    return plugins_of([own[suffix] for suffix in suffixes & own.keys()], {})
 
 
 def _stored_inventory(out: Path) -> Inventory | None:

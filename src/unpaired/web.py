@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import ipaddress
 import json
@@ -22,6 +24,9 @@ OWN_FILES_ONLY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """A content security policy: files of this server only, nothing inline."""
+
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**28, 30
+"""How much of the body of a request that is refused is read, and thrown away, before the answer."""
 
 HEADERS = {
     "cross-origin-opener-policy": "same-origin",
@@ -84,10 +89,13 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
         left = False
+        arriving = headers.get("content-length", "0") != "0" and "expect" not in headers
 
         async def send_with_headers(message: Message) -> None:
             nonlocal left
             if message["type"] == "http.response.start":
+                if arriving:  # a client that is still sending would find the connection reset, and not the answer
+                    await _discard(receive_and_notice)
                 own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             try:
@@ -97,9 +105,10 @@ class Guard:
                 raise
 
         async def receive_and_notice() -> Message:
-            nonlocal left
+            nonlocal arriving, left
             message = await receive()
             left = left or message["type"] == "http.disconnect"
+            arriving = arriving and not left and message.get("more_body", False)
             return message
 
         refusal = self._refusal(scope["method"], headers)
@@ -146,6 +155,15 @@ class Guard:
         if self._any_name or name in self._names:
             return True
         return is_loopback(name) if self._only_here else _is_address(name)
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what is left of a body, so much and so long as an honest client may need."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            taken = 0
+            while taken < _DISCARD_BYTES and (message := await receive()).get("more_body", False):
+                taken += len(message.get("body", b""))
 
 
 def _host_name(host: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import random
 import shutil
 import tarfile
@@ -21,9 +22,12 @@ from torchvision.transforms import v2
 
 from doc_pages import DOCS, run_examples
 from tiny import tiny_run, write_images
+from unpaired import cli
+from unpaired.config import save_yaml
 from unpaired.data import DataConfig, DatasetConfig, UnpairedFiles, UnpairedStream, names_digest, sets
 from unpaired.data.sets import Several
 from unpaired.errors import ConfigError, DataError, UserError
+from unpaired.plugins import load_plugin
 from unpaired.run_config import RunConfig
 from unpaired.training import train
 
@@ -139,8 +143,9 @@ def albumentation() -> Any:
     ids=["function", "torchvision", "albumentations"],
 )
 def test_transforms_are_seeded_and_resume_bitwise(
-    root: Path, tmp_path: Path, by_folders: Any, given: Any, named: str
+    root: Path, tmp_path: Path, by_folders: Any, given: Any, named: str, forget_plugins: Any
 ) -> None:
+    load_plugin(__name__)
     transform, state = given(), torch.get_rng_state()
     whole = trained(run_of(root), tmp_path / "whole", in_two=False, transform=transform)
     halves = trained(run_of(root, num_workers=2), tmp_path / "halves", in_two=True, transform=transform)
@@ -154,6 +159,55 @@ def test_transforms_are_seeded_and_resume_bitwise(
         train(RunConfig.load(tmp_path / "whole" / "run.yaml"), tmp_path / "whole", quiet=True)
 
 
+def test_a_transform_whose_code_has_changed_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forget_plugins: Any
+) -> None:
+    """By name, from the command line, and as an object; runs of earlier versions, which have no digest, go on."""
+    monkeypatch.chdir(tmp_path)
+    config, out = tmp_path / "tiny.yaml", tmp_path / "run"
+    save_yaml(config, run_of(root).to_mapping())
+    words = ["train", "--config", str(config), "--out", str(out), "--quiet", "--transform", "mine:change"]
+    plugin = ["--plugin", "mine.py"]
+
+    def write(factor: int) -> None:
+        forget_plugins()
+        (tmp_path / "mine.py").write_text("from beside import FACTOR\ndef change(x):\n    return x // FACTOR")
+        (tmp_path / "beside.py").write_text(f"FACTOR = {factor}")
+
+    write(2)
+    assert cli.main([*words, *plugin, "--stop-after", "1"]) == 0
+    write(2)
+    assert cli.main([*words, *plugin, "--stop-after", "2"]) == 0
+    write(3)
+    capsys.readouterr()
+    assert cli.main([*words, *plugin]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "(code of the transform: mine:change (sha256 " in line
+    assert "restore them, go on with these by --data-changed" in line
+    assert cli.main([*words, *plugin, "--data-changed", "--stop-after", "3"]) == 0
+    assert cli.main(["translate", str(out), str(root / "data" / "more"), "--out", "made"]) == 0  # without that code
+    forget_plugins()
+    assert cli.main([*words[:-2], "--out", str(out)]) == 2  # the run's own file names code, which is not run for that
+    sessions = [json.loads(line) for line in (out / "sessions.jsonl").read_text().splitlines()]
+    assert "code of the transform" in sessions[-1]["data_changed"]
+
+    def made(code: str) -> Any:
+        (tmp_path / "given.py").write_text(code)
+        linecache.clearcache()
+        found: dict[str, Any] = {"__name__": "given"}
+        exec(compile(code, str(tmp_path / "given.py"), "exec"), found)
+        return found["change"]
+
+    first = run_of(root, stop_after=1)
+    train(first, tmp_path / "python", quiet=True, transform=made("def change(x):\n    return x // 2"))
+    other = made("def change(x):\n    return x // 3")
+    with pytest.raises(DataError, match=r"code of the transform: python:given:change \(sha256"):
+        train(run_of(root), tmp_path / "python", quiet=True, transform=other)
+    record = tmp_path / "python" / "sessions.jsonl"
+    record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "transform"}) + "\n")
+    assert train(run_of(root), tmp_path / "python", quiet=True, transform=other).finished
+
+
 def test_a_list_in_a_run_file_is_a_transform() -> None:
     mapping = {"method": "cut", "data": {"transform": [{"ColorJitter": {"hue": 0.1}}, "RandomGrayscale"]}}
     assert RunConfig.from_mapping(mapping).data.transform == "[{ColorJitter: {hue: 0.1}}, RandomGrayscale]"
@@ -163,8 +217,9 @@ def test_a_list_in_a_run_file_is_a_transform() -> None:
     ("given", "words"),
     [
         ({"transform": "nowhere"}, "neither package.module:name nor a YAML list"),
-        ({"transform": "no.module:x"}, "cannot be imported"),
-        ({"transform": f"{__name__}:YAML"}, "which cannot be called"),
+        ({"transform": "no.module:x"}, "is code that is run only if you name it: add --plugin no.module.py"),
+        ({"transform": "torchvision.nowhere:x"}, "cannot be imported"),
+        ({"transform": "torch:float32"}, "which cannot be called"),
         ({"transform": "[{ColorJiter: {}}]"}, "did you mean 'ColorJitter'"),
         ({"transform": "[{ColorJitter: {bright: 2}}]"}, "ColorJitter: "),
         ({"transform": "[{"}, "is not YAML"),

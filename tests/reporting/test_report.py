@@ -21,6 +21,7 @@ from tiny import tiny_run, write_images
 from unpaired import cli
 from unpaired.config import load_yaml, save_yaml
 from unpaired.data import DatasetConfig, UnpairedFiles, load_for_protocol, tensor_to_image
+from unpaired.data.folders import find_partners
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.inference import Translator
 from unpaired.reporting.page import html_page
@@ -33,7 +34,7 @@ from unpaired.reporting.report import (
     write_figures,
     write_report,
 )
-from unpaired.reporting.run_folders import choose_images, find_partners, held_out_images, read_runs
+from unpaired.reporting.run_folders import choose_images, held_out_images, read_runs
 from unpaired.training import RunConfig, train
 
 
@@ -154,17 +155,17 @@ def test_images_are_evenly_spaced_or_picked_by_name() -> None:
 
 def test_truth_is_the_file_of_the_same_stem_when_all_have_one() -> None:
     source = (Path("s/a.png"), Path("s/b.png"))
-    pairs = UnpairedFiles(source, (Path("t/b.jpg"), Path("t/a.jpg"), Path("t/c.jpg")))
-    assert find_partners(pairs) == {source[0]: Path("t/a.jpg"), source[1]: Path("t/b.jpg")}
-    assert find_partners(pairs, "no") == {}
-    half = UnpairedFiles(source, (Path("t/a.jpg"),))
-    assert find_partners(half) == find_partners(UnpairedFiles(source, ())) == {}
-    with pytest.raises(DataError, match=r"s/b\.png has no target file"):
-        find_partners(half, "yes")
-    twice = UnpairedFiles(source, (Path("t/a.jpg"), Path("t/a.png"), Path("t/b.png")))
-    assert find_partners(twice) == {}
+    pairs = (Path("t/b.jpg"), Path("t/a.jpg"), Path("t/c.jpg"))
+    assert find_partners(source, pairs) == {source[0]: Path("t/a.jpg"), source[1]: Path("t/b.jpg")}
+    assert find_partners(source, pairs, "no") == {}
+    half = (Path("t/a.jpg"),)
+    assert find_partners(source, half) == find_partners(source, ()) == {}
+    with pytest.raises(DataError, match=r"1 of 2 have none \(b\.png\)"):
+        find_partners(source, half, "yes")
+    twice = (Path("t/a.jpg"), Path("t/a.png"), Path("t/b.png"))
+    assert find_partners(source, twice) == {}
     with pytest.raises(DataError, match="same name"):
-        find_partners(twice, "yes")
+        find_partners(source, twice, "yes")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,8 +175,9 @@ def test_columns_hold_what_each_run_makes_and_points_are_those_of_its_encoder(tr
     found = read_runs([trained / "qs_attn", trained / "cut"])
     chosen = images_of(trained)[:2]
     told: list[tuple[int, int]] = []
+    files, _ = held_out_images(datasets([run.path for run in found]))
     gallery = make_gallery(
-        found, chosen, find_partners(held_out_images(datasets([run.path for run in found]))[0]), device="cpu",
+        found, chosen, find_partners(files.source, files.target), device="cpu",
         progress=lambda *at: told.append(at),
     )  # fmt: skip
     assert list(gallery.columns) == ["input", "QS-Attn", "CUT", "truth"]

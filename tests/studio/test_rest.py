@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,6 +165,27 @@ def test_what_is_refused_is_one_line_of_json(
     assert words in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
     assert httpx.get(f"{server.address}/health").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("path", "megabytes", "headers", "status"),
+    [
+        ("/translate", 30, TOKEN, 413),
+        ("/translate", 30, {}, 401),
+        ("/batch", 30, TOKEN, 413),
+        ("/elsewhere", 30, TOKEN, 404),
+        ("/translate", 30, {**TOKEN, "Origin": "http://evil"}, 403),
+    ],
+)
+def test_a_client_that_is_still_sending_gets_the_answer(
+    server: Server, path: str, megabytes: int, headers: dict[str, str], status: int
+) -> None:
+    """The standard library's client sends all of the body before it reads."""
+    request = urllib.request.Request(server.address + path, data=bytes(megabytes * 10**6), headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=60)
+    assert raised.value.code == status
+    assert json.loads(raised.value.read())["error"]
 
 
 def test_beyond_the_queue_clients_are_told_to_come_back(run: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from unpaired.config import BatchSize, Count, Positive, Seed, Threads, from_dict, load_yaml, settings, to_dict
 from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles, names_digest
+from unpaired.data.dataset import places_of
+from unpaired.data.huggingface import absolute
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, DataError, UserError, nearest
 from unpaired.methods import METHODS
@@ -64,8 +66,8 @@ class DataEntry(DatasetConfig):
         values = {one.name: getattr(self, one.name) for one in fields(DatasetConfig)}
         if self.embedded is not None:
             values["folder"] = EMBEDDED[self.embedded]
-        paths = {name: value for name, value in values.items() if isinstance(value, Path)}
-        return DatasetConfig(**values | {n: Path(os.path.abspath(beside / p.expanduser())) for n, p in paths.items()})
+        paths = {name: value for name, value in values.items() if all(isinstance(p, Path) for p in places_of(value))}
+        return DatasetConfig(**values | {name: absolute(value, beside) for name, value in paths.items()})
 
 
 @settings

@@ -10,13 +10,14 @@ import pandas as pd
 
 from unpaired.benchmarking.matrix import Matrix
 from unpaired.benchmarking.runs import Run
+from unpaired.data.folders import find_partners
 from unpaired.files import json_lines, write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.methods import METHODS
 from unpaired.reporting import page
 from unpaired.reporting.formats import markdown_table, to_csv, to_json, to_latex, to_markdown
 from unpaired.reporting.pictures import make_gallery
-from unpaired.reporting.run_folders import choose_images, find_partners, read_runs
+from unpaired.reporting.run_folders import choose_images, read_runs
 from unpaired.reporting.tables import DASH, Comparison, collect
 from unpaired.run_config import DatasetConfig, RunConfig, flat
 from unpaired.run_folder import seconds_per_image
@@ -79,7 +80,10 @@ def write_pages(matrix: Matrix, runs: Sequence[Run], out: Path, notes: Sequence[
         files = first[0].cell.held_out
         found = read_runs([run.folder for run in first], [matrix.label(run.cell.contender) for run in first])
         gallery = make_gallery(
-            found, choose_images(files, _SHOWN), find_partners(files, matrix.evaluate.paired), taps=()
+            found,
+            choose_images(files, _SHOWN),
+            find_partners(files.source, files.target, matrix.evaluate.paired),
+            taps=(),
         )
         write_atomically(folder / "grid.png", png_bytes(image_grid(gallery.columns)))
         rows = [(name, list(cells)) for name, *cells in zip(gallery.names, *gallery.columns.values(), strict=True)]

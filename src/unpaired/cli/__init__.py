@@ -99,7 +99,8 @@ def with_plugins(arguments: Sequence[str]) -> list[str]:
         elif not (place := place if sign else next(words, "")):
             raise ConfigError("--plugin lacks its file")
         else:
-            places.append(os.path.abspath(place) if place.endswith(".py") else place)
+            is_path = place.endswith(".py") or os.sep in place or os.path.exists(os.path.join(place, "__init__.py"))
+            places.append(os.path.abspath(place) if is_path else place)
     if places:  # processes that a command starts load them, too
         named = [*os.environ.get(VARIABLE, "").split(os.pathsep), *places]
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, named)))
@@ -128,8 +129,9 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            "Every command takes --plugin FILE, any number of times: a Python file (or an installed module) with",
-            "methods, networks, metrics or kinds of image files of your own. UNPAIRED_PLUGINS names such files, too.",
+            "Every command takes --plugin FILE, any number of times: a Python file (or a package's folder, or an",
+            "installed module) with methods, networks, metrics or kinds of image files of your own. UNPAIRED_PLUGINS",
+            "names such files, too.",
             "",
             "'unpaired COMMAND --help' lists a command's options; 'unpaired --version' prints the version.",
         ]

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import settings
+from unpaired.data.folders import is_dataset
 from unpaired.errors import ConfigError
 
 
@@ -69,20 +70,21 @@ def main(argv: Sequence[str]) -> int:
     """Translate the chosen images, look into the encoders, write the page and the figures."""
     options = parse(Report, argv, "unpaired report")
     _check_places(options)
-    from unpaired.data import UnpairedFiles, list_images
+    from unpaired.data import UnpairedFiles
+    from unpaired.data.folders import find_partners, images_in
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report
-    from unpaired.reporting.run_folders import choose_images, find_partners, held_out_images, read_runs
+    from unpaired.reporting.run_folders import choose_images, held_out_images, read_runs
 
     paths, data = _split(options.runs)
     runs = read_runs(paths, options.names)
     if data is None and options.source is not None and options.target is None:
-        files = UnpairedFiles(tuple(list_images(options.source)), ())
+        files = UnpairedFiles(images_in(options.source), ())
     else:
         datasets = {run.name: run.config.dataset for run in runs}
         files, _ = held_out_images(datasets, data, options.source, options.target, options.direction)
     images = choose_images(files, options.show, options.pick)
-    truths = find_partners(files, options.paired)
+    truths = find_partners(files.source, files.target, options.paired)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("translating", total=None)
         gallery = make_gallery(
@@ -94,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
             device=options.device,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    folder = images[0].resolve().parent
+    folder = images[0].parent if is_dataset(images[0]) else images[0].resolve().parent
     chosen = "named with --pick" if options.pick else "evenly spaced by name"
     page = write_report(
         options.out,
@@ -124,6 +126,6 @@ def _check_places(options: Report) -> None:
 def _split(paths: Sequence[Path]) -> tuple[Sequence[Path], Path | None]:
     """Separate a data folder at the end from the runs."""
     last = paths[-1] if len(paths) > 1 else None
-    if last is not None and not (last / "run.yaml").exists() and (last / "testA").is_dir():
+    if last is not None and (is_dataset(last) or (not (last / "run.yaml").exists() and (last / "testA").is_dir())):
         return paths[:-1], last
     return paths, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tyro.conf import arg
 from unpaired.cli.options import option_names, parse
 from unpaired.config import Count, Positive, settings
 from unpaired.data import DataConfig
+from unpaired.data.augment import LIBRARIES
 from unpaired.data.huggingface import absolute
 from unpaired.engine.trainer import TrainingConfig
 from unpaired.errors import ConfigError, nearest
@@ -38,10 +40,10 @@ Example: unpaired train data/horse2zebra --recipe quick --out runs/quick"""
 
 def main(argv: Sequence[str]) -> int:
     """Parse, train, and say what to do next."""
-    for option in ("--generator", "--discriminator"):
-        module, sign, _ = (_value_of(argv, option) or "").partition(":")
-        if sign:  # whoever writes module:Class names its code
-            load_plugin(module)
+    for option in ("--generator", "--discriminator", "--transform"):
+        named = re.fullmatch(r"(([\w]+)[\w.]*):.*", _value_of(argv, option) or "")
+        if named and named[2] not in LIBRARIES:  # whoever writes module:Class names its code
+            load_plugin(named[1])
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train",
@@ -127,9 +129,7 @@ def _dataset(given: Any, base: DatasetConfig) -> DatasetConfig:
 
 def _absolute(place: Any) -> Any:
     """Folders as absolute paths, a single one of several as itself."""
-    if isinstance(place, tuple):
-        return absolute(place[0]) if len(place) == 1 else tuple(map(absolute, place))
-    return None if place is None else absolute(place)
+    return absolute(place[0] if isinstance(place, tuple) and len(place) == 1 else place)
 
 
 def _initial(given: Any, base: RunConfig) -> InitialWeights | None:

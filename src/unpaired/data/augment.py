@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import random
@@ -13,7 +14,10 @@ import torch
 import yaml
 
 from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.plugins import named, plugins_of
 
+LIBRARIES = {"albumentations", "torch", "torchvision"}
+"""Packages whose transforms need no plug-in."""
 PYTHON = "python:"
 """How the description of a transform that was given as an object begins."""
 
@@ -60,13 +64,31 @@ def load_transform(words: str) -> Callable[..., Any]:
     return v2.Compose(made)
 
 
+def code_digest(given: Any, words: str | None) -> str:
+    """SHA-256 of the code of a transform: of an object's function or class, or of the plug-in that settings name.
+
+    Empty for those of a library, and where the code is not at hand.
+    """
+    if given is None:
+        return "".join(plugin.sha256 for plugin in plugins_of([], {"transform": words}))
+    written = given if inspect.isroutine(given) else type(given)
+    try:
+        known = written.__module__.partition(".")[0] in LIBRARIES
+        return "" if known else hashlib.sha256(inspect.getsource(written).encode()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
 def _named(words: str) -> Callable[..., Any]:
     module, colon, name = words.partition(":")
     if not colon or not name:
         raise ConfigError(f"transform: '{words}' is neither package.module:name nor a YAML list of torchvision's")
     try:
-        found = getattr(importlib.import_module(module), name)
+        known = module.partition(".")[0] in LIBRARIES
+        found = getattr(importlib.import_module(module), name) if known else named("transform", words)
         found = found() if inspect.isclass(found) else found
+    except ConfigError:
+        raise
     except Exception as error:  # somebody's code is imported
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"transform: {words} cannot be imported ({type(error).__name__}: {why})") from error

@@ -19,10 +19,11 @@ from unpaired.data.folders import (
     find_test_images,
     find_training_images,
     images_in,
+    is_dataset,
     list_images,
 )
 from unpaired.data.formats import find_formats
-from unpaired.data.huggingface import images_of, is_spec, pair_of
+from unpaired.data.huggingface import pair_of
 from unpaired.data.inspection import in_threads
 from unpaired.data.reading import describe
 from unpaired.data.remarks import Remarks
@@ -131,12 +132,10 @@ class DatasetConfig:
             held_out = [python_dataset(items, "held_out") for items in self.objects.held_out]
             return UnpairedFiles(*held_out), f"{held_out[0].label} and {held_out[1].label}"
         named = [place for place in (self.held_out_source, self.held_out_target) if place is not None]
-        if len(named) == 2 and any(map(is_spec, named)):
-            return UnpairedFiles(*map(_open, named)), " and ".join(map(str, named))
-        if self.folder is not None and is_spec(self.folder) and not named:
+        if is_dataset(self.folder) and not named:
             pairs = ((split, pair_of(self.folder, split)) for split in splits)
             return next(((self._turned(pair), f"{split} of {self.folder}") for split, pair in pairs if pair), None)
-        if self.held_out_source is not None or self.held_out_target is not None:
+        if named:
             found = find_test_images(None, self.held_out_source, self.held_out_target)
             words = f"{self.held_out_source} and {self.held_out_target}"
             return None if found is None else (found, words)
@@ -174,9 +173,7 @@ class DatasetConfig:
         named = [*places_of(self.source), *places_of(self.target)]
         if any(str(place).startswith(PYTHON) for place in named):
             raise ConfigError(f"{named[0]}: was given in Python; call unpaired.train(..., source=, target=) again")
-        if self.folder is not None and is_spec(self.folder) and not named:
-            files = UnpairedFiles(*(pair_of(self.folder, "train") or ()))
-        elif self.folder is None and self.source is not None and self.target is not None:
+        if self.folder is None and self.source is not None and self.target is not None:
             files = UnpairedFiles(
                 _joined("source", self.source, self.source_weights), _joined("target", self.target, self.target_weights)
             )
@@ -205,7 +202,7 @@ class DatasetConfig:
         found: Sequence[Any]
         if held_out is not None:
             found = held_out[0].source
-        elif self.folder is not None and is_spec(self.folder):
+        elif is_dataset(self.folder):
             pairs = (pair_of(self.folder, split) for split in ("val", "test"))
             found = next((self._turned(pair).source for pair in pairs if pair), ()) or self._training(images).source
         else:
@@ -304,12 +301,8 @@ def _joined(role: str, given: Path | tuple[Path, ...], weights: tuple[float, ...
         raise ConfigError(
             f"{role}_weights: {len(weights)} numbers for {len(places)} folders; give one for each folder, or none"
         )
-    parts = [_open(place) for place in places]
+    parts = [images_in(place) for place in places]
     return Several(parts, weights) if len(parts) > 1 else parts[0]
-
-
-def _open(place: Path) -> Sequence[Any]:
-    return images_of(place) if is_spec(place) else images_in(place)
 
 
 def _described(path: Any, pages: Pages) -> Description | None:

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.stored import IMAGE_SUFFIXES
 from unpaired.errors import ConfigError, DataError, nearest
 
+DATASET = "hf:"
+"""How a place begins that the library ``datasets`` reads."""
 _LAYOUT = "expected DATA/trainA and DATA/trainB (and, for tests, DATA/testA and DATA/testB), or --source and --target"
 _IN_ORDER = operator.attrgetter("parts")
 """Windows itself compares paths without their case."""
@@ -67,6 +69,8 @@ def list_images(where: Path | str, recursive: bool = False) -> list[Path]:
         DataError: Nothing is there, or nothing of it is an image; the message says what was found instead.
     """
     where = Path(where)
+    if is_dataset(where):
+        raise DataError(f"{where}: is a dataset, and files are needed here; name a file, a folder or a pattern")
     try:
         if where.is_file():
             return [where]
@@ -137,7 +141,8 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
             kind = foreign(file.read(HEAD))
         raise DataError(
             f"{folder}: none of its {len(found.others)} files is an image (found {first.name}"
-            f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}"
+            f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}; a kind of your own "
+            "needs --plugin FILE"
         )
     names = ", ".join(path.name for path in found.subfolders[:6])
     inside = f"; it holds only the folders {names}" if names else ""
@@ -226,8 +231,17 @@ class FolderFiles(ImageSet):
             yield self._name(number), int(self._sizes[number]), int(self._times[number])
 
 
+def is_dataset(place: object) -> bool:
+    """Whether a place names a dataset of the library ``datasets`` (:mod:`unpaired.data.huggingface`)."""
+    return str(place).startswith(DATASET)
+
+
 def images_in(place: Path, recursive: bool = False) -> Sequence[Any]:
-    """The images that a place names, as :func:`list_images` has them; errors as there."""
+    """The images that a place names, as :func:`list_images` has them, or a dataset; errors as there."""
+    if is_dataset(place):
+        from unpaired.data.huggingface import images_of  # which needs what is here
+
+        return images_of(place)
     if place.is_dir() and not recursive:
         try:
             return FolderFiles(place)
@@ -265,7 +279,7 @@ def find_training_images(
     """Find the images of both domains for training.
 
     Args:
-        data: A folder that holds ``trainA`` (source) and ``trainB`` (target); or ``None``.
+        data: A folder that holds ``trainA`` (source) and ``trainB`` (target), or a dataset; or ``None``.
         source: Instead of ``data``: file pattern or folder of the source domain, together with ``target``.
         target: The same for the target domain.
         recursive: Descend into subfolders.
@@ -275,9 +289,12 @@ def find_training_images(
         ConfigError: Neither or both ways were used.
         DataError: A folder is missing, empty or holds too few images.
     """
-    place_a, place_b = _places(data, source, target, "train")
-    files = UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
-    for place, found in ((place_a, files.source), (place_b, files.target)):
+    if is_dataset(data) and source is None and target is None:
+        files, places = _pair_of(data, "train") or UnpairedFiles((), ()), (Path(str(data)),) * 2
+    else:
+        places = _places(data, source, target, "train")
+        files = UnpairedFiles(*(images_in(place, recursive) for place in places))
+    for place, found in zip(places, (files.source, files.target), strict=True):
         check_count(place, found, least)
     return files
 
@@ -297,7 +314,7 @@ def find_test_images(
     """Find the held-out images of both domains, ``testA`` and ``testB``.
 
     Args:
-        data: A folder as for :func:`find_training_images`; or ``None``.
+        data: A folder as for :func:`find_training_images`, or a dataset; or ``None``.
         source: Instead of ``data``: file, folder or pattern of the source domain, together with ``target``.
         target: The same for the target domain.
         recursive: Descend into subfolders.
@@ -311,6 +328,8 @@ def find_test_images(
     """
     if data is None and source is None and target is None:
         return None
+    if is_dataset(data) and source is None and target is None:
+        return _pair_of(data, "test")
     if data is not None and source is None and target is None and Path(data).is_dir():
         there = [name for name in ("testA", "testB") if (Path(data) / name).is_dir()]
         if not there:
@@ -322,6 +341,13 @@ def find_test_images(
             )
     place_a, place_b = _places(data, source, target, "test")
     return UnpairedFiles(images_in(place_a, recursive), images_in(place_b, recursive))
+
+
+def _pair_of(dataset: Path | str | None, split: str) -> UnpairedFiles | None:
+    from unpaired.data.huggingface import pair_of  # which needs what is here
+
+    found = pair_of(dataset, split)
+    return None if found is None else UnpairedFiles(*found)
 
 
 def _places(
@@ -359,6 +385,32 @@ def pair_by_name(source_files: Sequence[str | Path], target_files: Sequence[str 
     """
     targets = _by_stem(as_images(tuple(target_files)))
     return [(path, targets[stem]) for stem, path in _by_stem(as_images(tuple(source_files))).items() if stem in targets]
+
+
+def find_partners(
+    source_files: Sequence[Any], target_files: Sequence[Any], paired: Literal["auto", "yes", "no"] = "auto"
+) -> dict[Any, Any]:
+    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
+
+    ``auto`` takes files as paired if every source file has a partner.
+
+    Raises:
+        DataError: They have to be paired and are not.
+    """
+    if paired == "no" or not target_files:
+        return {}
+    try:
+        pairs = dict(pair_by_name(source_files, target_files))
+        if alone := [path.name for path in source_files if path not in pairs]:
+            raise DataError(
+                f"paired: each source file needs a target file of the same stem, but {len(alone)} of "
+                f"{len(source_files)} have none ({', '.join(alone[:3])}); rename them or drop --paired"
+            )
+    except DataError:  # or a stem occurs twice
+        if paired == "yes":
+            raise
+        return {}
+    return pairs
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

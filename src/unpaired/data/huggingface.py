@@ -8,32 +8,33 @@ dataset of the Hub, a folder that the library reads or that ``save_to_disk`` wro
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 
+from unpaired.data.folders import DATASET, is_dataset
 from unpaired.data.sets import SAMPLE, Dataset
 from unpaired.errors import ConfigError, DataError, nearest, require_packages
 
-PREFIX = "hf:"
 _FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 _KEYS = ("config", "split", "column", "label", "revision")
 
 
-def is_spec(place: object) -> bool:
-    """Whether a place names a dataset and not a folder."""
-    return str(place).startswith(PREFIX)
-
-
-def absolute(place: Path) -> Path:
-    """A place that means the same in every working folder."""
-    if not is_spec(place):
-        return place.absolute()
-    name, mark, query = str(place)[len(PREFIX) :].partition("?")
-    local = Path(name).exists() or name.endswith(tuple(_FORMATS))
-    return Path(f"{PREFIX}{Path(name).absolute() if local else name}{mark}{query}")
+def absolute(place: Any, beside: Path | None = None) -> Any:
+    """A place, or each of several, that means the same in every working folder; relative to ``beside`` or to ours."""
+    if isinstance(place, tuple):
+        return tuple(absolute(each, beside) for each in place)
+    if place is None:
+        return None
+    beside = Path(os.path.abspath(beside or ""))
+    if not is_dataset(place):
+        return beside / place.expanduser()
+    name, mark, query = str(place)[len(DATASET) :].partition("?")
+    local = (beside / name).exists() or name.endswith(tuple(_FORMATS))
+    return Path(f"{DATASET}{beside / name if local else name}{mark}{query}")
 
 
 def images_of(place: object) -> Dataset:
@@ -86,7 +87,7 @@ _HOW = "name both domains: --source 'hf:NAME?split=...&column=...&label=...' and
 
 
 def _parsed(place: object) -> tuple[str, dict[str, str]]:
-    name, _, query = str(place)[len(PREFIX) :].partition("?")
+    name, _, query = str(place)[len(DATASET) :].partition("?")
     asked = dict(parse_qsl(query, keep_blank_values=True))
     for key in asked:
         if key not in _KEYS:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles, pair_by_name
+from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles
+from unpaired.data.folders import find_partners
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation.image_files import ImageFiles, LazyImages, StoredImages, evenly_spaced, in_colour, read_files
 from unpaired.evaluation.masks import read_kept
@@ -94,7 +95,11 @@ class Evaluator:
                 "compare; give the folder of the source domain and that of the target domain"
             )
         self.inputs, self.reals = in_colour(self.sources.images), in_colour(self.targets.images)
-        self.truths = self._truths(paired)
+        self.truths: Sequence[Tensor] | None = None
+        if pairs := find_partners(self.sources.paths, self.targets.paths, paired):
+            place = {path: number for number, path in enumerate(self.targets.paths)}
+            partners = [place[pairs[path]] for path in self.sources.paths]
+            self.truths = LazyImages(len(partners), lambda index: self.reals[partners[index]])
         self.comparable = len(self.inputs[0]) == len(self.reals[0])
         """Whether sources have as many channels as targets, gray counting as colour, so that they can be compared."""
         shown = torch.stack(evenly_spaced(self.inputs, _INSPECTED))
@@ -181,9 +186,9 @@ class Evaluator:
 
     def read(self, paths: Sequence[str | Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
         """Read more files of the target domain in the way of this evaluation."""
-        return self._read([Path(path) for path in paths], self.formats[1], f"reading {what}", skip_bad)
+        return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
 
-    def _read(self, paths: Sequence[Path], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
+    def _read(self, paths: Sequence[Any], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
         def one_more(done: int) -> None:
             self.progress(stage, done, len(paths))
 
@@ -220,28 +225,6 @@ class Evaluator:
             scores |= evaluate_images(sets, [name], self.seed)
         self.progress(f"scoring: {what}", len(names), len(names))
         return scores
-
-    def _truths(self, paired: Paired) -> Sequence[Tensor] | None:
-        """The target of each source file, when all of them have one of the same stem."""
-        if paired == "no":
-            return None
-        try:
-            pairs = dict(pair_by_name(self.sources.paths, self.targets.paths))
-        except DataError:  # a stem occurs twice, so these are no pairs
-            if paired == "yes":
-                raise
-            return None
-        alone = [path.name for path in self.sources.paths if path not in pairs]
-        if alone:
-            if paired == "yes":
-                raise DataError(
-                    f"paired scores need a target file with the stem of each source file, but {len(alone)} of "
-                    f"{len(self.sources.paths)} have none ({', '.join(alone[:3])}); rename them or drop --paired"
-                )
-            return None
-        place = {path: index for index, path in enumerate(self.targets.paths)}
-        partners = [place[pairs[path]] for path in self.sources.paths]
-        return LazyImages(len(partners), lambda index: self.reals[partners[index]])
 
 
 SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")

@@ -116,7 +116,7 @@ def make_gallery(
         target = targets[finest.name]
         data = DataConfig(image_size=(shown.height, shown.width))
         columns["truth"] = pictures([load_for_protocol(truths[path], data, target) for path in images], target)
-    stems = [path.stem for path in images]
+    stems = [Path(path.name).stem for path in images]
     names = stems if len(set(stems)) == len(stems) else [path.name for path in images]
     panels = [Panel(names[number], tap, found) for (number, tap), found in views.items()]
     return Gallery(names, columns, panels, chosen)

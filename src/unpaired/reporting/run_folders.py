@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from unpaired.data import UnpairedFiles, find_test_images, pair_by_name
+from unpaired.data import UnpairedFiles, find_test_images
 from unpaired.data.dataset import places_of
+from unpaired.data.folders import is_dataset
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import evenly_spaced
 from unpaired.files import json_lines
@@ -142,7 +143,7 @@ def held_out_images(
 
     Args:
         datasets: Name of a run -> its data set; empty where nothing is known of the runs.
-        data: Folder with testA and testB.
+        data: Folder with testA and testB, or a dataset.
         source: Instead of ``data``: folder or pattern of source images, together with ``target``.
         target: Folder of real target images.
         direction: Which domain of a folder is the source; unset takes the runs' own.
@@ -158,6 +159,10 @@ def held_out_images(
     if data is None and source is None and target is None:
         if datasets and all(dataset.domains is not None for dataset in datasets.values()):
             return _scored_pair(list(datasets.values()))
+        named = {(dataset.held_out_source, dataset.held_out_target) for dataset in datasets.values()}
+        if len(named) == 1 and None not in (pair := named.pop()):
+            source, target = pair
+    if data is None and source is None and target is None:
         places = {
             name: dataset.folder or next(iter(places_of(dataset.source)), None) or dataset.domains
             for name, dataset in datasets.items()
@@ -165,7 +170,7 @@ def held_out_images(
         data = _common(option, places)
         if data is None or data not in [dataset.folder for dataset in datasets.values()]:
             raise ConfigError(f"no run names a folder with testA and testB; give {option}, or --source and --target")
-        if not data.is_dir():
+        if not data.is_dir() and not is_dataset(data):
             raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
     if data is None and direction is not None:
         raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
@@ -214,25 +219,3 @@ def choose_images(files: UnpairedFiles, count: int, pick: Sequence[str] = ()) ->
     if count < 1:
         raise ConfigError(f"show must be at least 1, not {count}")
     return evenly_spaced(files.source, count)
-
-
-def find_partners(files: UnpairedFiles, paired: Literal["auto", "yes", "no"] = "auto") -> dict[Path, Path]:
-    """Map each source image to the target image of the same stem, its truth; empty if the files are not paired.
-
-    ``auto`` takes files as paired if every source file has a partner.
-
-    Raises:
-        DataError: They have to be paired and are not.
-    """
-    if paired == "no" or not files.target:
-        return {}
-    try:
-        pairs = dict(pair_by_name(files.source, files.target))
-        alone = next((path for path in files.source if path not in pairs), None)
-        if alone is not None:
-            raise DataError(f"paired: {alone} has no target file of the same stem; rename the files or drop --paired")
-    except DataError:  # or a stem occurs twice
-        if paired == "yes":
-            raise
-        return {}
-    return pairs

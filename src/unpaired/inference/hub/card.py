@@ -130,8 +130,16 @@ def _usage(repo_id: str, description: Mapping[str, Any], weights: Sequence[str])
         f'translator = unpaired.Translator.from_pretrained("{repo_id}"{chosen})\n'
         f'translated = translator.translate({reads}("input.{"png" if reads == "Image.open" else "npy"}"))'
     )
+    plugins, needs = description.get("plugins") or (), ""
+    if plugins:
+        named = ", ".join(f"`{one['name']}` (SHA-256 {one['sha256'][:16]}...)" for one in plugins)
+        needs = f"Its networks are code that is not part of unpaired: {named}. You need a copy of it.\n\n"
+        option += "".join(f" --plugin {one['name']}" for one in plugins)
+        code = code.replace(
+            "translator =", "".join(f'unpaired.load_plugin("{one["name"]}")\n' for one in plugins) + "translator =", 1
+        )
     shell = f"pip install 'unpaired[hub]'\nunpaired translate {repo_id} photos --out translated{option}"
-    return f"```bash\n{shell}\n```\n\n```python\n{code}\n```"
+    return f"{needs}```bash\n{shell}\n```\n\n```python\n{code}\n```"
 
 
 def _facts(description: Mapping[str, Any], weights: Sequence[str]) -> str:
