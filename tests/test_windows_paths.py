@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from unpaired.files import last_part
-from unpaired.reporting.page import folders_pattern
+from unpaired.files import folders_pattern, last_part
 
 KNOWN = [PureWindowsPath(r"C:\Users\me two\unpaired\x"), PurePosixPath("/home/me/unpaired/x")]
 
