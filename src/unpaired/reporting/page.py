@@ -326,7 +326,7 @@ def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, finalize=tidy
     )
-    environment.filters |= {"breakable": lambda words: _breakable(tidy(words)), "exact": _exact}
+    environment.filters |= {"breakable": lambda words: breakable(tidy(words)), "exact": _exact}
     return environment.get_template("page.html"), asset("page.css"), asset("page.js")
 
 
@@ -335,9 +335,9 @@ def asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _breakable(words: object) -> Markup:
+def breakable(words: object) -> Markup:
     """Allow line breaks after slashes of either kind and underscores."""
-    return Markup(re.sub(r"([/\\_])", r"\1<wbr>", escape(str(words))))
+    return Markup(re.sub(r"([/\\_])", r"\1<wbr>", str(escape(str(words)))))
 
 
 def _exact(value: float) -> str:
