@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from unpaired.files import last_part
-from unpaired.reporting.page import folders_pattern
+from unpaired.files import folders_pattern, last_part
+from unpaired.reporting.page import breakable
 
 KNOWN = [PureWindowsPath(r"C:\Users\me two\unpaired\x"), PurePosixPath("/home/me/unpaired/x")]
 
@@ -43,3 +43,7 @@ def test_images_have_one_order_on_every_system(kind: Any) -> None:
 )
 def test_the_name_of_recorded_data_is_the_same_on_every_system(place: str) -> None:
     assert last_part(place) == "horses"
+
+
+def test_long_paths_break_into_lines_on_pages() -> None:
+    assert breakable(r"runs\a_b/<c>") == r"runs\<wbr>a_<wbr>b/<wbr>&lt;c&gt;"

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 
@@ -21,6 +21,24 @@ def last_part(place: str) -> str:
     ('horses', 'horses', '.')
     """
     return PureWindowsPath(place).name or place
+
+
+def without_folders(places: Iterable[Path] = ()) -> Callable[[str], str]:
+    """A function that takes the folders out of a text that absolute paths lie in, to keep user names and the like
+    private: those above ``places``, the working and the home folder, and whatever else looks like folders."""
+    inside = [Path.cwd() / "x", Path.home() / "x", *places]
+    pattern = folders_pattern({whole for path in inside for whole in (path.absolute(), path.resolve())})
+    return lambda text: pattern.sub("", text)
+
+
+def folders_pattern(known: Iterable[PurePath]) -> re.Pattern[str]:
+    """What matches the folders that absolute paths lie in, with either slash, and whatever else looks like folders."""
+    above = {folder.parts for path in known for folder in path.parents if folder != folder.parent}
+    listed = [r"[/\\]".join(re.escape(part.rstrip("/\\")) for part in (*parts, "")) for parts in above]
+    named = "|".join(sorted(listed, key=len, reverse=True))
+    name = r"[\w.@%+~-]+"
+    others = rf"[A-Za-z]:[/\\](?:{name}[/\\])*|\\\\(?:{name}\\)+|[/\\](?:{name}[/\\])+"
+    return re.compile(rf"(?<![\w.~/\\])(?:{named}|{others})")
 
 
 @contextlib.contextmanager

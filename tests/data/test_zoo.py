@@ -20,6 +20,7 @@ from unpaired.data import Attached, PixelFormat, ValueMapping, encode, read_pict
 from unpaired.data.profiles import srgb
 from unpaired.data.reading import describe
 from unpaired.data.remarks import Remarks
+from unpaired.data.writing import left_behind
 from unpaired.errors import DataError
 
 BACKGROUND = (255, 255, 0)
@@ -365,6 +366,8 @@ def test_a_profile_is_converted_alike_in_every_run_and_way_or_kept_and_said(name
         assert off[~HOLE if "no data" in name else ...].max() <= tolerance + 0.51, run
         attached = picture.description.attached.profile
         assert attached == (srgb() if said == "profile" else facts.attached.profile)
+        for channels in (1, 3) if said == "profile" else ():  # gray without a profile is that of sRGB
+            assert "colour profile" not in left_behind(picture.description.attached, ".png", channels)
         ignored = read_picture(path, dataclasses.replace(pixels, colour_profiles="ignore"))
         assert ignored.description.attached.profile == facts.attached.profile
         assert np.array_equal(ignored.values, picture.values) == (said != "profile")

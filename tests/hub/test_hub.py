@@ -39,6 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = evaluation({"input": {"swd_progan_x1e3": 106.0}, "ema": {"swd_progan_x1e3": 71.25}})
     record["data"]["name"] = "/home/somebody/secret/drawings"
     record["environment"] = {"host": "secret-host"}
+    record["rows"] = {**record.get("rows", {}), "best": {"chosen_on": "testA of /home/somebody/secret-folder/drawings"}}
+    record["warnings"] = ["images of /home/somebody/secret-folder/x"]
     (root / "run" / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
     return root / "run"
 

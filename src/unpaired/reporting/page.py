@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from unpaired.errors import ConfigError, UserError
-from unpaired.files import write_atomically
+from unpaired.files import without_folders, write_atomically
 from unpaired.grids import PIXEL_ART_SIDE, finite_range, fit, heat_map, to_rgb
 from unpaired.reporting.figures import bar_colours
 from unpaired.reporting.pictures import Panel, View, nats
@@ -311,24 +311,13 @@ def _reduction(encoding: Encoding, most: int, examples: int, limit: int) -> str:
 
 def _without_folders(places: Iterable[Path]) -> Callable[[Any], Any]:
     """A function that removes folders of this machine from text, to keep user names and the like private."""
-    inside = [Path.cwd() / "x", Path.home() / "x", *places]
-    pattern = folders_pattern({whole for path in inside for whole in (path.absolute(), path.resolve())})
+    remove = without_folders(places)
 
     def tidy(value: Any) -> Any:
         plain = isinstance(value, str | Path) and not hasattr(value, "__html__")
-        return pattern.sub("", str(value)) if plain else value
+        return remove(str(value)) if plain else value
 
     return tidy
-
-
-def folders_pattern(known: Iterable[PurePath]) -> re.Pattern[str]:
-    """What matches the folders that absolute paths lie in, with either slash, and whatever else looks like folders."""
-    above = {folder.parts for path in known for folder in path.parents if folder != folder.parent}
-    listed = [r"[/\\]".join(re.escape(part.rstrip("/\\")) for part in (*parts, "")) for parts in above]
-    named = "|".join(sorted(listed, key=len, reverse=True))
-    name = r"[\w.@%+~-]+"
-    others = rf"[A-Za-z]:[/\\](?:{name}[/\\])*|\\\\(?:{name}\\)+|[/\\](?:{name}[/\\])+"
-    return re.compile(rf"(?<![\w.~/\\])(?:{named}|{others})")
 
 
 def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
@@ -337,7 +326,7 @@ def _template(tidy: Callable[[Any], Any]) -> tuple[jinja2.Template, str, str]:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, finalize=tidy
     )
-    environment.filters |= {"breakable": lambda words: _breakable(tidy(words)), "exact": _exact}
+    environment.filters |= {"breakable": lambda words: breakable(tidy(words)), "exact": _exact}
     return environment.get_template("page.html"), asset("page.css"), asset("page.js")
 
 
@@ -346,9 +335,9 @@ def asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _breakable(words: object) -> Markup:
+def breakable(words: object) -> Markup:
     """Allow line breaks after slashes of either kind and underscores."""
-    return Markup(re.sub(r"([/\\_])", r"\1<wbr>", escape(str(words))))
+    return Markup(re.sub(r"([/\\_])", r"\1<wbr>", str(escape(str(words)))))
 
 
 def _exact(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import CheckpointError
-from unpaired.files import last_part, open_file, read_json, write_atomically
+from unpaired.files import last_part, open_file, read_json, without_folders, write_atomically
 from unpaired.inference.hub.card import Licences, model_card, newest_record
 from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
 
@@ -74,7 +75,9 @@ def write_bundle(
         for name in weights:
             shutil.copyfile(weights_folder / f"{name}.safetensors", out / f"{name}.safetensors")
         if "best" in weights and (weights_folder / "best.json").is_file():
-            shutil.copyfile(weights_folder / "best.json", out / "best.json")
+            with contextlib.suppress(ValueError):  # damaged
+                best = _tidied(read_json(weights_folder / "best.json"))
+                write_atomically(out / "best.json", json.dumps(best, indent=2).encode())
         write_atomically(out / DESCRIPTION, json.dumps(description, indent=2).encode())
         grid = max(run.glob("samples/*.png"), default=None) if samples else None
         if grid is not None:
@@ -147,6 +150,15 @@ def check_digests(folder: Path, name: str) -> str:
 
 
 def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the name of the data set only, and nothing about the machine."""
+    """The record with the name of the data set only, and nothing about the machine or its folders."""
     data = {**record.get("data", {}), "name": last_part(str(record.get("data", {}).get("name", "")))}
-    return {key: value for key, value in record.items() if key != "environment"} | {"data": data}
+    return _tidied({key: value for key, value in record.items() if key != "environment"} | {"data": data})
+
+
+def _tidied(value: Any) -> Any:
+    """What was read from JSON without folders of this machine."""
+    if isinstance(value, dict):
+        return {key: _tidied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_tidied(each) for each in value]
+    return without_folders()(value) if isinstance(value, str) else value
