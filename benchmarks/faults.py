@@ -521,10 +521,10 @@ def images(count: int = 200, seed: int = 0) -> None:
 
 
 WORDS = (
-    "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "/dev/null",
+    "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "DEVICE",
     "PIPE", "NESTED", "x" * 5000, "../..", "\udcff", "unset", "*",
 )  # fmt: skip
-"""Words on a command line; PIPE is the name of a pipe, NESTED that of 1,500 folders within each other."""
+"""Words on a command line; DEVICE is a link to a device, PIPE a pipe, NESTED 1,500 folders within each other."""
 
 
 def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
@@ -549,6 +549,7 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
                            "contenders": {"cut": {"method": "cut"}}})  # fmt: skip
         torch.save({"weight": torch.zeros(1)}, pth)
         os.mkfifo(folder / "PIPE")
+        (folder / "DEVICE").symlink_to("/dev/zero")  # never a device itself: a fault could replace it
         nest(folder / "NESTED")
         images, config_file = f"{data}/testA", str(folder / "run.yaml")
         scoring, out = (str(run), "--metrics", "colour_shift_lab"), ("--out", "OUT")
@@ -570,7 +571,7 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
             "benchmark": (str(matrix), *out, "--dry-run"),
         }  # fmt: skip
         assert {line.split()[0] for line in lines} == set(COMMANDS)
-        here, special = folder / "a" / "b" / "here", {name: str(folder / name) for name in ("PIPE", "NESTED")}
+        here, special = folder / "a" / "b" / "here", {name: str(folder / name) for name in ("PIPE", "NESTED", "DEVICE")}
 
         def action(name: str, words: list[str]) -> object:
             os.chdir(here)

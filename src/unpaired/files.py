@@ -13,6 +13,8 @@ from io import BufferedReader
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+_NO_FILE = "is a pipe or a device, not a file"
+
 
 def last_part(place: str) -> str:
     """The last part of a path that was recorded on any system, or all of it where it has no such part.
@@ -46,10 +48,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path``, which takes its name once the block has ended well.
 
     Raises:
-        OSError: That failed; ``path`` is as it was.
+        OSError: That failed, or ``path`` is a folder, a pipe or a device; it is as it was.
     """
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(FileNotFoundError):  # a pipe or a device would be replaced by a file
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, _NO_FILE, str(path))
     name = os.fsdecode(os.fsencode(path.name)[:200])  # names have 255 bytes at most
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
@@ -83,7 +88,7 @@ def open_file(path: str | Path) -> BufferedReader:
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
     return file
 
 

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import json
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -91,18 +92,16 @@ class Guard:
         left = False
         arriving = headers.get("content-length", "0") != "0" and "expect" not in headers
 
+=======
         async def send_with_headers(message: Message) -> None:
-            nonlocal left
             if message["type"] == "http.response.start":
                 if arriving:  # a client that is still sending would find the connection reset, and not the answer
                     await _discard(receive_and_notice)
                 own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
-            try:
-                await send(message)
-            except Exception:  # what followed the head of the request was no HTTP
-                left = True
-                raise
+            await send(message)
+
+        left = False
 
         async def receive_and_notice() -> Message:
             nonlocal arriving, left
@@ -112,22 +111,14 @@ class Guard:
             return message
 
         refusal = self._refusal(scope["method"], headers)
-        if refusal is None:
-            try:
+        try:
+            if refusal is None:
                 await self._application(scope, receive_and_notice, send_with_headers)
-            except Exception:
-                if not left:  # else nobody waits for the answer that could not be made or sent
-                    raise
-            return
-        status, words = refusal
-        body = json.dumps({"error": words}).encode()
-        sent = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),  # the unread body must not be parsed as the next request
-        ]
-        await send_with_headers({"type": "http.response.start", "status": status, "headers": sent})
-        await send_with_headers({"type": "http.response.body", "body": body})
+            else:
+                await _refuse(send_with_headers, *refusal)
+        except Exception:
+            if not left:  # else nobody waits for the answer that could not be made
+                raise
 
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and message, or None if the request is accepted."""
@@ -164,6 +155,17 @@ async def _discard(receive: Receive) -> None:
             taken = 0
             while taken < _DISCARD_BYTES and (message := await receive()).get("more_body", False):
                 taken += len(message.get("body", b""))
+
+
+async def _refuse(send: Send, status: int, words: str) -> None:
+    body = json.dumps({"error": words}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # the unread body must not be parsed as the next request
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _host_name(host: str) -> str:
@@ -227,10 +229,15 @@ def run_server(application: Application, bound: socket.socket) -> None:
         limit_concurrency=256,
         timeout_graceful_shutdown=2,
     )
-    # A page that is open when the server ends is no error, nor is what answers a client that speaks no HTTP.
-    noise = ("running task(s)", "Invalid HTTP request")
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not any(n in record.getMessage() for n in noise))
+    logging.getLogger("uvicorn.error").addFilter(_matters)
     try:
         uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on
         return
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """A page that is open when the server ends is no error; nor is a client that speaks no HTTP, or stops to."""
+    error = record.exc_info[0] if record.exc_info else None
+    ours = error is None or error.__module__.partition(".")[0] != "h11"
+    return ours and not re.search(r"running task\(s\)|Invalid HTTP request", record.getMessage())

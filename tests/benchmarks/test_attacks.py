@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import resource
 import subprocess
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,21 +22,40 @@ import faults
 from tiny import tiny_run
 from unpaired.cli import COMMANDS, main
 from unpaired.data import PixelFormat, read_picture
+from unpaired.data.reading import describe as describe_file
+from unpaired.data.reading import one_large_image
 from unpaired.errors import CheckpointError, DataError, UserError
 from unpaired.inference import Translator
+from unpaired.inference.large_images.memory import taken_memory
 from unpaired.methods import METHODS
 from unpaired.training import describe, train
 
 
 @pytest.mark.parametrize(
     ("attack", "size"),
-    [("models", 18), ("checkpoints", 5), ("images", 20), ("web", 10)],
+    [("models", 18), ("checkpoints", 5), ("images", 20), ("exports", 6)],
 )
 def test_a_short_attack_finds_nothing(attack: str, size: int, capsys: pytest.CaptureFixture[str]) -> None:
-    if attack == "web":
-        pytest.importorskip("starlette.testclient", reason="the test client needs httpx", exc_type=ImportError)
+    if attack == "exports":
+        pytest.importorskip("onnxruntime")
     getattr(faults, attack)(count=size, seed=7)
     assert f"{size} tried" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("page", "needs"), [("study", "starlette"), ("serve", "fastapi"), ("studio", "gradio")])
+def test_fifty_users_of_a_page_find_nothing(page: faults.Page, needs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(needs)
+    pytest.importorskip("uvicorn")
+    faults.web(count=150, seed=7, page=page)
+    assert "152 tried" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["data", "compare", "runs", "serve"])
+def test_awkward_arguments_are_done_or_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if command == "serve":
+        pytest.importorskip("fastapi")
+    faults.arguments(each=1, seed=7, only=(command,))
+    assert " 0 failed" in capsys.readouterr().out
 
 
 COMMANDS_WITH_OPTIONS = [name for name in COMMANDS if name != "data"] + ["data prepare", "data check"]
@@ -78,6 +100,10 @@ def test_every_number_has_two_bounds(kind: str) -> None:
         (["data", "check", "NESTED"], "NESTED"),
         (["data", "prepare", "PIPE"], "is a pipe or a device"),
         (["train", "DATA", "--config", "PIPE"], "is a pipe or a device"),
+        (["serve", "RUN", "--token-file", "PIPE"], "is a pipe or a device"),
+        (["serve", "RUN", "--port", "0", "--host", "../.."], "is not an address of this machine (no name of a comp"),
+        (["data", "check", "DATA", "--json", ""], "Is a directory"),
+        (["data", "check", "DATA", "--json", "PIPE"], "is a pipe or a device"),
     ],
 )
 def test_what_is_no_sensible_argument_is_refused_in_one_line(
@@ -91,8 +117,9 @@ def test_what_is_no_sensible_argument_is_refused_in_one_line(
     if "RUN" in words:
         train(tiny_run(dataset, images=1), "RUN", quiet=True)
     words = [{"DATA": str(dataset), "IMAGE": str(dataset / "testA" / "image0.png")}.get(word, word) for word in words]
-    assert main([*words, "--out", "OUT"] if words[1] != "check" else words) >= 1
+    assert main(words if words[1] == "check" or words[0] == "serve" else [*words, "--out", "OUT"]) >= 1
     err = capsys.readouterr().err.strip()
+    assert Path("PIPE").is_fifo()
     subprocess.run(["rm", "-rf", "NESTED"], check=False)  # pytest cannot
     assert said in err
     assert "Traceback" not in err
@@ -143,6 +170,39 @@ def test_decoding_counts_towards_the_memory(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"large\.png: decoding 4,000 x 3,000 pixels takes 0\.2 GiB, and memory_gib"):
         read_picture(path, PixelFormat(), free=lambda: 2**27)
     assert read_picture(path, PixelFormat(), free=lambda: 2**28).values.shape == (3000, 4000, 3)
+
+
+def test_one_large_image_is_decoded_at_a_time_however_many_threads_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for number in range(16):
+        folder = tmp_path / "data" / ("trainA", "trainB")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((3000, 4000, 3), number, np.uint8)).save(folder / f"{number}.png", compress_level=1)
+
+    def growth() -> None:
+        before = taken_memory()
+        assert main(["data", "check", str(tmp_path / "data")]) == 0
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+        assert grown < 400e6, grown  # one takes 216 MB at most
+
+    assert faults.Campaign("memory", 0).attempt("data check", growth) == "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="loading processes are forked on Linux")
+def test_loading_processes_wait_for_each_other_with_large_images(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.fromarray(np.zeros((3000, 4000, 3), np.uint8)).save(path)
+    done = multiprocessing.get_context("fork").Event()
+    other = multiprocessing.get_context("fork").Process(
+        target=lambda: (read_picture(path, PixelFormat()), done.set()), daemon=True
+    )
+    with one_large_image(describe_file(path)):
+        other.start()
+        assert not done.wait(1.5)
+    assert done.wait(60)
+    other.join()
 
 
 def test_a_checkpoint_beyond_the_end_does_not_count_as_finished(dataset: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from unpaired.data.pixels import PixelFormat, fitted
-from unpaired.data.reading import Stored, load
+from unpaired.data.reading import Stored, described, load, one_large_image
 from unpaired.data.stored import Attached, Description
 from unpaired.errors import DataError
 
@@ -59,7 +59,11 @@ def inspect(content: bytes, name: Path | str) -> ImageInfo:
     Raises:
         DataError: It cannot be used for training; the message begins with ``name``.
     """
-    stored = load(io.BytesIO(content), name)
+    with described(io.BytesIO(content), name) as header, one_large_image(header):
+        return _inspected(load(io.BytesIO(content), name), name)
+
+
+def _inspected(stored: Stored, name: str) -> ImageInfo:
     try:
         colour = Image.fromarray(fitted(stored, _WHITE, name))
         pixels = colour.tobytes()

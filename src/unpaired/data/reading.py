@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from unpaired.data.cache import SHARED_BY_FORK
 from unpaired.data.kinds.npy import describe_array
 from unpaired.data.kinds.pillow import describe_picture
 from unpaired.data.profiles import CHANNELS, srgb, to_srgb
@@ -38,7 +41,9 @@ Free = Callable[[], int]
 _COPIES = 6
 """Decoding takes at most so many times the bytes of the pixels (measured: 4.8)."""
 _SMALL = 2**26
-_one_large_image = threading.Lock()
+_one_large_image: Any = multiprocessing.get_context("fork").RLock() if SHARED_BY_FORK else threading.RLock()
+_WAIT_SECONDS = 300
+"""A loading process that was killed cannot give it back."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def load(
 ) -> Stored:
     """Read an image as it is stored, upright; arguments and errors as of :func:`described`, ``page`` from 0.
 
-    What would take more than ``free`` bytes raises ``DataError`` too; only one large image is decoded at a time then.
+    What would take more than ``free`` bytes raises ``DataError`` too. Only one large image is decoded at a time.
     """
     where = where or name_of(given)
     with described(given, where, pages, channels) as description, _room(description, where, free), decoding(where):
@@ -179,15 +184,25 @@ def load(
 
 
 @contextmanager
-def _room(facts: Description, where: Path | str, free: Free | None) -> Iterator[None]:
-    """Wait for other threads that decode a large image, and refuse what takes more than is free."""
+def one_large_image(facts: Description) -> Iterator[int]:
+    """Wait for other threads and loading processes that have a large image in hand; how many bytes decoding takes."""
     bytes_per_pixel = max(3, facts.channels) * np.dtype(facts.dtype).itemsize  # gray may become colour
     needed = _COPIES * facts.width * facts.height * bytes_per_pixel
-    if free is None or needed < _SMALL:
-        yield
-        return
-    with _one_large_image:
-        if needed > (left := free()):
+    held = needed >= _SMALL and _one_large_image.acquire(timeout=_WAIT_SECONDS)
+    try:
+        yield needed
+    finally:
+        if held:
+            with suppress(AttributeError, OSError, TypeError):  # glibc keeps for each thread what Pillow has freed
+                ctypes.CDLL(None).malloc_trim(0)
+            _one_large_image.release()
+
+
+@contextmanager
+def _room(facts: Description, where: Path | str, free: Free | None) -> Iterator[None]:
+    """Wait for other threads that decode a large image, and refuse what takes more than is free."""
+    with one_large_image(facts) as needed:
+        if free is not None and needed >= _SMALL and needed > (left := free()):
             raise DataError(
                 f"{where}: decoding {facts.width:,} x {facts.height:,} pixels takes {needed / 2**30:.1f} GiB, and "
                 f"memory_gib leaves {max(left, 0) / 2**30:.1f} GiB; allow more, or cut the image into tiles"
