@@ -57,13 +57,13 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
             if module.partition(".")[0] in own:
                 del sys.modules[module]
         KINDS[:] = kinds
-        sys.path[:] = folders
         for table, rows in zip(tables, before, strict=True):
             table.clear()
             table.update(rows)
 
     yield forget
     forget()
+    sys.path[:] = folders
 
 
 @pytest.fixture

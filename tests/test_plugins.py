@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,20 @@ def test_without_its_plug_in_a_run_says_in_one_line_which_it_needs(
     assert "--plugin my_method.py" in said[-1]
     assert len(said) == 1
     assert "my_method" not in sys.modules  # it lies in the working folder, and was not run
+
+
+def test_the_card_of_a_model_names_its_plug_in(home: Path, dataset: Path, forget_plugins: Forget) -> None:
+    plugin = load_plugin("my_method.py")
+    train(smooth_run(dataset, images=1), "run", quiet=True)
+    Translator.from_pretrained("run").bundle("card", "me/smooth")
+    card = Path("card/README.md").read_text(encoding="utf-8")
+    assert f"code that is not part of unpaired: `my_method.py` (SHA-256 {plugin.sha256[:16]}...)" in card
+    assert "unpaired translate me/smooth photos --out translated --plugin my_method.py" in card
+    shutil.copy("data/testA/image0.png", "input.png")
+    forget_plugins()
+    space: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0].replace("me/smooth", "run"), space)
+    assert space["translated"].size == (40, 36)
 
 
 def test_networks_of_a_plug_in(home: Path, dataset: Path, forget_plugins: Forget) -> None:

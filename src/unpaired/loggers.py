@@ -160,8 +160,7 @@ class WandB(_OfAService):
             project=os.environ.get("WANDB_PROJECT", "unpaired"), name=self.name, id=self.version, resume="allow",
             dir=os.environ.get("WANDB_DIR", self._run), settings=wandb.Settings(console="off", silent=True),
         )  # fmt: skip
-        # A step is a number of images seen: those of a run only go up, also over sessions that are synchronised later,
-        # and what a resumed training repeats is the same.
+        # Steps of a run at the service only go up, and a resumed training may repeat some.
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen")
         return run
@@ -170,12 +169,12 @@ class WandB(_OfAService):
         self.experiment.config.update(params, allow_val_change=True)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.experiment.log({**metrics, "images_seen": step}, step=step)
+        self.experiment.log({**metrics, "images_seen": step})
 
     def log_image(self, key: str, images: Sequence[Image.Image], step: int) -> None:
         import wandb
 
-        self.experiment.log({key: [wandb.Image(image) for image in images], "images_seen": step}, step=step)
+        self.experiment.log({key: [wandb.Image(image) for image in images], "images_seen": step})
 
     def finalize(self, status: str) -> None:
         if "experiment" in vars(self):

@@ -71,6 +71,7 @@ def load_plugin(place: str | Path) -> Plugin:
             f"plug-in {module}: there is no such module; a file is named with its .py, a package by its folder"
         )
     try:
+        file.stat()
         files = _files(module, file)
         plugin = Plugin(path.name if is_path else module, _digest(files))
     except OSError as error:

@@ -88,11 +88,9 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
         left = False
         arriving = headers.get("content-length", "0") != "0" and "expect" not in headers
 
-=======
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if arriving:  # a client that is still sending would find the connection reset, and not the answer
@@ -100,8 +98,6 @@ class Guard:
                 own = [(name.encode(), value.encode()) for name, value in self.headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
-
-        left = False
 
         async def receive_and_notice() -> Message:
             nonlocal arriving, left

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 from doc_pages import DOCS, run_examples
 from tiny import tiny_run, write_images
 from unpaired import cli
+from unpaired.benchmarking.matrix import compose, load_matrix
 from unpaired.config import save_yaml
 from unpaired.data import DataConfig, DatasetConfig, UnpairedFiles, UnpairedStream, names_digest, sets
 from unpaired.data.sets import Several
@@ -315,6 +316,51 @@ def test_the_library_datasets_in_every_form(
     ):
         with pytest.raises(UserError, match=words.replace("'", ".")):
             DatasetConfig(folder=Path(f"hf:{tmp_path}/saved{query}")).training_images()
+
+
+def test_commands_find_held_out_images_in_datasets(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """evaluate and report, of a folder's and of named datasets; and a benchmark, relative to its file."""
+    library = pytest.importorskip("datasets", reason='needs pip install "unpaired[datasets]"')
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache", raising=False)
+    monkeypatch.chdir(tmp_path)
+    image = library.Features({"image": library.Image()})
+    places = {"trainA": "trainA", "trainB": "trainB", "testA": "more", "testB": "trainB"}
+    files = {
+        split: [str(path) for path in sorted((root / "data" / place).iterdir())] for split, place in places.items()
+    }
+    splits = {split: library.Dataset.from_dict({"image": found}, features=image) for split, found in files.items()}
+    library.DatasetDict(splits).save_to_disk("sets/saved")
+    for split, rows in splits.items():
+        rows.to_parquet(f"sets/{split}.parquet")
+    held_out = {f"held_out_{role}": Path(f"hf:{tmp_path}/sets/test{side}.parquet")
+                for role, side in (("source", "A"), ("target", "B"))}  # fmt: skip
+    folder = DatasetConfig(folder=Path(f"hf:{tmp_path}/sets/saved"))
+    named = DatasetConfig(
+        source=Path(f"hf:{tmp_path}/sets/trainA.parquet"), target=root / "data" / "trainB", **held_out
+    )
+    for name, dataset in (("folder", folder), ("named", named)):
+        train(run_of(root, dataset), Path(name), quiet=True)
+        for words in (["evaluate", name], ["evaluate", name, "hf:sets/saved"], ["report", name, "--show", "2"]):
+            options = ["--metrics", "swd_progan_x1e3"] if words[0] == "evaluate" else ["--out", "report.html"]
+            assert cli.main([*words, *options]) == 0, (words, capsys.readouterr())
+    records = [json.loads(line)["data"] for line in Path("named/evaluations.jsonl").read_text().splitlines()]
+    assert {(one["source_digest"], one["source_images"], one["paired"]) for one in records} == {
+        (records[0]["source_digest"], 3, False)
+    }
+    save_yaml(Path("sets/matrix.yaml"), {
+        "budget": {"images": 4}, "contenders": {"cut": {"method": "cut"}},
+        "data": {"saved": {"folder": "hf:saved"},
+                 "several": {"source": ["hf:trainA.parquet", "hf:saved?split=trainA"], "target": "hf:trainB.parquet",
+                             "held_out_source": "hf:testA.parquet", "held_out_target": "hf:testB.parquet"}},
+    })  # fmt: skip
+    cells, _ = compose(load_matrix(Path("sets/matrix.yaml")), Path("sets/matrix.yaml"))
+    assert [len(cell.held_out.source) for cell in cells] == [3, 3]
+    assert cells[0].digests[0] == records[0]["source_digest"]
+    capsys.readouterr()
+    assert cli.main(["translate", "folder", "hf:sets/saved?split=testA", "--out", "made"]) == 2
+    assert "is a dataset, and files are needed here" in capsys.readouterr().err
 
 
 def test_large_sets_are_sampled_and_damaged_images_stood_in_for(

@@ -171,9 +171,9 @@ def test_what_is_refused_is_one_line_of_json(
     ("path", "megabytes", "headers", "status"),
     [
         ("/translate", 30, TOKEN, 413),
-        ("/translate", 30, {}, 401),
+        ("/translate", 1, {}, 401),
         ("/batch", 30, TOKEN, 413),
-        ("/elsewhere", 30, TOKEN, 404),
+        ("/elsewhere", 1, TOKEN, 404),
         ("/translate", 30, {**TOKEN, "Origin": "http://evil"}, 403),
     ],
 )

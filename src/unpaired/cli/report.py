@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Report, argv, "unpaired report")
     _check_places(options)
     from unpaired.data import UnpairedFiles
-    from unpaired.data.folders import find_partners, images_in
+    from unpaired.data.folders import find_partners
+    from unpaired.data.places import images_in
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report
     from unpaired.reporting.run_folders import choose_images, held_out_images, read_runs

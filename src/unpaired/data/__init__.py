@@ -4,11 +4,12 @@ from unpaired.data.channels import average_copies, repeat_channels
 from unpaired.data.dataset import DatasetConfig
 from unpaired.data.domains import DomainFiles, MultiDomainStream, find_domains
 from unpaired.data.embedded import EMBEDDED, EmbeddedDataset, embedded_dataset
-from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, list_images, pair_by_name
+from unpaired.data.folders import UnpairedFiles, list_images, pair_by_name
 from unpaired.data.images import image_to_tensor, read_image, read_image_of, tensor_to_image
 from unpaired.data.inventory import changes, inventory, inventory_json, names_digest, state_digest, unreadable
 from unpaired.data.mapping import BYTES, ValueMapping
 from unpaired.data.pixels import Picture, PixelFormat, read_picture, read_values, tensor_of
+from unpaired.data.places import find_test_images, find_training_images
 from unpaired.data.preview import pictures, preview_note
 from unpaired.data.remarks import Remarks, listing_of
 from unpaired.data.resizing import resize_values

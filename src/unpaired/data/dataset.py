@@ -13,18 +13,11 @@ from pydantic import Field
 from unpaired.config import FilePath, Positive, settings
 from unpaired.data.augment import PYTHON, load_transform
 from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, find_domains
-from unpaired.data.folders import (
-    UnpairedFiles,
-    check_count,
-    find_test_images,
-    find_training_images,
-    images_in,
-    is_dataset,
-    list_images,
-)
+from unpaired.data.folders import UnpairedFiles, is_dataset, list_images
 from unpaired.data.formats import find_formats
 from unpaired.data.huggingface import pair_of
 from unpaired.data.inspection import in_threads
+from unpaired.data.places import check_count, find_test_images, find_training_images, images_in
 from unpaired.data.reading import describe
 from unpaired.data.remarks import Remarks
 from unpaired.data.samples import ImageChanges, SampleStream

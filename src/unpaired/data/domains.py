@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.folders import UnpairedFiles, as_images, check_count, images_in, missing
+from unpaired.data.folders import UnpairedFiles, as_images, missing
+from unpaired.data.places import check_count, images_in
 from unpaired.data.samples import AS_THEY_ARE, Choice, ImageChanges, SampleStream, permutation
 from unpaired.data.settings import DataConfig, Formats
 from unpaired.errors import ConfigError, DataError, nearest

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.data.folders import UnpairedFiles, find_test_images, find_training_images, pair_by_name
+from unpaired.data.folders import UnpairedFiles, pair_by_name
+from unpaired.data.places import find_test_images, find_training_images
 from unpaired.errors import DataError, nearest
 
 Direction = Literal["drawing_to_colour", "colour_to_drawing"]

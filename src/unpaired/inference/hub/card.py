@@ -135,9 +135,8 @@ def _usage(repo_id: str, description: Mapping[str, Any], weights: Sequence[str])
         named = ", ".join(f"`{one['name']}` (SHA-256 {one['sha256'][:16]}...)" for one in plugins)
         needs = f"Its networks are code that is not part of unpaired: {named}. You need a copy of it.\n\n"
         option += "".join(f" --plugin {one['name']}" for one in plugins)
-        code = code.replace(
-            "translator =", "".join(f'unpaired.load_plugin("{one["name"]}")\n' for one in plugins) + "translator =", 1
-        )
+        loaded = "".join(f'unpaired.load_plugin("{one["name"]}")\n' for one in plugins)
+        code = code.replace("\n\ntranslator", f"\n\n{loaded}translator")
     shell = f"pip install 'unpaired[hub]'\nunpaired translate {repo_id} photos --out translated{option}"
     return f"{needs}```bash\n{shell}\n```\n\n```python\n{code}\n```"
 
