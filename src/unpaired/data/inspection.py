@@ -63,7 +63,7 @@ def inspect(content: bytes, name: Path | str) -> ImageInfo:
         return _inspected(load(io.BytesIO(content), name), name)
 
 
-def _inspected(stored: Stored, name: str) -> ImageInfo:
+def _inspected(stored: Stored, name: Path | str) -> ImageInfo:
     try:
         colour = Image.fromarray(fitted(stored, _WHITE, name))
         pixels = colour.tobytes()
