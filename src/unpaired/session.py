@@ -209,7 +209,7 @@ def _training_images(
 
 def _readers(images: TrainingImages) -> tuple[Plugin, ...]:
     """The plug-ins that read the training images."""
-    own = {suffix: kind for kind in map(type, KINDS) if plugins_of([kind], {}) for suffix in kind.suffixes}
+    own = {suffix: type(kind) for kind in KINDS if plugins_of([type(kind)], {}) for suffix in kind.suffixes}
     if not own:
         return ()
     suffixes = {Path(image.name).suffix.lower() for image in sample_of(Several(images.domains))}
