@@ -16,7 +16,7 @@ from unpaired.errors import BackendError, ConfigError
 from unpaired.methods import METHODS, ImageBatch, image_seeds
 from unpaired.methods.adversarial import AdversarialConfig, generator_scores
 from unpaired.networks import PatchDiscriminator, ProjectedDiscriminator, ProjectedScores
-from unpaired.networks.projected import _pink_noise
+from unpaired.networks.projected import _deviations, _pink_noise
 
 
 def made(channels: int = 3, **options: Any) -> ProjectedDiscriminator:
@@ -196,6 +196,42 @@ def test_small_images_are_doubled_and_every_size_has_scores(size: tuple[int, int
     assert tuple(scores.projected[0].shape) == (1, 1, *finest)
     assert [each.shape[1] for each in scores.projected] == [1, 1, 1]
     assert all(each.isfinite().all() for each in scores.projected)
+
+
+@pytest.mark.parametrize("batch_deviation", [False, True])
+def test_the_coarsest_head_sees_how_much_images_of_a_group_differ(batch_deviation: bool) -> None:
+    discriminator = made(batch_deviation=batch_deviation)
+    one, other, third = pictures(3).split(1)
+
+    def coarsest(*images: Tensor, groups: int = 1) -> Tensor:
+        return discriminator(torch.cat(images), None, groups).projected[-1][:1]
+
+    alike, unlike = coarsest(one, one), coarsest(one, other)
+    assert torch.allclose(alike, unlike) != batch_deviation
+    torch.testing.assert_close(coarsest(one, other, third, third, groups=2), unlike)  # the other group does not count
+    torch.testing.assert_close(coarsest(one), alike)  # one image alone differs from nothing
+    finer = discriminator(torch.cat([one, other])).projected[0][:1]
+    torch.testing.assert_close(finer, discriminator(torch.cat([one, one])).projected[0][:1])
+
+
+def test_real_images_and_translations_are_groups_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, seen = AdversarialConfig(discriminator="projected", batch_deviation=True, head_channels=4), []
+    discriminator = config.new_discriminator(3)
+    discriminator.prepare()
+    monkeypatch.setattr("unpaired.networks.projected._deviations", lambda maps, groups: seen.append(groups) or maps)
+    real, fake = pictures(4).split(2)
+    config.discriminator_terms(discriminator, real, fake, seeds())
+    generator_scores(discriminator, fake, seeds())
+    assert seen == [2, 1]
+
+
+def test_deviations_are_those_of_the_means_of_each_channel() -> None:
+    maps = torch.randn(6, 5, 3, 4, dtype=torch.float64, requires_grad=True)
+    found = _deviations(maps, 2)
+    for group, means in zip(found.chunk(2), maps.mean(dim=(2, 3)).chunk(2), strict=True):
+        expected = means.std(dim=0, correction=0).view(1, 5, 1, 1).expand(3, 5, 3, 4)
+        torch.testing.assert_close(group, expected, rtol=1e-5, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda x: _deviations(x, 3), (maps,))
 
 
 def test_the_smallest_image_is_that_of_both_parts() -> None:

@@ -79,6 +79,8 @@ class AdversarialConfig:
     augment_noise: Amount = 0.08
     """Standard deviation of the noise added to it, in units of the range [-1, 1]; without it generators learn grid
     patterns that fool the frozen network."""
+    batch_deviation: bool = False
+    """Show the projected discriminator how much the images of a batch differ, for translations of more hues."""
     patch_weight: Amount = 1.0
     """Weight of the patch discriminator's part of the generator's adversarial term with projected_patch."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -135,6 +137,7 @@ class AdversarialConfig:
             head_channels=self.head_channels,
             shift=self.augment_shift,
             noise=self.augment_noise,
+            batch_deviation=self.batch_deviation,
             patch=self.patch_discriminator(channels, **options) if self.discriminator == "projected_patch" else None,
         )
 
@@ -168,7 +171,8 @@ class AdversarialConfig:
             ending: Suffix of the terms' names.
         """
         seeds_2B = torch.cat([derive_seeds(seeds_B, -8), derive_seeds(seeds_B, -9)])
-        scores = discriminator(torch.cat([real_BCHW, fake_BCHW.detach()]), seeds_2B)
+        groups = {"groups": 2} if self.batch_deviation and self.discriminator in _PROJECTED else {}
+        scores = discriminator(torch.cat([real_BCHW, fake_BCHW.detach()]), seeds_2B, **groups)
 
         def loss(scores: Tensor, mode: GanMode) -> Tensor:
             real, fake = scores.split(len(real_BCHW))

@@ -17,7 +17,7 @@ from unpaired.networks.backbones import backbone_channels, load_backbone
 from unpaired.networks.discriminators import PatchDiscriminator
 from unpaired.networks.frozen import Frozen
 from unpaired.networks.layers import normalise_spectrally
-from unpaired.ops import location_draws, normal_draws, splitmix64
+from unpaired.ops import location_draws, normal_draws, splitmix64, widen
 
 _SMALLEST_INPUT = 128
 """Images with a shorter side below this are upsampled by 2 for the frozen network."""
@@ -57,6 +57,9 @@ class ProjectedDiscriminator(nn.Module):
         shift: Largest shift as a fraction of the side, 0 to 0.5.
         noise: Standard deviation of the noise, in units of the images' range [-1, 1].
         patch: An additional discriminator on the unchanged images.
+        batch_deviation: Show the head of the coarsest map how much the images of a batch differ (minibatch deviation,
+            Karras et al., Progressive Growing of GANs, ICLR 2018): the deviation over the batch of each channel's mean.
+            Without it nothing speaks against translations that all have the same colours.
 
     Raises:
         ConfigError: Wrong number of channels, or there is no such network.
@@ -75,6 +78,7 @@ class ProjectedDiscriminator(nn.Module):
         shift: float = 0.125,
         noise: float = 0.08,
         patch: PatchDiscriminator | None = None,
+        batch_deviation: bool = False,
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -86,7 +90,9 @@ class ProjectedDiscriminator(nn.Module):
             _random_convolution(*sizes, 1) for sizes in zip(widths, mixed, strict=True)
         )
         self.across_scales = nn.ModuleList(_random_convolution(coarse, fine, 3) for fine, coarse in pairwise(mixed))
-        self.heads = nn.ModuleList(_head(width, head_channels) for width in mixed)
+        self.batch_deviation = batch_deviation
+        seen = [*mixed[:-1], mixed[-1] * (2 if batch_deviation else 1)]
+        self.heads = nn.ModuleList(_head(width, head_channels) for width in seen)
         self.register_buffer("deviations", torch.ones(len(widths)))
         normalise_spectrally(self.heads)
         self.patch = patch
@@ -103,12 +109,13 @@ class ProjectedDiscriminator(nn.Module):
             ]
             self.deviations.copy_(torch.stack(measured))
 
-    def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None) -> ProjectedScores:
+    def forward(self, x_BCHW: Tensor, seeds_B: Tensor | None = None, groups: int = 1) -> ProjectedScores:
         """Score images.
 
         Args:
             x_BCHW: (B, C, H, W) in [-1, 1].
             seeds_B: (B,) int64 on the CPU for shift and noise of each image; None applies neither.
+            groups: Equal parts of the batch, in order, that know nothing of each other: real images and translations.
 
         Raises:
             BackendError: The frozen network has not been loaded.
@@ -120,6 +127,8 @@ class ProjectedDiscriminator(nn.Module):
         if min(inputs.shape[2:]) < _SMALLEST_INPUT:
             inputs = F.interpolate(inputs, scale_factor=2, mode="bilinear", align_corners=False)
         mixed = self._mixed(self._frozen(inputs))
+        if self.batch_deviation:
+            mixed[-1] = torch.cat([mixed[-1], _deviations(mixed[-1], groups)], dim=1)
         scores = tuple(head(each) for head, each in zip(self.heads, mixed, strict=True))
         return ProjectedScores(scores, self.patch(x_BCHW) if self.patch is not None else None)
 
@@ -152,6 +161,13 @@ class ProjectedDiscriminator(nn.Module):
             drawn = normal_draws(seeds, x_BCHW[0].numel()).to(x_BCHW).view(x_BCHW.shape)
             x_BCHW = x_BCHW + self.noise * drawn
         return x_BCHW
+
+
+def _deviations(x_BCHW: Tensor, groups: int) -> Tensor:
+    """Deviation of each channel's mean over the images of a group, at every place: (B, C, H, W)."""
+    means_GIC = widen(x_BCHW).mean(dim=(2, 3)).unflatten(0, (groups, -1))
+    deviations_G1C = (means_GIC.var(dim=1, correction=0, keepdim=True) + 1e-8).sqrt().to(x_BCHW.dtype)
+    return deviations_G1C.expand_as(means_GIC).flatten(0, 1)[:, :, None, None].expand_as(x_BCHW)
 
 
 def _random_convolution(inputs: int, outputs: int, taps: int) -> nn.Conv2d:
