@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_light": {"generator": "resnet", "taps": ("padded_input", "down1", "down2", "block1", "block5"),
                  "attention_taps": ("block1", "block5")},
     "smooth": {"generator": "light_smooth"},
+    "deviation": {"generator": "light_smooth", "batch_deviation": True},
     "no_projected": {"discriminator": "patch"},
     "no_patch": {"discriminator": "projected"},
     "no_noise": {"augment_noise": 0.0},
