@@ -86,7 +86,7 @@ def test_other_images_need_a_word_and_are_recorded(
         (run / "files.json").unlink()
         if change is swap:
             return
-        found = {"changed": ["names"]}
+        found = {"changed": ["names or number"]}
     change(dataset / "trainA")
     (word, names) = next(iter(found.items()))
     with pytest.raises(DataError, match=r"not those that the run .* --data-changed") as refused:

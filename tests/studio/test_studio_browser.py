@@ -172,8 +172,8 @@ def test_bombs_and_wrong_files_are_refused_with_a_sentence(
     upload(page, bomb, tmp_path / "words.png", good)
     page.click("#translate")
     said = page.locator("#said")
-    expect(said).to_contain_text("bomb.png: the header claims so many that they are more than the limit of")
-    expect(said).to_contain_text("words.png: the content is no picture")
+    expect(said).to_contain_text("bomb.png: 60,000 x 60,000 pixels are more than the limit of")
+    expect(said).to_contain_text("words.png: the content is text, not an image")
     expect(said).to_contain_text("Translated image0.png, 40 x 36 pixels")
 
 
