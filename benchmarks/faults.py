@@ -49,7 +49,6 @@ import tyro
 from lightning_fabric.loggers import TensorBoardLogger  # noqa: F401  # the same
 from PIL import Image
 
-import unpaired.web
 from unpaired.cli import COMMANDS, main, module_of
 from unpaired.cli.options import option_names
 from unpaired.config import save_yaml
@@ -380,6 +379,8 @@ def _trained(folder: Path, images: int = 2) -> tuple[RunConfig, Path]:
 
 
 def _translates(path: Path) -> None:
+    """In a process of its own."""
+    time.sleep = lambda seconds: None  # readers wait for a training that may be writing
     translator = (
         Translator.from_onnx(path) if path.suffix == ".onnx" else Translator.from_pretrained(path, device="cpu")
     )
@@ -405,7 +406,6 @@ def _campaign(name: str, seed: int) -> Iterator[tuple[Campaign, Path]]:
 
 def models(count: int = 150, seed: int = 0) -> None:
     """Damage model.json field by field, then the files of the folder at random, and translate with it."""
-    time.sleep = lambda seconds: None  # readers wait for a training that may be writing
     with _campaign("model folders", seed) as (campaign, folder):
         weights = _trained(folder)[1] / "weights"
         description = json.loads((weights / "model.json").read_bytes())
@@ -538,8 +538,6 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
         seed: Of which.
         only: Commands; unset takes all.
     """
-    os.environ.update(HF_HUB_OFFLINE="1", RAY_ADDRESS="127.0.0.1:9")  # nothing is uploaded, and no cluster is started
-    unpaired.web.run_server = lambda application, bound: None
     with _campaign("arguments", seed) as (campaign, folder):
         config, run = _trained(folder)
         data, matrix, pth = str(folder / "data"), folder / "matrix.yaml", folder / "latest_net_G.pth"
@@ -574,7 +572,13 @@ def arguments(each: int = 2, seed: int = 0, only: tuple[str, ...] = ()) -> None:
         here, special = folder / "a" / "b" / "here", {name: str(folder / name) for name in ("PIPE", "NESTED", "DEVICE")}
 
         def action(name: str, words: list[str]) -> object:
+            """In a process of its own, which what is changed here ends with."""
             os.chdir(here)
+            os.environ.update(HF_HUB_OFFLINE="1", RAY_ADDRESS="127.0.0.1:9")  # nothing is uploaded, no cluster started
+            if name in ("serve", "studio", "study"):
+                import uvicorn
+
+                uvicorn.Server.run = lambda *_, **__: None  # type: ignore[method-assign]
             return main([name, *words])
 
         for line, given in lines.items():

@@ -50,8 +50,10 @@ def test_fifty_users_of_a_page_find_nothing(page: faults.Page, needs: str, capsy
     assert "152 tried" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["data", "compare", "runs"])
+@pytest.mark.parametrize("command", ["data", "compare", "runs", "serve"])
 def test_awkward_arguments_are_done_or_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if command == "serve":
+        pytest.importorskip("fastapi")
     faults.arguments(each=1, seed=7, only=(command,))
     assert " 0 failed" in capsys.readouterr().out
 
