@@ -155,10 +155,15 @@ def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
     return _tidied({key: value for key, value in record.items() if key != "environment"} | {"data": data})
 
 
-def _tidied(value: Any) -> Any:
+def _tidied(record: dict[str, Any]) -> dict[str, Any]:
     """What was read from JSON without folders of this machine."""
-    if isinstance(value, dict):
-        return {key: _tidied(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_tidied(each) for each in value]
-    return without_folders()(value) if isinstance(value, str) else value
+    remove = without_folders()
+
+    def tidied(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tidied(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [tidied(each) for each in value]
+        return remove(value) if isinstance(value, str) else value
+
+    return {key: tidied(each) for key, each in record.items()}
