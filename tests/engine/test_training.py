@@ -300,6 +300,31 @@ def test_two_processes_learn_what_one_learns_and_resume_across_a_change_of_count
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are read from /proc")
+def test_no_thread_of_several_processes_outlives_the_interpreter(dataset: Path, tmp_path: Path) -> None:
+    # One that frees a tensor after that aborts the process ("terminate called without an active exception").
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text("""
+import atexit, sys
+from pathlib import Path
+
+def threads():
+    print("threads", [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")])
+
+atexit.register(threads)  # called last
+from unpaired.cli import main
+
+raise SystemExit(main(sys.argv[1:]))
+""")
+    arguments = command(tiny_run(dataset, batch_size=2, images=4), run, "--devices", "2")[3:]
+    answer = run_command([sys.executable, str(script), *arguments])
+    assert answer.returncode == 0, answer.stderr
+    said = [line for line in answer.stdout.splitlines() if line.startswith("threads")]
+    assert len(said) == 2
+    assert not [line for line in said if "gloo" in line], said
+
+
+@pytest.mark.slow
 def test_a_failure_in_one_process_ends_the_other_with_one_line(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = tiny_run(dataset, batch_size=2, images=100_000, cache_gib=0.0, checkpoint_every=50_000)

@@ -22,7 +22,7 @@ GAME: dict[str, Any] = {
     "base_channels": 64, "discriminator_channels": None, "blocks": 9, "discriminator_layers": 3, "spectral_norm": False,
     "gan_mode": "lsgan", "gradient_penalty_weight": 10.0, "adversarial_weight": 1.0, "optimiser": ADAM,
     "generator": "resnet", "discriminator": "patch", "backbone": "lite0", "backbone_weights": None, "head_channels": 64,
-    "augment_shift": 0.125, "augment_noise": 0.08, "patch_weight": 1.0,
+    "augment_shift": 0.125, "augment_noise": 0.08, "batch_deviation": False, "patch_weight": 1.0,
 }  # fmt: skip
 CONTRAST: dict[str, Any] = {
     "taps": ("padded_input", "down1", "down2", "block1", "block5"), "num_queries": 256, "temperature": 0.07,

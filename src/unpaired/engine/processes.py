@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,3 +64,14 @@ def ends_with_the_others(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size == 1 or not lost:
             raise
         raise TrainingError("another training process stopped, so this one does too; see its message") from error
+
+
+def leave_process_group() -> None:
+    """End the threads that carry messages between the processes. For the exit of a process, while Python still runs.
+
+    Gloo's threads hold tensors for a moment after a message has arrived. One that lets go of a tensor only when the
+    interpreter has been finalized is ended within its destructor, and the whole process aborts.
+    """
+    gc.collect()  # parallel modules in reference cycles hold the group
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

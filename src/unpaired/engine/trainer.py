@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import functools
 import itertools
@@ -27,7 +28,7 @@ from unpaired.engine.examples import Examples
 from unpaired.engine.loss_log import LossLog
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.precision import autocast_for, half_layout
-from unpaired.engine.processes import mean_over_processes, on_rank_zero
+from unpaired.engine.processes import leave_process_group, mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.environment import end_with_parent
@@ -214,6 +215,7 @@ def launch(fabric: Fabric) -> None:
     finally:
         os.environ.pop(_FIRST_PROCESS, None)
     if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
+        atexit.register(leave_process_group)
         former: Any = torch.distributed.distributed_c10d
         set_timeout = getattr(torch.distributed, "set_timeout", None) or former._set_pg_timeout
         set_timeout(datetime.timedelta(days=1))
