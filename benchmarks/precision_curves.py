@@ -18,13 +18,14 @@ from typing import Any
 import torch
 import tyro
 
+import mobilenet_judge
 from unpaired.data import embedded_dataset
 from unpaired.environment import environment
 from unpaired.evaluation import evaluate_run
 from unpaired.recipes import demo
 from unpaired.training import train
 
-METRICS = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1")
+METRICS = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1")
 
 
 def main(runs: Path, out: Path, images: int = 400, seeds: tuple[int, ...] = (0, 1, 2), threads: int = 1) -> None:
@@ -38,6 +39,7 @@ def main(runs: Path, out: Path, images: int = 400, seeds: tuple[int, ...] = (0, 
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
+    mobilenet_judge.register()
     found: dict[str, list[dict[str, Any]]] = {"32": [], "bf16-mixed": []}
     for seed in seeds:
         for precision in found:
