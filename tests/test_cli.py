@@ -154,6 +154,16 @@ def test_every_command_has_help(unpaired: Unpaired, command: str) -> None:
     assert not re.search(r"│ \[?(STR|PATH)\b", positionals)  # they have names
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("data", "info")])
+def test_help_fits_the_terminal(unpaired: Unpaired, command: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = unpaired(command, "--help").out.splitlines()
+    assert not [line for line in lines if len(line) > width and not line.startswith("Example: ")]
+    example = next(line for line in lines if line.startswith("Example: "))
+    assert example.startswith(f"Example: unpaired {command}")
+
+
 @pytest.mark.parametrize("command", ["train", "translate", "evaluate", "report", "study", "studio", "data prepare"])
 def test_long_help_is_grouped_and_its_paragraphs_are_whole(
     unpaired: Unpaired, command: str, monkeypatch: pytest.MonkeyPatch

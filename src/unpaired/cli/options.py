@@ -8,9 +8,12 @@ import functools
 import io
 import operator
 import re
+import shutil
+import sys
+import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TextIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes, arg
@@ -45,6 +48,24 @@ _NUMBERS = {
 """How Python says that text is no number -> what was expected."""
 registry = ConstructorRegistry()
 _in_progress: set[type] = set()
+
+
+class _Wrapped:
+    """A stream that breaks the paragraphs of help, which tyro writes as one line each, at the terminal's width.
+
+    An example stays one line, so that it can be copied.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._width = stream, shutil.get_terminal_size().columns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        prose = re.compile(r"(?!Example: )['`\w].*", re.MULTILINE)
+        fill = functools.partial(textwrap.fill, width=self._width, break_on_hyphens=False, break_long_words=False)
+        return self._stream.write(prose.sub(lambda line: fill(line[0]), re.sub(r"\n{3,}", "\n\n", text)))
 
 
 class OptionGroup:
@@ -155,7 +176,7 @@ def parse(
         )
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), registry:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(_Wrapped(sys.stdout)), registry:
             return tyro.cli(kind, args=list(argv), prog=command, config=(OmitArgPrefixes,), **more)
     except SystemExit as end:
         if end.code in (0, None):
