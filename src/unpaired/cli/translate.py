@@ -102,9 +102,9 @@ class Translate:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
-    """bf16 takes about 0.4 of the time of float32 on a processor with AMX, 0.6 on one with AVX512-BF16 alone, and longer
-    on others; results are up to a few grey levels from those of float32 (docs/results.md). auto takes it where it is
-    faster here."""
+    """bf16 takes about 0.4 of the time of float32 on a processor with AMX, 0.6 on one with AVX512-BF16 alone, and
+    longer on others; results are up to a few grey levels from those of float32 (docs/results.md). auto takes it where
+    it is faster here."""
     runtime: Literal["torch", "onnx"] = "torch"
     """onnx: through ONNX Runtime on the CPU, with the run exported into a temporary file first (up to a minute; use
     'unpaired export' once and give its file instead of the run). An .onnx file always runs there."""
