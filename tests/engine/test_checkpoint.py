@@ -40,6 +40,15 @@ def test_the_newest_is_restored_and_old_ones_are_removed(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == [p.name for p in checkpoints.files()]
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_restoring_removes_what_a_session_killed_after_saving_left(tmp_path: Path, damaged: bool) -> None:
+    checkpoints = saved(tmp_path, 1, 2, 3, 4, 5, keep=5)
+    if damaged:
+        checkpoints.files()[-1].write_bytes(b"")
+    assert CheckpointFolder(tmp_path, "cut", 2).restore({"box": Box()}, lambda words: None) == 5 - damaged
+    assert [int(p.stem[-9:]) for p in checkpoints.files()] == ([3, 4, 5] if damaged else [4, 5])
+
+
 def test_a_new_checkpoint_outlives_later_damaged_ones(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 4, 6)
     checkpoints.files()[-1].write_bytes(b"")

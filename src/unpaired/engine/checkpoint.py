@@ -84,11 +84,17 @@ class CheckpointFolder:
                 "Make room (or choose another --out), then run the same command to go on"
             ) from error
         files = self.files()
-        place = files.index(path)
-        passed_over = files[place + 1 :]  # of a later image, so damaged: this run went on from before them
-        for old in files[: max(0, place + 1 - self.keep)] + passed_over:
+        passed_over = files[files.index(path) + 1 :]  # of a later image, so damaged: this run went on from before them
+        for old in passed_over:
             old.unlink(missing_ok=True)
+        self._remove_old(path)
         return path
+
+    def _remove_old(self, newest: Path) -> None:
+        """Remove the checkpoints beyond ``keep``, ``newest`` and those before it."""
+        files = self.files()
+        for old in files[: max(0, files.index(newest) + 1 - self.keep)]:
+            old.unlink(missing_ok=True)
 
     def newest(self, report: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The newest valid checkpoint and what it holds; None if there is none. Damaged ones go to ``report``."""
@@ -102,7 +108,9 @@ class CheckpointFolder:
     def restore(
         self, objects: Mapping[str, Stateful], report: Callable[[str], None], optional: Collection[str] = ()
     ) -> int:
-        """Load the newest valid checkpoint into ``objects``; damaged ones are reported and passed over.
+        """Load the newest valid checkpoint into ``objects``, and remove those beyond ``keep``.
+
+        Damaged ones are reported, passed over and left where they lie.
 
         Args:
             objects: As they were saved.
@@ -133,6 +141,7 @@ class CheckpointFolder:
                         f"{path} does not fit this run: '{name}' cannot be loaded ({' '.join(first[:2])[:200]}); "
                         "choose another --out or the settings it was made with"
                     ) from error
+            self._remove_old(path)  # left where a session was killed right after it had saved
             return payload["images_seen"]
         if self.files():
             raise CheckpointError(
