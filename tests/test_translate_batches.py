@@ -14,10 +14,9 @@ from PIL import Image
 
 from tiny import tiny_trained
 from unpaired import cli
-from unpaired.cli import translate as command
 from unpaired.cli import translation_targets
 from unpaired.errors import DataError
-from unpaired.inference import Translator
+from unpaired.inference import Translator, batch
 
 Capture = pytest.CaptureFixture[str]
 Translate = Callable[..., tuple[int, str, str]]
@@ -126,7 +125,7 @@ def in_the_way(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def not_encodable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = command.encode
+    original = batch.encode
 
     def encode(images: Any, *others: Any) -> Any:
         return original(images, *others) if images[0].shape[0] == 8 else refuse()
@@ -135,7 +134,7 @@ def not_encodable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise DataError("70,000 x 1 pixels as .png (too wide)")
 
     Image.new("RGB", (9, 7)).save(tree / "elsewhere" / "b.png")
-    monkeypatch.setattr(command, "encode", encode)
+    monkeypatch.setattr(batch, "encode", encode)
 
 
 def not_translatable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +184,7 @@ def test_one_image_that_fails_costs_no_other(
 def test_a_full_disk_and_ctrl_c_end_it_and_say_how_many_are_done(
     tree: Path, translate: Translate, monkeypatch: pytest.MonkeyPatch, reason: Any
 ) -> None:
-    original, calls = command.write_atomically, list[Path]()
+    original, calls = batch.write_atomically, list[Path]()
 
     def write(path: Path, *parts: Any) -> None:
         calls.append(path)
@@ -193,13 +192,13 @@ def test_a_full_disk_and_ctrl_c_end_it_and_say_how_many_are_done(
             raise OSError(reason, os.strerror(reason)) if isinstance(reason, int) else reason
         original(path, *parts)
 
-    monkeypatch.setattr(command, "write_atomically", write)
+    monkeypatch.setattr(batch, "write_atomically", write)
     code, out, err = translate("in", "--recursive")
     assert code == (3 if isinstance(reason, int) else 130)
     assert "2 of 5 images translated into out" in out
     assert "the same command with --skip-existing goes on" in err
     assert len(calls) == 3
-    monkeypatch.setattr(command, "write_atomically", original)
+    monkeypatch.setattr(batch, "write_atomically", original)
     assert translate("in", "--recursive", "--skip-existing")[0] == 0
     assert made() == ALL
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field
 from tyro.conf import Positional, arg
@@ -28,32 +24,25 @@ from unpaired.cluster import map_on_ray, ray_cluster, ray_has_gpus, ray_workers
 from unpaired.config import BatchSize, Gib, Seed, settings
 from unpaired.data import (
     IMAGE_SUFFIXES,
-    Picture,
     PixelFormat,
     Remarks,
-    can_hold,
-    encode,
-    left_behind,
     listing_of,
     pictures,
     preview_note,
     read_image,
-    read_picture,
     read_values,
-    resize_values,
     shorter_side,
     tensor_of,
 )
-from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.errors import ConfigError, nearest
 from unpaired.files import write_atomically
 from unpaired.grids import image_grid, png_bytes
 from unpaired.inference import InferencePrecision, Translator
+from unpaired.inference.batch import Outcome, translate_files
 from unpaired.inference.large_images import free_memory, memory_bound, taken_memory
 from unpaired.plugins import load_plugins
 
 _GRID_ROWS = 8
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What is wrong with the disk and not with one file."""
 
 
 @settings
@@ -146,43 +135,6 @@ class Translate:
     }
 
 
-@dataclass(frozen=True)
-class _Item:
-    path: Path
-    values: np.ndarray
-    original_size: tuple[int, int]
-    picture: Picture
-    page: int
-    pages: int
-
-
-@dataclass
-class _Progress:
-    """What became of the images so far."""
-
-    remarks: Remarks
-    written: int = 0
-    problems: list[str] = field(default_factory=list)
-    lost: Counter[str] = field(default_factory=Counter)
-    """What has no place in the results -> in how many."""
-
-    def lines(self) -> Iterator[str]:
-        """What was left out, lost or skipped."""
-        if line := self.remarks.line:
-            yield line
-        if self.lost:
-            words = "; ".join(f"{name} of {count}" for name, count in self.lost.most_common())
-            yield f"not in the results: {words} image{'s' * (max(self.lost.values()) != 1)}"
-        yield from (f"skipped: {message}" for message in self.problems)
-
-    def add(self, part: _Progress) -> None:
-        """Count what became of further images."""
-        self.remarks.counts += part.remarks.counts
-        self.written += part.written
-        self.problems = sorted(self.problems + part.problems)
-        self.lost += part.lost
-
-
 def main(argv: Sequence[str]) -> int:
     """Translate everything that can be read; 0 when that was everything, 1 otherwise, 130 after Ctrl-C."""
     options = parse(Translate, argv, "unpaired translate")
@@ -231,12 +183,13 @@ def _translate(given: Translate) -> int:
     requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
     make_folder(options.out)
     listing = listing_of(options.input, options.recursive)
-    done = _Progress(Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0]))
+    track = partial(tracked, translator=translator)
+    done = Outcome(Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0]))
     try:
         for folder, plan in plans.items():
             left = {path: target for path, target in plan.items() if target not in there}
             if options.ray is None:
-                _translate_all(translator, left, requests[folder], side, options.batch_size, done)
+                translate_files(translator, left, requests[folder], side, options.batch_size, done, track)
             else:
                 own = replace(given, style_seed=requests[folder]["style_seed"])
                 _translate_on_ray(own, left, translator, done)
@@ -285,37 +238,8 @@ def _request(options: Translate, translator: Translator) -> dict[str, Any]:
     return request
 
 
-def _translate_all(
-    translator: Translator,
-    targets: dict[Path, Path],
-    request: dict[str, Any],
-    side: int | None,
-    batch_size: int,
-    done: _Progress,
-) -> None:
-    """Translate each file into its target; what cannot be read, translated or written is added to ``done.problems``."""
-    taken = translator.sides(request["reverse"])[0]
-
-    def translate(group: Sequence[_Item]) -> np.ndarray:
-        return translator.translate(np.stack([item.values for item in group]), **request)
-
-    pages: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
-    items = tracked(_read(targets, side, taken, done, translator.free_bytes), len(targets), translator)
-    for group in _groups(items, batch_size):
-        for item, values in _translated(group, translate, done.problems):
-            made = pages.setdefault(item.path, [])
-            made.append((resize_values(values, item.original_size), item.picture))
-            if not item.page + 1 == item.pages == len(made):  # not the last one, or one is missing
-                continue
-            try:
-                done.lost.update(_save(pages.pop(item.path), targets[item.path]))
-                done.written += 1
-            except DataError as error:
-                done.problems.append(str(error))
-
-
-def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Translator, done: _Progress) -> None:
-    """As ``_translate_all``, by the workers of the cluster; results are replaced whole, so one made twice is one."""
+def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Translator, done: Outcome) -> None:
+    """As ``translate_files``, by the workers of the cluster; results are replaced whole, so one made twice is one."""
     gpus = int(options.device == "cuda" or (options.device == "auto" and ray_has_gpus()))
     own = replace(options, device="cuda" if gpus else options.device)
     workers = ray_workers(1, gpus)
@@ -336,7 +260,7 @@ def _translate_on_ray(options: Translate, targets: dict[Path, Path], shown: Tran
         raise
 
 
-def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, _Progress]]:
+def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Path]]], tuple[int, Outcome]]:
     """Open the run in a worker: what translates some files and says how many, and what became of them."""
     load_plugins()
     options, translator = _opened(given)
@@ -345,39 +269,12 @@ def _worker(given: Translate, workers: int) -> Callable[[Sequence[tuple[Path, Pa
         translator.memory_gib = (taken_memory() + share) / 2**30
     request, side = _request(options, translator), _side(options.size, translator)
 
-    def work(pairs: Sequence[tuple[Path, Path]]) -> tuple[int, _Progress]:
-        done = _Progress(Remarks(frames=options.pages == "all", pixels=translator.sides(options.reverse)[0]))
-        _translate_all(translator, dict(pairs), request, side, options.batch_size, done)
+    def work(pairs: Sequence[tuple[Path, Path]]) -> tuple[int, Outcome]:
+        done = Outcome(Remarks(frames=options.pages == "all", pixels=translator.sides(options.reverse)[0]))
+        translate_files(translator, dict(pairs), request, side, options.batch_size, done)
         return len(pairs), done
 
     return work
-
-
-def _translated(
-    group: Sequence[_Item], translate: Callable[[Sequence[_Item]], np.ndarray], problems: list[str]
-) -> Iterator[tuple[_Item, np.ndarray]]:
-    """Each item with its translation; a batch that fails is taken apart, so that one image does not cost the others."""
-    try:
-        images = translate(group)
-    except (DataError, MemoryError, RuntimeError) as error:
-        if not (isinstance(error, DataError) or _out_of_memory(error)):
-            raise
-        width, height = _size(group[0].values)
-        in_memory = f"{width} x {height} pixels do not fit into memory; use --size N"
-        if len(group) == 1:
-            problems.append(f"{group[0].path}: {error if isinstance(error, DataError) else in_memory}")
-            return
-    else:
-        yield from zip(group, images, strict=True)
-        return
-    for item in group:
-        yield from _translated([item], translate, problems)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that memory ran out; torch's allocator on the CPU says so in words only."""
-    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return named or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _side(size: str, translator: Translator) -> int | None:
@@ -387,74 +284,6 @@ def _side(size: str, translator: Translator) -> int | None:
     if not size.isdecimal() or int(size) < 4:
         raise ConfigError(f"size is '{size}': it must be original, training, or a number of pixels from 4 on")
     return int(size)
-
-
-def _size(values: np.ndarray) -> tuple[int, int]:
-    """Width and height."""
-    return values.shape[1], values.shape[0]
-
-
-def _read(
-    paths: Iterable[Path], side: int | None, taken: PixelFormat, done: _Progress, free: Callable[[], int]
-) -> Iterator[_Item]:
-    for path in paths:
-        page, pages = 0, 1
-        while page < pages:
-            try:
-                picture = read_picture(path, taken, page, free)
-            except DataError as error:
-                done.problems.append(str(error))
-                break
-            if page == 0:
-                done.remarks.add(picture.description, picture.invalid is not None)
-                pages = picture.description.pages if done.remarks.frames else 1
-            values = picture.values
-            size = _size(values)
-            if side is not None and min(size) != side:
-                scale = side / min(size)
-                values = resize_values(values, (round(size[0] * scale), round(size[1] * scale)))
-            yield _Item(path, values, size, picture, page, pages)
-            page += 1
-
-
-def _groups(items: Iterable[_Item], batch_size: int) -> Iterator[list[_Item]]:
-    """Consecutive items of one size, at most ``batch_size`` of them."""
-    group: list[_Item] = []
-    for item in items:
-        if group and (len(group) == batch_size or group[0].values.shape != item.values.shape):
-            yield group
-            group = []
-        group.append(item)
-    if group:
-        yield group
-
-
-def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str]:
-    """Write one image, whole or not at all, with what was attached to its source; returns what has no place there.
-
-    Raises:
-        DataError: This one cannot be written.
-        OSError: Nothing more can be written: the disk is full or broken.
-    """
-    images, pictures = zip(*pages, strict=True)
-    channels, attached = images[0].shape[2], pictures[0].description.attached
-    holes = [picture.invalid_for(channels) for picture in pictures]
-    if not can_hold(target.suffix, images[0].dtype.name, channels, len(images)):
-        many = f"a {target.suffix} file cannot hold {len(images)} such pages"
-        raise DataError(f"cannot write {target}: {many}; use --format tiff, or --pages first")
-    try:
-        content = encode(images, target.suffix, attached, holes, [picture.duration for picture in pictures])
-    except DataError as error:
-        raise DataError(f"cannot write {target}: {error}; use --format png") from error
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content)
-    except OSError as error:
-        if error.errno in _DISK:
-            words = f"{error.strerror}; the same command with --skip-existing goes on when there is room"
-            raise OSError(error.errno, words, str(target)) from error
-        raise DataError(f"cannot write {target}: {error.strerror or error}") from error
-    return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
