@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +203,30 @@ def test_loading_processes_wait_for_each_other_with_large_images(tmp_path: Path)
         other.start()
         assert not done.wait(1.5)
     assert done.wait(60)
+    other.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="loading processes are forked on Linux")
+def test_a_loading_process_killed_with_a_large_image_in_hand_keeps_no_other_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.fromarray(np.zeros((3000, 4000, 3), np.uint8)).save(path)
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+
+    def hold() -> None:
+        with one_large_image(describe_file(path)), one_large_image(describe_file(path)):  # one within the other
+            begun.set()
+            time.sleep(600)
+
+    with one_large_image(describe_file(path)):  # what the parent holds at the fork is not the child's
+        other = context.Process(target=hold, daemon=True)
+        other.start()
+        assert not begun.wait(0.5)
+    assert begun.wait(60)
+    other.kill()
+    started = time.monotonic()
+    read_picture(path, PixelFormat())
+    assert time.monotonic() - started < 60
     other.join()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,6 +23,9 @@ from unpaired.data.stored import KINDS, Description, Pages, Profiles, decoding
 from unpaired.errors import DataError
 from unpaired.files import open_file
 
+with suppress(ModuleNotFoundError):  # on Windows
+    import fcntl
+
 
 class Item(ABC):
     """An image that is fetched when it is read; ``str`` of it is its name in messages."""
@@ -41,9 +44,37 @@ Free = Callable[[], int]
 _COPIES = 6
 """Decoding takes at most so many times the bytes of the pixels (measured: 4.8)."""
 _SMALL = 2**26
-_one_large_image: Any = multiprocessing.get_context("fork").RLock() if SHARED_BY_FORK else threading.RLock()
-_WAIT_SECONDS = 300
-"""A loading process that was killed cannot give it back."""
+
+
+class _Turn:
+    """One holder at a time among the threads of this process and the processes forked from it.
+
+    The lock between processes is one of the system on a file without a name: a process that is killed gives it back.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("unpaired") if SHARED_BY_FORK else None
+        self._begin()
+        if self._file is not None:
+            os.register_at_fork(after_in_child=self._begin)  # whatever a thread of the parent holds
+
+    def _begin(self) -> None:
+        self._threads, self._depth = threading.RLock(), 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        self._depth += 1
+        if self._depth == 1 and self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._threads.release()
+
+
+_one_large_image = _Turn()
 
 
 @dataclass(frozen=True)
@@ -188,14 +219,15 @@ def one_large_image(facts: Description) -> Iterator[int]:
     """Wait for other threads and loading processes that have a large image in hand; how many bytes decoding takes."""
     bytes_per_pixel = max(3, facts.channels) * np.dtype(facts.dtype).itemsize  # gray may become colour
     needed = _COPIES * facts.width * facts.height * bytes_per_pixel
-    held = needed >= _SMALL and _one_large_image.acquire(timeout=_WAIT_SECONDS)
-    try:
+    if needed < _SMALL:
         yield needed
-    finally:
-        if held:
+        return
+    with _one_large_image:
+        try:
+            yield needed
+        finally:
             with suppress(AttributeError, OSError, TypeError):  # glibc keeps for each thread what Pillow has freed
                 ctypes.CDLL(None).malloc_trim(0)
-            _one_large_image.release()
 
 
 @contextmanager
