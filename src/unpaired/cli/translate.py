@@ -170,8 +170,8 @@ class _Progress:
         if line := self.remarks.line:
             yield line
         if self.lost:
-            words = "; ".join(f"{name} of {count}" for name, count in self.lost.most_common())
-            yield f"not in the results: {words} image{'s' * (max(self.lost.values()) != 1)}"
+            lost = (f"{name} of {count} image{'s' * (count != 1)}" for name, count in self.lost.most_common())
+            yield f"not in the results: {'; '.join(lost)}"
         yield from (f"skipped: {message}" for message in self.problems)
 
     def add(self, part: _Progress) -> None:
