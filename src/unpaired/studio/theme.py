@@ -59,7 +59,8 @@ table.studio-scores, .studio-scores :is(thead, tbody, tr, th, td) { border: 0 !i
 .studio-figures.pairs { grid-template-columns: 1.27fr 1fr; align-items: end; } /* a scale beside the first */
 .studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
 #uploads img { background: #ffffff; object-fit: cover; }
-.gradio-container input[role=listbox] { text-overflow: ellipsis; padding-right: 2rem; }
+:is(#picture, #run, #clip-run, #training) input { text-overflow: ellipsis !important;
+  padding-right: 2.2rem !important; }
 .report { --line: var(--border-color-primary); --soft: var(--body-text-color-subdued); --accent: var(--color-accent);
   --card: var(--block-background-fill); --ink: var(--body-text-color); }
 .studio-figures img { width: 100%; height: auto; display: block; border-radius: 6px; background: #ffffff; }
