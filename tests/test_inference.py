@@ -21,8 +21,9 @@ from torch.utils._pytree import tree_leaves
 from methods.steps import batch, losses, make
 from tiny import forget_digests, tiny_run, write_images
 from unpaired.data import image_to_tensor, read_image, tensor_to_image
+from unpaired.engine.devices import choose_device
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, UserError, ValueRangeWarning
-from unpaired.inference import Translator, choose_device
+from unpaired.inference import Translator
 from unpaired.methods import METHODS, TranslateRequest
 from unpaired.training import train
 

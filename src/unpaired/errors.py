@@ -44,7 +44,7 @@ class TrainingError(UserError):
 
 
 class ValueRangeWarning(UserWarning):
-    """A tensor seems to hold values of another range than [-1, 1]."""
+    """A tensor or an array seems to hold values of another range than its type stands for."""
 
 
 class PluginWarning(UserWarning):

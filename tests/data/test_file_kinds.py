@@ -240,6 +240,25 @@ def test_geography_travels(tmp_path: Path) -> None:
         assert found.tags[33922].value[3:5] == (5e5, 6e6)
 
 
+def test_every_tag_travels_or_is_named(tmp_path: Path) -> None:
+    bands = '<Item name="DESCRIPTION" sample="0" role="description">height</Item>'
+    statistics = '  <Item name="STATISTICS_MAXIMUM" sample="0">99</Item>\n'
+    metadata = f"<GDALMetadata>\n{statistics}{bands}</GDALMetadata>"
+    tags = [(50844, 12, 92, tuple(range(92)), True), (42112, 2, len(metadata) + 1, metadata, True),
+            (272, 2, 7, "camera", True), (33723, 2, 5, "iptc", True), (65001, 3, 1, 7, True)]  # fmt: skip
+    tifffile.imwrite(tmp_path / "a.tif", values(4, 5), extratags=tags, metadata=None)
+    attached = describe(tmp_path / "a.tif").attached
+    (tmp_path / "b.tif").write_bytes(encode(values(4, 5, 1), ".tif", attached))
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        found: Any = tif.pages[0].tags
+        assert found[50844].value == tuple(range(92))
+        assert found[272].value == "camera"
+        assert found[42112].value == f"<GDALMetadata>\n{bands}</GDALMetadata>"
+    assert attached.dropped == ("TIFF tag IPTCNAA", "TIFF tag 65001")
+    tifffile.imwrite(tmp_path / "c.tif", values(4, 5, 3), photometric="rgb", tile=(16, 16), compression="zlib")
+    assert describe(tmp_path / "c.tif").attached.dropped == ()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # resizing and looking
 # ---------------------------------------------------------------------------------------------------------------------

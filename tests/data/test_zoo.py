@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from unpaired.data.profiles import srgb
 from unpaired.data.reading import describe
 from unpaired.data.remarks import Remarks
 from unpaired.data.writing import left_behind
-from unpaired.errors import DataError
+from unpaired.errors import DataError, ValueRangeWarning
 
 BACKGROUND = (255, 255, 0)
 COLOUR = np.random.default_rng(1).integers(1, 255, (6, 9, 3), dtype=np.uint8)
@@ -381,3 +382,47 @@ def test_a_profile_is_converted_alike_in_every_run_and_way_or_kept_and_said(name
             image.load()
             pixels = dataclasses.replace(runs["8-bit"], colour_profiles="convert")
             assert np.array_equal(read_picture(image, pixels).values, read_picture(path, pixels).values)
+
+
+WRITTEN = {name: suffix for name, (suffix, *_) in PROFILED.items() if "16" in name}
+"""Files of 16 bits with a profile, which is converted, kept, or nothing but sRGB."""
+
+
+@pytest.mark.parametrize("colour_profiles", ["convert", "ignore"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_with_a_profile_is_read_as_the_same_picture(
+    name: str, channels: int, suffix: str, colour_profiles: Any, tmp_path: Path
+) -> None:
+    (tmp_path / f"x{WRITTEN[name]}").write_bytes(PROFILED[name][1])
+    whole = ValueMapping("dtype", (0.0,), (65535.0,))
+    pixels = PixelFormat(channels, "uint16", whole, background=BACKGROUND, colour_profiles=colour_profiles)
+    picture = read_picture(tmp_path / f"x{WRITTEN[name]}", pixels)
+    attached = picture.description.attached
+    made = tmp_path / f"made{suffix}"
+    made.write_bytes(encode(picture.values, suffix, attached, [picture.invalid_for(channels)]))
+    again = read_picture(made, pixels)
+    assert np.array_equal(again.values[~HOLE], picture.values[~HOLE])
+    assert again.description.attached.profile == attached.profile_for(channels)
+    said = left_behind(attached, suffix, channels)
+    assert ("colour profile" in said) == (not attached.profile_for(channels) and attached.profile != srgb())
+    for opened in (Image.open(made), tifffile.TiffFile(made).pages[0]) if suffix == ".tif" else (Image.open(made),):
+        found = opened.info.get("icc_profile") if isinstance(opened, Image.Image) else opened.tags.valueof(34675)
+        assert (found or b"") == attached.profile_for(channels)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", ">i4"])
+def test_wide_integers_that_look_like_bytes_are_told(dtype: str, tmp_path: Path) -> None:
+    own = ValueMapping("dtype", (0.0,), (65535.0,))
+    for pixels in (PixelFormat(3), PixelFormat(3, "uint16", own)):
+        np.save(tmp_path / "x.npy", COLOUR.astype(dtype))
+        for given in (COLOUR.astype(dtype), tmp_path / "x.npy"):
+            with pytest.warns(
+                ValueRangeWarning, match=r"int\d\d images with no value above 255 .* convert them to uint8"
+            ):
+                read_picture(given, pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for fine in (COLOUR.astype(dtype) * 100, COLOUR.astype(dtype) * 0, COLOUR, COLOUR.astype("uint16")):
+                read_picture(fine, pixels)

@@ -207,6 +207,10 @@ def test_on_a_phone(visit: Callable[..., Any], scheme: str) -> None:
     page = visit(color_scheme=scheme, **_PHONE)
     page.click("#examples")
     expect(page.locator("#beside img")).to_have_count(3)
+    room = (
+        "element => [getComputedStyle(element).textOverflow, parseFloat(getComputedStyle(element).paddingRight) > 24]"
+    )
+    assert page.locator("#picture input").evaluate(room) == ["ellipsis", True], "a long name ends before the arrow"
     for tab in ("Translate", "Training"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing hangs over the side"

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from unpaired.errors import ConfigError, PluginWarning, UserError, nearest
+from unpaired.errors import ConfigError, PluginWarning, UserError, ValueRangeWarning, nearest
 
 COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
@@ -142,7 +142,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Say ours in one line; those of other packages keep where they come from."""
-    if issubclass(category, PluginWarning):
+    if issubclass(category, PluginWarning | ValueRangeWarning):
         print(f"warning: {message}", file=sys.stderr)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))

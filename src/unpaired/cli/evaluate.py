@@ -19,6 +19,7 @@ from tyro.conf import Positional, arg
 from unpaired.cli.options import parse
 from unpaired.config import BatchSize, Seed, Side, settings
 from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
+from unpaired.engine.devices import choose_device
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import (
     LABELS,
@@ -32,7 +33,7 @@ from unpaired.evaluation import (
     evaluate_run,
     record,
 )
-from unpaired.inference import InferencePrecision, Translator, choose_device
+from unpaired.inference import InferencePrecision, Translator
 from unpaired.training import RunConfig
 
 LINES = 160

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from unpaired.data.check_findings import Finding, Part, findings
 from unpaired.data.folders import Listing, missing, scan
+from unpaired.data.foreign import by_kind
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
 from unpaired.data.layouts import OFFICIAL, SPLITS, Counts, Kind, folder_of
 from unpaired.data.remarks import Remarks
@@ -174,6 +175,9 @@ def _list(folder: Path, part: Part) -> Part:
     part.images, part.others, part.subfolders = (
         [f"{part.folder}/{path.name}" for path in paths] for paths in (found.images, found.others, found.subfolders)
     )
+    for files, words in by_kind(found.others).values():
+        if words:
+            part.foreign.setdefault(words, []).extend(f"{part.folder}/{path.name}" for path in files)
     part.bytes = sum(path.stat().st_size for path in found.images)
     return part
 
@@ -292,8 +296,8 @@ def lines(report: Report) -> Iterator[str]:
 def remarks(report: Report) -> Remarks:
     """What training leaves out of the set, as it says itself."""
     training = [part for part in report.parts if part.split == "train"]
-    listing = Listing(others=[Path(path) for part in training for path in part.others],
-                      subfolders=[Path(path) for part in training for path in part.subfolders])  # fmt: skip
+    listing = Listing(others=[report.folder / path for part in training for path in part.others],
+                      subfolders=[report.folder / path for part in training for path in part.subfolders])  # fmt: skip
     found = Remarks(listing, pixels=DataConfig().plain_formats[0])
     for info in (info for part in training for info in part.info.values()):
         found.add(info.facts, info.no_data)

@@ -21,7 +21,7 @@ PAIRED_SHARE = 0.5
 """Of all names of A and B, how many have to be in both to be reported as pairs."""
 SMALLEST_SIDE = 32
 """Pixels; an image with a shorter side is reported."""
-_ONE = {"have": "has", "are": "is", "lie": "lies", "hold": "holds", "their": "its", "no images": "no image"}
+_ONE = {"have": "has", "are": "is", "lie": "lies", "hold": "holds", "their": "its"}
 _SINGULAR = re.compile(rf"\b({'|'.join(_ONE)})\b")
 _USUAL = ("RGB", "RGBA", "LA")
 """Modes that say nothing beyond their opacity, which is told in any case."""
@@ -45,6 +45,8 @@ class Part:
     """Paths below the set, sorted."""
     others: list[str] = field(default_factory=list)
     """Files that are no images, by their suffix."""
+    foreign: dict[str, list[str]] = field(default_factory=dict)
+    """What some of these are, and what to do with them -> which."""
     subfolders: list[str] = field(default_factory=list)
     """Folders in it, which training does not read."""
     bytes: int = 0
@@ -101,8 +103,12 @@ def _of_folder(part: Part) -> Iterator[Finding]:
         yield Finding("error", "too_few", f"{part.folder} holds fewer than 2 images that can be used", [])
     if part.unreadable:
         yield Finding("error", "unreadable", _count(part.unreadable, part, "cannot be used"), part.unreadable)
-    if part.others:
-        yield Finding("warning", "not_images", _count(part.others, part, "are no images"), part.others)
+    known = {path for paths in part.foreign.values() for path in paths}
+    for words, paths in [*part.foreign.items(), ("", [path for path in part.others if path not in known])]:
+        if paths:
+            count = f"{len(paths):,} file{'s' * (len(paths) != 1)} of {part.folder}"
+            are = "are no images" if len(paths) > 1 else "is no image"
+            yield Finding("warning", "not_images", f"{count} {are}{f' but {words}' if words else ''}", paths)
     if part.subfolders:
         words = f"{part.folder} holds folders, whose images training does not read"
         yield Finding("warning", "subfolders", words, part.subfolders)
@@ -212,8 +218,6 @@ def _of_pairs(parts: Sequence[Part]) -> Iterator[Finding]:
 def _count(files: Sequence[str], part: Part, words: str) -> str:
     """``3 of 20 images of trainA are gray``; words are in the plural."""
     many = words if len(files) != 1 else _SINGULAR.sub(lambda match: _ONE[match[0]], words)
-    if files is part.others:
-        return f"{len(files):,} file{'s' * (len(files) != 1)} of {part.folder} {many}"
     if len(files) == len(part.images):
         return (
             f"all {len(files):,} images of {part.folder} {words}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import glob
 import operator
 import os
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unpaired.data.foreign import HEAD, foreign
+from unpaired.data.foreign import foreign_file
 from unpaired.data.stored import IMAGE_SUFFIXES
 from unpaired.errors import DataError, nearest
 
@@ -135,9 +134,8 @@ def _list_folder(folder: Path, recursive: bool) -> list[Path]:
     if found.images:
         return found.images
     if found.others:
-        first, kind = found.others[0], None
-        with contextlib.suppress(OSError), first.open("rb") as file:
-            kind = foreign(file.read(HEAD))
+        first = found.others[0]
+        kind = foreign_file(first)
         raise DataError(
             f"{folder}: none of its {len(found.others)} files is an image (found {first.name}"
             f"{f', {kind}' if kind else ''}); these suffixes are read: {' '.join(IMAGE_SUFFIXES)}; a kind of your own "

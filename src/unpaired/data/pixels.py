@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from unpaired.config import Value, settings
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
 from unpaired.data.reading import Free, Given, Stored, load, name_of
 from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
-from unpaired.errors import DataError
+from unpaired.errors import DataError, ValueRangeWarning
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow weighs colours
 
@@ -196,6 +197,12 @@ def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.n
                     f"{where}: holds {values.dtype} from {low} to {high}, and the images of this domain are "
                     f"{pixels.dtype}; convert it, or leave it out"
                 )
+            if 1 < high <= LARGEST["uint8"] and pixels.mapping.name == "dtype":
+                words = (
+                    f"{values.dtype} images with no value above 255 are nearly black, as all types wider than uint8 "
+                    "count up to 65535; convert them to uint8 if they do not"
+                )
+                warnings.warn(words, ValueRangeWarning, stacklevel=2)
             values = values.astype(np.uint16)
         if pixels.dtype == "uint8":
             return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)

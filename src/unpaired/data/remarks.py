@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from unpaired.data.folders import Listing, scan
+from unpaired.data.foreign import by_kind
 from unpaired.data.pixels import PixelFormat
 from unpaired.data.stored import Description
 
@@ -21,6 +23,8 @@ CHANGES = {
     "no_data": "hold values of no data (declared, masked or not finite), filled and left out of ranges",
 }
 """Kind of change -> what such images have, in the plural."""
+_TOLD_WHOLE = 2
+"""So many kinds of files that are not read are told with what to do with them, more with what they are."""
 _SHORT = {
     "frames": "further pages or frames of {}", "transparency": "transparency of {}, put over the background",
     "profile": "another colour profile of {}, converted to sRGB", "ignore": "another colour profile of {}, ignored",
@@ -62,9 +66,17 @@ class Remarks:
         """``left out or converted: ...``, or nothing where nothing is."""
         words = []
         if others := self.listing.others:
-            suffixes = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
-            named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
-            words.append(f"{_number(len(others), 'file')} of kinds that are not read ({named})")
+            kinds = by_kind(others)
+            named = ", ".join(f"{len(files)} {suffix}" for suffix, (files, _) in kinds.items())
+            known: dict[str, list[str]] = {}
+            for suffix, (_, what) in kinds.items():
+                known.setdefault(what or "", []).append(suffix)
+            known.pop("", None)
+            are = (
+                f"; {' '.join(suffixes)}: {what if len(known) <= _TOLD_WHOLE else re.split('[,;(]', what)[0].strip()}"
+                for what, suffixes in known.items()
+            )
+            words.append(f"{_number(len(others), 'file')} of kinds that are not read ({named}{''.join(are)})")
         if folders := self.listing.subfolders:
             words.append(_number(len(folders), "subfolder"))
         counted = ((text, self.counts[kind]) for kind, text in _SHORT.items() if self.counts[kind])

@@ -23,6 +23,7 @@ from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.callbacks import Callback, Ending, Training, tell
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
+from unpaired.engine.devices import choose_device
 from unpaired.engine.ema import EMA
 from unpaired.engine.examples import Examples
 from unpaired.engine.loss_log import LossLog
@@ -146,20 +147,11 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         BackendError: The accelerator is not on this machine, or several machines are asked for and nothing started
             the processes of all of them.
     """
-    if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise BackendError(
-            "accelerator: 'cuda' was asked for, but this machine has no usable CUDA device "
-            f"(torch {torch.__version__} sees none); use --accelerator cpu or auto"
-        )
-    if config.accelerator == "mps" and not torch.backends.mps.is_available():
-        raise BackendError(
-            "accelerator: 'mps' was asked for, but this machine has no usable Apple GPU; use --accelerator cpu or auto"
-        )
-    on_cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
-    if config.cuda_graph and not on_cuda:
+    device = choose_device(config.accelerator, "accelerator").type
+    if config.cuda_graph and device != "cuda":
         raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")
-    if on_cuda and config.devices > torch.cuda.device_count():
-        raise BackendError(f"devices: {config.devices} asked for, this machine has {torch.cuda.device_count()}")
+    if device != "cpu" and config.devices > (here := torch.cuda.device_count() if device == "cuda" else 1):
+        raise BackendError(f"devices: {config.devices} asked for, this machine has {here}")
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
@@ -182,7 +174,7 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.processes > 1 else "auto"
     try:
         return Fabric(
-            accelerator=config.accelerator,
+            accelerator=device,
             devices=config.devices,
             num_nodes=config.nodes,
             strategy=strategy,

@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unpaired.inference.loading import Origin, choose_device
+    from unpaired.inference.loading import Origin
     from unpaired.inference.precision import InferencePrecision
     from unpaired.inference.significance import Significance
     from unpaired.inference.translator import Translator
 
-_HOMES = {"Origin": "loading", "choose_device": "loading", "InferencePrecision": "precision",
-          "Significance": "significance", "Translator": "translator"}  # fmt: skip
-__all__ = ["InferencePrecision", "Origin", "Significance", "Translator", "choose_device"]
+_HOMES = {"Origin": "loading", "InferencePrecision": "precision", "Significance": "significance",
+          "Translator": "translator"}  # fmt: skip
+__all__ = ["InferencePrecision", "Origin", "Significance", "Translator"]
 
 
 def __getattr__(name: str) -> Any:

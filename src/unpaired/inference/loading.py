@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from unpaired.config import CountOrZero, Side, from_dict, settings
 from unpaired.data import Formats, PixelFormat
 from unpaired.data.stored import Byte, Channels
-from unpaired.errors import BackendError, CheckpointError, ConfigError, PluginError, nearest
+from unpaired.errors import CheckpointError, ConfigError, PluginError, nearest
 from unpaired.files import read_json
 from unpaired.inference.hub import Snapshot
 from unpaired.methods import METHODS, Method
@@ -58,32 +58,6 @@ class Origin:
     sha256: str
     repo_id: str | None = None
     revision: str | None = None
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Resolve ``"auto"`` and check that a named device exists.
-
-    Raises:
-        BackendError: It does not, or the name is unknown.
-    """
-    if str(device) == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"device: '{device}' is not a device; use auto, cpu, cuda, cuda:N or mps") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise BackendError(
-            f"device: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise BackendError(f"device: '{device}' was asked for, but this machine has no usable Apple GPU; use cpu")
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise BackendError(f"device: '{device}' is not one that can be used here; use auto, cpu, cuda, cuda:N or mps")
-    return chosen
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unpaired.data import PixelFormat, Size, as_size, average_copies, height_width, repeat_channels, tensor_of
 from unpaired.engine.checkpoint import load_weights
+from unpaired.engine.devices import choose_device
 from unpaired.errors import BackendError, CheckpointError, ConfigError, DataError, ValueRangeWarning, nearest
 from unpaired.inference.conversion import (
     as_array,
@@ -35,7 +36,6 @@ from unpaired.inference.loading import (
     build_method,
     check_offered,
     check_weights,
-    choose_device,
     formats_of,
     kind_of_weights,
     load_into,

@@ -58,7 +58,9 @@ table.studio-scores, .studio-scores :is(thead, tbody, tr, th, td) { border: 0 !i
 .studio-figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 11rem), 1fr)); }
 .studio-figures.pairs { grid-template-columns: 1.27fr 1fr; align-items: end; } /* a scale beside the first */
 .studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
-#uploads img { background: #ffffff; }
+#uploads img { background: #ffffff; object-fit: cover; }
+:is(#picture, #run, #clip-run, #training) input { text-overflow: ellipsis !important;
+  padding-right: 2.2rem !important; }
 .report { --line: var(--border-color-primary); --soft: var(--body-text-color-subdued); --accent: var(--color-accent);
   --card: var(--block-background-fill); --ink: var(--body-text-color); }
 .studio-figures img { width: 100%; height: auto; display: block; border-radius: 6px; background: #ffffff; }

@@ -33,8 +33,6 @@ _SIXTEEN_BITS = {"RGB;16B": 3, "RGBA;16B": 4, "LA;16B": 2}
 """Raw modes of PNG whose samples Pillow would cut down to 8 bits -> channels."""
 _INSTEAD = {
     b"version https://git-lfs": "this is a Git LFS pointer, not the image; run 'git lfs pull'",
-    b"II*\0": "this kind of TIFF cannot be read; save it as 8- or 16-bit gray or RGB",
-    b"MM\0*": "this kind of TIFF cannot be read; save it as 8- or 16-bit gray or RGB",
 }
 
 # PIL has one global pixel limit for the whole program; it is lifted only while a header is read, under this lock.

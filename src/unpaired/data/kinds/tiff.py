@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
@@ -31,11 +32,16 @@ _INVERTED, _RGB, _YCBCR = 0, 2, 6
 _VALUES = (_INVERTED, 1, _RGB, 34892)
 """Photometric interpretations whose pixels are values; palettes, CMYK and the like are colours that Pillow knows."""
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ORIENTATION, _ICC_PROFILE = 282, 283, 296, 274, 34675
-_GEOGRAPHY = (33550, 33922, 34264, 34735, 34736, 34737)
-"""GeoTIFF's tags: where on earth the pixels lie."""
+_GEOGRAPHY = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
+"""GeoTIFF's tags and the RPC of satellite images: where on earth the pixels lie."""
 _DESCRIPTION, _GDAL_METADATA, _NO_DATA = 270, 42112, 42113
-_DESCRIPTIVE = (_DESCRIPTION, 306, 315, 33432, _GDAL_METADATA)
-"""ImageDescription, DateTime, Artist, Copyright; names, scales and offsets of bands."""
+_DESCRIPTIVE = (269, _DESCRIPTION, 271, 272, 285, 306, 315, 316, 33432, _GDAL_METADATA)
+"""Names of the document, camera and page, description, date, artist, computer, copyright; names and scales of bands."""
+_STATISTICS = re.compile(r' *<Item name="STATISTICS_[^>]*>[^<]*</Item>\n?')
+"""Of the values of bands, which translations do not have."""
+_STRUCTURAL = {*range(254, 267), *range(273, 285), 288, 289, 290, 291, 296, 297, 301, 305, *range(317, 348),
+               *range(512, 533), 559, 32996, 32997, 32998, 34675, 42113, 50838, 50839}  # fmt: skip
+"""How pixels are stored, what is read beside them, and what wrote the file."""
 _STRUCTURE = ("ImageJ=", '{"shape"', "<?xml", "<OME", "SCI")
 """How descriptions begin that say how a file is laid out, which the file that is written is not."""
 
@@ -188,10 +194,15 @@ def _attached(page: Any, channels: int) -> Attached:
     carried = [code for code in (*_GEOGRAPHY, *_DESCRIPTIVE) if code in tags]
     if str(tags.valueof(_DESCRIPTION, "")).startswith(_STRUCTURE):
         carried.remove(_DESCRIPTION)
-    kept = tuple((code, int(tags[code].dtype), tags[code].count, tags[code].value) for code in carried)
+    kept = [(code, int(tags[code].dtype), tags[code].count, tags[code].value) for code in carried]
+    if _GDAL_METADATA in carried:
+        words = _STATISTICS.sub("", str(tags.valueof(_GDAL_METADATA)))
+        kept[carried.index(_GDAL_METADATA)] = (_GDAL_METADATA, 2, len(words) + 1, words)
     no_data: tuple[float, ...] = ()
     with contextlib.suppress(ValueError):
         no_data = (float(str(tags.valueof(_NO_DATA, "")).strip("\0 ")),)
-    dropped = tuple(name for code, name in ((34665, "EXIF"), (700, "XMP")) if code in tags)
+    names = {34665: "EXIF", 700: "XMP"}
+    others = (tag for tag in tags if tag.code not in {*_STRUCTURAL, *_GEOGRAPHY, *_DESCRIPTIVE})
+    dropped = tuple(names.get(tag.code, f"TIFF tag {tag.name}") for tag in others)
     profile = bytes(tags.valueof(_ICC_PROFILE, b"") or b"")
-    return Attached(profile, resolution, kept, no_data, channels, dropped)
+    return Attached(profile, resolution, tuple(kept), no_data, channels, dropped)
