@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from tiny import microscopy, smooth
 from unpaired import cli
@@ -135,6 +136,23 @@ def test_a_kind_of_file_that_cannot_hold_the_result_is_refused_at_once(
     words = "3 channels of uint16" if name == "microscopy" else "5 channels of float32"
     assert f"a .jpg file cannot hold {words}, which this run makes; use --format tiff" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_whose_kind_cannot_hold_the_result_costs_no_other(
+    trained: tuple[str, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, data, run = trained
+    files = sorted((data / "testA").iterdir())
+    for number, path in enumerate(files):
+        (tmp_path / "in" / path.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    Image.fromarray(np.full((40, 48), 90, np.uint8)).save(tmp_path / "in" / "photo.jpg")
+    assert cli.main(["translate", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "photo.jpg: a .jpg file cannot hold" in said.err
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {str(number) for number in range(len(files))}
+    assert f"{len(files)} of {len(files) + 1} images translated" in said.out
+    assert "1 skipped" in said.out
 
 
 def test_a_run_without_formats_is_one_of_8_bit_images(trained: tuple[str, Path, Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 from unpaired.cli.options import RayAddress, parse
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
-from unpaired.cli.translation_targets import all_named, check_kinds, check_targets, existing, make_folder, result_name
+from unpaired.cli.translation_targets import all_named, check_targets, existing, make_folder, result_name, unfit
 from unpaired.cli.translation_videos import is_video, translate_videos
 from unpaired.cluster import map_on_ray, ray_cluster, ray_has_gpus, ray_workers
 from unpaired.config import BatchSize, Gib, Seed, settings
@@ -175,19 +175,21 @@ def _translate(given: Translate) -> int:
         folder: {path: folder / result_name(path, name, options.format) for path, name in sorted(named.items())}
         for folder in (styles if options.styles > 1 else [options.out])
     }
-    check_targets([pair for plan in plans.values() for pair in plan.items()])
-    targets = [target for plan in plans.values() for target in plan.values()]
-    check_kinds(targets, translator.sides(options.reverse)[1])
+    pairs = [pair for plan in plans.values() for pair in plan.items()]
+    check_targets(pairs)
+    targets = [target for _, target in pairs]
+    refused = unfit(pairs, translator.sides(options.reverse)[1])
     there = existing(options.out, targets, overwrite=options.overwrite, skip_existing=options.skip_existing)
     total = len(targets)
     requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
     make_folder(options.out)
     listing = listing_of(options.input, options.recursive)
     track = partial(tracked, translator=translator)
-    done = Outcome(Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0]))
+    remarks = Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0])
+    done = Outcome(remarks, problems=[*refused.values()])
     try:
         for folder, plan in plans.items():
-            left = {path: target for path, target in plan.items() if target not in there}
+            left = {path: target for path, target in plan.items() if target not in there | refused.keys()}
             if options.ray is None:
                 translate_files(translator, left, requests[folder], side, options.batch_size, done, track)
             else:

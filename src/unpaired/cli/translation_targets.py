@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -70,14 +70,21 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def check_kinds(targets: Iterable[Path], made: PixelFormat) -> None:
-    """Refuse, before anything is made, kinds of files that cannot hold the results."""
-    for target in targets:
-        if not can_hold(target.suffix, made.dtype, made.channels):
-            raise ConfigError(
-                f"{target.name}: a {target.suffix} file cannot hold {made.words}, which this run makes; "
-                "use --format tiff (or npy)"
-            )
+def unfit(pairs: Sequence[tuple[Path, Path]], made: PixelFormat) -> dict[Path, str]:
+    """Targets of a kind of file that cannot hold the results -> why not.
+
+    Raises:
+        ConfigError: None of the targets can.
+    """
+    found = {
+        target: f"{source}: a {target.suffix} file cannot hold {made.words}, which this run makes; use --format tiff "
+        "(or npy)"
+        for source, target in pairs
+        if not can_hold(target.suffix, made.dtype, made.channels)
+    }
+    if found and len(found) == len(pairs):
+        raise ConfigError(next(iter(found.values())))
+    return found
 
 
 def existing(out: Path, targets: Sequence[Path], *, overwrite: bool, skip_existing: bool) -> set[Path]:
