@@ -181,7 +181,7 @@ def _first_frame(source: Path) -> _First:
         video = reader.streams.video[0]
         frame = next(reader.decode(video), None)
         if frame is None:
-            raise DataError(f"{source}: holds no frame; copy or download it again")
+            raise DataError(_damaged(source, "it holds no frame"))
         turns = round(frame.rotation / 90) % 4
         aspect = video.sample_aspect_ratio
         size = (frame.width, frame.height)
