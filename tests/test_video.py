@@ -82,6 +82,28 @@ def test_sound_times_shape_and_colours_are_kept(
     assert (result.before > 0) == (result.frames > 1)
 
 
+@pytest.mark.parametrize("times", [[0, 200, 200, 200, 350], [40, 40, 41, 41, 41]])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_frames_of_equal_times_follow_each_other(
+    times: list[int], suffix: str, unchanged: Translator, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / "webcam.mkv"), "w") as file:
+        stream: Any = file.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number, time in enumerate(times):
+            values = np.full((32, 48, 3), 40 * number, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(values).reformat(format="yuvj420p")):
+                packet.pts = packet.dts = time
+                packet.time_base = Fraction(1, 1000)
+                file.mux(packet)
+    assert translate_video(unchanged, tmp_path / "webcam.mkv", tmp_path / f"made.{suffix}").frames == len(times)
+    with av.open(str(tmp_path / f"made.{suffix}")) as file:
+        made = [round(frame.time * 1000) for frame in file.decode(video=0)]
+    assert made == sorted({*made})
+    assert len(made) == len(times)
+    assert max(abs(a - b) for a, b in zip(made, times, strict=True)) <= 3
+
+
 def test_the_flicker_score_is_the_change_between_frames(unchanged: Translator, tmp_path: Path) -> None:
     still, moving = (clip(tmp_path / f"{n}.mp4", moving=n, audio=None, crf="1") for n in (0, 2))
     assert translate_video(unchanged, still, tmp_path / "a.mp4").before < 0.3

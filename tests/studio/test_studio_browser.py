@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow  # Gradio takes seconds to import and to draw its 
 
 _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
+    "--no-first-run", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 ]  # fmt: skip
 _PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 _TIMEOUT = 120_000
@@ -132,6 +132,26 @@ def test_a_clip_is_translated_and_none_is_said(visit: Callable[..., Any], tmp_pa
     page.click("#translate-clip")
     expect(page.locator("#clip-said")).to_contain_text("4 frames of 48 x 32 pixels; flicker")
     expect(page.locator("#made-clip video")).to_be_visible()
+
+
+def test_the_webcam_takes_a_picture_and_a_clip_as_it_is_sent(visit: Callable[..., Any]) -> None:
+    pytest.importorskip("av", reason='needs pip install "unpaired[video]"')
+    page = visit(permissions=["camera", "microphone"])
+    page.click("#uploads [aria-label='Capture from camera']")
+    page.get_by_text("Click to Access Webcam").click()
+    page.click("#uploads [title='capture photo']")
+    expect(page.locator("#uploads .thumbnail-item, #uploads .preview img").first).to_be_visible()
+
+    page.get_by_role("tab", name="Clip").click()
+    page.click("#clip [aria-label='Capture from camera']")
+    page.locator("#clip").get_by_text("Click to Access Webcam").click()
+    page.get_by_text("Record", exact=True).click()
+    page.wait_for_timeout(4000)
+    page.get_by_text("Stop", exact=True).click()
+    expect(page.locator("#clip [aria-label='Clear']").first).to_be_visible()
+    assert not page.locator("#clip .mirror").count(), "the clip is shown as it is translated"
+    page.click("#translate-clip")
+    expect(page.locator("#clip-said")).to_contain_text("pixels; flicker")
 
 
 _COPY = """async (address) => {

@@ -181,7 +181,7 @@ def _first_frame(source: Path) -> _First:
         video = reader.streams.video[0]
         frame = next(reader.decode(video), None)
         if frame is None:
-            raise DataError(f"{source}: holds no frame; copy or download it again")
+            raise DataError(_damaged(source, "it holds no frame"))
         turns = round(frame.rotation / 90) % 4
         aspect = video.sample_aspect_ratio
         size = (frame.width, frame.height)
@@ -197,7 +197,7 @@ def _upright(frame: Any, first: _First) -> np.ndarray:
 
 def _packets(source: Path, reader: Any, copied: Collection[int]) -> Iterator[Any]:
     """The frames of the picture track, and the packets of the tracks to copy, as they come."""
-    video, end, next_pts = reader.streams.video[0], 0.0, 0
+    video, end, next_pts, earliest = reader.streams.video[0], 0.0, 0, -(1 << 62)
     packets = reader.demux()
     while True:
         with _reading(source):
@@ -214,7 +214,8 @@ def _packets(source: Path, reader: Any, copied: Collection[int]) -> Iterator[Any
         for frame in frames:
             if frame.pts is None:
                 frame.pts = next_pts
-            next_pts = frame.pts + (frame.duration or 1)
+            frame.pts = max(frame.pts, earliest)  # a webcam records equal times, which no MP4 holds
+            earliest, next_pts = frame.pts + 1, frame.pts + (frame.duration or 1)
             yield frame
     stated = ((reader.start_time or 0) + (reader.duration or 0)) / 1e6
     if end < stated - _SHORT_SECONDS:

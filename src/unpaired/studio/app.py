@@ -199,7 +199,12 @@ def _translate_tab(shown: Shown) -> None:
 def _clip_tab(shown: Shown) -> None:
     runs = {run.name: run for run in shown.runs}
     with gr.Row(equal_height=False):
-        clip = gr.Video(label="Clip: drop, choose or record", sources=["upload", "webcam"], elem_id="clip")
+        clip = gr.Video(
+            label="Clip: drop, choose or record", sources=["upload", "webcam"], elem_id="clip",
+            webcam_options=gr.WebcamOptions(  # by default the mirror image of what is sent, at up to 2880 x 2160 pixels
+                mirror=False, constraints={"video": {"width": 640, "height": 480}}
+            ),
+        )  # fmt: skip
         made = gr.Video(label="Translated", interactive=False, elem_id="made-clip")
     chosen = gr.Dropdown(list(runs), value=next(iter(runs)), label="Run", visible=len(runs) > 1, elem_id="clip-run")
     start = gr.Button("Translate the clip", variant="primary", elem_id="translate-clip")
