@@ -46,6 +46,15 @@ def test_a_falling_loss_falls_on_the_paper() -> None:
     assert {"Training", "images seen", "loss", "0", "1k", "2k"} <= words_of(svg)
 
 
+@pytest.mark.parametrize(
+    ("values", "negative"), [([0, 0], False), ([0, 3], False), ([0.1, 0.1], False), ([-1, 2], True)]
+)
+def test_the_axis_is_negative_only_where_values_are(values: list[float], negative: bool) -> None:
+    svg = line_chart({"share": list(enumerate(values))}, "t", "x", "y")
+    labels = re.findall(r">(\u2212?[\d.]+)<", svg)
+    assert any(label.startswith("\u2212") for label in labels) == negative, labels
+
+
 def test_values_that_are_not_finite_break_the_line_and_are_counted() -> None:
     points = [(0, 1.0), (1, 2.0), (2, math.nan), (3, 1.0), (4, 2.0), (5, math.inf), (6, 3.0), (7, 1.0)]
     svg = line_chart({"loss": points}, "t", "x", "y")

@@ -98,6 +98,8 @@ def line_chart(
             axes.plot(xs, smooth, linewidth=1.5, label=label, marker=dots, markersize=4, **look)
             if (mark := (marks or {}).get(name)) and all(map(math.isfinite, mark)):
                 axes.plot(*mark, marker="o", markersize=9, fillstyle="none", markeredgewidth=1.6, color=look["color"])
+        if axes.dataLim.ymin >= 0 > axes.get_ylim()[0]:  # such as a share that is 0 throughout
+            axes.set_ylim(bottom=0)
         if not finite:
             axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center")
         axes.set_title(_plain(title), pad=8)
