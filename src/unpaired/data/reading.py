@@ -63,9 +63,13 @@ class _Turn:
 
     def __enter__(self) -> None:
         self._threads.acquire()
+        if self._depth == 0 and self._file is not None:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX)
+            except BaseException:  # Ctrl-C while it waits
+                self._threads.release()
+                raise
         self._depth += 1
-        if self._depth == 1 and self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
