@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unpaired.environment import freed_memory_kept
+from unpaired.inference.large_images import taken_memory
 
 
 def page_faults_of_maps(count: int) -> int:
@@ -24,6 +25,6 @@ def test_freed_maps_are_used_again_without_page_faults_and_given_back_at_the_end
     outside = page_faults_of_maps(4)
     with freed_memory_kept():
         page_faults_of_maps(4)  # until the heap is large enough
-        inside = page_faults_of_maps(4)
+        inside, kept = page_faults_of_maps(4), taken_memory()
     assert inside < outside / 8
-    assert page_faults_of_maps(4) > outside / 2
+    assert kept - taken_memory() > 48 << 20  # of the 64 MB; faults vary with the system's huge pages
