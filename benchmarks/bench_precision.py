@@ -1,7 +1,6 @@
 """Training steps and translations on the CPU in float32 and in bf16, side by side, and the published step beside them.
 
     python benchmarks/bench_precision.py --out benchmarks/results/precision_cpu_202611
-    ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python benchmarks/bench_precision.py --out ...   # as without AMX
 
 QS-Attn Global at its published size, batch 1, equal weights and images, all kinds in turns. Times are CPU seconds of
 the process (one thread: what other work takes is not in them, what it costs the caches is); a ratio is the median over
@@ -65,7 +64,6 @@ def main(
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     result |= {
         "processor_features": [feature for feature in FEATURES if f" {feature}" in flags],
-        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "load_average": os.getloadavg(),
         "environment": environment(),
     }
