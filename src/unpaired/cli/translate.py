@@ -91,7 +91,7 @@ class Translate:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
-    """bf16 takes about 0.4 of the time of float32 on a processor with AMX, 0.6 on one with AVX512-BF16 alone, and
+    """bf16 takes about 0.4 of the time of float32 on a processor with AMX, 0.7 on one with AVX512-BF16 alone, and
     longer on others; results are up to a few grey levels from those of float32 (docs/results.md). auto takes it where
     it is faster here."""
     runtime: Literal["torch", "onnx"] = "torch"
