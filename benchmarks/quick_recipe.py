@@ -53,6 +53,7 @@ BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "random": {"method": "cut"},
+    **{method: {"method": method} for method in ("cyclegan", "fsesim", "santa", "enco")},
     "no_light": {"generator": "resnet", "taps": ("padded_input", "down1", "down2", "block1", "block5"),
                  "attention_taps": ("block1", "block5")},
     "smooth": {"generator": "light_smooth"},
@@ -66,7 +67,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "usual_betas": {"beta1": 0.5, "beta2": 0.999},
     "usual_rate": {"learning_rate": 2e-4},
     "linear": {"schedule": "linear"},
+    "batch_1": {"batch_size": 1},
     "batch_2": {"batch_size": 2},
+    "fast": {"learning_rate": 1e-3},
     "contrast_half": {"contrastive_weight": 0.5},
     "contrast_2": {"contrastive_weight": 2.0},
     "contrast_4": {"contrastive_weight": 4.0},

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 
 from tiny import tiny_run
+from unpaired.config import to_dict
 from unpaired.data import image_to_tensor
 from unpaired.engine import examples
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
+from unpaired.engine.callbacks import Training
+from unpaired.engine.monitors import Monitor
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
 from unpaired.errors import BackendError, ConfigError
+from unpaired.length import TrainingLength
 from unpaired.methods import METHODS, ImageBatch, Method, image_seeds
 from unpaired.ops import winograd
+from unpaired.run_config import flat
 from unpaired.training import train
 
 TINY: dict[str, Any] = {"base_channels": 4, "blocks": 5, "num_queries": 16, "projector_width": 8}
@@ -176,8 +183,31 @@ def test_the_guard_says_when_the_input_comes_back(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("unpaired.methods.cut.CUT.translate", lambda self, x: x)
-    train(tiny_run(dataset, images=4), tmp_path / "run")
-    assert "the generator returns its input" in " ".join(capsys.readouterr().err.split())
+    train(tiny_run(dataset, images=8, sample_every=2), tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("the generator returns its input") == 1
+    assert "in a new run lower --contrastive-weight or --identity-weight, or look whether both folders" in said
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_the_guard_names_settings_that_the_method_has(
+    name: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = flat(to_dict(METHODS[name].Config()), "model.") | {"training.precision": precision}
+    monitor = Monitor(Fabric(accelerator="cpu"))
+    method = torch.nn.Module()
+    monitor.on_start(Training(tmp_path, method, TrainingLength(100), 0, settings))  # type: ignore[arg-type]
+    for seen, change in ((20, 0.0), (30, 0.5), (40, 0.5), (50, 3.0), (60, 0.5)):
+        monitor.warn_of_unchanged(seen, change)
+    monitor.on_end(100, "failed")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" the ")[0] for line in said] == ["Warning: at image 30", "Warning: at image 60"]
+    for line in said:
+        assert ("--precision 32" in line) == (precision != "32")
+        named = [word for word in re.findall(r"--([a-z-]+)", line) if word != "precision"]
+        assert len(named) in (1, 2)
+        assert all(settings[f"model.{option.replace('-', '_')}"] > 0 for option in named)
 
 
 def test_change_from_the_input_is_measured_in_levels() -> None:

@@ -31,6 +31,8 @@ _UNCHANGED_AT_FIRST = 0.25
 """Share of training before which there is no warning of an unchanged input: some generators begin at the identity."""
 _SMALLEST_CHANGE = 1.0
 """Mean change, in levels of 255, below which translations count as their inputs; rounding alone makes 0.25."""
+_KEEPING = ("contrastive", "content", "structure", "cycle", "reconstruction", "identity")
+"""Terms of the loss, the most important first, that keep translations similar to their inputs."""
 _WORDS = {"ema": "average (EMA)", "last": "last"}
 _ENDINGS = {"finished": "Finished", "stopped": "Stopped and saved"}
 
@@ -114,6 +116,7 @@ class Monitor(Callback):
     def on_start(self, training: Training) -> None:
         self._run, self._start_images, self._start_time = training.run, training.seen, time.perf_counter()
         seen, self._total = training.seen, training.length.total
+        self._settings, self._unchanged = training.settings, False
         if seen:
             self.say(f"Going on after {seen:,} of {self._total:,} images.")
         self._bar = Progress(
@@ -159,14 +162,22 @@ class Monitor(Callback):
         write_atomically(folder / f"{seen:09d}.png", png_bytes(samples.grid))
 
     def warn_of_unchanged(self, seen: int, change: float) -> None:
-        """Say so when translations are their inputs, which half precision has been seen to cause elsewhere."""
-        if change < _SMALLEST_CHANGE and seen >= _UNCHANGED_AT_FIRST * self._total:
+        """Say, once until it changes, that translations are their inputs; half precision has been seen to cause it."""
+        unchanged = change < _SMALLEST_CHANGE and seen >= _UNCHANGED_AT_FIRST * self._total
+        if unchanged and not self._unchanged:
+            half = self._settings.get("training.precision", "32") != "32"
+            weights = [f"{name}_weight" for name in _KEEPING if self._settings.get(f"model.{name}_weight")]
+            lower = " or ".join(f"--{name.replace('_', '-')}" for name in weights[:2])
+            advice = [
+                *(["use --precision 32"] if half else []),
+                *([f"lower {lower}"] if lower else []),
+                "look whether both folders hold the same images",
+            ]
             self.say(
                 f"Warning: at image {seen:,} the translations differ from their inputs by {change:.2f} of 255 levels "
-                "on average: the generator returns its input. "
-                "With --precision bf16-mixed, try 32. If it stays so, lower --contrastive-weight, or look whether both "
-                "folders hold the same images."
+                f"on average: the generator returns its input. If it stays so, in a new run {', or '.join(advice)}."
             )
+        self._unchanged = unchanged
 
     def scoring(self, what: str, done: int, total: int) -> None:
         """Show how far the scores are, in the place of the losses."""
