@@ -237,7 +237,8 @@ class Run:
                     images = max(2, round(self.seconds / cost[base] / size)) * size
                 config = replace(config, training=replace(config.training, images=images))
                 started = time.process_time()
-                train(config, run, quiet=True)
+                if not train(config, run, quiet=True).finished:
+                    raise SystemExit("stopped and saved; the same command goes on")
                 spent = time.process_time() - started
                 scores = scored(self.data, run, files)
                 grid(run, files, SETS[self.data][2]).save(self.out / f"{name}.png")

@@ -30,7 +30,7 @@ from PIL import Image
 from tiny import write_images
 from unpaired import __version__
 from unpaired.cli import COMMANDS, main
-from unpaired.cli import evaluate as evaluate_command
+from unpaired.cli import evaluation as evaluate_command
 from unpaired.data import EmbeddedDataset, UnpairedFiles, embedded_dataset
 from unpaired.engine import checkpoint
 from unpaired.engine.trainer import FitResult
@@ -132,6 +132,17 @@ def test_help_answers_at_once_and_loads_no_torch() -> None:
         assert answer.returncode == 0, answer.stderr
         assert "usage: unpaired COMMAND" in answer.stdout
         assert min(seconds) < 1
+
+
+@pytest.mark.parametrize("words", [*sorted(COMMANDS.keys() - {"data", "train"}), "data check", "data prepare"])
+def test_help_of_a_command_and_a_wrong_option_load_no_torch(words: str) -> None:
+    """But train's, whose options are the settings of every method."""
+    code = (
+        "import sys; from unpaired.cli import main; words = sys.argv[1:]; "
+        "assert main([*words, '--no-such-option']) == 2; sys.exit('torch' in sys.modules or main([*words, '--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True)
+    assert (done.returncode, "no-such-option" in done.stderr) == (0, True), done.stderr
 
 
 def test_overview_version_and_no_command(unpaired: Unpaired) -> None:
@@ -992,8 +1003,8 @@ def small_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for split in ("train", "test")
     )
     small = EmbeddedDataset("fluent", "drawing_to_colour", root, train, embedded_dataset().validation, test)
-    monkeypatch.setattr("unpaired.cli.demo.demo", tiny)
-    monkeypatch.setattr("unpaired.cli.demo.embedded_dataset", lambda *_: small)
+    monkeypatch.setattr("unpaired.cli.demonstration.demo", tiny)
+    monkeypatch.setattr("unpaired.cli.demonstration.embedded_dataset", lambda *_: small)
 
 
 def test_demo_makes_a_report_that_needs_nothing_else(
@@ -1045,7 +1056,7 @@ def test_demo_sizes_training_to_this_machine_and_tells_an_interruption(
         asked.append(config)
         return FitResult(images_seen=1, finished=False, interrupted=signal.SIGINT)
 
-    monkeypatch.setattr("unpaired.cli.demo.train", interrupted)
+    monkeypatch.setattr("unpaired.cli.demonstration.train", interrupted)
     for minutes in ("0.001", "3"):
         answer = unpaired("demo", "--minutes", minutes, "--out", tmp_path / "demo")
         assert answer.code == 130, answer

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic.dataclasses
 import yaml
@@ -25,6 +25,8 @@ from unpaired.files import contents, write_atomically
 
 T = TypeVar("T")
 
+InferencePrecision = Literal["32", "bf16", "auto"]
+"""Arithmetic of a translation: float32, bf16 in the networks, or whichever is faster on this machine."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A float in [0, 1]."""
 Amount = Annotated[float, Field(ge=0, le=1e9)]

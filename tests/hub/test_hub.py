@@ -333,11 +333,10 @@ def test_a_name_of_the_hub_opens_in_the_studio_as_it_translates(
     run: Path, hub: ServedHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("gradio", reason="needs pip install 'unpaired[studio]'")
-    from unpaired.cli import studio
 
     commit = loaded(run).push_to_hub("me/zebras")
     served: list[Any] = []
-    monkeypatch.setattr(studio, "serve", lambda runs, *_, **__: served.extend(runs))
+    monkeypatch.setattr("unpaired.studio.serving.serve", lambda runs, *_, **__: served.extend(runs))
     picture = Image.new("RGB", (20, 24), (90, 30, 200))
     for refused in (None, 503):  # the second time there is no network, but a cache
         hub.refuse = refused

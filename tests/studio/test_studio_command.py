@@ -25,7 +25,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, .
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(studio, "require_packages", lambda *names: None)
-    monkeypatch.setattr(studio, "serve", record)
+    monkeypatch.setattr("unpaired.studio.serving.serve", record)
     return seen
 
 

@@ -14,7 +14,8 @@ from profiles import EXCHANGED
 from tiny import write_images
 from unpaired.data import IMAGE_SUFFIXES, Attached, PixelFormat, encode, read_values
 from unpaired.errors import ConfigError, DataError
-from unpaired.studio.limits import Limits, check_upload, open_upload, shown_name
+from unpaired.studio.limits import Limits
+from unpaired.studio.uploads import check_upload, open_upload, shown_name
 
 LIMITS = Limits(megapixels=0.01, megabytes=0.05)
 

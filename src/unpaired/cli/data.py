@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 from rich.console import Console
@@ -18,12 +18,14 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import settings
-from unpaired.data.check import NEAR, Report, check_set, lines, parts_table, to_json
-from unpaired.data.inspection import Progress
 from unpaired.data.layouts import OFFICIAL, how_to_get
-from unpaired.data.prepare import RECIPES, PrepareSettings, prepare
+from unpaired.data.prepare_settings import NEAR, PrepareSettings
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.files import write_atomically
+
+if TYPE_CHECKING:
+    from unpaired.data.check import Report
+    from unpaired.data.inspection import Progress
 
 _HELP = """usage: unpaired data prepare|check ...
 
@@ -115,12 +117,16 @@ def main(argv: Sequence[str]) -> int:
             f"published: there is no set '{options.published}'{nearest(options.published, OFFICIAL)}; "
             f"known: {', '.join(OFFICIAL)}"
         )
+    from unpaired.data.check import check_set
+
     with _progress() as progress:
         report = check_set(options.folder, progress, name=options.published, near=options.near)
     return _say(report, options.strict, options.json)
 
 
 def _prepare(options: Prepare) -> int:
+    from unpaired.data.prepare import RECIPES, prepare
+
     if options.out is None:
         if options.what in RECIPES and not options.archives:
             raise ConfigError(how_to_get(options.what))
@@ -158,6 +164,8 @@ def _print(console: Console, words: str) -> None:
 
 
 def _say(report: Report, strict: bool, path: Path | None) -> int:
+    from unpaired.data.check import lines, parts_table, to_json
+
     console = _console()
     name = f" as {report.name}" if report.name else ""
     _print(console, f"{report.folder}{name}:")

@@ -12,7 +12,6 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
-from unpaired.inference import Translator
 from unpaired.inference.hub import is_repo_id
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -66,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
         path = Path(options.run) / f"model{_SUFFIXES[options.format]}"
     elif path.suffix != _SUFFIXES[options.format]:
         raise ConfigError(f"out: {path} should end in {_SUFFIXES[options.format]}, or choose another --format")
+    from unpaired.inference import Translator
+
     translator = Translator.from_pretrained(options.run, weights=options.weights, device="cpu")
     print("exporting and comparing with PyTorch ...", file=sys.stderr)
     done = translator.export(

@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import Side, settings
-from unpaired.importing import import_published
 
 
 @settings
@@ -47,6 +46,8 @@ class Import:
 def main(argv: Sequence[str]) -> int:
     """Read, check, write, say what was found."""
     options = parse(Import, argv, "unpaired import")
+    from unpaired.importing import import_published
+
     description = import_published(
         options.file, options.method, options.out, reverse=options.reverse, image_size=options.image_size
     )

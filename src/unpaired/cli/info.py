@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from unpaired.cli.options import parse
-from unpaired.environment import environment
-from unpaired.evaluation import METRICS
-from unpaired.methods import METHODS
-from unpaired.ops import backend_report
 
 
 @dataclass(frozen=True)
@@ -26,8 +21,14 @@ class Info:
 
 def main(argv: Sequence[str]) -> int:
     """Print what a bug report needs."""
-
     parse(Info, argv, "unpaired info")
+    import torch
+
+    from unpaired.environment import environment
+    from unpaired.evaluation import METRICS
+    from unpaired.methods import METHODS
+    from unpaired.ops import backend_report
+
     console = Console()
     facts = environment()
     console.print(_table("Versions", [("python", facts["python"]), *facts["versions"].items()]))

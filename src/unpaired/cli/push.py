@@ -12,7 +12,6 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.errors import ConfigError
-from unpaired.inference import Translator
 from unpaired.inference.hub import Licences, is_repo_id, upload
 
 
@@ -53,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
     if not options.weights:
         raise ConfigError("weights: name at least one of ema, last and best")
     licences = Licences(options.licence, options.data_licence, options.data_name)
+    from unpaired.inference import Translator
+
     translator = Translator.from_pretrained(options.run, weights=options.weights[0], device="cpu")
     with tempfile.TemporaryDirectory(prefix="unpaired-hub-") as temporary:
         bundle = translator.bundle(

@@ -15,7 +15,6 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import settings
-from unpaired.data.folders import is_dataset
 from unpaired.errors import ConfigError
 
 
@@ -71,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Report, argv, "unpaired report")
     _check_places(options)
     from unpaired.data import UnpairedFiles
-    from unpaired.data.folders import find_partners
+    from unpaired.data.folders import find_partners, is_dataset
     from unpaired.data.places import images_in
     from unpaired.reporting.pictures import make_gallery
     from unpaired.reporting.report import write_figures, write_report
@@ -126,6 +125,8 @@ def _check_places(options: Report) -> None:
 
 def _split(paths: Sequence[Path]) -> tuple[Sequence[Path], Path | None]:
     """Separate a data folder at the end from the runs."""
+    from unpaired.data.folders import is_dataset
+
     last = paths[-1] if len(paths) > 1 else None
     if last is not None and (is_dataset(last) or (not (last / "run.yaml").exists() and (last / "testA").is_dir())):
         return paths[:-1], last

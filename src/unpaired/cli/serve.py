@@ -11,11 +11,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
-from unpaired.config import Gib, Port, settings
+from unpaired.config import Gib, InferencePrecision, Port, settings
 from unpaired.errors import ConfigError, require_packages
 from unpaired.files import contents
-from unpaired.inference.large_images import memory_bound
-from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
 from unpaired.web import bound_socket, is_loopback, page_address, run_server
 
@@ -70,11 +68,12 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
     token = _token(options.token_file)
     require_packages("the server", "serve", "fastapi", "uvicorn", "python_multipart")
-    memory_bound(options.memory_gib)
     from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
     from unpaired.inference import Translator
+    from unpaired.inference.large_images import memory_bound
     from unpaired.studio.rest import make_app
 
+    memory_bound(options.memory_gib)
     if options.run.endswith(ONNX_SUFFIX):
         translator = onnx_translator(options.run, options.weights, options.device)
     else:

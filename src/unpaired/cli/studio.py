@@ -10,11 +10,9 @@ from pydantic import Field
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
-from unpaired.config import Port, settings
+from unpaired.config import InferencePrecision, Port, settings
 from unpaired.errors import require_packages
-from unpaired.inference.precision import InferencePrecision
 from unpaired.studio.limits import Limits, Megabytes, Megapixels, Pictures, Requests
-from unpaired.studio.serving import serve
 
 DEMO = Path("runs") / "demo"
 """Where ``unpaired demo`` leaves its run."""
@@ -74,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits(options.megapixels, options.megabytes, options.batch, options.queue)
     require_packages("the studio", "studio", "gradio", "uvicorn")
     from unpaired.studio.runs import open_runs
+    from unpaired.studio.serving import serve
 
     paths, note = options.run, ""
     if not paths and (DEMO / "weights" / "model.json").is_file():

@@ -17,6 +17,7 @@ from unpaired.data.folders import Listing, missing, scan
 from unpaired.data.foreign import by_kind
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
 from unpaired.data.layouts import OFFICIAL, SPLITS, Counts, Kind, folder_of
+from unpaired.data.prepare_settings import NEAR
 from unpaired.data.remarks import Remarks
 from unpaired.data.settings import DataConfig
 from unpaired.errors import DataError
@@ -25,8 +26,6 @@ from unpaired.files import read_json
 RECORD = "preparation.json"
 RECORD_FORMAT = 1
 RECORD_KEYS = {"name", "layout", "classes", "settings", "sources", "finished", "left_out", "format"}
-NEAR = 4
-"""Bits of 64 that may differ between pictures that are called similar."""
 SHOWN = 5
 """Files that a line names; all of them are in the JSON file."""
 

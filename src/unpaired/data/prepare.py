@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from unpaired.config import CountOrZero, Seed, settings
-from unpaired.data.check import NEAR, Report, check_set
+from unpaired.data.check import Report, check_set
 from unpaired.data.inspection import Progress
 from unpaired.data.layouts import COLLECTION, OFFICIAL, Kind, Layout, class_folders, find_layout, how_to_get
 from unpaired.data.prepare_plan import (
@@ -24,6 +21,7 @@ from unpaired.data.prepare_plan import (
     photo_square,
     shorter_side,
 )
+from unpaired.data.prepare_settings import NEAR, PrepareSettings
 from unpaired.data.prepare_write import Written, write_plan
 from unpaired.data.sources import Folder, Source, open_source
 from unpaired.errors import ConfigError, DataError, nearest
@@ -32,48 +30,6 @@ _CLASSES = ("source_class", "target_class")
 _OWN_SPLIT = ("test_fraction", "test_count")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _CITYSCAPES = re.compile(r"(?:.*/)?(?P<split>train|val)/[^/]+/(?P<frame>[^/]+)_(?P<what>gtFine_color|leftImg8bit)\.png")
-
-
-@settings
-class PrepareSettings:
-    """What decides which files a preparation writes."""
-
-    size: Annotated[int, Field(ge=8, le=2**14)] | None = None
-    """Scale images down, antialiased, to so many pixels: the shorter side, or both sides of a Cityscapes square (256
-    unless given). They are stored as PNG then. Unset copies files as they are."""
-    source_class: str | None = None
-    """Class or subfolder that becomes trainA and testA. AFHQ: cat unless given."""
-    target_class: str | None = None
-    """Class or subfolder that becomes trainB and testB. AFHQ: dog unless given."""
-    domains: bool = False
-    """Write train/CLASS and test/CLASS with all classes, for methods of several domains, instead of trainA, trainB."""
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """FOLDER: the share of each subfolder that is held out as test images; 0.1 unless given."""
-    test_count: CountOrZero | None = None
-    """FOLDER: how many images of each subfolder are held out as test images, instead of a share."""
-    val_count: CountOrZero = 0
-    """Move so many training images of each domain to val, where training chooses its best weights, not in test."""
-    seed: Seed = 0
-    """Another seed holds out other images."""
-    link: bool = False
-    """Make links to the files of a folder instead of copies."""
-
-    def __post_init__(self) -> None:
-        if self.test_fraction is not None and self.test_count is not None:
-            raise ConfigError("give test_fraction or test_count, not both")
-        if self.domains and (self.source_class is not None or self.target_class is not None):
-            raise ConfigError("source_class and target_class name two of several classes; domains takes all: give one")
-        if self.source_class is not None and self.source_class == self.target_class:
-            raise ConfigError(f"source_class and target_class are both '{self.source_class}'; name two")
-        if self.link and self.size is not None:
-            raise ConfigError("link makes links to files as they are; with size they are made anew: give one")
-
-    def refuse(self, names: Iterable[str], why: str) -> None:
-        """Raise ``ConfigError`` where a setting was given that has no meaning here."""
-        defaults = {field.name: field.default for field in fields(self)}
-        for name in names:
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"{name} has no meaning here: {why}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 Size = int | tuple[int, int]
 """Pixels: the side of a square, or height and width."""
+MAX_IMAGE_PIXELS = 2**28
+"""Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
 
 
 def height_width(size: Size) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from unpaired.data.mapping import PixelType
+from unpaired.data.sizes import MAX_IMAGE_PIXELS
 from unpaired.errors import DataError
 
 Pages = Literal["first", "channels"]
@@ -20,8 +21,6 @@ Pages = Literal["first", "channels"]
 Profiles = Literal["convert", "ignore"]
 """Whether values of another colour profile become sRGB, or stay the numbers they are."""
 MAX_CHANNELS = 16
-MAX_IMAGE_PIXELS = 2**28
-"""Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 

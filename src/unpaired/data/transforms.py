@@ -11,8 +11,7 @@ import torch
 from unpaired.data.pixels import PixelFormat, read_values, tensor_of
 from unpaired.data.resizing import resize_values
 from unpaired.data.settings import DataConfig
-from unpaired.data.sizes import Size, height_width, size_words
-from unpaired.data.stored import MAX_IMAGE_PIXELS
+from unpaired.data.sizes import MAX_IMAGE_PIXELS, Size, height_width, size_words
 from unpaired.errors import DataError
 
 DRAWS = 6

@@ -6,21 +6,6 @@ own accord.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from unpaired.inference.loading import Origin
-    from unpaired.inference.precision import InferencePrecision
-    from unpaired.inference.significance import Significance
-    from unpaired.inference.translator import Translator
-
-_HOMES = {"Origin": "loading", "InferencePrecision": "precision", "Significance": "significance",
-          "Translator": "translator"}  # fmt: skip
-__all__ = ["InferencePrecision", "Origin", "Significance", "Translator"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"unpaired.inference.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'unpaired.inference' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # __init__.pyi lists the names

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import time
 from statistics import median
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from unpaired.config import InferencePrecision
 from unpaired.environment import has_fast_bf16
 from unpaired.errors import ConfigError
 from unpaired.inference.large_images import of_image, run_whole
 from unpaired.methods import Method, TranslateRequest
-
-InferencePrecision = Literal["32", "bf16", "auto"]
-"""float32, bf16 in the networks, or whichever is faster on this machine."""
 
 _MEASURED = (128, 128)  # pixels on which both are timed
 _WORTH_IT = 0.9  # of float32's time

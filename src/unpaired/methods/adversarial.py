@@ -77,8 +77,8 @@ class AdversarialConfig:
     augment_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
     """Largest random shift of the frozen network's input, as a fraction of the side."""
     augment_noise: Amount = 0.08
-    """Standard deviation of the noise added to it, in units of the range [-1, 1]; without it generators learn grid
-    patterns that fool the frozen network."""
+    """Standard deviation of the noise added to it, in units of the range [-1, 1]: it hides fine patterns from the
+    frozen network, those that would fool it and those that it would object to."""
     batch_deviation: bool = False
     """Show the projected discriminator how much the images of a batch differ, for translations of more hues."""
     patch_weight: Amount = 1.0

@@ -46,8 +46,8 @@ class ProjectedDiscriminator(nn.Module):
 
     Maps are mixed across channels by fixed random 1 x 1 convolutions, normalised by their deviation on noise with the
     spectrum of photographs, and across scales by fixed random 3 x 3 convolutions, from coarse to fine; the heads are
-    spectrally normalised. The frozen network's input is randomly shifted, with reflected borders, and noise is added:
-    without these a generator learns grid patterns that fool the network.
+    spectrally normalised. The frozen network's input is randomly shifted, with reflected borders, and noise is added,
+    so that a generator without a patch discriminator learns fewer patterns that fool the network.
 
     Args:
         channels: Of the images, 1 or 3.

@@ -21,7 +21,8 @@ from unpaired.data import IMAGE_SUFFIXES, can_hold, encode, read_picture
 from unpaired.data.reading import described
 from unpaired.errors import DataError, UserError, nearest
 from unpaired.inference import Translator
-from unpaired.studio.limits import Limits, shown_name
+from unpaired.studio.limits import Limits
+from unpaired.studio.uploads import shown_name
 from unpaired.web import Application, Guard, is_loopback
 
 Made = TypeVar("Made")

@@ -19,8 +19,9 @@ from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.grids import fit
 from unpaired.inference.video import VideoResult, translate_video
 from unpaired.reporting.pictures import Panel, View
-from unpaired.studio.limits import Limits, inside, open_upload, shown_name
+from unpaired.studio.limits import Limits
 from unpaired.studio.runs import StudioRun
+from unpaired.studio.uploads import inside, open_upload, shown_name
 
 Progress = Callable[[int, int], None]
 _VIEW = 512
