@@ -29,7 +29,15 @@ from scipy.stats import ttest_rel
 
 import mobilenet_judge
 from measure import SHARED, Record
-from unpaired.data import DataConfig, DatasetConfig, UnpairedFiles, embedded_dataset, list_images, load_for_protocol
+from unpaired.data import (
+    DataConfig,
+    DatasetConfig,
+    UnpairedFiles,
+    embedded_dataset,
+    list_images,
+    load_for_protocol,
+    shorter_side,
+)
 from unpaired.data import tensor_to_image as shown
 from unpaired.engine.step import make_optimizers, random_batch, training_step
 from unpaired.evaluation import evaluate_run, evenly_spaced
@@ -241,7 +249,7 @@ class Run:
                     raise SystemExit("stopped and saved; the same command goes on")
                 spent = time.process_time() - started
                 scores = scored(self.data, run, files)
-                grid(run, files, SETS[self.data][2]).save(self.out / f"{name}.png")
+                grid(run, files, shorter_side(config.data.image_size)).save(self.out / f"{name}.png")
                 told = {"name": name, "data": self.data, "variant": variant + self.label, "seed": seed,
                         "split": self.split, "seconds": self.seconds, "cpu_seconds_spent": round(spent, 1),
                         "images": images, "scores": scores}  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import PositiveFloat
 
 from unpaired.config import Share, from_dict, load_yaml, save_yaml, settings, to_dict
 from unpaired.data import DataConfig
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.errors import ConfigError
 from unpaired.methods import METHODS, OptimiserConfig
 from unpaired.methods.hneg_src import HnegSRCConfig

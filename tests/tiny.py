@@ -16,7 +16,7 @@ from PIL import Image
 
 from unpaired.data import DataConfig
 from unpaired.engine.checkpoint import read_checkpoint
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.methods import METHODS
 from unpaired.run_config import DatasetConfig, RunConfig
 from unpaired.training import train

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unpaired.data import DataConfig, DatasetConfig, embedded_dataset
     from unpaired.engine.callbacks import Callback
-    from unpaired.engine.trainer import TrainingConfig
+    from unpaired.engine.training_config import TrainingConfig
     from unpaired.errors import UserError
     from unpaired.evaluation import evaluate_run
     from unpaired.inference import Translator
@@ -52,7 +52,7 @@ _HOMES = {
     "DatasetConfig": "unpaired.data",
     "Licences": "unpaired.inference.hub",
     "RunConfig": "unpaired.training",
-    "TrainingConfig": "unpaired.engine.trainer",
+    "TrainingConfig": "unpaired.engine.training_config",
     "Translator": "unpaired.inference",
     "Callback": "unpaired.engine.callbacks",
     "UserError": "unpaired.errors",

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from unpaired.engine.callbacks import Callback, Ending, Samples, Training
-from unpaired.engine.trainer import LoggerName
+from unpaired.engine.training_config import LoggerName
 from unpaired.errors import BackendError, require_packages
 from unpaired.files import json_lines, write_atomically
 from unpaired.grids import heat_map, side_by_side

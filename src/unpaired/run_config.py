@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unpaired.config import from_dict, load_yaml, save_yaml, to_dict
 from unpaired.data import DataConfig, DatasetConfig, in_todays_words, of_an_earlier_version
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.inference.initial import InitialWeights
 from unpaired.length import Extension

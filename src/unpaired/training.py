@@ -21,8 +21,8 @@ from unpaired.data.domains import domain_names
 from unpaired.data.sets import python_dataset
 from unpaired.engine.announce import opening_lines
 from unpaired.engine.callbacks import Callback
-from unpaired.engine.processes import ends_with_the_others, on_rank_zero
-from unpaired.engine.trainer import FitResult, fit, launch, make_fabric
+from unpaired.engine.processes import ends_with_the_others, launch, make_fabric, on_rank_zero
+from unpaired.engine.trainer import FitResult, fit
 from unpaired.environment import freed_memory_kept
 from unpaired.errors import ConfigError, DataError, UserError
 from unpaired.evaluation import HeldOutScorer

@@ -20,7 +20,8 @@ import pytest
 from doc_pages import DOCS, blocks
 from tiny import tiny_run
 from unpaired.config import save_yaml
-from unpaired.engine.trainer import TrainingConfig, launch, make_fabric
+from unpaired.engine.processes import launch, make_fabric
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.errors import BackendError
 from unpaired.run_config import RunConfig
 from unpaired.training import train

@@ -16,7 +16,7 @@ from unpaired.config import BatchSize, Count, Positive, Seed, Threads, from_dict
 from unpaired.data import EMBEDDED, DataConfig, UnpairedFiles, names_digest
 from unpaired.data.dataset import places_of
 from unpaired.data.huggingface import absolute
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.errors import ConfigError, DataError, UserError, nearest
 from unpaired.methods import METHODS
 from unpaired.recipes import RECIPES, merged, methods_of, recipe

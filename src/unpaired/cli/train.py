@@ -17,7 +17,7 @@ from unpaired.config import Count, Positive, settings
 from unpaired.data import DataConfig
 from unpaired.data.augment import LIBRARIES
 from unpaired.data.huggingface import absolute
-from unpaired.engine.trainer import TrainingConfig
+from unpaired.engine.training_config import TrainingConfig
 from unpaired.errors import ConfigError, nearest
 from unpaired.inference.hub import is_repo_id
 from unpaired.methods import METHODS

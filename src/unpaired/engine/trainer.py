@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import atexit
-import datetime
 import functools
 import itertools
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from unpaired.config import BatchSize, Count, CountOrZero, Positive, Seed, Threads, settings
 from unpaired.data import Batch, SampleStream, batches
 from unpaired.engine.acceleration import RecordedSteps, compile_networks
 from unpaired.engine.callbacks import Callback, Ending, Training, tell
 from unpaired.engine.checkpoint import CheckpointFolder, Stateful, export_weights
-from unpaired.engine.devices import choose_device
 from unpaired.engine.ema import EMA
 from unpaired.engine.examples import Examples
 from unpaired.engine.loss_log import LossLog
 from unpaired.engine.monitors import Monitor, StopSignal
 from unpaired.engine.precision import autocast_for, half_layout
-from unpaired.engine.processes import leave_process_group, mean_over_processes, on_rank_zero
+from unpaired.engine.processes import mean_over_processes, on_rank_zero
 from unpaired.engine.selection import Scorer, Selection
 from unpaired.engine.step import make_optimizers, set_learning_rate, settle_optimizers, training_step
-from unpaired.environment import end_with_parent
-from unpaired.errors import BackendError, CheckpointError, ConfigError
+from unpaired.engine.training_config import TrainingConfig
+from unpaired.errors import CheckpointError
 from unpaired.length import TrainingLength
 from unpaired.methods.base import (
     DEFAULT_REQUEST,
@@ -48,79 +41,6 @@ from unpaired.ops.winograd import direct_convolutions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # its import takes seconds where torchmetrics is installed
-
-
-_RENDEZVOUS = datetime.timedelta(seconds=120)
-"""How long processes wait for each other when they start."""
-_FIRST_PROCESS = "UNPAIRED_FIRST_PROCESS"
-"""Environment variable of the processes that the first one starts: its number."""
-LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
-"""Where a training is logged beside ``log.jsonl``."""
-
-
-@settings
-class TrainingConfig:
-    """Length, seeds, precision, processes and bookkeeping of a training run. Intervals count images."""
-
-    images: Count | None = None
-    """Length of training in images; unset means the method's published number of epochs."""
-    batch_size: BatchSize = 1
-    """Images per step over all processes."""
-    seed: Seed = 0
-    """Seed of initial weights, sample order, augmentation and every random draw."""
-    precision: Literal["32", "bf16-mixed", "auto"] = "32"
-    """Arithmetic of the networks; selection and losses stay in float32. auto: bf16-mixed on a GPU that has bf16, and on
-    a processor with AMX or AVX512-BF16 where a measurement of ten seconds says that it pays; run.yaml keeps the choice,
-    so that the run goes on with it."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
-    devices: Threads = 1
-    """Number of processes on each machine, one device each (on the CPU: gloo)."""
-    nodes: Threads = 1
-    """Number of machines; on more than one, start this command on each of them with torchrun, or with srun in SLURM."""
-    threads: Threads | None = None
-    """CPU threads of each process; unset leaves torch's choice."""
-    fast_convolutions: bool = True
-    """On the CPU in float32, take Winograd's algorithm where it is faster; it rounds about five times as coarsely."""
-    compile: bool = False
-    """Compile the networks with torch.compile: minutes at the start, then faster steps on a GPU."""
-    channels_last: bool = False
-    """Keep images and weights with their channels side by side in memory, which half precision on a GPU likes; on the
-    CPU half precision always does."""
-    cuda_graph: bool = False
-    """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
-    ema_half_life_images: Positive = 1000.0
-    """Half-life, in images, of the averaged weights that are served."""
-    log_every: Count = 100
-    """Images between two lines of the log."""
-    sample_every: Count | None = None
-    """Images between two sample grids; unset means a twentieth of training."""
-    checkpoint_every: Count | None = None
-    """Images between two checkpoints; unset means a twentieth of training, at most 5000."""
-    logger: tuple[LoggerName, ...] = ("tensorboard",)
-    """Where scalars, images and settings go beside log.jsonl, any number of: tensorboard and csv (in the run folder),
-    wandb and mlflow (their own environment variables decide where; pip install 'unpaired[wandb]' or [mlflow])."""
-    keep_checkpoints: Count = 3
-    """How many checkpoints stay on disk."""
-    score_every: CountOrZero | None = None
-    """Images between two scorings of held-out images, if there are any; unset means a tenth of training, at least 100;
-    0 never."""
-    score_images: Annotated[int, Field(ge=2, le=10**9)] = 200
-    """Most held-out images of each domain that are scored during training, evenly spaced by name."""
-    score_by: str = "auto"
-    """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
-    (Lite0), and SWD where there are too few images for that."""
-    stop_after: Count | None = None
-    """End this session once so many images are seen (the schedule still spans all of them); resume later."""
-
-    @property
-    def processes(self) -> int:
-        """Number of processes on all machines."""
-        return self.nodes * self.devices
-
-    def __post_init__(self) -> None:
-        if self.cuda_graph and self.processes > 1:
-            raise ConfigError("cuda_graph records the step of one process: use --devices 1 or --no-cuda-graph")
 
 
 @dataclass(frozen=True)
@@ -138,79 +58,6 @@ class FitResult:
     finished: bool
     interrupted: int
     first_process: bool = True
-
-
-def make_fabric(config: TrainingConfig) -> Fabric:
-    """Fabric for the devices and processes that ``config`` asks for; precision is the loop's own affair.
-
-    Raises:
-        BackendError: The accelerator is not on this machine, or several machines are asked for and nothing started
-            the processes of all of them.
-    """
-    device = choose_device(config.accelerator, "accelerator").type
-    if config.cuda_graph and device != "cuda":
-        raise BackendError("cuda_graph needs a CUDA device, and this run has none; use --no-cuda-graph")
-    if device != "cpu" and config.devices > (here := torch.cuda.device_count() if device == "cuda" else 1):
-        raise BackendError(f"devices: {config.devices} asked for, this machine has {here}")
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-    from lightning_fabric.strategies import DDPStrategy
-
-    for name in ("lightning.fabric", "lightning_fabric"):  # their banners repeat what the run folder says
-        logging.getLogger(name).setLevel(logging.WARNING)
-    asked = f"--nodes {config.nodes} --devices {config.devices}"
-    if TorchElasticEnvironment.detect():
-        if (started := TorchElasticEnvironment().world_size()) != config.processes:
-            each = int(os.environ["LOCAL_WORLD_SIZE"])
-            raise BackendError(
-                f"nodes: torchrun started {started} training processes, but {asked} makes {config.processes}; use "
-                f"--nodes {started // each} --devices {each}"
-            )
-    elif config.nodes > 1 and not SLURMEnvironment.detect():
-        raise BackendError(
-            f"nodes: {config.nodes} asked for, but neither torchrun nor srun started this process; start the command "
-            f"on each machine with 'torchrun --nnodes {config.nodes}', see docs/clusters.md"
-        )
-    strategy = DDPStrategy(timeout=_RENDEZVOUS) if config.processes > 1 else "auto"
-    try:
-        return Fabric(
-            accelerator=device,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            strategy=strategy,
-            precision="32-true",
-        )
-    except RuntimeError as error:  # SLURM's variables contradict each other
-        raise BackendError(f"nodes: {error}") from error
-
-
-def launch(fabric: Fabric) -> None:
-    """Start the other processes, which end when this one is gone, and wait until all have met.
-
-    Raises:
-        BackendError: They do not meet in time, or are more or fewer than asked for.
-    """
-    if first := os.environ.get(_FIRST_PROCESS):  # this is one of the others
-        end_with_parent(int(first))
-    elif "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent(os.getppid())
-    os.environ[_FIRST_PROCESS] = str(os.getpid())
-    try:
-        fabric.launch()
-    except torch.distributed.DistError as error:
-        raise BackendError(
-            f"devices: the training processes did not meet within {_RENDEZVOUS.seconds} seconds; run the same command "
-            "again (on every machine), or use --devices 1"
-        ) from error
-    except ValueError as error:  # SLURM started another number of them
-        raise BackendError(f"nodes: {error}") from error
-    finally:
-        os.environ.pop(_FIRST_PROCESS, None)
-    if fabric.world_size > 1:  # from now on they wait for each other as long as scoring takes
-        atexit.register(leave_process_group)
-        former: Any = torch.distributed.distributed_c10d
-        set_timeout = getattr(torch.distributed, "set_timeout", None) or former._set_pg_timeout
-        set_timeout(datetime.timedelta(days=1))
 
 
 def fit(

@@ -69,7 +69,7 @@ def recipe(name: str, method: str | None = None, dataset: DatasetConfig | None =
         ConfigError: There is no such recipe, or it does not support the method.
     """
     from unpaired.data import DataConfig, DatasetConfig  # imports torch, which the names do not need
-    from unpaired.engine.trainer import TrainingConfig
+    from unpaired.engine.training_config import TrainingConfig
     from unpaired.methods import METHODS
     from unpaired.run_config import RunConfig
 
