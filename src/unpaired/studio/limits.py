@@ -1,4 +1,4 @@
-"""What the studio takes from a browser, and in which words it refuses the rest."""
+"""What the studio accepts from a browser, and its words for refusing the rest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Limits:
     batch: Pictures = 32
     """Most pictures at a time."""
     queue: Requests = 16
-    """Most requests that wait; further ones are told to come back."""
+    """Most waiting requests; further ones are told to try again later."""
 
     @property
     def pixels(self) -> int:
@@ -80,14 +80,14 @@ def check_upload(path: str | Path, root: Path, limits: Limits) -> tuple[Path, tu
     try:
         size = file.stat().st_size
     except OSError:
-        raise DataError(f"{name}: the upload is not there any more; choose it again") from None
+        raise DataError(f"{name}: the upload is gone; choose it again") from None
     if size > limits.bytes:
         raise DataError(f"{name}: {size / 1e6:.1f} MB are more than the limit of {limits.megabytes:g} MB")
     if size == 0:
         raise DataError(f"{name}: the file is empty")
     if file.suffix.lower() not in IMAGE_SUFFIXES:
         kinds = ", ".join(sorted(set(IMAGE_SUFFIXES.values())))
-        raise DataError(f"{name}: the name does not end like a picture's; {kinds} are taken")
+        raise DataError(f"{name}: the suffix is not that of a picture; accepted are {kinds}")
     with _called(file, name):
         facts = describe(file)
     if facts.width * facts.height > limits.pixels:
