@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search(r"(?:can't allocate|out of) memory", str(error))):
             raise
-        return _fail("there is not enough memory; take smaller images, networks or batches, or a --memory-gib", 3)
+        return _fail("there is not enough memory; use smaller images, networks or batches, or set --memory-gib", 3)
     except OSError as error:
         if error.errno is None:  # raised by a library for its own reasons: no message of ours would help
             raise
@@ -97,7 +97,7 @@ def with_plugins(arguments: Sequence[str]) -> list[str]:
         if option != "--plugin":
             others.append(word)
         elif not (place := place if sign else next(words, "")):
-            raise ConfigError("--plugin lacks its file")
+            raise ConfigError("--plugin needs a file")
         else:
             is_path = place.endswith(".py") or os.sep in place or os.path.exists(os.path.join(place, "__init__.py"))
             places.append(os.path.abspath(place) if is_path else place)

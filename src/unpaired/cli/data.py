@@ -129,7 +129,7 @@ def _prepare(options: Prepare) -> int:
         with _progress() as progress:
             done = prepare(options.what, options.archives, options.out, options.settings, progress, near=options.near)
     except KeyboardInterrupt:
-        print("the same command goes on", file=sys.stderr)
+        print("run the same command again to continue", file=sys.stderr)
         raise
     console = _console()
     written, there = done.written.written, done.written.there

@@ -29,7 +29,7 @@ from unpaired.training import train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
-Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
+Run the same command again to resume: it continues from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
 run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
 recipes' lists them) gives the defaults; options given beside it win. --plugin my_method.py (any number of them) adds
@@ -44,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
         named = re.fullmatch(r"(([\w]+)[\w.]*):.*", _value_of(argv, option) or "")
         if named and named[2] not in LIBRARIES:  # whoever writes module:Class names its code
             load_plugin(named[1])
+    if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]):
+        raise ConfigError(
+            f"DATA is one folder; two are --source {argv[0]} --target {argv[1]}; see unpaired train --help"
+        )
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train",
@@ -136,7 +140,7 @@ def _initial(given: Any, base: RunConfig) -> InitialWeights | None:
     """What the run begins with; a folder as an absolute path."""
     if given.init is None:
         if given.init_weights is not None:
-            raise ConfigError("--init-weights says which weights of --init are taken; give both")
+            raise ConfigError("--init-weights chooses among the weights of --init; give both")
         return base.init
     source = given.init if is_repo_id(given.init) else str(Path(given.init).absolute())
     return InitialWeights(source, given.init_weights or "ema")
@@ -213,7 +217,7 @@ def _arguments(base: RunConfig) -> type[Any]:
                                            "instead of random ones; optimizers start fresh.")], None),
         ("init_weights", Annotated[Literal["ema", "last", "best"] | None,
                                    arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
-        ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until so many images "
+        ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until this many images "
                                                 "are seen in all, with the schedule of a run of that length.")], None),
         ("skip_bad", Annotated[bool, arg(help="Leave out training images that cannot be read.")], False),
         ("data_changed", Annotated[bool, arg(help="Go on although training images were added, removed or replaced; the "

@@ -39,7 +39,7 @@ class PrepareSettings:
     """What decides which files a preparation writes."""
 
     size: Annotated[int, Field(ge=8, le=2**14)] | None = None
-    """Scale images down, antialiased, to so many pixels: the shorter side, or both sides of a Cityscapes square (256
+    """Scale images down, antialiased, to this many pixels: the shorter side, or both sides of a Cityscapes square (256
     unless given). They are stored as PNG then. Unset copies files as they are."""
     source_class: str | None = None
     """Class or subfolder that becomes trainA and testA. AFHQ: cat unless given."""
@@ -52,7 +52,7 @@ class PrepareSettings:
     test_count: CountOrZero | None = None
     """FOLDER: how many images of each subfolder are held out as test images, instead of a share."""
     val_count: CountOrZero = 0
-    """Move so many training images of each domain to val, where training chooses its best weights, not in test."""
+    """Move this many training images of each domain to val; training then chooses its best weights on val, not test."""
     seed: Seed = 0
     """Another seed holds out other images."""
     link: bool = False
@@ -66,14 +66,14 @@ class PrepareSettings:
         if self.source_class is not None and self.source_class == self.target_class:
             raise ConfigError(f"source_class and target_class are both '{self.source_class}'; name two")
         if self.link and self.size is not None:
-            raise ConfigError("link makes links to files as they are; with size they are made anew: give one")
+            raise ConfigError("link keeps the files as they are, size makes new ones: give one of the two")
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """Raise ``ConfigError`` where a setting was given that has no meaning here."""
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
             if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"{name} has no meaning here: {why}")
+                raise ConfigError(f"{name} does not apply here: {why}")
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,18 @@ def prepare(
     else:
         if archives:
             raise ConfigError(
-                f"'{what}' is no set that is known ({', '.join(RECIPES)}), and a folder stands alone; {archives[0]} is "
-                "too much"
+                f"'{what}' is not a known set ({', '.join(RECIPES)}), and a folder of your own takes no archives; "
+                f"leave out {archives[0]}"
             )
         paths, recipe = [Path(what)], folder
     for path in paths:
         if what in RECIPES and not path.exists():
             raise DataError(f"{path}: there is no such file or folder; {how_to_get(what)}")
     if what not in RECIPES and not paths[0].exists():
-        raise DataError(f"{what}: is neither a folder nor a set that is known ({', '.join(RECIPES)})")
+        raise DataError(f"{what}: is neither a folder nor a known set ({', '.join(RECIPES)})")
     sources = [open_source(path) for path in paths]
     if settings.link and not all(isinstance(source, Folder) for source in sources):
-        raise ConfigError("link makes links to the files of a folder, and an archive has none; leave it out")
+        raise ConfigError("link works with folders, not with archives; leave it out")
     plan = recipe(what, sources, settings, progress)
     written = write_plan(plan, out, progress)
     report = check_set(out, progress, known=written.info, near=near)
@@ -149,7 +149,7 @@ def _with_val(
     if not settings.val_count:
         return list(items), []
     if any(item.split == "val" for item in items):
-        raise ConfigError("val_count has no meaning here: there are val images already")
+        raise ConfigError("val_count does not apply here: there are val images already")
     training = [item for item in items if item.split == "train"]
     others = [item for item in items if item.split != "train"]
     problems: list[str] = []
