@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
     "data": "prepare a set of images for training from archives or folders, or check one",
     "train": "train a translator from two folders of images; run it again to resume",
-    "import": "bring a generator that the authors of CUT, CycleGAN or DCLGAN published into a run folder",
+    "import": "make a run folder of a generator that the authors of CUT, CycleGAN or DCLGAN published",
     "translate": "translate images with a trained run",
     "export": "write a trained generator as one ONNX file or torch program that runs without this package",
     "evaluate": "score a trained run, or a folder of made images, on held-out images",

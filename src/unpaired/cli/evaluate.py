@@ -94,7 +94,7 @@ class Evaluate:
     skip_bad: bool = False
     """Name and leave out images that cannot be read, instead of ending there."""
     cache: bool = True
-    """Keep the networks' features of files in the user's cache folder (UNPAIRED_CACHE changes it)."""
+    """Keep the features that networks compute of files in your cache folder (UNPAIRED_CACHE names another)."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
     image_size: Side | tuple[Side, Side] | None = None

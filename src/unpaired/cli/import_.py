@@ -15,7 +15,7 @@ from unpaired.importing import import_published
 
 @settings
 class Import:
-    """Bring a generator that the authors of CUT, CycleGAN, DCLGAN and their family published into a run folder.
+    """Make a run folder of a generator that the authors of CUT, CycleGAN, DCLGAN and their family published.
 
     All commands take the folder like that of a run that was trained here; 'unpaired train --init' starts from it.
     Width, blocks and channels are read off the file. It has no averaged weights, so its own (last) are always taken.

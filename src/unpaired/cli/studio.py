@@ -60,7 +60,7 @@ class Studio:
     queue: Requests = Limits.queue
     """Most waiting requests; further ones are told to try again later."""
     refresh_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5.0
-    """Seconds between two looks at a training."""
+    """Seconds between two updates of the training page."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "model": ("weights", "device", "precision"),
         "server": ("host", "port", "refresh_seconds"),

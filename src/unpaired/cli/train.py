@@ -188,14 +188,18 @@ def _arguments(base: RunConfig) -> type[Any]:
     """The typed command line for one method, with ``base`` as the defaults."""
     methods: Any = Literal[tuple(METHODS)]
     model = _as_options(base.model)
-    words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB), or hf:NAME.")
+    words = arg(
+        metavar="[DATA]",
+        help="Folder with trainA and trainB (and testA, testB), "
+        "which 'unpaired data prepare' makes of two folders; or hf:NAME.",
+    )
     folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
     fields: list[tuple[str, Any, Any]] = [
         ("folder", folder, None),
         ("data", Annotated[Path | None, arg(help="The same as DATA; hf:NAME is a dataset of the Hugging Face Hub, or "
                                             "a folder, parquet files or shards that its library reads.")], None),
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
-        ("method", Annotated[methods, arg(help="What to train.")], base.method),
+        ("method", Annotated[methods, arg(help="The method to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
         ("recipe", Annotated[str | None, arg(help="A recipe with the defaults, such as quick or table3_a; 'unpaired "
                                              "recipes' lists them.")], None),
@@ -207,8 +211,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("target_weights", Annotated[tuple[Positive, ...], arg(help="The same for the target folders.")], ()),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
-        ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),
-        ("held_out_target", Annotated[Path | None, arg(help="Target images to score, not valB or testB.")], None),
+        ("held_out_source", Annotated[Path | None, arg(help="Source images to score instead of valA or testA.")], None),
+        ("held_out_target", Annotated[Path | None, arg(help="Target images to score instead of valB or testB.")], None),
         ("domains", Annotated[Path | None, arg(help="Folder with train/<domain> and test/<domain>, instead of DATA.")],
          None),
         ("scored_domains", Annotated[tuple[str, str] | None, arg(help="Source and target domain that are scored.")],

@@ -36,7 +36,7 @@ _CITYSCAPES = re.compile(r"(?:.*/)?(?P<split>train|val)/[^/]+/(?P<frame>[^/]+)_(
 
 @settings
 class PrepareSettings:
-    """What decides which files a preparation writes."""
+    """Which files a preparation writes."""
 
     size: Annotated[int, Field(ge=8, le=2**14)] | None = None
     """Scale images down, antialiased, to this many pixels: the shorter side, or both sides of a Cityscapes square (256
@@ -54,7 +54,7 @@ class PrepareSettings:
     val_count: CountOrZero = 0
     """Move this many training images of each domain to val; training then chooses its best weights on val, not test."""
     seed: Seed = 0
-    """Another seed holds out other images."""
+    """Seed of the choice of the held-out images."""
     link: bool = False
     """Make links to the files of a folder instead of copies."""
 
@@ -100,7 +100,7 @@ def prepare(
         what: A name of ``RECIPES``, or a folder (or archive) of images in subfolders.
         archives: The archives or unpacked folders of a named set; nothing is ever downloaded.
         out: New folder, empty folder, or one that the same call began.
-        settings: What decides which files are written.
+        settings: Which files are written.
         progress: Told how far it is.
         near: See :func:`check_set`.
 
