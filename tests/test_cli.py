@@ -285,7 +285,7 @@ def test_a_finished_run_is_not_trained_again_and_a_stopped_one_goes_on(
     assert "translate:" not in first.out
     second = unpaired(*words)
     assert second.code == 0
-    assert "Going on after" in second.err
+    assert "Continuing after" in second.err
     assert "Finished after 6 of 6" in second.err
     written = (tmp_path / "run" / "log.jsonl").read_text()
     assert unpaired(*words).code == 0
@@ -626,7 +626,7 @@ def test_evaluate_prints_a_table_and_keeps_a_record(unpaired: Unpaired, run: Pat
     for word in ("input (untranslated)", "real against real", "average (EMA)", "last", *(f"{n}_3v3" for n in names)):
         assert word in answer.out
     assert "Left out: " in answer.out
-    assert "fid_torchfidelity (the network 'inception' is not at hand)" in answer.out
+    assert "fid_torchfidelity (the network 'inception' is not available)" in answer.out
     options = ("--seed", "7", "--batch-size", "2", "--out", tmp_path / "record.json")
     assert unpaired("evaluate", run, home / "data", *options).code == 0
     first, second = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
@@ -801,11 +801,12 @@ def test_train_refuses_options(
         ("train data --out x --image-size big", "--image-size: 'big' is not INT|{INT INT}"),
         ("translate", "missing: RUN, --out PATH"),
         ("translate run --out x", "INPUT is missing"),
-        ("evaluate run data more", "Unrecognized options: more"),
+        ("evaluate run data more", "too many words: more; see unpaired evaluate --help"),
+        ("train horses zebras --out x", "DATA is one folder; two are --source horses --target zebras"),
         ("evaluate run --direction up", "--direction: 'up' is not one of AtoB, BtoA"),
         ("data chek", "there is no 'unpaired data chek' (did you mean 'check'?)"),
         ("data prepare x --ot y", "there is no option --ot (did you mean --out?)"),
-        ("push run owner/name --licence cc-by-5", "licence: 'cc-by-5' is no SPDX name"),
+        ("push run owner/name --licence cc-by-5", "licence: 'cc-by-5' is not an SPDX name"),
     ],
 )
 def test_options_that_are_wrong_are_one_line(unpaired: Unpaired, line: str, words: str) -> None:

@@ -64,7 +64,7 @@ def test_the_person_is_told(dataset: Path, tmp_path: Path, capsys: pytest.Captur
     age(tmp_path / "run" / "run.yaml")
     train(today, tmp_path / "run")
     said = capsys.readouterr().err
-    assert "began with an earlier version; its images go on to be loaded as then" in said
+    assert "began with an earlier version; its images are still loaded as they were then" in said
     assert "resize resize_and_crop (not scale_shorter_side)" in said
 
 

@@ -95,7 +95,7 @@ def test_one_direction_alone_and_two_named_files(tmp_path: Path) -> None:
     import_published(files[0], "cyclegan", tmp_path / "two", reverse=files[1])
     assert difference(tmp_path / "two", other, image, reverse=True) <= 1e-5
     narrow = saved(cyclegan(width=4, blocks=6), tmp_path / "c" / "latest_net_G.pth")
-    with pytest.raises(CheckpointError, match=r"base_channels 8, 6 blocks.* are no pair"):
+    with pytest.raises(CheckpointError, match=r"base_channels 8, 6 blocks.* are not a pair"):
         import_published(files[0], "cyclegan", tmp_path / "three", reverse=narrow)
 
 

@@ -275,8 +275,8 @@ def test_a_plug_in_that_cannot_be_loaded_is_one_line(name: str, home: Path, caps
             ["--plugin=no_module"],
             "plug-in no_module: there is no such module; a file is named with its .py, a package by its folder",
         ),
-        (["--plugin"], "--plugin lacks its file"),
-        (["--plugin="], "--plugin lacks its file"),
+        (["--plugin"], "--plugin needs a file"),
+        (["--plugin="], "--plugin needs a file"),
     ],
 )
 def test_a_plug_in_that_is_not_there(
@@ -290,7 +290,7 @@ def test_a_plug_in_that_is_not_there(
     ("value", "said"),
     [
         ("my_networks:Nothing", "my_networks has no 'Nothing'"),
-        ("my_networks:F", "my_networks:F is no class"),
+        ("my_networks:F", "my_networks:F is not a class"),
         ("my_networks:HalfSize", "my_networks:HalfSize cannot be made: "),
         ("my_networks:Bare", "my_networks:Bare lacks translate_and_encode, encode, tap_channels"),
         (

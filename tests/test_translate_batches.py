@@ -196,7 +196,7 @@ def test_a_full_disk_and_ctrl_c_end_it_and_say_how_many_are_done(
     code, out, err = translate("in", "--recursive")
     assert code == (3 if isinstance(reason, int) else 130)
     assert "2 of 5 images translated into out" in out
-    assert "the same command with --skip-existing goes on" in err
+    assert "run the same command with --skip-existing to continue" in err
     assert len(calls) == 3
     monkeypatch.setattr(batch, "write_atomically", original)
     assert translate("in", "--recursive", "--skip-existing")[0] == 0

@@ -114,7 +114,7 @@ def test_each_domain_is_another_translation(runs: dict[str, Path], data: Path, t
         ("cut", ["--reverse"], "CUT does not offer the reverse direction; methods that do: cyclegan"),
         ("cyclegan", ["--style-seed", "1"], "CycleGAN does not offer styles; methods that do: munit"),
         ("cut", ["--domain", "b"], "does not offer a choice of domains; methods that do: multi_domain_qs_attn"),
-        ("multi_domain_qs_attn", ["--domain", "bb"], "this model knows no 'bb'"),
+        ("multi_domain_qs_attn", ["--domain", "bb"], "this model has no domain 'bb'"),
         ("munit", ["--style-seed", "-1"], "style_seed must be at least 0, not -1"),
         ("munit", ["--styles", "0"], "styles must be at least 1"),
         ("munit", ["--styles", "2", "--style-reference", "x.png"], "one reference is one style"),
@@ -168,7 +168,7 @@ def test_evaluation_of_a_pair_of_domains(runs: dict[str, Path], data: Path, caps
     assert cli.main([*command, "--source-domain", "b", "--domain", "b"]) == 2
     assert "is the source domain, too" in capsys.readouterr().err
     assert cli.main(["evaluate", str(runs["cut"]), str(data), "--domain", "b"]) == 2
-    assert "is no run of several domains" in capsys.readouterr().err
+    assert "is not a run of several domains" in capsys.readouterr().err
 
 
 def test_a_report_shows_a_run_of_several_domains(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_damaged_clip_is_one_line_and_leaves_nothing(
         (["a.mp4", "--out", "there.mp4"], "error", "1 of 1 results are in there.mp4 already"),
         (["a.mp4", "--out", "a.mp4", "--overwrite"], "error", "would replace it"),
         (["a.mp4", "b.avi", "--out", "c.mp4"], "error", "name a folder as --out"),
-        (["a.mp4", "p", "--out", "out"], "error", "p is no video"),
+        (["a.mp4", "p", "--out", "out"], "error", "p is not a video"),
         (["a.mp4", "--out", "out", "--format", "png"], "error", "format is for images"),
         (["a.mp4", "--out", "night.webm"], "error", "cannot hold the clip's audio track (aac)"),
         (["absent.mp4", "--out", "out"], 1, "absent.mp4: cannot be read: No such file"),

@@ -216,7 +216,7 @@ def import_published(
     first = found[served[0]]
     for one in found.values():
         if one.shape != first.shape:
-            raise CheckpointError(f"{first.path} ({first.shape}) and {one.path} ({one.shape}) are no pair")
+            raise CheckpointError(f"{first.path} ({first.shape}) and {one.path} ({one.shape}) are not a pair")
         if one.resampling != _resampling(method):
             able = ", ".join(name for name in importable() if _resampling(name) == one.resampling)
             raise CheckpointError(

@@ -187,7 +187,7 @@ def make_named(setting: str, value: str, members: Sequence[str], *arguments: Any
     """
     found = named(setting, value)
     if not isinstance(found, type):
-        raise ConfigError(f"{setting}: {value} is no class")
+        raise ConfigError(f"{setting}: {value} is not a class")
     try:
         made = found(*arguments, **options)
     except TypeError as error:

@@ -94,7 +94,7 @@ def cut_lines(path: Path, say: Callable[[str], object], seen: int | None = None)
         if seen is None or (type(found) is int and found <= seen):
             kept.append(entry)
         elif type(found) is not int:
-            say(f"{where} is skipped: its images_seen is no whole number")
+            say(f"{where} is skipped: its images_seen is not a whole number")
     content = "".join(f"{json.dumps(entry)}\n" for entry in kept).encode()
     if path.exists() and path.read_bytes() != content:
         write_atomically(path, content)

@@ -176,7 +176,7 @@ def _training_images(
         raise DataError(next(iter(bad.values())))
     if bad and not skip_bad:
         raise DataError(
-            f"{next(iter(bad.values()))}. Of {len(everything):,} training images {len(bad)} cannot be read: mend or "
+            f"{next(iter(bad.values()))}. Of {len(everything):,} training images {len(bad)} cannot be read: fix or "
             "replace them, or leave them out with --skip-bad"
         )
     if bad:
@@ -199,7 +199,7 @@ def _training_images(
         words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
         raise DataError(
             f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
-            "go on with these by --data-changed, or choose another --out"
+            "continue with these by --data-changed, or choose another --out"
         )
     datasets = {name: size for part in images.domains for name, size, _ in dataset_stamps(part)}
     record |= {"transform": code} if code else {}

@@ -55,7 +55,7 @@ def train(
         config: The run.
         out: The run folder: ``run.yaml``, ``sessions.jsonl``, ``log.jsonl``, ``samples/``, ``checkpoints/``,
             ``weights/``, ``tensorboard/``.
-        extend_to: Train the run in ``out``, finished or not, until so many images are seen in all. From here on its
+        extend_to: Train the run in ``out``, finished or not, until this many images are seen in all. From here on its
             schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
         skip_bad: Leave out training images that cannot be read.
         data_changed: Go on although training images were added, removed or replaced since the session before.
@@ -107,7 +107,7 @@ def train(
             load_initial(method, recorded.init, out)
         if run.data != given.data:
             words = _changes(given, run)
-            say(f"{out} began with an earlier version; its images go on to be loaded as then: {words}")
+            say(f"{out} began with an earlier version; its images are still loaded as they were then: {words}")
         formats = load_formats(out, run.data)
         planned = planned_images(run, images.stream(run.data, run.training.seed))
         length, constant_images = TrainingLength(planned, recorded.extensions), run.model.optimiser.constant_images
@@ -225,7 +225,7 @@ def _with_domains(config: RunConfig) -> RunConfig:
     if config.model.domains not in ((), names):
         raise ConfigError(
             f"domains: the model's settings name {', '.join(config.model.domains)}, but {folder / 'train'} holds "
-            f"{', '.join(names)}; make the folders fit, or leave the model's 'domains' empty"
+            f"{', '.join(names)}; rename the folders, or leave the model's 'domains' empty"
         )
     config.dataset.scored_pair()  # a wrong name is said before anything is written
     return replace(config, model=replace(config.model, domains=names))

@@ -192,7 +192,7 @@ def test_ctrl_c_lets_the_runs_save_and_says_so(photos: Path, tmp_path: Path) -> 
     assert benchmark.returncode == 130
     assert "Stopping: the runs at work save and end" in said
     assert "failed" not in said.lower()
-    assert "0 of 4 runs are done; the same command goes on." in said
+    assert "0 of 4 runs are done; run the same command again to continue." in said
     assert "Stopped and saved after" in (out / "logs" / "local-photos-seed0.log").read_text()
     assert sorted(path.name for path in (out / "runs").iterdir()) == ["local-photos-seed0"]
 
@@ -212,7 +212,7 @@ def test_the_matrix_grows_and_a_contender_that_fails_stops_no_other(
     assert "FAILED: broken-photos-seed0: image_size: CUT's discriminator needs crops of at least" in said
     assert "failed: broken-photos-seed0: image_size: CUT's" in said
     assert "fast-photos-seed0: done" in said
-    assert "5 of 8 runs are done; the same command goes on." in said
+    assert "5 of 8 runs are done; run the same command again to continue." in said
     after = weights(copy)
     assert after.items() >= before.items()
     assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"fast-photos-seed0"}
@@ -341,8 +341,8 @@ def test_two_benchmarks_in_one_folder_are_refused(copy: Path, photos: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--only", "loccal"), "only: no contender and no run fits 'loccal' (did you mean 'local'?)"),
-        (("--slots", "gpu0"), "slots: 'gpu0' is no device"),
+        (("--only", "loccal"), "only: no contender or run matches 'loccal' (did you mean 'local'?)"),
+        (("--slots", "gpu0"), "slots: 'gpu0' is not a device"),
     ],
 )
 def test_options_that_are_wrong(

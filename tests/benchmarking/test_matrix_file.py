@@ -77,7 +77,7 @@ def test_common_settings_that_a_method_does_not_have_are_told_and_those_of_none_
     content["contenders"] = {"cut": {"method": "cut"}, "qs": {"method": "qs_attn"}}
     cells, notes = composed(tmp_path, content)
     assert cells["qs-photos"].config.model.attention == "local"
-    assert notes == ["common.model.attention is no setting of cut"]
+    assert notes == ["common.model.attention is not a setting of cut"]
     content["common"]["model"]["optimiser"] = {"epoch": 3}
     with pytest.raises(ConfigError, match=r"common\.model\.optimiser\.epoch: no contender's method has such a setting"):
         composed(tmp_path, content)
@@ -146,7 +146,7 @@ CUT = {"method": "cut"}
         ({"contenders": {"a": CUT, "b": CUT}}, r"contenders a and b have the same settings, so they are the same run"),
         ({"contenders": {"a": CUT, "b": {"method": "cut", "training": {"log_every": 7}}}}, r"are the same run"),
         ({"contenders": {"a": {**CUT, "label": "x"}, "x": {"method": "fastcut"}}}, r"two have the label 'x'"),
-        ({"slots": ["gpu"]}, r"slots: 'gpu' is no device; use cpu, cuda:0"),
+        ({"slots": ["gpu"]}, r"slots: 'gpu' is not a device; use cpu, cuda:0"),
         ({"slots": ["cpu", "cuda:0"]}, r"slots: cpu and cuda together"),
         ({"threads": 0}, r"threads must be at least 1, not 0"),
         ({"data": {"d": {"embedded": "fluint"}}}, r"no embedded data set 'fluint' \(did you mean 'fluent'"),

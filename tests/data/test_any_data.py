@@ -184,7 +184,7 @@ def test_a_transform_whose_code_has_changed_is_refused(
     assert cli.main([*words, *plugin]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "(code of the transform: mine:change (sha256 " in line
-    assert "restore them, go on with these by --data-changed" in line
+    assert "restore them, continue with these by --data-changed" in line
     assert cli.main([*words, *plugin, "--data-changed", "--stop-after", "3"]) == 0
     assert cli.main(["translate", str(out), str(root / "data" / "more"), "--out", "made"]) == 0  # without that code
     forget_plugins()

@@ -77,7 +77,7 @@ def test_images_that_were_left_out_end_in_1(tmp_path: Path, capsys: Capture) -> 
             "https://www.cityscapes-dataset.com/downloads/ (after a registration)",
         ),
         (["prepare", "photos"], "--out is missing"),
-        (["prepare", "photos", "--out", "x"], "is neither a folder nor a set that is known"),
+        (["prepare", "photos", "--out", "x"], "is neither a folder nor a known set"),
         (["check", "photos"], "there is no such file or folder"),
         (["check", "photos", "--published", "horse2zebr"], "did you mean 'horse2zebra'?"),
         (["check", "photos", "--near", "40"], "near must be at most 16, not 40"),

@@ -256,7 +256,7 @@ def test_the_scored_pair_is_the_first_two_names_or_those_given(root: Path) -> No
         ({"folder": Path("x"), "domains": Path("y")}, "give either DATA .* or --domains"),
         ({"source": Path("x"), "target": Path("z"), "domains": Path("y")}, "give either DATA .* or --domains"),
         ({"folder": Path("x"), "scored_domains": ("a", "b")}, "scored_domains .* needs 'domains'"),
-        ({"domains": Path("y"), "direction": "BtoA"}, "direction is a matter of two domains"),
+        ({"domains": Path("y"), "direction": "BtoA"}, "direction is for two domains"),
         ({"domains": Path("y"), "scored_domains": ("a", "a")}, "scored_domains names 'a' twice"),
     ],
 )

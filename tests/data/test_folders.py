@@ -126,6 +126,9 @@ def test_training_folder_errors(tmp_path: Path) -> None:
     touch(data, "train_A/1.png", "train_A/2.png", "trainB/1.png")
     with pytest.raises(DataError, match=r"trainA: there is no such .*\(did you mean 'train.*expected DATA/trainA"):
         find_training_images(data)
+    touch(tmp_path, "mine/horse/1.png", "mine/zebra/1.png")
+    with pytest.raises(DataError, match=r"mine/trainA.*; 'unpaired data prepare .*mine --out OUT' makes this layout"):
+        find_training_images(tmp_path / "mine")
     (data / "train_A").rename(data / "trainA")
     with pytest.raises(DataError, match=r"trainB: holds only one image; training needs at least 2"):
         find_training_images(data)

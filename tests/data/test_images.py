@@ -226,7 +226,7 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
         (b"hello, I am no picture\n", "content is text, not an image (it begins with 'hello, I am no picture"),
         (b"<!DOCTYPE html><html>", "content is text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\x00\x01\x02\x03" * 100, "no image of a kind that is read"),
+        (b"\x00\x01\x02\x03" * 100, "not an image of a known kind"),
     ],
 )
 def test_what_is_not_an_image(tmp_path: Path, content: bytes, words: str) -> None:

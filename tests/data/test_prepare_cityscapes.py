@@ -101,7 +101,7 @@ def test_wrong_archives_are_told_by_what_is_missing(archives: list[Path], tmp_pa
         run([coarse, archives[1]], tmp_path / "out")
     with pytest.raises(ConfigError, match=r"gtFine_trainvaltest\.zip and leftImg8bit_trainvaltest\.zip, never .*https"):
         prepare("cityscapes", [], tmp_path / "out", SMALL, quiet)
-    with pytest.raises(ConfigError, match="test_count has no meaning here"):
+    with pytest.raises(ConfigError, match="test_count does not apply here"):
         run(archives, tmp_path / "out", PrepareSettings(test_count=3))
     other = write_zip(tmp_path / "d.zip", horse2zebra())
     with pytest.raises(DataError, match="holds horse2zebra, not cityscapes"):

@@ -36,7 +36,7 @@ def test_an_archive_and_its_folder_are_the_same_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../evil.png", "set/../../evil.png", "/etc/evil.png", "C:/evil.png", "..\\evil.png"])
 def test_a_member_that_wants_out_is_refused(name: str, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", MEMBERS | {name: picture(3)})
-    with pytest.raises(DataError, match=r"a\.zip: holds a file that wants out of its folder .*evil\.png"):
+    with pytest.raises(DataError, match=r"a\.zip: holds a file whose path leads out of its folder .*evil\.png"):
         open_source(path)
 
 
@@ -78,7 +78,7 @@ def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path) -> None:
     path = patched(write_zip(tmp_path / "a.zip", MEMBERS), 24, "<L", 2**31)
     with pytest.raises(DataError, match=r"claims to unpack from \d+ to 2,147,483,648 bytes"):
         open_source(path)
-    with pytest.raises(DataError, match="not to be trusted"):
+    with pytest.raises(DataError, match="do not trust this archive"):
         open_source(patched(path, 24, "<L", 2**27))
 
 

@@ -79,9 +79,9 @@ def test_mask_images_of_any_type(kind: str, tmp_path: Path, sources: list[Path])
         ({"boxes": {"image0.png": [], "horse.png": []}}, "no source image 'horse.png' in .*testA"),
         (
             {"boxes": {"image0.png": [[0, 0, 41, 5]]}},
-            "'image0.png': .0, 0, 41, 5. is no box .*40 pixels wide and 36 high",
+            "'image0.png': .0, 0, 41, 5. is not a box .*40 pixels wide and 36 high",
         ),
-        ({"boxes": {"image0.png": [3]}}, "'image0.png': 3 is no box"),
+        ({"boxes": {"image0.png": [3]}}, "'image0.png': 3 is not a box"),
         ({"boxes": {"image0.png": 3}}, "expected .*boxes"),
         ({"boxes": {}}, "at least one file"),
         ({"image0.png": []}, "expected .*boxes"),

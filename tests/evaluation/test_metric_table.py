@@ -138,7 +138,7 @@ def test_refusals(sets: ImageSets) -> None:
         evaluate_images(sets, ["paired_psnr"])
     with pytest.raises(ConfigError, match="needs the true partner"):
         evaluate_images(ImageSets(fake, real), ["paired_l1_pm1"])
-    with pytest.raises(ConfigError, match="the network 'lite0' is not at hand"):
+    with pytest.raises(ConfigError, match="the network 'lite0' is not available"):
         evaluate_images(ImageSets(fake, real), ["kid_lite0_x1e3"])
     with pytest.raises(ConfigError, match="at least 10 images in each set, and there are 9"):
         evaluate_images(ImageSets(fake[:9], real, networks=sets.networks), ["kid_lite0_x1e3"])

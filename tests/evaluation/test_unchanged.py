@@ -102,7 +102,7 @@ def test_boxes_touch_borders_overlap_and_take_parts_of_pixels_whole() -> None:
 @pytest.mark.parametrize("box", [[0, 0, 5, 3], [-1, 0, 2, 2], [2, 0, 2, 2], [0, 2, 2, 1], [0, 0, 1], "abcd", 7,
                                  [0, 0, 1, None], [0, 0, math.nan, 1], [0, 0, 1, 4]])  # fmt: skip
 def test_boxes_that_cannot_be(box: object) -> None:
-    with pytest.raises(DataError, match=r"no box .*4 pixels wide and 3 high"):
+    with pytest.raises(DataError, match=r"not a box .*4 pixels wide and 3 high"):
         mask_of_boxes([box], 3, 4)  # type: ignore[list-item]
 
 
@@ -158,7 +158,7 @@ def test_rows_say_why_they_cannot_be() -> None:
     assert not [name for name in possible_metrics(sets()) if name.startswith("unchanged")]
     with pytest.raises(ConfigError, match="no masks of what may change"):
         evaluate_images(sets(), NAMES)
-    with pytest.raises(ConfigError, match="no drawings on white paper"):
+    with pytest.raises(ConfigError, match="not drawings on white paper"):
         evaluate_images(sets(), ["unchanged_colour_paper_de"])
     with pytest.raises(DataError, match="cover every image"):
         evaluate_images(sets(kept=[torch.zeros(24, 30)] * 4), NAMES)

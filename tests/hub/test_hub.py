@@ -202,7 +202,7 @@ def test_without_a_network_an_upload_is_one_line(run: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["cc-by-4.0", "MIT", "apache-2.0 or mit", "other", "LicenseRef-ours"])
 def test_licences_are_spdx_names(name: str) -> None:
     assert Licences(name).model.lower() == name.lower()  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"'cc-by-5\.0' is no SPDX name"):
+    with pytest.raises(ConfigError, match=r"'cc-by-5\.0' is not an SPDX name"):
         Licences("cc-by-5.0")
 
 

@@ -84,7 +84,7 @@ def test_stripes_of_any_height_give_the_whole_map(name: str, tmp_path: Path) -> 
     ("operation", "said"),
     [
         (lambda x: x * x.mean((2, 3), keepdim=True), "mean"),
-        (lambda x: F.interpolate(x, (64, 64)), "no whole enlargement"),
+        (lambda x: F.interpolate(x, (64, 64)), "not a whole-number enlargement"),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True), "aligned corners"),
         (lambda x: x + torch.ones(48), "a constant of shape"),
         (lambda x: x + x[:, :1], "slice"),

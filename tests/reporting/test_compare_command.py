@@ -172,7 +172,7 @@ def test_names_are_printed_as_they_are(printed: Printed) -> None:
     ("words", "said"),
     [
         ([], "name at least one run"),
-        (["cut", "--out", "table.pdf"], r"--out table\.pdf: the suffix names no format; use one of \.md, \.csv"),
+        (["cut", "--out", "table.pdf"], r"--out table\.pdf: unknown suffix; use one of \.md, \.csv"),
         (["cut", "--out", "table.md", "--format", "csv"], r"--format csv contradicts --out table\.md"),
         (["cut", "--format", "html"], r"--out FILE\.html"),
         (["cut", "--format", "terminal", "--out", "table.txt"], r"> table\.txt"),

@@ -242,7 +242,7 @@ def test_samples_over_training_go_from_the_first_to_the_last(runs: list[Path]) -
 # ---------------------------------------------------------------------------------------------------------------------
 def test_one_run_has_a_chart_per_group_and_several_have_one_per_term(trained: Path) -> None:
     found = read_runs([trained / "qs_attn", trained / "cut"])
-    assert list(loss_charts(found[:1])) == ["Adversarial game", "Content kept"]
+    assert list(loss_charts(found[:1])) == ["Adversarial losses", "Content losses"]
     charts = loss_charts(found)
     assert set(charts) == {"discriminator", "adversarial", "contrastive", "identity"}
     for svg in charts.values():
@@ -263,7 +263,7 @@ def test_scores_come_from_the_records_and_their_absence_is_told(runs: list[Path]
     html = html_page("t", score_sections(read_runs(runs)))
     assert re.findall(r"<h2>(.*?)</h2>", html) == ["Scores", "Not scored", "Scores over training"]
     assert 'data-value="30.0">30.0<' in html
-    assert f"No evaluation yet of CUT: unpaired evaluate {runs[1].name} DATA" in html
+    assert f"Not scored yet: CUT; run: unpaired evaluate {runs[1].name}" in html
     (chart,) = score_charts(read_runs(runs)).values()  # one run was scored, and several show their averaged weights
     assert ["average (EMA)" in chart, "QS-Attn" in chart, "CUT" in chart] == [False, True, False]
     (alone,) = score_charts(read_runs(runs[:1])).values()
@@ -396,7 +396,7 @@ def test_the_command_writes_page_and_figures(trained: Path, tmp_path: Path, caps
     assert "figure_samples.pdf" in said
     html = out.read_text(encoding="utf-8")
     assert "2 of 5 held-out images of data/testA, evenly spaced by name" in html
-    assert "No evaluation yet" in html
+    assert "Not scored yet" in html
     assert (tmp_path / "figures" / "figure_samples.png").exists()
 
 

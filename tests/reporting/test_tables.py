@@ -304,7 +304,7 @@ def test_a_run_without_scores_names_the_command_that_makes_them(
     write_lines(run / "evaluations.jsonl", lines)
     with pytest.raises(DataError) as error:
         collect([run])
-    for word in [*words, f"run 'unpaired evaluate '{run}' DATA'"]:
+    for word in [*words, f"run 'unpaired evaluate '{run}''"]:
         assert word in str(error.value), error.value
 
 
@@ -314,7 +314,7 @@ def test_folders_that_are_no_runs_are_named(tmp_path: Path) -> None:
             read([tmp_path / "nowhere"])
     run = write_run(tmp_path / "run", scores=curve(0.0))
     (run / "run.yaml").unlink()
-    with pytest.raises(DataError, match=r"run is no run folder \(it holds no run\.yaml\)"):
+    with pytest.raises(DataError, match=r"run is not a run folder \(it has no run\.yaml\)"):
         training_tables([run])
     write_lines(run / "evaluations.jsonl", [evaluation({"ema": {KID: 1.0}})])
     (run / "run.yaml").write_text("method: [")

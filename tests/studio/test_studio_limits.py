@@ -60,7 +60,7 @@ def test_a_bomb_is_refused_by_its_header(side: int, tmp_path: Path) -> None:
     [
         ("empty.png", b"", "the file is empty"),
         ("words.png", b"these are words", "the content is text, not an image"),
-        ("page.svg", b"<svg/>", "does not end like a picture"),
+        ("page.svg", b"<svg/>", "suffix is not that of a picture"),
         ("program.eps.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "the content is text, not an image"),
         ("large.png", b"x" * 50_001, "0.1 MB are more than the limit of 0.05 MB"),
     ],

@@ -193,7 +193,7 @@ def test_runs_that_disagree_are_asked_about(dataset: Path, tmp_path: Path) -> No
 
 def test_an_opened_study_takes_no_options_of_making(store: Store, made: Path) -> None:
     for words in (["--show", 7], ["--names", "a", "b"], ["--weights", "last"], ["--seed", 3]):
-        with pytest.raises(ConfigError, match=r"is made already and shows what it shows"):
+        with pytest.raises(ConfigError, match=r"exists and cannot be changed"):
             study(store.folder, *words, "--no-serve")
     with pytest.raises(ConfigError, match="is a study; open it alone"):
         study(made / "ours", store.folder, "--out", made / "x", "--no-serve")

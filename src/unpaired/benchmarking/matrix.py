@@ -191,7 +191,7 @@ def _twice(names: Iterable[str]) -> str | None:
 
 
 def check_slots(slots: Sequence[str]) -> None:
-    """Reject slots that are no devices, and devices of different kinds, whose arithmetic differs.
+    """Reject slots that are not devices, and devices of different kinds, whose arithmetic differs.
 
     Raises:
         ConfigError: The message names the slot.
@@ -200,10 +200,12 @@ def check_slots(slots: Sequence[str]) -> None:
         raise ConfigError("slots: name at least one device, for example cpu or cuda:0")
     for slot in slots:
         if not re.fullmatch(r"cpu|mps|cuda:\d+", slot):
-            raise ConfigError(f"slots: '{slot}' is no device; use cpu, cuda:0, cuda:1, ... or mps")
+            raise ConfigError(f"slots: '{slot}' is not a device; use cpu, cuda:0, cuda:1, ... or mps")
     kinds = list(dict.fromkeys(slot.partition(":")[0] for slot in slots))
     if len(kinds) > 1:
-        raise ConfigError(f"slots: {' and '.join(kinds)} together would make unlike runs; name devices of one kind")
+        raise ConfigError(
+            f"slots: {' and '.join(kinds)} together would make runs that cannot be compared; use devices of one kind"
+        )
 
 
 def load_matrix(path: Path) -> Matrix:
@@ -334,7 +336,7 @@ def _check_common_model(matrix: Matrix, where: Path) -> list[str]:
         if len(names) == len(usual):
             hint = nearest(key, sorted({setting for settings in usual.values() for setting in settings}))
             raise ConfigError(f"{where}: common.model.{key}: no contender's method has such a setting{hint}")
-    return [f"common.model.{key} is no setting of {', '.join(names)}" for key, names in without.items()]
+    return [f"common.model.{key} is not a setting of {', '.join(names)}" for key, names in without.items()]
 
 
 def _applicable(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -113,7 +113,7 @@ def _chosen(plan: Plan, patterns: Sequence[str]) -> set[str]:
         }  # fmt: skip
         if not fitting:
             hint = nearest(pattern, [*plan.matrix.contenders, *names])
-            raise ConfigError(f"only: no contender and no run fits '{pattern}'{hint}")
+            raise ConfigError(f"only: no contender or run matches '{pattern}'{hint}")
         found |= fitting
     return found
 
@@ -198,7 +198,10 @@ def _finish(plan: Plan, failed: dict[str, str], notes: Sequence[str], command: s
             troubles.append(str(error))
     for words in troubles:
         _say(f"error: {words}")
-    _say(f"{len(runs) - len(left)} of {len(runs)} runs are done" + ("; the same command goes on." if left else "."))
+    _say(
+        f"{len(runs) - len(left)} of {len(runs)} runs are done"
+        + ("; run the same command again to continue." if left else ".")
+    )
     return 130 if interrupted else 1 if troubles or failed else 0
 
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "train QS-Attn on the embedded drawings, translate, score, write a report (about five minutes)",
     "data": "prepare a set of images for training from archives or folders, or check one",
     "train": "train a translator from two folders of images; run it again to resume",
-    "import": "bring a generator that the authors of CUT, CycleGAN or DCLGAN published into a run folder",
+    "import": "make a run folder of a generator that the authors of CUT, CycleGAN or DCLGAN published",
     "translate": "translate images with a trained run",
     "export": "write a trained generator as one ONNX file or torch program that runs without this package",
     "evaluate": "score a trained run, or a folder of made images, on held-out images",
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or re.search(r"(?:can't allocate|out of) memory", str(error))):
             raise
-        return _fail("there is not enough memory; take smaller images, networks or batches, or a --memory-gib", 3)
+        return _fail("there is not enough memory; use smaller images, networks or batches, or set --memory-gib", 3)
     except OSError as error:
         if error.errno is None:  # raised by a library for its own reasons: no message of ours would help
             raise
@@ -97,7 +97,7 @@ def with_plugins(arguments: Sequence[str]) -> list[str]:
         if option != "--plugin":
             others.append(word)
         elif not (place := place if sign else next(words, "")):
-            raise ConfigError("--plugin lacks its file")
+            raise ConfigError("--plugin needs a file")
         else:
             is_path = place.endswith(".py") or os.sep in place or os.path.exists(os.path.join(place, "__init__.py"))
             places.append(os.path.abspath(place) if is_path else place)

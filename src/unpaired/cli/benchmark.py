@@ -15,17 +15,17 @@ from unpaired.cli.options import RayAddress, parse
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Train and score methods x data sets x seeds from one file, and put all of it into tables and pages.
+    """Train and score methods x data sets x seeds from one file, and write tables and pages.
 
-    Run the same command again to go on after any interruption; the file may grow by contenders, data and seeds in the
-    meantime. Runs lie in OUT/runs, tables and pages in OUT/results, what the runs printed in OUT/logs.
+    Run the same command again after any interruption, or after adding contenders, data or seeds to the file. Runs are
+    in OUT/runs, tables and pages in OUT/results, what the runs printed in OUT/logs.
 
     Example: unpaired benchmark benchmarks/matrices/similarities_64px.yaml --out runs/quick-benchmark
     """
 
     matrix: Positional[Annotated[Path, arg(metavar="MATRIX.yaml", help="What to compare; see benchmarks/matrices.")]]
     out: Path
-    """Folder of the benchmark; goes on with what it holds."""
+    """Folder of the benchmark; an interrupted one is continued."""
     dry_run: bool = False
     """Print the runs, their lengths and the estimated time, and train nothing; speeds are measured if unknown."""
     only: tuple[str, ...] = ()

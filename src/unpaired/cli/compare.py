@@ -36,7 +36,7 @@ _TRAINING_FORMATS = ("terminal", "markdown", "csv")
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs by the records that 'unpaired evaluate' left in their folders: one table, nothing is computed anew.
+    """Compare runs by the records that 'unpaired evaluate' left in their folders: one table, nothing is computed again.
 
     Runs that differ only in their seed become one row with mean and standard deviation. Averaged (EMA), last and best
     weights stand side by side. Scores that mean different things (images, protocol, networks, seed) are refused.
@@ -115,7 +115,7 @@ def _format(options: Compare) -> str:
         kind = options.format or of_suffix or ""
         if not kind:
             raise ConfigError(
-                f"--out {options.out}: the suffix names no format; use one of {', '.join(_SUFFIXES)} or give --format"
+                f"--out {options.out}: unknown suffix; use one of {', '.join(_SUFFIXES)} or give --format"
             )
         if kind == "terminal":
             raise ConfigError(f"--format terminal is not written to a file: use '> {options.out}' or another format")

@@ -47,10 +47,10 @@ Bits = Annotated[int, Field(ge=-1, le=16)]
 class Prepare:
     """Make a set for training from archives that you downloaded, or from any folders of images, and check it.
 
-    Nothing is downloaded; without its archive, a known set says where to get it. The same command goes on after an
-    interruption. See docs/data.md.
+    Nothing is downloaded; without its archive, a known set says where to get it. After an interruption the same command
+    continues. See docs/data.md.
 
-    Example: unpaired data prepare horse2zebra horse2zebra.zip --out data/horse2zebra
+    Example: unpaired data prepare pictures --out data/mine
     """
 
     what: Positional[
@@ -73,7 +73,7 @@ class Prepare:
     """Folder to make."""
     settings: OmitArgPrefixes[PrepareSettings] = field(default_factory=PrepareSettings)
     near: Bits = NEAR
-    """Bits of 64 that may differ between the hashes of pictures that are reported as similar; -1 looks for none."""
+    """Report pictures as similar whose 64-bit hashes differ in at most this many bits; -1: look for none."""
     strict: bool = False
     """Count warnings as errors: exit code 1."""
     json: Path | None = None
@@ -93,7 +93,7 @@ class Check:
     published: str | None = None
     """Compare counts with this published set; unset goes by the folder's name or preparation.json."""
     near: Bits = NEAR
-    """Bits of 64 that may differ between the hashes of pictures that are reported as similar; -1 looks for none."""
+    """Report pictures as similar whose 64-bit hashes differ in at most this many bits; -1: look for none."""
     strict: bool = False
     """Count warnings as errors: exit code 1."""
     json: Path | None = None
@@ -135,7 +135,7 @@ def _prepare(options: Prepare) -> int:
         with _progress() as progress:
             done = prepare(options.what, options.archives, options.out, options.settings, progress, near=options.near)
     except KeyboardInterrupt:
-        print("the same command goes on", file=sys.stderr)
+        print("run the same command again to continue", file=sys.stderr)
         raise
     console = _console()
     written, there = done.written.written, done.written.there

@@ -28,7 +28,7 @@ class Demo:
     minutes: Annotated[float, Field(gt=0, le=10_000)] = 5.0
     """Time for everything; the number of training images is set by this machine's measured speed."""
     images: Count | None = None
-    """Train on exactly so many images instead (the same result on every run of one machine)."""
+    """Train on exactly this many images instead (the same result on every run of one machine)."""
     seed: Seed = 0
     """Seed of everything random."""
 

@@ -77,7 +77,7 @@ def _config(options: Demo, out: Path, console: Console) -> RunConfig:
         length = before.training.images
         same = length is not None and before == as_begun(demo(length, options.seed), out)
         if same and options.images in (None, length):
-            console.print(f"{out} holds this demo with {length:,} training images: going on with it.")
+            console.print(f"{out} holds this demo with {length:,} training images: continuing it.")
             return before
         raise ConfigError(f"{out} holds another run; choose another --out")
     if options.images is not None:
@@ -114,7 +114,7 @@ def changes(evaluation: Evaluation) -> list[tuple[Score, float, bool | None, boo
 
     Returns:
         The score, the inputs' value, whether it became better (``None``: equal, or the inputs have none to compare),
-        and whether training looked through the network behind it, so that it is flattered.
+        and whether training used the network behind it, so that it is flattered.
     """
     found = []
     for name, score in evaluation.scores["ema"].items():
@@ -131,7 +131,7 @@ def gains(evaluation: Evaluation) -> list[str]:
     lines = []
     for wanted, words in ((True, "Better than"), (False, "WORSE than"), (None, "Equal to, or not comparable with,")):
         told = [
-            f"{score.label} ({before:.4g} -> {score.value:.4g}{', flattered: training looked through it' * flattered})"
+            f"{score.label} ({before:.4g} -> {score.value:.4g}{', flattered: training used its network' * flattered})"
             for score, before, better, flattered in changes(evaluation)
             if better is wanted
         ]
@@ -190,7 +190,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
             rows,
             title=f"Against the untranslated drawings: {counted[True]} scores better, {counted[False]} worse",
             note="All that were measured; the arrow says which way is better. An untranslated drawing loses and "
-            "changes nothing, by definition. Flattered: training looked through the network behind this score.",
+            "changes nothing, by definition. Flattered: training used the network behind this score.",
         ),
         page.gallery(
             [*columns],

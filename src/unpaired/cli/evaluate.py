@@ -53,20 +53,20 @@ class Evaluate:
     paired: Literal["auto", "yes", "no"] = "auto"
     """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
     metrics: tuple[str, ...] = ()
-    """Scores to compute, by name; unset means all that the files and the networks at hand allow."""
+    """Scores to compute, by name; unset means all that the files and the available networks allow."""
     unchanged_masks: Path | None = None
     """What may change in the source images; the change of all else is scored. A folder of masks of the sources' names
     and sizes, non-zero where something may change, or a JSON file {"boxes": {"file name": [[left, top, right, bottom],
     ...]}} in pixels of the source files. Sources without a mask do not count."""
     network: tuple[str, ...] = ()
-    """Networks that scores look through, as NAME=PATH: the weights of a known one (inception=PATH, drn_d_22=PATH or
+    """Networks that scores use, as NAME=PATH: the weights of a known one (inception=PATH, drn_d_22=PATH or
     espnet=PATH), or a Python file, which is run, with one of your own; its KID is then a score."""
     download: bool = False
     """Let torch-fidelity fetch the Inception weights of FID if they are not on this machine."""
     skip_bad: bool = False
     """Name and leave out images that cannot be read, instead of ending there."""
     cache: bool = True
-    """Keep the networks' features of files in the user's cache folder (UNPAIRED_CACHE changes it)."""
+    """Keep the features that networks compute of files in your cache folder (UNPAIRED_CACHE names another)."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
     image_size: Side | tuple[Side, Side] | None = None
@@ -75,7 +75,7 @@ class Evaluate:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
-    """Arithmetic in which a run translates; auto takes bf16 where it is faster here. Scores are computed in float32."""
+    """Arithmetic in which a run translates; auto uses bf16 where it is faster here. Scores are computed in float32."""
     batch_size: BatchSize = 8
     """Images translated at a time."""
     seed: Seed = 0

@@ -122,8 +122,8 @@ def _size(options: Evaluate) -> Size:
     if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
         return side[0]
     raise ConfigError(
-        f"{options.run}: the made images are no squares of one size that is a multiple of 4; name the size that "
-        "everything is resized to with --image-size, one side or height and width"
+        f"{options.run}: the made images are not squares of one size that is a multiple of 4; give the size to "
+        "resize everything to with --image-size, one side or height and width"
     )
 
 
@@ -131,7 +131,7 @@ def _files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
     """The held-out images, source first, and what the translator is asked for."""
     for name in ("domain", "source_domain"):
         if getattr(options, name) is not None:
-            raise ConfigError(f"{name}: {options.run} is no run of several domains")
+            raise ConfigError(f"{name}: {options.run} is not a run of several domains")
     files = find_test_images(options.data, options.source, options.target)
     if files is None:
         raise DataError(
@@ -161,7 +161,7 @@ def _domain_files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
     for option, name in (("source_domain", source), ("domain", wanted)):
         if name not in names:
             raise ConfigError(
-                f"{option}: this run knows no '{name}'{nearest(name, names)}; it knows {', '.join(names)}"
+                f"{option}: this run has no domain '{name}'{nearest(name, names)}; it has {', '.join(names)}"
             )
     if source == wanted:
         raise ConfigError(f"domain: '{wanted}' is the source domain, too; name two of {', '.join(names)}")
@@ -247,15 +247,15 @@ def remarks(evaluation: Evaluation) -> list[str]:
     if evaluation.flattered:
         labels = ", ".join(score.label for name, score in scores.items() if name in evaluation.flattered)
         lines.append(
-            f"Flattered: {labels}. Training looked through the same network, so believe another one "
-            "(--network inception=PATH, say), SWD and your eyes."
+            f"Flattered: {labels}. Training used the same network, so trust another one (such as "
+            "--network inception=PATH), SWD and your eyes."
         )
     if evaluation.precision != "32":
         lines.append(f"Translated in {evaluation.precision}.")
-    networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "at hand" in why]
+    networks = [f"{name} ({why})" for name, why in evaluation.left_out.items() if "not available" in why]
     if networks:
         lines.append(
-            f"Left out: {', '.join(networks)}; --network NAME=PATH brings them in"
-            + (", --download fetches inception." if any("'inception'" in each for each in networks) else ".")
+            f"Left out: {', '.join(networks)}; --network NAME=PATH adds them"
+            + (", --download downloads inception." if any("'inception'" in each for each in networks) else ".")
         )
     return lines

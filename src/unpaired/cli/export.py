@@ -61,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
     path = options.out
     if path is None:
         if is_repo_id(options.run):
-            raise ConfigError("out: a model of the Hub has no run folder to write into; name the file with --out")
+            raise ConfigError(
+                f"out: there is no folder {options.run} here; for a model of the Hub name the file with --out"
+            )
         path = Path(options.run) / f"model{_SUFFIXES[options.format]}"
     elif path.suffix != _SUFFIXES[options.format]:
         raise ConfigError(f"out: {path} should end in {_SUFFIXES[options.format]}, or choose another --format")

@@ -14,9 +14,9 @@ from unpaired.config import Side, settings
 
 @settings
 class Import:
-    """Bring a generator that the authors of CUT, CycleGAN, DCLGAN and their family published into a run folder.
+    """Make a run folder of a generator that the authors of CUT, CycleGAN, DCLGAN and their family published.
 
-    All commands take the folder like that of a run that was trained here; 'unpaired train --init' goes on from it.
+    All commands take the folder like that of a run that was trained here; 'unpaired train --init' starts from it.
     Width, blocks and channels are read off the file. It has no averaged weights, so its own (last) are always taken.
 
     Example: unpaired import latest_net_G.pth --method cut --out runs/theirs

@@ -220,4 +220,4 @@ def _sentence(box: str) -> str:
     text = re.sub(r"no type matching (.+?) could be instantiated from \[(.+)\]", r"\2 is not \1", text)
     for theirs, ours in _NUMBERS.items():
         text = re.sub(f"{re.escape(theirs)}('[^']*')", rf"\1 is not {ours}", text)
-    return text.removeprefix("Error parsing ").rstrip(".")
+    return text.removeprefix("Error parsing ").replace("Unrecognized options: ", "too many words: ").rstrip(".")

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     """Upload, or write what would be uploaded."""
     options = parse(Push, argv, "unpaired push")
     if not is_repo_id(options.name) or "@" in options.name:
-        raise ConfigError(f"name is '{options.name}': it must be owner/name, and no path on this machine")
+        raise ConfigError(f"name is '{options.name}': it must be owner/name, not a path on this machine")
     if not options.weights:
         raise ConfigError("weights: name at least one of ema, last and best")
     licences = Licences(options.licence, options.data_licence, options.data_name)

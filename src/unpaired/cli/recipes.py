@@ -69,7 +69,7 @@ def _show(name: str) -> None:
     if notes := entry.get("notes"):
         print(f"{textwrap.fill(notes.strip(), 100, break_on_hyphens=False)}\n")
     if len(methods) > 1:
-        print(f"It goes with the methods {', '.join(methods)} (--method).\n")
+        print(f"It works with the methods {', '.join(methods)} (--method).\n")
     print(f"Settings that are not the defaults of the method '{config.method}' ({METHODS[config.method].title}):\n")
     print(yaml.safe_dump(changes(config), sort_keys=False, allow_unicode=True, width=120), end="")
     print(f"\nunpaired train --recipe {name} DATA --out OUT")

@@ -24,7 +24,7 @@ TOKEN = "UNPAIRED_TOKEN"
 @settings
 class Serve:
     """Serve a trained run over HTTP: POST an image to /translate and get its translation, several to /batch; /health
-    says how it is, /openapi.json describes it all. Needs the extra: pip install "unpaired[serve]".
+    gives its state, /openapi.json describes the API. Needs the extra: pip install "unpaired[serve]".
 
     Where the environment variable UNPAIRED_TOKEN, or --token-file, holds a token, requests have to bring it as
     'Authorization: Bearer TOKEN'.
@@ -49,9 +49,9 @@ class Serve:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
-    """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
+    """Arithmetic of the networks; auto uses bf16 where it is faster on this machine; bf16 always uses it."""
     memory_gib: Gib | None = None
-    """Most memory to take, in GiB; unset means half of what is free."""
+    """Most memory to use, in GiB; unset means half of what is free."""
     megapixels: Megapixels = Limits.megapixels
     """Most pixels of one image, in millions."""
     megabytes: Megabytes = Limits.megabytes

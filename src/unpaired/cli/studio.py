@@ -44,7 +44,7 @@ class Studio:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
-    """Arithmetic of the networks; auto takes bf16 where it is faster here, bf16 takes it in any case."""
+    """Arithmetic of the networks; auto uses bf16 where it is faster on this machine; bf16 always uses it."""
     host: str = "127.0.0.1"
     """Address to serve at; the default is reached from this machine alone. There is no password and no encryption."""
     port: Port = 7860
@@ -56,9 +56,9 @@ class Studio:
     batch: Pictures = Limits.batch
     """Most pictures at a time."""
     queue: Requests = Limits.queue
-    """Most requests that wait; further ones are told to come back."""
+    """Most waiting requests; further ones are told to try again later."""
     refresh_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5.0
-    """Seconds between two looks at a training."""
+    """Seconds between two updates of the training page."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "model": ("weights", "device", "precision"),
         "server": ("host", "port", "refresh_seconds"),

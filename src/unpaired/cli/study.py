@@ -69,7 +69,7 @@ class Study:
     """Of the runs: the averaged weights, those of the last step, or those that scored best during training."""
     size: str = "training"
     """How runs get the images. training: with the shorter side scaled to that of the training crops. original: at
-    their own size. A number: with the shorter side scaled to so many pixels."""
+    their own size. A number: with the shorter side scaled to that many pixels."""
     device: str = "auto"
     """To translate on: auto, cpu, cuda, cuda:N or mps."""
     host: str = "127.0.0.1"
@@ -150,8 +150,8 @@ def _nothing_of_making(options: Study) -> None:
     for field in fields(options):
         if field.name in _OF_MAKING and field.default is not MISSING and getattr(options, field.name) != field.default:
             raise ConfigError(
-                f"{field.name}: {options.run[0]} is made already and shows what it shows; "
-                "name the runs and a new --out for another study"
+                f"{field.name}: {options.run[0]} exists and cannot be changed; "
+                "give the runs and a new --out for another study"
             )
 
 

@@ -29,7 +29,7 @@ from unpaired.training import train
 
 _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 
-Run the same command again to resume: it goes on from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
+Run the same command again to resume: it continues from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
 run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
 recipes' lists them) gives the defaults; options given beside it win. --plugin my_method.py (any number of them) adds
@@ -44,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
         named = re.fullmatch(r"(([\w]+)[\w.]*):.*", _value_of(argv, option) or "")
         if named and named[2] not in LIBRARIES:  # whoever writes module:Class names its code
             load_plugin(named[1])
+    if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]):
+        raise ConfigError(
+            f"DATA is one folder; two are --source {argv[0]} --target {argv[1]}; see unpaired train --help"
+        )
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train",
@@ -136,7 +140,7 @@ def _initial(given: Any, base: RunConfig) -> InitialWeights | None:
     """What the run begins with; a folder as an absolute path."""
     if given.init is None:
         if given.init_weights is not None:
-            raise ConfigError("--init-weights says which weights of --init are taken; give both")
+            raise ConfigError("--init-weights chooses among the weights of --init; give both")
         return base.init
     source = given.init if is_repo_id(given.init) else str(Path(given.init).absolute())
     return InitialWeights(source, given.init_weights or "ema")
@@ -184,14 +188,18 @@ def _arguments(base: RunConfig) -> type[Any]:
     """The typed command line for one method, with ``base`` as the defaults."""
     methods: Any = Literal[tuple(METHODS)]
     model = _as_options(base.model)
-    words = arg(metavar="[DATA]", help="Folder with trainA and trainB (and testA, testB), or hf:NAME.")
+    words = arg(
+        metavar="[DATA]",
+        help="Folder with trainA and trainB (and testA, testB), "
+        "which 'unpaired data prepare' makes of two folders; or hf:NAME.",
+    )
     folder: Any = Annotated[Path | None, words, tyro.conf.Positional]
     fields: list[tuple[str, Any, Any]] = [
         ("folder", folder, None),
         ("data", Annotated[Path | None, arg(help="The same as DATA; hf:NAME is a dataset of the Hugging Face Hub, or "
                                             "a folder, parquet files or shards that its library reads.")], None),
         ("out", Annotated[Path, arg(help="The run folder; resumes if it holds this run.")], dataclasses.MISSING),
-        ("method", Annotated[methods, arg(help="What to train.")], base.method),
+        ("method", Annotated[methods, arg(help="The method to train.")], base.method),
         ("config", Annotated[Path | None, arg(help="A run file (YAML) with the defaults.")], None),
         ("recipe", Annotated[str | None, arg(help="A recipe with the defaults, such as quick or table3_a; 'unpaired "
                                              "recipes' lists them.")], None),
@@ -203,8 +211,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("target_weights", Annotated[tuple[Positive, ...], arg(help="The same for the target folders.")], ()),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
-        ("held_out_source", Annotated[Path | None, arg(help="Source images to score, not valA or testA.")], None),
-        ("held_out_target", Annotated[Path | None, arg(help="Target images to score, not valB or testB.")], None),
+        ("held_out_source", Annotated[Path | None, arg(help="Source images to score instead of valA or testA.")], None),
+        ("held_out_target", Annotated[Path | None, arg(help="Target images to score instead of valB or testB.")], None),
         ("domains", Annotated[Path | None, arg(help="Folder with train/<domain> and test/<domain>, instead of DATA.")],
          None),
         ("scored_domains", Annotated[tuple[str, str] | None, arg(help="Source and target domain that are scored.")],
@@ -213,7 +221,7 @@ def _arguments(base: RunConfig) -> type[Any]:
                                            "instead of random ones; optimizers start fresh.")], None),
         ("init_weights", Annotated[Literal["ema", "last", "best"] | None,
                                    arg(help="Which weights of --init; unset takes the averaged ones (ema).")], None),
-        ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until so many images "
+        ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until this many images "
                                                 "are seen in all, with the schedule of a run of that length.")], None),
         ("skip_bad", Annotated[bool, arg(help="Leave out training images that cannot be read.")], False),
         ("data_changed", Annotated[bool, arg(help="Go on although training images were added, removed or replaced; the "

@@ -53,7 +53,7 @@ class Translate:
     overwrite: bool = False
     """Make translations again that OUT already holds; without it or --skip-existing nothing is made where it does."""
     skip_existing: bool = False
-    """Make only the translations that OUT does not hold, to go on after an interruption."""
+    """Make only the translations that OUT does not hold, to continue after an interruption."""
     weights: Literal["ema", "last", "best"] = "ema"
     """The averaged weights, those of the last step, or those that scored best on held-out images during training."""
     device: str = "auto"
@@ -69,7 +69,7 @@ class Translate:
     """Images of equal size translated at a time."""
     size: str = "original"
     """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
-    scaled to so many pixels. The result is brought back to the original size in any case."""
+    scaled to that many pixels. The result is brought back to the original size in any case."""
     format: str = "same"
     """File type of the results, such as png, jpg, webp, avif, gif, tiff or npy; same keeps each file's name. PNG holds
     up to 4 channels of 8 or 16 bits, TIFF and NPY whatever there is, the others 8-bit gray and colour."""
@@ -85,12 +85,12 @@ class Translate:
     style_reference: Path | None = None
     """An image of the wanted domain whose style is taken."""
     styles: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Translate each image in so many styles, of the seeds that follow style_seed; each goes into a folder of its own,
+    """Translate each image in this many styles, with the seeds from style_seed on; each style has a folder of its own,
     and a grid (styles.png) shows the first images in all of them."""
     domain: str | None = None
     """Name of the wanted domain, with methods that know several."""
     memory_gib: Gib | None = None
-    """Most memory to take, in GiB; unset means half of what is free. Images that need more are translated in stripes,
+    """Most memory to use, in GiB; unset means half of what is free. Images that need more are translated in stripes,
     with the same result; maps that do not fit wait in a scratch file beside OUT."""
     ray: RayAddress = None
     """Spread the images over the workers of the Ray cluster at ADDRESS (host:port of its head), one CPU core or GPU

@@ -114,7 +114,7 @@ def _translate(given: Translate) -> int:
             _write_styles_grid(options, translator, plans)
         return 1 if done.problems else 0
     except KeyboardInterrupt:
-        print("interrupted; the same command with --skip-existing goes on", file=sys.stderr)
+        print("interrupted; run the same command with --skip-existing to continue", file=sys.stderr)
         return 130
     finally:
         for line in done.lines():

@@ -35,7 +35,7 @@ def translate_videos(options: Any, translator: Translator, side: int | None, req
     """
     if others := [place for place in options.input if not is_video(place)]:
         raise ConfigError(
-            f"INPUT: {others[0]} is no video, others are; translate videos and images one after the other"
+            f"INPUT: {others[0]} is not a video, but other inputs are; translate videos and images one after the other"
         )
     for name, none in (("styles", 1), ("format", "same"), ("pages", "first"), ("ray", None)):
         if getattr(options, name) != none:

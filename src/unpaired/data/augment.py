@@ -67,7 +67,7 @@ def load_transform(words: str) -> Callable[..., Any]:
 def code_digest(given: Any, words: str | None) -> str:
     """SHA-256 of the code of a transform: of an object's function or class, or of the plug-in that settings name.
 
-    Empty for those of a library, and where the code is not at hand.
+    Empty for those of a library, and where the code is not available.
     """
     if given is None:
         return "".join(plugin.sha256 for plugin in plugins_of([], {"transform": words}))

@@ -93,7 +93,7 @@ def check_set(
     seen = [*findings_of_layout, *findings(parts, kind, near)]
     seen.extend(_of_counts(parts, name))
     if record is not None and not record["finished"]:
-        words = "its preparation was interrupted; the same 'unpaired data prepare' command goes on"
+        words = "its preparation was interrupted; run the same 'unpaired data prepare' command again"
         seen.append(Finding("error", "unfinished", words, []))
     order = {"error": 0, "warning": 1, "note": 2}
     seen.sort(key=lambda finding: order[finding.level])

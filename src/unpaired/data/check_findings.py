@@ -107,7 +107,7 @@ def _of_folder(part: Part) -> Iterator[Finding]:
     for words, paths in [*part.foreign.items(), ("", [path for path in part.others if path not in known])]:
         if paths:
             count = f"{len(paths):,} file{'s' * (len(paths) != 1)} of {part.folder}"
-            are = "are no images" if len(paths) > 1 else "is no image"
+            are = "are not images" if len(paths) > 1 else "is not an image"
             yield Finding("warning", "not_images", f"{count} {are}{f' but {words}' if words else ''}", paths)
     if part.subfolders:
         words = f"{part.folder} holds folders, whose images training does not read"

@@ -86,7 +86,7 @@ class DatasetConfig:
         if self.folder is not None or self.source is not None or self.target is not None:
             raise ConfigError("give either DATA (or --source and --target) for two domains, or --domains for several")
         if self.direction != "AtoB":
-            raise ConfigError("direction is a matter of two domains; with 'domains' say scored_domains, source first")
+            raise ConfigError("direction is for two domains; with 'domains' give scored_domains, source first")
         if self.scored_domains is not None and self.scored_domains[0] == self.scored_domains[1]:
             raise ConfigError(f"scored_domains names '{self.scored_domains[0]}' twice; name a source and a target")
 

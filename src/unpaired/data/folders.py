@@ -124,7 +124,7 @@ def scan(folder: Path, recursive: bool = False, above: frozenset[tuple[int, int]
             elif entry.is_dir():
                 found.subfolders.append(path)
             elif entry.is_symlink():
-                raise DataError(f"{path}: the link points to nothing; mend or move it")
+                raise DataError(f"{path}: the link points to nothing; fix or move it")
     found.images.sort(key=_IN_ORDER)
     return found
 
@@ -201,7 +201,7 @@ class FolderFiles(ImageSet):
                 elif entry.is_dir():
                     self.rest.subfolders.append(folder / entry.name)
                 elif entry.is_symlink():
-                    raise DataError(f"{folder / entry.name}: the link points to nothing; mend or move it")
+                    raise DataError(f"{folder / entry.name}: the link points to nothing; fix or move it")
         if not names:
             list_images(folder)  # says what is there instead
         self.rest.others.sort(key=_IN_ORDER)

@@ -177,7 +177,7 @@ def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.n
     kind, size = values.dtype.kind, values.dtype.itemsize
     if pixels.dtype == "float32":
         if kind not in "fiu":
-            raise DataError(f"{where}: holds {values.dtype}, which is no type of an image; convert it to float32")
+            raise DataError(f"{where}: holds {values.dtype}, which is not an image type; convert it to float32")
         with np.errstate(over="ignore"):
             floats = np.ascontiguousarray(values, dtype=np.float32)
         if kind == "f" and size > 4 and not np.isfinite(floats).all():

@@ -120,5 +120,8 @@ def _places(
         raise DataError(f"{problem}; {_LAYOUT}")
     for name in (f"{split}A", f"{split}B"):
         if not (data / name).is_dir():
-            raise DataError(f"{missing(data / name)}; {_LAYOUT}")
+            inside = {place.name for place in data.iterdir() if place.is_dir()} if split == "train" else set[str]()
+            hint = f"; 'unpaired data prepare {data} --out OUT' makes this layout from folders of images"
+            bare = len(inside) > 1 and not inside & {"trainA", "trainB"}
+            raise DataError(f"{missing(data / name)}; {_LAYOUT}{hint if bare else ''}")
     return data / f"{split}A", data / f"{split}B"

@@ -56,7 +56,7 @@ def prepare(
         what: A name of ``RECIPES``, or a folder (or archive) of images in subfolders.
         archives: The archives or unpacked folders of a named set; nothing is ever downloaded.
         out: New folder, empty folder, or one that the same call began.
-        settings: What decides which files are written.
+        settings: Which files are written.
         progress: Told how far it is.
         near: See :func:`check_set`.
 
@@ -73,18 +73,18 @@ def prepare(
     else:
         if archives:
             raise ConfigError(
-                f"'{what}' is no set that is known ({', '.join(RECIPES)}), and a folder stands alone; {archives[0]} is "
-                "too much"
+                f"'{what}' is not a known set ({', '.join(RECIPES)}), and a folder of your own takes no archives; "
+                f"leave out {archives[0]}"
             )
         paths, recipe = [Path(what)], folder
     for path in paths:
         if what in RECIPES and not path.exists():
             raise DataError(f"{path}: there is no such file or folder; {how_to_get(what)}")
     if what not in RECIPES and not paths[0].exists():
-        raise DataError(f"{what}: is neither a folder nor a set that is known ({', '.join(RECIPES)})")
+        raise DataError(f"{what}: is neither a folder nor a known set ({', '.join(RECIPES)})")
     sources = [open_source(path) for path in paths]
     if settings.link and not all(isinstance(source, Folder) for source in sources):
-        raise ConfigError("link makes links to the files of a folder, and an archive has none; leave it out")
+        raise ConfigError("link works with folders, not with archives; leave it out")
     plan = recipe(what, sources, settings, progress)
     written = write_plan(plan, out, progress)
     report = check_set(out, progress, known=written.info, near=near)
@@ -105,7 +105,7 @@ def _with_val(
     if not settings.val_count:
         return list(items), []
     if any(item.split == "val" for item in items):
-        raise ConfigError("val_count has no meaning here: there are val images already")
+        raise ConfigError("val_count does not apply here: there are val images already")
     training = [item for item in items if item.split == "train"]
     others = [item for item in items if item.split != "train"]
     problems: list[str] = []

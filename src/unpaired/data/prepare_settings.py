@@ -17,10 +17,10 @@ NEAR = 4
 
 @settings
 class PrepareSettings:
-    """What decides which files a preparation writes."""
+    """Which files a preparation writes."""
 
     size: Annotated[int, Field(ge=8, le=2**14)] | None = None
-    """Scale images down, antialiased, to so many pixels: the shorter side, or both sides of a Cityscapes square (256
+    """Scale images down, antialiased, to this many pixels: the shorter side, or both sides of a Cityscapes square (256
     unless given). They are stored as PNG then. Unset copies files as they are."""
     source_class: str | None = None
     """Class or subfolder that becomes trainA and testA. AFHQ: cat unless given."""
@@ -33,9 +33,9 @@ class PrepareSettings:
     test_count: CountOrZero | None = None
     """FOLDER: how many images of each subfolder are held out as test images, instead of a share."""
     val_count: CountOrZero = 0
-    """Move so many training images of each domain to val, where training chooses its best weights, not in test."""
+    """Move this many training images of each domain to val; training then chooses its best weights on val, not test."""
     seed: Seed = 0
-    """Another seed holds out other images."""
+    """Seed of the choice of the held-out images."""
     link: bool = False
     """Make links to the files of a folder instead of copies."""
 
@@ -47,11 +47,11 @@ class PrepareSettings:
         if self.source_class is not None and self.source_class == self.target_class:
             raise ConfigError(f"source_class and target_class are both '{self.source_class}'; name two")
         if self.link and self.size is not None:
-            raise ConfigError("link makes links to files as they are; with size they are made anew: give one")
+            raise ConfigError("link keeps the files as they are, size makes new ones: give one of the two")
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """Raise ``ConfigError`` where a setting was given that has no meaning here."""
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
             if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"{name} has no meaning here: {why}")
+                raise ConfigError(f"{name} does not apply here: {why}")

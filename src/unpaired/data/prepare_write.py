@@ -113,7 +113,10 @@ def _check_room(out: Path, waiting: dict[str, Item], *, link: bool) -> None:
     needed = sum(item.source.sizes[item.name] for item in waiting.values() if item.change is None)
     free = shutil.disk_usage(out).free
     if needed > free:
-        raise DataError(f"{out}: {needed / 2**30:.1f} GiB are to be written and {free / 2**30:.1f} GiB are free")
+        raise DataError(
+            f"{out}: {needed / 2**30:.1f} GiB are to be written and {free / 2**30:.1f} GiB are free; "
+            "make room, or choose another --out"
+        )
 
 
 def _sweep(out: Path) -> None:

@@ -103,7 +103,7 @@ def _walk(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[tu
             elif entry.is_file():
                 yield prefix + entry.name, entry.stat().st_size
             elif entry.is_symlink():
-                raise DataError(f"{folder / entry.name}: the link points to nothing; mend it, or move it elsewhere")
+                raise DataError(f"{folder / entry.name}: the link points to nothing; fix it, or move it elsewhere")
 
 
 class Zip(Source):
@@ -147,7 +147,7 @@ class Zip(Source):
 def _check_name(path: Path, name: str) -> None:
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
         raise DataError(
-            f"{path}: holds a file that wants out of its folder ({_shown(name)}); this archive is not to be trusted"
+            f"{path}: holds a file whose path leads out of its folder ({_shown(name)}); do not trust this archive"
         )
 
 
@@ -171,7 +171,7 @@ def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
     if info.file_size > LARGEST_FILE or (info.file_size > SUSPICIOUS and ratio > LARGEST_RATIO):
         raise DataError(
             f"{path}: {shown} claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes, "
-            "which no image does; this archive is not to be trusted"
+            "which no image does; do not trust this archive"
         )
 
 

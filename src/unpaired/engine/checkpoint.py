@@ -81,7 +81,7 @@ class CheckpointFolder:
             last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no earlier checkpoint"
             raise TrainingError(
                 f"cannot save the checkpoint {path}: {error.strerror or error}; {last}. "
-                "Make room (or choose another --out), then run the same command to go on"
+                "Make room (or choose another --out), then run the same command to continue"
             ) from error
         files = self.files()
         passed_over = files[files.index(path) + 1 :]  # of a later image, so damaged: this run went on from before them
@@ -191,7 +191,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"the checkpoint {path} has format {found}; this version reads {_FORMAT}")
     wrong = next((key for key, kind in _KINDS.items() if type(payload.get(key)) is not kind), None)
     if wrong is not None or payload["images_seen"] < 0:
-        raise CheckpointError(f"the checkpoint {path} is none of this package: its {wrong or 'images_seen'} is wrong")
+        raise CheckpointError(
+            f"the checkpoint {path} was not written by this package: its {wrong or 'images_seen'} is wrong"
+        )
     return payload
 
 

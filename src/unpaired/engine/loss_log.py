@@ -120,7 +120,7 @@ class LossLog:
         last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
         return (
             f"{what} not finite {when}, so training stopped; {last}. Lower --learning-rate, "
-            "use --precision 32, or look for broken images; the same command goes on from that checkpoint"
+            "use --precision 32, or look for broken images; then run the same command to continue from that checkpoint"
         )
 
 

@@ -118,7 +118,7 @@ class Monitor(Callback):
         seen, self._total = training.seen, training.length.total
         self._settings, self._unchanged = training.settings, False
         if seen:
-            self.say(f"Going on after {seen:,} of {self._total:,} images.")
+            self.say(f"Continuing after {seen:,} of {self._total:,} images.")
         self._bar = Progress(
             BarColumn(bar_width=16),
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(self._total)) + 1)),

@@ -26,7 +26,7 @@ class TrainingConfig:
     precision: Literal["32", "bf16-mixed", "auto"] = "32"
     """Arithmetic of the networks; selection and losses stay in float32. auto: bf16-mixed on a GPU that has bf16, and on
     a processor with AMX or AVX512-BF16 where a measurement of ten seconds says that it pays; run.yaml keeps the choice,
-    so that the run goes on with it."""
+    so that a resumed run uses it, too."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: Threads = 1
@@ -66,7 +66,7 @@ class TrainingConfig:
     """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
     (Lite0), and SWD where there are too few images for that."""
     stop_after: Count | None = None
-    """End this session once so many images are seen (the schedule still spans all of them); resume later."""
+    """End this session once this many images are seen (the schedule still spans all of them); resume later."""
 
     @property
     def processes(self) -> int:

@@ -1,4 +1,4 @@
-"""Evaluation: metrics, the networks that they look through, and the scores of runs, as values and as kept records.
+"""Evaluation: metrics, the networks that they use, and the scores of runs, as values and as kept records.
 
 ``registry.py`` says what a metric is; each file of ``metrics/`` registers its own.
 """

@@ -242,7 +242,7 @@ class HeldOutScorer:
         by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
         chosen_on: What the images are called.
         formats: What source and target images are made of; unset: 8-bit images.
-        frozen_networks: Networks that training looks through; ``auto`` chooses by none of their scores but by a KID on
+        frozen_networks: Networks that training uses; ``auto`` chooses by none of their scores but by a KID on
             another network if one is at hand, else by SWD.
 
     Raises:

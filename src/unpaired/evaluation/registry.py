@@ -245,11 +245,11 @@ def unavailable_reason(name: str, sets: ImageSets) -> str:
     if row.against != "fake" and not len(sets.images(row.against)):
         return absent[row.against]
     if row.label_maps and not sets.label_maps:
-        return "the sources are no label maps in the colours of Cityscapes"
+        return "the sources are not label maps in the colours of Cityscapes"
     if reason := row.requires(sets):
         return reason
     if missing := [network for network in row.networks if network not in sets.networks]:
-        return f"the network '{missing[0].partition('.')[0]}' is not at hand"
+        return f"the network '{missing[0].partition('.')[0]}' is not available"
     if len(sets.fake):
         channels = len(sets.fake[0])
         if (row.of_colours or row.networks) and channels not in (1, 3):

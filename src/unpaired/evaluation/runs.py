@@ -59,7 +59,7 @@ class Evaluation:
         left_out: Metrics that were not computed -> why.
         best: How the row ``best`` was chosen, if there is one.
         seed: For metrics that draw at random.
-        flattered: Scores by networks that training looked through, so that the generator may have learned to please
+        flattered: Scores by networks that training used, too, so that the generator may have learned to please
             them.
         precision: Arithmetic in which the translations were made.
     """
@@ -144,7 +144,7 @@ def evaluate(
 
 
 def _frozen_networks(description: Mapping[str, Any]) -> frozenset[str]:
-    """Frozen networks that the training of a model looked through."""
+    """Frozen networks that the training of a model used."""
     config: Any = from_dict(METHODS[description["method"]].Config, description["model"], "model.json: model")
     return frozen_networks(config)
 

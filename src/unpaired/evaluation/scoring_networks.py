@@ -154,8 +154,8 @@ class ScoringNetworks:
             if not found.digest.startswith(PRETRAINED[name].published):
                 raise BackendError(
                     f"{self.paths.get(name, name)}: these are not the published weights of {found.title} (the "
-                    f"SHA-256 begins with {found.digest[:8]}, not {PRETRAINED[name].published}), so scores by its name "
-                    f"would be comparable with no others. {PRETRAINED[name].weights.how_to_get}"
+                    f"SHA-256 begins with {found.digest[:8]}, not {PRETRAINED[name].published}), so scores under its "
+                    f"name could not be compared with any others. {PRETRAINED[name].weights.how_to_get}"
                 )
             self._loaded[name] = found
         return self._loaded[name]

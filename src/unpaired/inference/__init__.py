@@ -1,7 +1,7 @@
-"""Translation with trained weights: one class for the command line, the metrics and anybody's own script.
+"""Translation with trained weights: one class for the command line, the metrics and your own scripts.
 
-Names are imported on first use, so that the rooms inside (``hub``, ``export``, ``large_images``) load no torch of their
-own accord.
+Names are imported on first use, so that importing ``hub``, ``export`` or ``large_images`` does not load
+torch.
 """
 
 from __future__ import annotations

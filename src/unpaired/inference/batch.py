@@ -199,7 +199,7 @@ def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str
         write_atomically(target, content)
     except OSError as error:
         if error.errno in _DISK:
-            words = f"{error.strerror}; the same command with --skip-existing goes on when there is room"
+            words = f"{error.strerror}: solve this, then run the same command with --skip-existing to continue"
             raise OSError(error.errno, words, str(target)) from error
         raise DataError(f"cannot write {target}: {error.strerror or error}") from error
     return left_behind(attached, target.suffix, channels, holes=any(hole is not None for hole in holes))

@@ -91,8 +91,8 @@ def take_initial(
     digest = hashlib.sha256(copy).hexdigest()
     if asked.sha256 not in (None, digest):
         raise CheckpointError(
-            f"init: the weights in {asked.source} have changed: they are not those that the settings of this run name "
-            f"(sha256 {str(asked.sha256)[:12]}..., found {digest[:12]}...); restore them, or give them anew with --init"
+            f"init: the weights in {asked.source} have changed: they are not those of this run (sha256 "
+            f"{str(asked.sha256)[:12]}..., found {digest[:12]}...); restore them, or give them again with --init"
         )
     write_atomically(out / INITIAL, copy)
     fresh = [name for name in others if name not in also]

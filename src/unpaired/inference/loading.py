@@ -1,4 +1,4 @@
-"""What stands in the folder of a trained model, and the device that it is to run on."""
+"""Reading the folder of a trained model, and choosing the device that it runs on."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def load_into(method: Method, tensors: dict[str, Tensor], path: Path, networks: 
             raise CheckpointError(f"{path}: '{key}' holds {tensors[key].dtype}, which weights are not; {_AGAIN}")
         if not tensors[key].isfinite().all():
             raise CheckpointError(
-                f"{path}: the weights '{key}' are not finite (training diverged, or the file is damaged); take other "
+                f"{path}: the weights '{key}' are not finite (training diverged, or the file is damaged); use other "
                 "weights of the run (--weights), or another run"
             )
     for name, net in method.served_networks().items():

@@ -418,7 +418,7 @@ class Translator:
             known = self.method.domains
             if domain not in known:
                 raise ConfigError(
-                    f"domain: this model knows no '{domain}'{nearest(domain, known)}; it knows {', '.join(known)}"
+                    f"domain: this model has no domain '{domain}'{nearest(domain, known)}; it has {', '.join(known)}"
                 )
             position = known.index(domain)
         return TranslateRequest(reverse, seeds, reference, position) if any(asked.values()) else DEFAULT_REQUEST
@@ -459,7 +459,7 @@ class Translator:
         taken, wanted = self.sides(request.reverse)
         made = self.run_network(pad(self._checked(x_BCHW, taken)), request)
         if not made.isfinite().all():
-            raise DataError("the translation is not finite: take other weights of the run, or another precision")
+            raise DataError("the translation is not finite: use other weights of the run, or another precision")
         return average_copies(made[..., :height, :width].float().clamp(-1, 1), wanted.channels).cpu()
 
     def run_network(self, x_BCHW: Tensor, request: TranslateRequest = DEFAULT_REQUEST) -> Tensor:

@@ -96,7 +96,7 @@ def translate_video(
     if made.dtype != "uint8" or made.channels not in (1, 3):
         raise ConfigError(f"{target}: a video holds 8-bit gray or colour, and this model makes {made.words}")
     if target.suffix.lower() not in WRITTEN:
-        raise ConfigError(f"{target}: no video is written under a name ending so; known: {', '.join(WRITTEN)}")
+        raise ConfigError(f"{target}: videos cannot be written with this suffix; known: {', '.join(WRITTEN)}")
     translator.request(**request)
     container, (encoder, options) = WRITTEN[target.suffix.lower()]
     with _reading(source):
@@ -177,7 +177,7 @@ def _first_frame(source: Path) -> _First:
 
     with av.open(str(source)) as reader:
         if not reader.streams.video:
-            raise DataError(f"{source}: holds no moving pictures; name a video")
+            raise DataError(f"{source}: has no video track; give a video")
         video = reader.streams.video[0]
         frame = next(reader.decode(video), None)
         if frame is None:

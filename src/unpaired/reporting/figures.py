@@ -42,6 +42,7 @@ _STYLE: Any = {
     "axes.spines.right": False, "axes.spines.left": False, "ytick.left": False, "path.simplify_threshold": 0.5,
     "grid.color": _INK, "grid.alpha": 0.13, "axes.grid": True, "axes.grid.axis": "y", "legend.frameon": False,
     "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
 }  # fmt: skip
 
 Point = tuple[float, float]

@@ -182,7 +182,7 @@ def newest_evaluation(run: Path, data: str | None = None, warn: Warn = ignore) -
     found = evaluations(run, warnings.append)
     for words in warnings:
         warn(words)
-    advice = f"run 'unpaired evaluate {shlex.quote(str(run))} {shlex.quote(data or 'DATA')}'"
+    advice = f"run '{shlex.join(['unpaired', 'evaluate', str(run), *([data] if data else [])])}'"
     if not found:
         raise DataError(f"{run} has no scores to compare ({'; '.join(warnings) or 'it was never evaluated'}); {advice}")
     if chosen := found if data is None else _of_data(run, found, data):

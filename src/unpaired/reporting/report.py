@@ -29,8 +29,8 @@ from unpaired.run_config import DatasetConfig, RunConfig, flat
 
 _MINUS = "\N{MINUS SIGN}"
 _GROUPS = {
-    "Adversarial game": ("discriminator", "adversarial"),
-    "Content kept": ("contrastive", "cycle", "identity", "similarity", "reconstruction", "content", "style"),
+    "Adversarial losses": ("discriminator", "patch_discriminator", "adversarial"),
+    "Content losses": ("contrastive", "cycle", "identity", "similarity", "reconstruction", "content", "style"),
 }
 """Title -> how the names of its terms begin; a single run draws the terms of one group into one chart."""
 
@@ -74,7 +74,7 @@ def write_report(
     sections += score_sections(runs)
     strips = [(run.name, strip) for run in runs if (strip := over_training(run, weights=weights)) is not None]
     if strips:
-        note = f"By the {'live' if weights == 'last' else 'averaged'} weights after so many training images."
+        note = f"Above each column: training images seen. By the {'last' if weights == 'last' else 'averaged'} weights."
         sections.append(page.filmstrips([(name, strip.heads, strip.rows) for name, strip in strips], note=note))
     if gallery.panels:
         note = (
@@ -119,8 +119,8 @@ def score_sections(runs: Sequence[RunFolder]) -> list[Section]:
     sections = _score_tables(scored) if scored else []
     if missing:
         which = shlex.quote(str(missing[0].path)) if len(missing) == 1 else "RUN"
-        names = f" of {', '.join(run.name for run in missing)}" if len(missing) < len(runs) else ""
-        words = f"No evaluation yet{names}: unpaired evaluate {which} DATA"
+        names = f": {', '.join(run.name for run in missing)}" if len(missing) < len(runs) else ""
+        words = f"Not scored yet{names}; run: unpaired evaluate {which}"
         sections.append(page.notes([words], title="Not scored" if scored else "Scores"))
     if drawn := score_charts(runs):
         told = ", ".join(dict.fromkeys(x for frame in _training_scores(runs).values() for x in frame["chosen_on"]))

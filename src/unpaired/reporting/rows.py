@@ -99,7 +99,7 @@ def _settings(run: Path, images_seen: int | None) -> _Settings:
         if (run / "evaluations.jsonl").is_file():
             own = {"folder": str(run.resolve())}
             return _Settings(run, "", run.resolve().name, 0, "", own, own)
-        raise DataError(f"{run} is no run folder (it holds no run.yaml); name the --out of 'unpaired train'")
+        raise DataError(f"{run} is not a run folder (it has no run.yaml); name the --out of 'unpaired train'")
     config = RunConfig.load(run / "run.yaml")
     values = flat(replace(config, init=None, extensions=()).to_mapping())
     places = (f"dataset.{name}" for name in ("folder", "source", "target", "domains"))  # their contents count

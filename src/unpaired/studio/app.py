@@ -1,4 +1,4 @@
-"""The page of the studio (Gradio): what stands where, and which function answers which button."""
+"""The page of the studio (Gradio): its layout, and the function behind each button."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def _translate_tab(shown: Shown) -> None:
         with gr.Column(scale=2, min_width=280):
             uploads = gr.Gallery(
                 label="Pictures", type="filepath", sources=["upload", "webcam", "clipboard"],
-                file_types=["image"], columns=3, height=310, object_fit="contain", interactive=True,
+                file_types=["image"], columns=3, height=335, object_fit="contain", interactive=True,
                 elem_id="uploads",
             )  # fmt: skip
-            examples = gr.Button("Take held-out images of the run", size="sm", elem_id="examples")
+            examples = gr.Button("Translate held-out images of the run", size="sm", elem_id="examples")
             chosen = gr.CheckboxGroup(list(runs), value=list(runs), label="Runs", visible=len(runs) > 1, elem_id="runs")
             with gr.Accordion("Options", open=False):
                 size = gr.Radio(

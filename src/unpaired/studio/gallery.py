@@ -71,7 +71,7 @@ def copy_examples(folder: Path, run: StudioRun, limits: Limits) -> list[Path]:
             raise DataError(f"the held-out images of {run.name} are not on this machine; upload pictures")
         files, _ = found
     else:
-        raise DataError(f"{run.name} is weights alone, which name no held-out images; upload pictures")
+        raise DataError(f"{run.name} has weights only, and no held-out images; upload pictures")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     translator, made = run.translator, []

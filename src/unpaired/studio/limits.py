@@ -26,7 +26,7 @@ class Limits:
     batch: Pictures = 32
     """Most pictures at a time."""
     queue: Requests = 16
-    """Most requests that wait; further ones are told to come back."""
+    """Most waiting requests; further ones are told to try again later."""
 
     @property
     def pixels(self) -> int:

@@ -59,6 +59,7 @@ table.studio-scores, .studio-scores :is(thead, tbody, tr, th, td) { border: 0 !i
 .studio-figures.pairs { grid-template-columns: 1.27fr 1fr; align-items: end; } /* a scale beside the first */
 .studio-figures figure { margin: 0; min-width: 0; } .studio-figures.wide figure { max-width: 26rem; }
 #uploads img { background: #ffffff; object-fit: cover; }
+#uploads .grid-wrap { padding-top: 2rem; } /* below the label */
 :is(#picture, #run, #clip-run, #training) input { text-overflow: ellipsis !important;
   padding-right: 2.2rem !important; }
 .report { --line: var(--border-color-primary); --soft: var(--body-text-color-subdued); --accent: var(--color-accent);

@@ -109,7 +109,9 @@ def translate_uploads(
     """
     able = [run for run in runs if run.translator is not None]
     if not able:
-        raise ConfigError("choose at least one run that has weights")
+        raise ConfigError(
+            "this training has no weights yet; wait for its first checkpoint" if runs else "choose a run first"
+        )
     if not uploads:
         raise ConfigError("drop, paste or choose a picture first")
     if len(uploads) > limits.batch:

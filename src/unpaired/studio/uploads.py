@@ -50,14 +50,14 @@ def check_upload(path: str | Path, root: Path, limits: Limits) -> tuple[Path, tu
     try:
         size = file.stat().st_size
     except OSError:
-        raise DataError(f"{name}: the upload is not there any more; choose it again") from None
+        raise DataError(f"{name}: the upload is gone; choose it again") from None
     if size > limits.bytes:
         raise DataError(f"{name}: {size / 1e6:.1f} MB are more than the limit of {limits.megabytes:g} MB")
     if size == 0:
         raise DataError(f"{name}: the file is empty")
     if file.suffix.lower() not in IMAGE_SUFFIXES:
         kinds = ", ".join(sorted(set(IMAGE_SUFFIXES.values())))
-        raise DataError(f"{name}: the name does not end like a picture's; {kinds} are taken")
+        raise DataError(f"{name}: the suffix is not that of a picture; accepted are {kinds}")
     with _called(file, name):
         facts = describe(file)
     if facts.width * facts.height > limits.pixels:

@@ -109,7 +109,7 @@ class Store:
                 raise NameTakenError(_rater(connection, row[0]))
             if row is None:
                 if connection.execute("SELECT count(*) FROM raters").fetchone()[0] >= MOST_RATERS:
-                    raise StoreError(f"it has {MOST_RATERS:,} raters, and takes no more")
+                    raise StoreError(f"it already has {MOST_RATERS:,} raters, the most it can hold")
                 row = connection.execute(
                     "INSERT INTO raters (name, folded_name, started) VALUES (?, ?, ?) RETURNING id",
                     (called, _folded(called), now()),

@@ -130,7 +130,7 @@ def _what_it_is_instead(file: IO[bytes]) -> str:
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
         begins = head[:40].decode(errors="replace")
         return f"the content is text, not an image (it begins with {begins!r}); move it elsewhere"
-    return "the content is no image of a kind that is read, or is damaged; convert it, or move it elsewhere"
+    return "the content is not an image of a known kind, or is damaged; convert it, or move it elsewhere"
 
 
 def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | None = None) -> Description:

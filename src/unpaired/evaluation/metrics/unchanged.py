@@ -151,7 +151,7 @@ def mask_of_boxes(boxes: Sequence[Sequence[float]], height: int, width: int) -> 
         is_box = isinstance(box, Sequence) and len(box) == 4 and all(isinstance(x, int | float) for x in box)
         if not is_box or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
             raise DataError(
-                f"{list(box) if isinstance(box, Sequence) else box} is no box [left, top, right, bottom] inside an "
+                f"{list(box) if isinstance(box, Sequence) else box} is not a box [left, top, right, bottom] inside an "
                 f"image {width} pixels wide and {height} high"
             )
         left, top, right, bottom = int(box[0]), int(box[1]), -int(-box[2] // 1), -int(-box[3] // 1)
@@ -280,7 +280,7 @@ def _requires(kept: Kept, sets: ImageSets) -> str:
     if kept == "masks" and sets.kept is None:
         return "there are no masks of what may change (--unchanged-masks)"
     if kept == "paper" and not sets.on_paper:
-        return "the sources are no drawings on white paper"
+        return "the sources are not drawings on white paper"
     if kept == "shared" and len(sets.real) < 2 * FOLDS:
         return f"it needs at least {2 * FOLDS} real images of the target domain, and there are {len(sets.real)}"
     return ""

@@ -30,7 +30,7 @@ class Licences:
         data_name: What the training images are, in words.
 
     Raises:
-        ConfigError: ``model`` is no SPDX name.
+        ConfigError: ``model`` is not an SPDX name.
     """
 
     model: str | None = None
@@ -44,8 +44,8 @@ class Licences:
             named = canonicalize_license_expression(self.model)
         except InvalidLicenseExpression:
             raise ConfigError(
-                f"licence: '{self.model}' is no SPDX name (https://spdx.org/licenses); use one such as cc-by-4.0, mit "
-                f"or apache-2.0, or {' or '.join(_NOT_SPDX)}"
+                f"licence: '{self.model}' is not an SPDX name (https://spdx.org/licenses); use one such as cc-by-4.0, "
+                f"mit or apache-2.0, or {' or '.join(_NOT_SPDX)}"
             ) from None
         object.__setattr__(self, "model", named.lower())  # as the Hub writes them
 

@@ -271,7 +271,7 @@ class _Reader(fx.Interpreter):
     def _enlarge(self, x: _Map, output_size: Any, factors: Any, **how: Any) -> _Map:
         number, channels = self._plain(x)
         if output_size is not None or any(factor != int(factor) for factor in factors):
-            raise UnsuitableNetworkError(f"resizing to {output_size} or by {factors} is no whole enlargement")
+            raise UnsuitableNetworkError(f"resizing to {output_size} or by {factors} is not a whole-number enlargement")
         f = int(factors[0])
         # Row r lies at (r + 1/2) / f - 1/2 of the input, between two of its rows.
         up, down, low, high = (f, 1, 0, 0) if how["mode"] == "nearest" else (2 * f, 2, 1 - f, 1 + f)

@@ -27,7 +27,7 @@ async function ask(path, body) {
   try {
     answer = await fetch(path, { ...options, cache: "no-store", signal: AbortSignal.timeout(20000) });
   } catch {
-    throw new Error("The server does not answer. Your earlier answers are kept; try again in a moment.");
+    throw new Error("The server does not answer. Your earlier answers are saved; try again in a moment.");
   }
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, { error: `The server refused (${answer.status}).`, ...found });
