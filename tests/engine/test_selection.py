@@ -12,6 +12,7 @@ import torch
 
 from tiny import tiny_run, write_images
 from unpaired.engine.checkpoint import load_weights
+from unpaired.engine.selection import verdict
 from unpaired.errors import ConfigError
 from unpaired.evaluation import HeldOutScorer
 from unpaired.inference import Translator
@@ -98,6 +99,39 @@ def test_another_score_can_choose(config: RunConfig, tmp_path: Path) -> None:
     best = json.loads((tmp_path / "run" / "weights" / "best.json").read_text())
     assert best["value"] == max(values)
     assert best["score"] == "paired_psnr_db_3v3"
+
+
+@pytest.mark.parametrize(
+    ("made", "inputs", "lower", "words"),
+    [
+        (50.0, 100.0, True, "better than their inputs"),
+        (233.3, 233.6, True, "no different from their inputs"),
+        (101.9, 100.0, True, "no different from their inputs"),
+        (103.0, 100.0, True, "WORSE than their inputs"),
+        (20.0, 10.0, False, "better than their inputs"),
+        (9.0, 10.0, False, "WORSE than their inputs"),
+        (-3.0, -2.0, True, "better than their inputs"),
+        (0.0, 0.0, True, "no different from their inputs"),
+        (1.0, 0.0, True, "WORSE than their inputs"),
+        (float("inf"), 10.0, True, "WORSE than their inputs"),
+    ],
+)
+def test_the_end_says_whether_translations_beat_their_inputs(
+    made: float, inputs: float, lower: bool, words: str
+) -> None:
+    said = verdict("SWD", made, inputs, lower_is_better=lower)
+    assert f"SWD {made:.4g}, the untranslated images {inputs:.4g}: {words}." in said
+    assert said.startswith("Warning") == ("better" not in words)
+
+
+def test_a_training_ends_with_its_verdict(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(config, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    scored = [line for line in lines(tmp_path / "run") if line["weights"] == "ema"][-1]["scores"]
+    label, value = next((score["label"], score["value"]) for name, score in scored.items() if name.startswith("swd"))
+    assert f"of the held-out images score {label} {value:.4g}, the untranslated images" in said
 
 
 def test_a_bounded_number_of_images_is_scored(config: RunConfig, tmp_path: Path) -> None:

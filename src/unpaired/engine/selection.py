@@ -17,6 +17,8 @@ from unpaired.errors import TrainingError
 from unpaired.run_folder import append_line, cut_lines
 
 Weights = Literal["ema", "last"]
+_MARGIN = 0.02
+"""Share of the inputs' score within which translations count as no different."""
 
 
 class Scorer(Protocol):
@@ -45,6 +47,26 @@ class Scorer(Protocol):
     def of_the_inputs(self) -> float | None:
         """The score that decides, of the untranslated inputs; None where they cannot be scored."""
         ...
+
+
+def verdict(label: str, made: float, inputs: float, *, lower_is_better: bool) -> str:
+    """Whether translations beat the untranslated inputs, in a sentence; less than 2 % apart is no difference.
+
+    Args:
+        label: Of the score.
+        made: Its value for the translations.
+        inputs: Its value for their inputs.
+        lower_is_better: Which way is better.
+    """
+    words = f"of the held-out images score {label} {made:.4g}, the untranslated images {inputs:.4g}"
+    gain = (inputs - made) * (1 if lower_is_better else -1)
+    if gain > _MARGIN * abs(inputs):
+        return f"The translations {words}: better than their inputs."
+    compared = "WORSE than their inputs" if gain < -_MARGIN * abs(inputs) else "no different from their inputs"
+    return (
+        f"Warning: the translations {words}: {compared}. Look at the samples. Similar domains need more weight on the "
+        "content (the quick recipe adds it by itself), others more images."
+    )
 
 
 class Selection:
@@ -86,15 +108,8 @@ class Selection:
         """Say whether the averaged weights, as scored last, beat the untranslated inputs."""
         if self._floor is None or self._averaged is None:
             return
-        better = (self._averaged < self._floor) == self._scorer.lower_is_better
-        words = f"{self._scorer.label} {self._averaged:.4g}, the untranslated images {self._floor:.4g}"
-        self._monitor.say(
-            f"The translations of the held-out images score {words}: better than their inputs."
-            if better
-            else f"Warning: the translations of the held-out images score {words}: NO better than their inputs. Look "
-            "at the samples. Domains that are near each other need a stronger hold on the content "
-            "(--adversarial-weight 0.02), others more images."
-        )
+        label, lower = self._scorer.label, self._scorer.lower_is_better
+        self._monitor.say(verdict(label, self._averaged, self._floor, lower_is_better=lower))
 
     def restore(self, seen: int) -> None:
         """Forget what was scored after image ``seen``, from where training goes on with the weights of that image."""
