@@ -96,6 +96,10 @@ def html(sections: list[page.Section]) -> str:
     return html_page("Black & <colour>", sections, footer="<end>")
 
 
+def test_how_to_use_the_sliders_is_said_above_them(html: str) -> None:
+    assert html.index("why &amp; how") < html.index('class="pairs"')
+
+
 def test_the_page_is_valid_self_contained_and_escaped(html: str) -> None:
     found = Reader(html)
     assert html.startswith("<!DOCTYPE html>")
