@@ -168,7 +168,7 @@ def test_what_is_no_image_and_what_is_too_small_are_warnings(tmp_path: Path) -> 
         "testA/icon.png": picture(64, (16, 90)),
     }  # fmt: skip
     assert told(check(tmp_path, members)) == [
-        ("warning", "2 files of trainA are no images", ["trainA/model.pth", "trainA/notes.txt"]),
+        ("warning", "2 files of trainA are not images", ["trainA/model.pth", "trainA/notes.txt"]),
         ("warning", "trainB holds folders, whose images training does not read", ["trainB/deeper"]),
         ("warning", "1 of 5 images of testA has a side below 32 pixels", ["testA/icon.png"]),
     ]  # fmt: skip

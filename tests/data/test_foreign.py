@@ -53,7 +53,7 @@ def test_it_is_named_with_what_to_do_by_every_command(
         assert words in capsys.readouterr().err
     assert cli.main(["data", "check", str(tmp_path / "data")]) == 1
     said = capsys.readouterr().out
-    assert f"1 file of trainA is no image but {words}" in said
+    assert f"1 file of trainA is not an image but {words}" in said
     assert words.split(";")[0] in next(line for line in said.splitlines() if line.startswith("left out"))
     Image.new("RGB", (40, 40)).save(tmp_path / "data" / "trainA" / "ok.png")
     (tmp_path / "data" / "trainA" / "x.png").write_bytes(content)
