@@ -65,10 +65,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_light": {"generator": "resnet", "taps": ("padded_input", "down1", "down2", "block1", "block5"),
                  "attention_taps": ("block1", "block5")},
     "smooth": {"generator": "light_smooth"},
-    "deviation": {"generator": "light_smooth", "batch_deviation": True},
+    "deviation": {"generator": "light_smooth", "batch_deviation": True, "augment_noise": 0.08},  # the demo's
     "no_projected": {"discriminator": "patch"},
     "no_patch": {"discriminator": "projected"},
-    "no_noise": {"augment_noise": 0.0},
+    "noise": {"augment_noise": 0.08},
     "no_shift": {"augment_shift": 0.0},
     "identity_always": {"identity_interval": 1},
     "no_identity": {"identity_weight": 0.0},

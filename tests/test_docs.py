@@ -76,6 +76,14 @@ def test_relative_links_lead_to_a_file_and_its_heading(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent in (ROOT, DOCS)], ids=name_of)
+def test_prose_wraps_at_120_columns(page: Path) -> None:
+    """Tables, commands and pictures, which cannot be wrapped, are left out."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
+    assert not long
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.parent == DOCS], ids=name_of)
 def test_names_and_files_in_code_type_exist(page: Path) -> None:
     for word in re.findall(r"`([^`\n]+)`", prose(page)):

@@ -114,6 +114,7 @@ def test_another_score_can_choose(config: RunConfig, tmp_path: Path) -> None:
         (0.0, 0.0, True, "no different from their inputs"),
         (1.0, 0.0, True, "WORSE than their inputs"),
         (float("inf"), 10.0, True, "WORSE than their inputs"),
+        (float("nan"), 10.0, True, "WORSE than their inputs"),
     ],
 )
 def test_the_end_says_whether_translations_beat_their_inputs(

@@ -62,7 +62,7 @@ def verdict(label: str, made: float, inputs: float, *, lower_is_better: bool) ->
     gain = (inputs - made) * (1 if lower_is_better else -1)
     if gain > _MARGIN * abs(inputs):
         return f"The translations {words}: better than their inputs."
-    compared = "WORSE than their inputs" if gain < -_MARGIN * abs(inputs) else "no different from their inputs"
+    compared = "no different from their inputs" if abs(gain) <= _MARGIN * abs(inputs) else "WORSE than their inputs"
     return (
         f"Warning: the translations {words}: {compared}. Look at the samples. Similar domains need more weight on the "
         "content (the quick recipe adds it by itself), others more images."
