@@ -2,7 +2,7 @@
 
 python benchmarks/faults.py kills               # at every event of a short scored run of 8-bit pictures
 python benchmarks/faults.py kills --every 7 --kind microscopy
-python benchmarks/faults.py models              # damaged model folders; also checkpoints, exports, images, web
+python benchmarks/faults.py models              # damaged model folders; also checkpoints, exports, folders, images, web
 python benchmarks/faults.py arguments --each 2  # every option of every command
 python benchmarks/faults.py disk                # full disks, where mounting is allowed
 """
@@ -27,6 +27,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -51,12 +52,14 @@ from PIL import Image
 
 from unpaired.cli import COMMANDS, main, module_of
 from unpaired.cli.options import option_names
-from unpaired.config import save_yaml
+from unpaired.config import load_yaml, save_yaml
 from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_picture
 from unpaired.engine.checkpoint import _FOOTER, read_checkpoint
 from unpaired.errors import CheckpointError, UserError
 from unpaired.inference import Translator
 from unpaired.run_config import DatasetConfig, RunConfig
+from unpaired.study.records import QUESTIONS
+from unpaired.study.store import Store
 from unpaired.training import train
 
 Kind = Literal["pictures", "microscopy"]
@@ -520,6 +523,88 @@ def images(count: int = 200, seed: int = 0) -> None:
             campaign.attempt(f"{suffix}, {number}", lambda case=case: read_picture(case, PixelFormat()))
 
 
+def folders(count: int = 100, seed: int = 0) -> None:
+    """Damage a file of a run, a prepared set or a study, by fields or by bytes, and give it to a command that reads it.
+
+    Lines of JSON Lines and entries of a study's database are damaged by fields, too.
+    """
+    with _campaign("folders", seed) as (campaign, folder):
+        made = folder / "made"
+        made.mkdir()
+        config = small_run(folder / "data")
+        train(config, made / "run", quiet=True)
+        data, case, out = str(folder / "data"), folder / "case", str(folder / "out")
+        for words in (
+            ["evaluate", str(made / "run"), "--metrics", "colour_shift_lab"],
+            ["data", "prepare", data, "--out", str(made / "set")],
+            ["study", str(made / "run"), f"{data}/testA", "--data", data, "--out", str(made / "study"), "--no-serve"],
+        ):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                assert main(words) == 0, words
+        store = Store(made / "study")
+        methods = [method.id for method in store.study.methods]
+        store.vote(store.enter(None)[0].id, min(store.study.images), next(iter(QUESTIONS)), methods[0], methods)
+        run, prepared, study = (str(case / name) for name in ("run", "set", "study"))
+        readers: dict[str, list[tuple[str, ...]]] = {
+            "run": [
+                ("runs", str(case)), ("compare", run), ("report", run, "--out", out), ("info", run),
+                ("evaluate", run, "--metrics", "colour_shift_lab"), ("push", run, "a/b", "--dry-run", out),
+                ("translate", run, f"{data}/testA", "--out", out), ("train", "--config", f"{run}/run.yaml", "--out",
+                run, "--quiet"), ("study", run, f"{data}/testA", "--data", data, "--out", out, "--no-serve"),
+            ],
+            "set": [
+                ("data", "check", prepared), ("data", "prepare", data, "--out", prepared),
+                ("train", prepared, "--method", "cut", "--images", "1", "--image-size", "32", "--base-channels", "4",
+                 "--num-queries", "8", "--projector-width", "4", "--accelerator", "cpu", "--out", out, "--quiet"),
+            ],
+            "study": [("study", study, "--table"), ("study", study, "--export", out), ("study", study, "--no-serve")],
+        }  # fmt: skip
+        files = [
+            path.relative_to(made) for path in sorted(made.rglob("*"))
+            if path.is_file() and not path.is_symlink() and "tensorboard" not in path.parts
+            and path.suffix not in (".pt", ".safetensors") and (path.suffix != ".png" or path.parts[-2] != "samples")
+        ]  # fmt: skip
+        told = [path for path in files if path.suffix in (".json", ".jsonl", ".yaml", ".sqlite")]
+        for number in range(count):
+            shutil.copytree(made, case, symlinks=True)
+            name = campaign.rng.choice(files if number % 4 == 0 else told)
+            what = f"{name}: {_damaged(case / name, campaign.rng, fields=number % 4 > 1)}"
+            words = list(campaign.rng.choice(readers[name.parts[0]]))
+            campaign.attempt(f"{what}: {' '.join(words)}", lambda words=words: main(words), 120)
+            subprocess.run(["rm", "-rf", str(case), out], check=True)
+
+
+def _damaged(path: Path, rng: random.Random, *, fields: bool) -> str:
+    """Change a value that a file of facts holds, else bytes of it, else what lies there; what was done."""
+    held: Any = None
+    if fields and path.suffix in (".json", ".jsonl"):
+        held = [json.loads(line) for line in path.read_text().splitlines()] if path.suffix == ".jsonl" else json.loads(
+            path.read_text())  # fmt: skip
+    elif fields and path.suffix == ".yaml":
+        held = load_yaml(path)
+    elif fields and path.suffix == ".sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            table = rng.choice(tables)[0]
+            column = rng.choice([row[1] for row in connection.execute(f"PRAGMA table_info({table})")])
+            new = rng.choice((None, -1, 10**12, 0.5, "", "x", "[" * 2000, b"\xff"))
+            try:
+                connection.execute(f"UPDATE {table} SET {column} = ?", (new,))
+            except sqlite3.Error as error:
+                return f"{table}.{column} = {new!r:.40}: {error}"
+            return f"{table}.{column} = {new!r:.40}"
+    if held:
+        where, new = rng.choice(list(places(held))), rng.choice((*AWKWARD, ...))
+        held = changed(held, where, new)
+        lines = [json.dumps(each) for each in held] if path.suffix == ".jsonl" else [json.dumps(held)]  # JSON is YAML
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return f"{'.'.join(map(str, where))} = {new!r:.40}"
+    if path.stat().st_size and rng.random() < 0.7:
+        path.write_bytes(spoilt(path.read_bytes(), rng))
+        return "spoilt"
+    return in_place_of(path, rng)
+
+
 WORDS = (
     "", "x", "-1", "0", "1", "3", "1000000", "9e18", "1e23", "9" * 400, "nan", "inf", "-inf", "0.5", "DEVICE",
     "PIPE", "NESTED", "x" * 5000, "../..", "\udcff", "unset", "*",
@@ -819,6 +904,6 @@ def _upload(rng: random.Random) -> tuple[bytes, str]:
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict({
-        "kills": kills, "models": models, "checkpoints": checkpoints, "exports": exports, "images": images,
-        "arguments": arguments, "disk": disk, "web": web,
+        "kills": kills, "models": models, "checkpoints": checkpoints, "exports": exports, "folders": folders,
+        "images": images, "arguments": arguments, "disk": disk, "web": web,
     })  # fmt: skip

@@ -24,6 +24,8 @@ from unpaired.errors import ConfigError, nearest
 from unpaired.files import contents, write_atomically
 
 T = TypeVar("T")
+stored = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
+"""Dataclasses of what is read of a stored line or file; other fields are ignored. :func:`checked` makes them."""
 
 InferencePrecision = Literal["32", "bf16", "auto"]
 """Arithmetic of a translation: float32, bf16 in the networks, or whichever is faster on this machine."""
@@ -150,6 +152,25 @@ def validated(adapter: TypeAdapter, plain: Any, default: Callable[[Any], Any] | 
     marked = text.translate(_MARKS)
     made = adapter.validate_json(marked, strict=True)
     return _unmarked(made) if text != marked else made
+
+
+def checked(kind: type[T], entry: Any) -> T:
+    """Make a record (:data:`stored`, or any annotation) of the values of a file.
+
+    Raises:
+        ValueError: They do not fit; one sentence about the first that does not.
+    """
+    try:
+        made: T = validated(TypeAdapter(kind), entry, default=str)
+        return made
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        if not place:
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        if first["type"] == "missing":
+            raise ValueError(f"'{place}' is missing") from None
+        raise ValueError(f"'{place}' is {first['input']!r:.60}; {first['msg'].lower()}") from None
 
 
 def _unmarked(value: Any) -> Any:

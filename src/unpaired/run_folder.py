@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.config import load_yaml
+from unpaired.config import checked, load_yaml, stored
 from unpaired.errors import TrainingError
 from unpaired.files import is_running, json_lines, owner_of_temporary, read_json, read_json_lines, write_atomically
 
@@ -99,6 +99,29 @@ def cut_lines(path: Path, say: Callable[[str], object], seen: int | None = None)
     if path.exists() and path.read_bytes() != content:
         write_atomically(path, content)
     return kept
+
+
+@stored
+class SessionRecord:
+    """What the last line of ``sessions.jsonl`` says of the training images; of earlier versions less."""
+
+    files_digest: str | None = None
+    files_checked: str | None = None
+    images: list[int] | None = None
+    skipped: frozenset[str] = frozenset()
+    """Damaged files that were left out, ``folder/name``."""
+    transform: str | None = None
+    """Digest of the code of the user's transform."""
+
+
+def last_session(run: Path, say: Callable[[str], object]) -> SessionRecord:
+    """The newest session of a run; an empty record where there is none, or a damaged one, which is told to ``say``."""
+    path = run / "sessions.jsonl"
+    try:
+        return checked(SessionRecord, (json_lines(path) or [{}])[-1])
+    except ValueError as error:
+        say(f"the last line of {path} is skipped: {error}")
+        return SessionRecord()
 
 
 def first_digest(run: Path) -> str | None:

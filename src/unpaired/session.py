@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unpaired.config import from_dict, to_dict
+from unpaired.config import checked, from_dict, to_dict
 from unpaired.data import (
     DataConfig,
     Formats,
@@ -35,13 +35,13 @@ from unpaired.engine.checkpoint import CheckpointFolder
 from unpaired.engine.precision import Choice, choose_precision, step_time_ratio
 from unpaired.environment import environment
 from unpaired.errors import CheckpointError, ConfigError, DataError, TrainingError
-from unpaired.files import json_lines, read_json, write_atomically
+from unpaired.files import read_json, write_atomically
 from unpaired.inference.initial import INITIAL, take_initial
 from unpaired.length import Extension, TrainingLength
 from unpaired.methods import Method
 from unpaired.plugins import Plugin, plugins_of
 from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, flat, store
-from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, locked
+from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, last_session, locked
 
 FILES = "files.json"
 """File of a run folder: names and sizes of the training images of each domain."""
@@ -165,9 +165,9 @@ def _training_images(
     """
     everything = Several(images.domains)
     state = state_digest(everything)
-    last = (json_lines(out / "sessions.jsonl") or [{}])[-1]
-    if last.get("files_checked") == state:
-        names = set(last.get("skipped", ()))
+    last = last_session(out, say)
+    if last.files_checked == state:
+        names = last.skipped
         named = (path for path in (everything if names else ()) if f"{path.parent.name}/{path.name}" in names)
         bad = dict.fromkeys(named, "it could not be read")
     else:
@@ -185,15 +185,15 @@ def _training_images(
     digest, sizes = names_digest(Several(images.domains)), [len(found) for found in images.domains]
     record: dict[str, Any] = {"files_digest": digest, "images": sizes, "files_checked": state,
               "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
-    same = (last.get("files_checked"), last.get("files_digest"), last.get("images")) == (state, digest, sizes)
+    same = (last.files_checked, last.files_digest, last.images) == (state, digest, sizes)
     before = None if same else _stored_inventory(out)  # of a million files it is large
     if before is not None:
         found = changes(before, inventory(images.domains))
     else:  # of an earlier version, which kept a digest of the names alone
-        found = {"changed": ["names or number"]} if last.get("files_digest", digest) != digest else {}
+        found = {"changed": ["names or number"]} if last.files_digest not in (None, digest) else {}
     code = code_digest(images.transform, config.data.transform)
-    if code and last.get("transform", code) != code:
-        digests = f"sha256 {code[:12]}, then {last['transform'][:12]}"
+    if code and last.transform not in (None, code):
+        digests = f"sha256 {code[:12]}, then {last.transform[:12]}"
         found = found | {"code of the transform": [f"{config.data.transform} ({digests})"]}
     if found and not data_changed:
         words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
@@ -218,7 +218,7 @@ def _readers(images: TrainingImages) -> tuple[Plugin, ...]:
 
 def _stored_inventory(out: Path) -> Inventory | None:
     try:
-        return read_json(out / FILES)
+        return checked(Inventory, read_json(out / FILES))
     except (OSError, ValueError):
         return None
 

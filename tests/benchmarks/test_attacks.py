@@ -34,7 +34,7 @@ from unpaired.training import describe, train
 
 @pytest.mark.parametrize(
     ("attack", "size"),
-    [("models", 18), ("checkpoints", 5), ("images", 20), ("exports", 6)],
+    [("models", 18), ("checkpoints", 5), ("images", 20), ("exports", 6), ("folders", 12)],
 )
 def test_a_short_attack_finds_nothing(attack: str, size: int, capsys: pytest.CaptureFixture[str]) -> None:
     if attack == "exports":

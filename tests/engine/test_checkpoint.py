@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
     CheckpointFolder(tmp_path, "cut").save({"net": torch.nn.Linear(2, 3)}, 1)
     with pytest.raises(CheckpointError, match=r"does not fit this run: 'net'.*size mismatch"):
         CheckpointFolder(tmp_path, "cut").restore({"net": torch.nn.Linear(2, 4)}, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("step", torch.tensor(-1e23), "negative"), ("step", torch.tensor(-1.0), "negative"),
+        ("step", torch.tensor(float("inf")), "not finite"), ("step", torch.ones(1), "is (1,)"),
+        ("exp_avg_sq", torch.full((3,), -1e-9), "negative"), ("exp_avg_sq", torch.zeros(4), "is (4,)"),
+        ("exp_avg", torch.full((3,), float("nan")), "not finite"), ("momentum", torch.zeros(3), "does not count"),
+    ],
+)  # fmt: skip
+def test_what_adam_cannot_have_counted_is_refused(tmp_path: Path, name: str, value: torch.Tensor, reason: str) -> None:
+    weight = torch.nn.Parameter(torch.zeros(3))
+    adam = torch.optim.Adam([weight])
+    weight.grad = torch.tensor([-1.0, 0.0, 1.0])
+    adam.step()
+    CheckpointFolder(tmp_path, "cut").save({"optimizer": adam}, 1)
+    assert CheckpointFolder(tmp_path, "cut").restore({"optimizer": adam}, print) == 1
+    adam.state[weight][name] = value
+    CheckpointFolder(tmp_path, "cut").save({"optimizer": adam}, 2)
+    with pytest.raises(CheckpointError, match=rf"'optimizer' cannot be loaded \(.*{re.escape(reason)}"):
+        CheckpointFolder(tmp_path, "cut").restore({"optimizer": torch.optim.Adam([weight])}, print)
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

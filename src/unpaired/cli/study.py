@@ -17,7 +17,7 @@ from unpaired.cli.options import parse
 from unpaired.config import Port, Seed, settings
 from unpaired.errors import ConfigError, DataError, require_packages
 from unpaired.files import write_atomically
-from unpaired.study.records import DATABASE, counted
+from unpaired.study.records import DATABASE, StoreError, counted
 from unpaired.study.store import Store
 
 if TYPE_CHECKING:
@@ -99,12 +99,15 @@ def main(argv: Sequence[str]) -> int:
     if options.serve and not results_only:
         require_packages("the page of a study", "study", "starlette", "uvicorn")  # before minutes of translating
     store = _store(options)
-    if options.export is not None:
-        _export(store, options.export)
-    if options.table:
-        _print_results(store, options.format)
-    if options.serve and not results_only:
-        _serve(store, options.host, options.port)
+    try:
+        if options.export is not None:
+            _export(store, options.export)
+        if options.table:
+            _print_results(store, options.format)
+        if options.serve and not results_only:
+            _serve(store, options.host, options.port)
+    except StoreError as error:
+        raise DataError(f"{store.folder / DATABASE}: cannot be read ({error}); restore a copy of it") from error
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from unpaired.config import checked, stored
 from unpaired.data.check_findings import Finding, Part, findings
 from unpaired.data.folders import Listing, missing, scan
 from unpaired.data.foreign import by_kind
@@ -25,7 +26,6 @@ from unpaired.files import read_json
 
 RECORD = "preparation.json"
 RECORD_FORMAT = 1
-RECORD_KEYS = {"name", "layout", "classes", "settings", "sources", "finished", "left_out", "format"}
 SHOWN = 5
 """Files that a line names; all of them are in the JSON file."""
 
@@ -100,6 +100,28 @@ def check_set(
     return Report(folder, name, kind, classes, tuple(parts), tuple(seen), time.monotonic() - start)
 
 
+@stored
+class _Source:
+    """An archive or a folder that a set was prepared from."""
+
+    file: str
+    files: int
+    listing: str
+
+
+@stored
+class _Prepared:
+    """What ``preparation.json`` holds."""
+
+    name: str | None
+    layout: str
+    classes: list[str]
+    settings: dict[str, Any]
+    sources: list[_Source]
+    finished: bool
+    left_out: list[str]
+
+
 def load_record(folder: Path) -> dict[str, Any] | None:
     """What ``preparation.json`` says a folder was prepared from, or ``None`` where there is none.
 
@@ -111,8 +133,7 @@ def load_record(folder: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = read_json(path)
         if found["format"] != RECORD_FORMAT:
             raise DataError(f"{path}: was written by another version of unpaired; choose another folder")
-        if found.keys() != RECORD_KEYS:
-            raise KeyError(*(found.keys() ^ RECORD_KEYS))
+        checked(_Prepared, found)
         return found
     except FileNotFoundError:
         return None

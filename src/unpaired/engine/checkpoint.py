@@ -167,6 +167,8 @@ def _load(value: Stateful, state: Any) -> None:
                 raise ValueError(
                     f"{name} of a parameter {tuple(parameter.shape)} is {tuple(tensor.shape)}, or not finite"
                 )
+            if name != "exp_avg" and (tensor < 0).any():  # a number of steps, and a mean of squares
+                raise ValueError(f"{name} of a parameter {tuple(parameter.shape)} is negative")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unpaired.config import from_dict
+from unpaired.config import checked, from_dict, stored
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError, ValueRangeWarning
@@ -197,13 +197,25 @@ def evaluate_run(
     return evaluate(translators, files, best=best, **options)
 
 
+@stored
+class BestRecord:
+    """``weights/best.json``: how a run chose its best weights."""
+
+    images_seen: int
+    weights: str
+    score: str
+    """Full name of the score."""
+    chosen_on: str = "held-out images"
+    """The images, in words."""
+    value: float | None = None
+
+
 def best_record(run: str | Path) -> dict[str, Any]:
-    """How the best weights of a run were chosen; empty if none were."""
+    """How the best weights of a run were chosen, the fields of :class:`BestRecord`; empty if none were."""
     try:
-        found = read_json(Path(run) / "weights" / "best.json")
+        return vars(checked(BestRecord, read_json(Path(run) / "weights" / "best.json")))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _training_images(run: Path, request: Mapping[str, Any]) -> Sequence[Path]:

@@ -84,6 +84,8 @@ def check_description(description: Any, where: Path) -> None:
         ConfigError: It needs a plug-in that is not loaded.
     """
     known = {field.name for field in fields(_Described)}
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{where}: its description is {description!r:.60}, not named values; {_AGAIN}")
     try:
         from_dict(_Described, {key: value for key, value in description.items() if key in known}, str(where))
     except ConfigError as error:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import BeforeValidator, Field
 
-from unpaired.config import validated
+from unpaired.config import checked, stored
 from unpaired.errors import ConfigError, DataError
+from unpaired.evaluation.runs import BestRecord
 from unpaired.files import ignore, last_part, read_json, read_json_lines
 
 Record = TypeVar("Record")
@@ -27,11 +27,9 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_number)]
-record = dataclass(frozen=True, config=ConfigDict(strict=True))
-"""Dataclasses of the required fields of a line; other fields are ignored."""
 
 
-@record
+@stored
 class ScoreRecord:
     """One measured value."""
 
@@ -60,7 +58,7 @@ class ScoreRecord:
         return f"{self.name}_{self.counts}"
 
 
-@record
+@stored
 class DataRecord:
     """The images that were scored."""
 
@@ -80,7 +78,7 @@ class DataRecord:
         return f"{self.name} (source {self.source_digest[:8]}, target {self.target_digest[:8]})"
 
 
-@record
+@stored
 class NetworkRecord:
     """A network behind a score."""
 
@@ -89,7 +87,7 @@ class NetworkRecord:
     """Of its weights."""
 
 
-@record
+@stored
 class RowRecord:
     """One set of scored images; the last three fields say how the best weights were chosen."""
 
@@ -100,7 +98,7 @@ class RowRecord:
     chosen_on: str | None = None
 
 
-@record
+@stored
 class EvaluationRecord:
     """One line of ``evaluations.jsonl``."""
 
@@ -125,7 +123,7 @@ class EvaluationRecord:
             raise ValueError("it does not say how the best weights were chosen")
 
 
-@record
+@stored
 class TrainingRecord:
     """One line of ``scores.jsonl``: the scores of one set of weights at one time of training."""
 
@@ -133,17 +131,6 @@ class TrainingRecord:
     weights: str
     chosen_on: str
     scores: dict[str, ScoreRecord]
-
-
-@record
-class BestRecord:
-    """``weights/best.json``: how a run chose its best weights."""
-
-    images_seen: int
-    weights: str
-    score: str
-    """Full name of the score."""
-    value: Number = None
 
 
 def evaluations(run: Path, warn: Warn = ignore) -> list[EvaluationRecord]:
@@ -252,7 +239,7 @@ def best_choice(run: Path, warn: Warn = ignore) -> BestRecord | None:
     """How a run chose its best weights; ``None`` if it has none."""
     path = run / "weights" / "best.json"
     try:
-        return _checked(BestRecord, read_json(path))
+        return checked(BestRecord, read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -270,23 +257,9 @@ def _entries(path: Path, warn: Warn) -> Iterable[tuple[str, dict[str, Any]]]:
 def _records(kind: type[Record], entries: Iterable[tuple[str, dict[str, Any]]], warn: Warn) -> Iterator[Record]:
     for where, entry in entries:
         try:
-            yield _checked(kind, entry)
+            yield checked(kind, entry)
         except ValueError as error:
             warn(f"{where} is skipped: {error}")
-
-
-def _checked(kind: type[Record], entry: Mapping[str, Any]) -> Record:
-    """Build a record. Raises ``ValueError`` with one sentence about the first invalid field."""
-    try:
-        return validated(TypeAdapter(kind), entry, default=str)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        if not place:
-            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
-        if first["type"] == "missing":
-            raise ValueError(f"'{place}' is missing") from None
-        raise ValueError(f"'{place}' is {first['input']!r:.60}; {first['msg'].lower()}") from None
 
 
 def _line(score: ScoreRecord) -> dict[str, Any]:

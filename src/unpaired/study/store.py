@@ -59,6 +59,8 @@ class Store:
                 self.study = self._read_study()
             except StoreError as other:
                 raise DataError(f"{self._path}: cannot be read as a study: {other}") from other
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self._path}: is damaged ({error!r:.80}); restore a copy of it") from error
         shown = {image.file: image for image in self.study.images.values()}
         self.by_file = shown
         self._files = {
@@ -167,10 +169,13 @@ class Store:
                 "FROM votes JOIN raters ON raters.id = votes.rater JOIN images ON images.id = votes.image "
                 "ORDER BY votes.time, votes.rater, votes.image, votes.question"
             )
-            return [
-                Vote(time, rater, image, question, names[method], tuple(names[k] for k in json.loads(shown)), changed)
-                for time, rater, image, question, method, shown, changed in rows
-            ]
+            try:
+                return [
+                    Vote(time, rater, image, question, names[method], tuple(names[k] for k in json.loads(shown)), times)
+                    for time, rater, image, question, method, shown, times in rows
+                ]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{self._path}: a vote is damaged ({error!r:.80}); restore a copy of it") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from unpaired.config import checked, stored
 from unpaired.data import height_width, size_words
 from unpaired.errors import ConfigError
 from unpaired.files import json_lines, last_part
@@ -103,13 +104,49 @@ def _origin(description: Mapping[str, Any]) -> str:
     return f"not trained here: its weights were published as {files} and brought into the format of {ours}"
 
 
+@stored
+class _Score:
+    """What a card says of a score."""
+
+    label: str
+    value: float | Literal["inf", "-inf"] | None
+    better: str = ""
+    unit: str | None = None
+    protocol: str = ""
+
+
+@stored
+class _Row:
+    label: str = ""
+
+
+@stored
+class _ScoredImages:
+    name: str = "held-out images"
+    source_images: int | str = "?"
+    target_images: int | str = "?"
+    image_size: int | tuple[int, int] | str = "?"
+
+
+@stored
+class _Evaluation:
+    """What a card says of a line of ``evaluations.jsonl``; those of earlier versions hold less."""
+
+    scores: dict[str, dict[str, _Score]]
+    rows: dict[str, _Row] = field(default_factory=dict)
+    data: _ScoredImages = field(default_factory=_ScoredImages)
+    images_seen: int | str = "?"
+    seed: int | str = "?"
+
+
 def newest_record(run: Path) -> dict[str, Any] | None:
     """The last whole line of a run's ``evaluations.jsonl``; ``None`` where it was never scored."""
-    scored: list[dict[str, Any]] = []
     with contextlib.suppress(OSError):
-        entries = json_lines(run / "evaluations.jsonl")
-        scored = [entry for entry in entries if isinstance(entry.get("scores"), dict)]
-    return scored[-1] if scored else None
+        for entry in reversed(json_lines(run / "evaluations.jsonl")):
+            with contextlib.suppress(ValueError):
+                checked(_Evaluation, entry)
+                return entry
+    return None
 
 
 def _front_matter(licences: Licences, description: Mapping[str, Any]) -> str:
@@ -158,39 +195,34 @@ def _facts(description: Mapping[str, Any], weights: Sequence[str]) -> str:
 def _scores(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "It has not been scored on held-out images."
-    data, rows, scores = record.get("data", {}), record.get("rows", {}), record["scores"]
-    columns: dict[str, Mapping[str, Any]] = {}
-    for values in scores.values():
+    scored = checked(_Evaluation, record)
+    columns: dict[str, _Score] = {}
+    for values in scored.scores.values():
         columns |= {key: value for key, value in values.items() if key not in columns}
     head = ["", *(_heading(column) for column in columns.values())]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for key, values in scores.items():
-        label = rows.get(key, {}).get("label", key)
+    for key, values in scored.scores.items():
+        label = scored.rows.get(key, _Row()).label or key
         lines.append("| " + " | ".join([label, *(_number(values.get(name)) for name in columns)]) + " |")
-    counts = f"{data.get('source_images', '?')} source and {data.get('target_images', '?')} target images"
-    where = last_part(str(data.get("name", "held-out images")))
+    data, seen = scored.data, scored.images_seen
+    size = size_words(data.image_size) if isinstance(data.image_size, tuple) else data.image_size
     about = (
-        f"Held-out images of `{where}`: {counts} at {_pixels(data)} pixels, after "
-        f"{record.get('images_seen', '?'):,} images of training; seed of the scores {record.get('seed', '?')}."
+        f"Held-out images of `{last_part(data.name)}`: {data.source_images} source and {data.target_images} target "
+        f"images at {size} pixels, after {f'{seen:,}' if isinstance(seen, int) else seen} images of training; seed of "
+        f"the scores {scored.seed}."
     )
-    protocols = [f"- `{name}`: {column.get('protocol', '')}" for name, column in columns.items()]
+    protocols = [f"- `{name}`: {column.protocol}" for name, column in columns.items()]
     return "\n".join([about, "", *lines, "", *protocols])
 
 
-def _pixels(data: Mapping[str, Any]) -> str:
-    """The size that images were scored at, in words."""
-    size = data.get("image_size", "?")
-    return size_words((size[0], size[1])) if isinstance(size, list) else str(size)
+def _heading(column: _Score) -> str:
+    arrow = {"lower": " ↓", "higher": " ↑"}.get(column.better, "")
+    return f"{column.label}{arrow}" + (f" ({column.unit})" if column.unit else "")
 
 
-def _heading(column: Mapping[str, Any]) -> str:
-    arrow = {"lower": " ↓", "higher": " ↑"}.get(str(column.get("better")), "")
-    return f"{column.get('label', column.get('name'))}{arrow}" + (f" ({column['unit']})" if column.get("unit") else "")
-
-
-def _number(score: Mapping[str, Any] | None) -> str:
-    value = None if score is None else score.get("value")
-    return f"{value:.4g}" if isinstance(value, int | float) else "" if value is None else str(value)
+def _number(score: _Score | None) -> str:
+    value = None if score is None else score.value
+    return f"{value:.4g}" if isinstance(value, int | float) else value or ""
 
 
 def _licence_words(licences: Licences) -> str:
