@@ -55,7 +55,7 @@ MADE_HERE = {"Origin", "Bundle", "Snapshot", "Report", "PublishedGenerator", "Em
              "Callback"}  # fmt: skip
 """Objects that the package makes and people only read, or whose functions it calls itself."""
 OF_A_RUN = {"first_digest", "images_seen", "images_in_weights", "seconds_per_image", "load_record", "sibling",
-            "read_published", "locked", "is_unfinished_start", "append_line", "cut_lines", "last_session"}  # fmt: skip
+            "read_published", "locked", "is_unfinished_start", "append_line", "cut_lines", "read_sessions"}  # fmt: skip
 """Functions of the package's own."""
 
 

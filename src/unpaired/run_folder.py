@@ -9,14 +9,22 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unpaired.config import checked, load_yaml, stored
 from unpaired.errors import TrainingError
-from unpaired.files import is_running, json_lines, owner_of_temporary, read_json, read_json_lines, write_atomically
+from unpaired.files import (
+    ignore,
+    is_running,
+    json_lines,
+    owner_of_temporary,
+    read_json,
+    read_json_lines,
+    write_atomically,
+)
 
 _QUIET_SECONDS = 120.0
 """A run that wrote nothing for so long, and for three intervals of its log, counts as stopped."""
@@ -102,31 +110,51 @@ def cut_lines(path: Path, say: Callable[[str], object], seen: int | None = None)
 
 
 @stored
-class SessionRecord:
-    """What the last line of ``sessions.jsonl`` says of the training images; of earlier versions less."""
+class GitState:
+    """Of the package's folder, where that is a checkout."""
 
-    files_digest: str | None = None
-    files_checked: str | None = None
+    commit: str | None = None
+    changed: str | None = None
+
+
+@stored
+class SessionRecord:
+    """One line of ``sessions.jsonl``; those of earlier versions hold less."""
+
+    time: str = ""
+    """When it began, in UTC."""
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    git: GitState = field(default_factory=GitState)
+    threads: int | None = None
+    cuda: str | None = None
+    """Name of the GPU."""
     images: list[int] | None = None
+    """Numbers of training images, by domain."""
+    files_digest: str | None = None
+    """Of their names."""
+    files_checked: str | None = None
+    """Of names, sizes and times of the files that were decoded."""
     skipped: frozenset[str] = frozenset()
     """Damaged files that were left out, ``folder/name``."""
     transform: str | None = None
     """Digest of the code of the user's transform."""
 
 
-def last_session(run: Path, say: Callable[[str], object]) -> SessionRecord:
-    """The newest session of a run; an empty record where there is none, or a damaged one, which is told to ``say``."""
-    path = run / "sessions.jsonl"
-    try:
-        return checked(SessionRecord, (json_lines(path) or [{}])[-1])
-    except ValueError as error:
-        say(f"the last line of {path} is skipped: {error}")
-        return SessionRecord()
+def read_sessions(run: Path, say: Callable[[str], object] = ignore) -> list[SessionRecord]:
+    """The sessions of a run, oldest first; damaged lines are skipped, and told to ``say``."""
+    found = []
+    for where, entry in read_json_lines(run / "sessions.jsonl", say):
+        try:
+            found.append(checked(SessionRecord, entry))
+        except ValueError as error:
+            say(f"{where} is skipped: {error}")
+    return found
 
 
 def first_digest(run: Path) -> str | None:
     """The digest of the names of the images when a run began; None where its record is lost."""
-    return next((found for line in json_lines(run / "sessions.jsonl") if (found := line.get("files_digest"))), None)
+    return next((each.files_digest for each in read_sessions(run) if each.files_digest), None)
 
 
 @dataclass(frozen=True)
@@ -154,11 +182,12 @@ def run_status(run: str | Path) -> RunStatus:
     """Read a run folder. Raises ``ConfigError`` where its ``run.yaml`` cannot be read."""
     run = Path(run)
     config, seen = load_yaml(run / "run.yaml"), images_seen(run)
-    total = total_images(config, json_lines(run / "sessions.jsonl"))
+    total = total_images(config, read_sessions(run))
     if total is not None and seen >= total:
         state = "finished"
     else:
-        interval = _section(config, "training").get("log_every", 100) * (seconds_per_image(run) or 0.0)
+        every = _section(config, "training").get("log_every", 100)
+        interval = (every if isinstance(every, int) else 100) * (seconds_per_image(run) or 0.0)
         silent = time.time() - max([0.0, *(path.stat().st_mtime for n in _WRITTEN if (path := run / n).exists())])
         state = "running" if silent < max(_QUIET_SECONDS, 3 * interval) else "stopped"
     places = _section(config, "dataset")
@@ -196,14 +225,14 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def total_images(config: dict[str, Any], sessions: list[dict[str, Any]]) -> int | None:
+def total_images(config: dict[str, Any], sessions: Sequence[SessionRecord]) -> int | None:
     """Images of a whole training: as set, extensions included; else the epochs times the images of one."""
     try:
         if config.get("extensions"):
             return int(config["extensions"][-1]["to"])
         if images := _section(config, "training").get("images"):
             return int(images)
-        sizes = sessions[-1]["images"]
+        sizes = sessions[-1].images or []
         epoch = _section(config, "data").get("images_per_epoch") or max(sizes)
         if _section(config, "dataset").get("domains"):
             others = len(sizes) - 1

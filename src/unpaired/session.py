@@ -41,7 +41,7 @@ from unpaired.length import Extension, TrainingLength
 from unpaired.methods import Method
 from unpaired.plugins import Plugin, plugins_of
 from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, flat, store
-from unpaired.run_folder import append_line, cut_lines, is_unfinished_start, last_session, locked
+from unpaired.run_folder import SessionRecord, append_line, cut_lines, is_unfinished_start, locked, read_sessions
 
 FILES = "files.json"
 """File of a run folder: names and sizes of the training images of each domain."""
@@ -165,7 +165,7 @@ def _training_images(
     """
     everything = Several(images.domains)
     state = state_digest(everything)
-    last = last_session(out, say)
+    last = next(reversed(read_sessions(out, say)), SessionRecord())
     if last.files_checked == state:
         names = last.skipped
         named = (path for path in (everything if names else ()) if f"{path.parent.name}/{path.name}" in names)

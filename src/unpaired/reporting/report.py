@@ -272,9 +272,9 @@ def _commands(runs: Sequence[RunFolder], own: str) -> Section:
     """The commands that reproduce these runs and this page."""
     lines = []
     for run in runs:
-        first = run.sessions[0] if run.sessions else {}
-        if first.get("command"):
-            lines += [f"# {run.path}: begun {first.get('time', '')} with", f"#   {first['command']}"]
+        first = run.sessions[0] if run.sessions else None
+        if first is not None and first.command:
+            lines += [f"# {run.path}: begun {first.time} with", f"#   {first.command}"]
         words = ["unpaired", "train", "--config", f"{run.path}/run.yaml", "--out", f"{run.path}-again"]
         lines.append(shlex.join(words))
     return page.command("\n".join([*lines, *([own] if own else [])]))

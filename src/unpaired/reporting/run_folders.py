@@ -16,6 +16,7 @@ from unpaired.files import json_lines
 from unpaired.methods import METHODS
 from unpaired.reporting.rows import check_distinct
 from unpaired.run_config import DatasetConfig, RunConfig
+from unpaired.run_folder import SessionRecord, read_sessions
 
 Direction = Literal["AtoB", "BtoA"]
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class RunFolder:
     """Its settings (``run.yaml``)."""
     log: list[dict[str, Any]]
     """Lines of ``log.jsonl``, in order of images seen."""
-    sessions: list[dict[str, Any]]
+    sessions: list[SessionRecord]
     """Lines of ``sessions.jsonl``."""
 
     @property
@@ -63,8 +64,8 @@ class RunFolder:
         where = f"{dataset.folder}, {dataset.direction}" if dataset.folder else f"{dataset.source}, {dataset.target}"
         if dataset.domains is not None:
             where = f"{dataset.domains}: {', '.join(self.config.model.domains)}"
-        counts = self.sessions[0].get("images") if self.sessions else None
-        if isinstance(counts, list) and len(counts) == 2:
+        counts = self.sessions[0].images if self.sessions else None
+        if counts is not None and len(counts) == 2:
             where += f" ({counts[0]:,} + {counts[1]:,} images)"
         points = self.curve("seconds_per_image")
         seconds = sum(each * (seen - x) for (seen, each), (x, _) in zip(points, [(0, 0), *points], strict=False))
@@ -76,7 +77,7 @@ class RunFolder:
             "begun with": "" if init is None else f"{', '.join(init.networks)} ({init.weights}) of {init.source}",
             "training time": spent if seconds else _UNKNOWN,
             "seed": str(self.config.training.seed),
-            "device": self._of_sessions(lambda x: str(x.get("cuda") or f"CPU, threads: {x.get('threads', '?')}")),
+            "device": self._of_sessions(lambda x: x.cuda or f"CPU, threads: {x.threads or '?'}"),
             "versions": self._of_sessions(_versions),
         }
 
@@ -87,15 +88,15 @@ class RunFolder:
         words = f"{seen:,}" if asked in (None, seen) else f"{seen:,} of {asked:,}"
         return words + "".join(f", extended to {one.to:,} at {one.at:,}" for one in self.config.extensions)
 
-    def _of_sessions(self, words: Callable[[dict[str, Any]], str]) -> str:
+    def _of_sessions(self, words: Callable[[SessionRecord], str]) -> str:
         return "; ".join(dict.fromkeys(map(words, self.sessions))) or _UNKNOWN
 
 
-def _versions(session: dict[str, Any]) -> str:
-    versions, git = session.get("versions") or {}, session.get("git") or {}
+def _versions(session: SessionRecord) -> str:
+    versions, git = session.versions, session.git
     words = f"unpaired {versions.get('unpaired', '?')}, torch {versions.get('torch', '?')}"
-    if commit := git.get("commit"):
-        words += f", commit {commit[:10]}{' with changes' if git.get('changed') else ''}"
+    if git.commit:
+        words += f", commit {git.commit[:10]}{' with changes' if git.changed else ''}"
     return words
 
 
@@ -118,7 +119,7 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> list[RunFolde
             raise ConfigError(f"{path} is not a run folder: {what}; give the --out of 'unpaired train'")
     configs = [RunConfig.load(path / "run.yaml") for path in paths]
     return [
-        RunFolder(path, name, config, json_lines(path / "log.jsonl"), json_lines(path / "sessions.jsonl"))
+        RunFolder(path, name, config, json_lines(path / "log.jsonl"), read_sessions(path))
         for path, name, config in zip(paths, names or _names(paths, configs), configs, strict=True)
     ]
 

@@ -121,7 +121,7 @@ def _facts(run: RunFolder, progress: TrainingProgress) -> str:
         "images per second": f"{progress.images_per_second:.2f}" if progress.images_per_second else DASH,
         "time left": left,
         "method": run.title,
-        "begun": str(run.sessions[0].get("time", DASH))[:16].replace("T", " ") if run.sessions else DASH,
+        "begun": (run.sessions[0].time[:16].replace("T", " ") if run.sessions else "") or DASH,
     }
     listed = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
     bar = (
