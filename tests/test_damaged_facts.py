@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 import faults
 from tiny import tiny_run, write_images
 from unpaired.cli import main
+from unpaired.files import json_lines
+from unpaired.run_folder import append_line
 from unpaired.training import train
 
 
@@ -42,6 +45,7 @@ CASES: tuple[tuple[str, tuple[Any, ...], Any, str, bool], ...] = (
     ("run/files.json", (0, 0), 1, "train", True),
     ("run/weights/best.json", ("images_seen",), None, "evaluate", True),
     ("run/weights/best.json", ("score",), [1], "evaluate", True),
+    ("run/weights/best.json", ("weights",), "x", "evaluate", True),
     ("run/weights/best.json", ("weights",), 1, "report", True),
     ("run/evaluations.jsonl", (-1, "rows", "input", "label"), 1e23, "push", True),
     ("run/evaluations.jsonl", (-1, "data", "image_size"), [[[]]], "push", True),
@@ -117,3 +121,22 @@ def test_a_damaged_study_is_named(made: Path, tmp_path: Path, capsys: pytest.Cap
     assert said.count("error: ") == 1
     assert str(file) in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1}\n', b'{"a": 1', b'{"a": "\xff', b"\n"])
+def test_a_line_is_added_behind_whatever_a_crash_left(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(content)
+    append_line(path, {"b": 2})
+    append_line(path, {"c": "é"})
+    whole = [{"a": 1}] if content.endswith(b"}\n") else []
+    assert json_lines(path) == [*whole, {"b": 2}, {"c": "é"}]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in a folder here")
+def test_nothing_is_added_to_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError):
+            append_line(tmp_path / name, {"a": 1})

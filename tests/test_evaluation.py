@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tiny import tiny_run, write_images
+from unpaired.cli import evaluation as evaluation_command
 from unpaired.data import (
     DataConfig,
     Formats,
@@ -346,3 +347,21 @@ def test_every_evaluation_is_kept(run: Path, files: UnpairedFiles) -> None:
     assert {"unpaired", "torch"} <= record["environment"]["versions"].keys()
     with pytest.raises(TrainingError, match=r"cannot write .*evaluations\.jsonl"):
         append_record(run / "run.yaml", found, data="here", images_seen=2)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(evaluation_command.time, "monotonic", lambda: clock[0])
+    warnings: list[str] = []
+    with evaluation_command.scoring_progress(warnings) as told:
+        for seconds in (1, 9, 11, 15, 22):
+            clock[0] = float(seconds)
+            told["progress"]("translating: average", 100 * seconds, 3000)
+        told["report"]("one image is damaged")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line] == [
+        "translating: average: 1,100 of 3,000", "translating: average: 2,200 of 3,000", "one image is damaged",
+    ]  # fmt: skip
+    assert warnings == ["one image is damaged"]

@@ -9,9 +9,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal, overload
 
 _NO_FILE = "is a pipe or a device, not a file"
 
@@ -79,13 +79,17 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def open_file(path: str | Path) -> BufferedReader:
-    """Open a file to read its bytes.
+@overload
+def open_file(path: str | Path, mode: Literal["rb"] = "rb") -> BufferedReader: ...
+@overload
+def open_file(path: str | Path, mode: Literal["a+b"]) -> BufferedRandom: ...
+def open_file(path: str | Path, mode: Literal["rb", "a+b"] = "rb") -> BufferedReader | BufferedRandom:
+    """Open a file to read its bytes, or to add some.
 
     Raises:
-        OSError: It cannot be read, or is a folder, or a pipe or a device, which may have no end.
+        OSError: It cannot be opened, or is a folder, or a pipe or a device, which may have no end.
     """
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    file = open(path, mode, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, _NO_FILE, str(path))

@@ -20,6 +20,7 @@ from unpaired.files import (
     ignore,
     is_running,
     json_lines,
+    open_file,
     owner_of_temporary,
     read_json,
     read_json_lines,
@@ -78,9 +79,17 @@ def is_unfinished_start(run: Path, files: tuple[str, ...]) -> bool:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a JSON Lines file and see it onto the disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+    """Add a line to a JSON Lines file and see it onto the disk; one that a crash cut short ends first.
+
+    Raises:
+        OSError: It cannot be written to, or is no file.
+    """
+    with open_file(path, "a+b") as file:
+        torn = b""
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = b"\n" if file.read() != b"\n" else b""
+        file.write(torn + json.dumps(record, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

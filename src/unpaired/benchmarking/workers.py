@@ -78,16 +78,8 @@ def carry_out(order: Mapping[str, Any], device: str, threads: int) -> int:
         networks=ScoringNetworks(weights, device, download=options.download), names=options.metrics or None,
         paired=options.paired, seed=options.seed, intervals=options.intervals, report=print,
     )  # fmt: skip
-    _end_last_line(folder / "evaluations.jsonl")
     append_record(folder, evaluation, data=order["data"], images_seen=images_in_weights(folder))
     return 0
-
-
-def _end_last_line(path: Path) -> None:
-    """Complete a line that a power loss cut short, so that the next one is valid."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        with path.open("ab") as file:
-            file.write(b"\n")
 
 
 def _measure(config: RunConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 LINES = 160
 """Columns of the table where there is no terminal to ask."""
+_LINE_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def evaluate(options: Evaluate) -> int:
@@ -176,16 +179,24 @@ def _domain_files(options: Evaluate) -> tuple[UnpairedFiles, dict[str, Any]]:
 
 @contextmanager
 def scoring_progress(warnings: list[str]) -> Iterator[dict[str, Any]]:
-    """A progress bar and what ``Evaluator`` takes to drive it; its reports are printed and added to ``warnings``."""
+    """A progress bar and what ``Evaluator`` takes to drive it; its reports are printed and added to ``warnings``.
+
+    Where standard error is no terminal, a line says how far it is every ten seconds.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(compact=True))  # fmt: skip
+    told = time.monotonic()
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("reading", total=None)
 
         def progress(stage: str, done: int, total: int) -> None:
+            nonlocal told
             if bar.tasks[0].description != stage:
                 bar.reset(task, description=stage, total=total)
+            if bar.disable and time.monotonic() - told > _LINE_EVERY:
+                told = time.monotonic()
+                console.print(f"{stage}: {done:,} of {total:,}", highlight=False, soft_wrap=True)
             bar.update(task, completed=done, total=total)
 
         def report(words: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import frozen_networks
 from unpaired.run_config import RunConfig
+from unpaired.run_folder import append_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +202,7 @@ class BestRecord:
     """``weights/best.json``: how a run chose its best weights."""
 
     images_seen: int
-    weights: str
+    weights: Literal["ema", "last"]
     score: str
     """Full name of the score."""
     chosen_on: str = "held-out images"
@@ -288,10 +288,8 @@ def append_record(folder: str | Path, evaluation: Evaluation, *, data: str, imag
     Raises:
         TrainingError: The file cannot be written.
     """
-    line = json.dumps(record(evaluation, data=data, images_seen=images_seen), allow_nan=False)
     file = Path(folder) / "evaluations.jsonl"
     try:
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(line + "\n")
+        append_line(file, record(evaluation, data=data, images_seen=images_seen))
     except OSError as error:
         raise TrainingError(f"cannot write {file}: {error.strerror or error}") from error
