@@ -93,7 +93,7 @@ def open_file(path: str | Path, mode: Literal["rb", "a+b"] = "rb") -> BufferedRe
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, _NO_FILE, str(path))
-    return file
+    return file  # type: ignore[return-value]
 
 
 def contents(path: str | Path) -> bytes:

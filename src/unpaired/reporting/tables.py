@@ -373,9 +373,7 @@ def training_tables(runs: Sequence[str | Path], *, names: Sequence[str] = ()) ->
     for group in groups:
         frame = pd.concat([frames[run] for run in group.runs])
         best = [best_choice(run, warnings[run].append) for run in group.runs]
-        chosen: Counter[tuple[int, str, str]] = Counter(
-            (one.images_seen, one.weights, one.score) for one in best if one is not None
-        )
+        chosen = Counter((one.images_seen, str(one.weights), one.score) for one in best if one is not None)
         values = _average(frame, ["images_seen", "weights", "full_name"]).sort_index()
         have = {*values.index.get_level_values("full_name")}
         weights = sorted({*values.index.get_level_values("weights")})
