@@ -138,5 +138,5 @@ def test_nothing_is_added_to_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(OSError, match="pipe|directory"):
+        with pytest.raises(OSError, match=r"pipe|directory"):
             append_line(tmp_path / name, {"a": 1})
