@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unpaired.config import checked, load_yaml, stored
 from unpaired.errors import TrainingError
@@ -164,6 +164,19 @@ def read_sessions(run: Path, say: Callable[[str], object] = ignore) -> list[Sess
 def first_digest(run: Path) -> str | None:
     """The digest of the names of the images when a run began; None where its record is lost."""
     return next((each.files_digest for each in read_sessions(run) if each.files_digest), None)
+
+
+@stored
+class BestRecord:
+    """``weights/best.json``: how a run chose its best weights."""
+
+    images_seen: int
+    weights: Literal["ema", "last"]
+    score: str
+    """Full name of the score."""
+    chosen_on: str = "held-out images"
+    """The images, in words."""
+    value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unpaired.config import checked, from_dict, stored
+from unpaired.config import checked, from_dict
 from unpaired.data import DataConfig, UnpairedFiles, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError, ValueRangeWarning
@@ -24,7 +24,7 @@ from unpaired.inference import InferencePrecision, Translator
 from unpaired.methods import METHODS
 from unpaired.methods.base import frozen_networks
 from unpaired.run_config import RunConfig
-from unpaired.run_folder import append_line
+from unpaired.run_folder import BestRecord, append_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,19 +195,6 @@ def evaluate_run(
     if request:  # how the best weights were chosen says nothing about another direction, style or domain
         best = {**best, "chosen_on": f"{best['chosen_on']}, by plain translations"} if best else best
     return evaluate(translators, files, best=best, **options)
-
-
-@stored
-class BestRecord:
-    """``weights/best.json``: how a run chose its best weights."""
-
-    images_seen: int
-    weights: Literal["ema", "last"]
-    score: str
-    """Full name of the score."""
-    chosen_on: str = "held-out images"
-    """The images, in words."""
-    value: float | None = None
 
 
 def best_record(run: str | Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from unpaired.config import checked, stored
 from unpaired.errors import ConfigError, DataError
-from unpaired.evaluation.runs import BestRecord
 from unpaired.files import ignore, last_part, read_json, read_json_lines
+from unpaired.run_folder import BestRecord
 
 Record = TypeVar("Record")
 Warn = Callable[[str], object]
