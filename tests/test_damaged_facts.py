@@ -96,7 +96,8 @@ def _set(table: str, column: str, value: Any) -> Callable[[sqlite3.Connection], 
 @pytest.mark.parametrize(
     "damage",
     [
-        _set("study", "value", b"\xff"), _set("study", "value", "["), _set("study", "key", "key" * 3),
+        _set("study", "value", b"\xff"), _set("study", "value", "["), _set("study", "value", "[" * 9000),
+        _set("study", "key", "key" * 3),
         _set("votes", "shown", "[9]"), _set("votes", "shown", "x"), _set("votes", "method", 7),
     ],
 )  # fmt: skip

@@ -89,11 +89,16 @@ def open_file(path: str | Path, mode: Literal["rb", "a+b"] = "rb") -> BufferedRe
     Raises:
         OSError: It cannot be opened, or is a folder, or a pipe or a device, which may have no end.
     """
-    file = open(path, mode, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, _NO_FILE, str(path))
-    return file  # type: ignore[return-value]
+
+    def opened(name: str, flags: int) -> int:
+        number = os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+        kind = os.fstat(number).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a folder is refused by open()
+            os.close(number)
+            raise OSError(errno.EINVAL, _NO_FILE, name)
+        return number
+
+    return open(path, mode, opener=opened)  # type: ignore[return-value]
 
 
 def contents(path: str | Path) -> bytes:

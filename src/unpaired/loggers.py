@@ -20,10 +20,11 @@ from lightning_fabric.loggers import Logger, TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
+from unpaired.config import checked
 from unpaired.engine.callbacks import Callback, Ending, Samples, Training
 from unpaired.engine.training_config import LoggerName
 from unpaired.errors import BackendError, require_packages
-from unpaired.files import json_lines, write_atomically
+from unpaired.files import json_lines, read_json, write_atomically
 from unpaired.grids import heat_map, side_by_side
 from unpaired.inference.significance import significance_of
 from unpaired.methods import Method
@@ -143,8 +144,10 @@ class _OfAService(Logger):
         write_atomically(self._run / IDS, json.dumps(ids, indent=1).encode())
 
     def _ids(self) -> dict[str, str]:
-        path = self._run / IDS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            return checked(dict[str, str], read_json(self._run / IDS))
+        except (OSError, ValueError):  # none yet, or damaged: the service makes a new run
+            return {}
 
 
 class WandB(_OfAService):

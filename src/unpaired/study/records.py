@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unpaired.errors import DataError
+from unpaired.files import parse_json
 
 T = TypeVar("T", int, str)
 
@@ -268,7 +269,7 @@ def now() -> str:
 
 
 def read_study(connection: sqlite3.Connection, path: Path) -> Study:
-    facts = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM study")}
+    facts = {key: parse_json(value) for key, value in connection.execute("SELECT key, value FROM study")}
     if facts.get("format") != FORMAT:
         raise DataError(f"{path} has format {facts.get('format')}, but this version of unpaired reads {FORMAT}")
     translations: dict[int, dict[int, str]] = {}

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from unpaired.errors import DataError
+from unpaired.files import parse_json
 from unpaired.study.records import (
     DATABASE,
     IMAGES,
@@ -171,7 +172,7 @@ class Store:
             )
             try:
                 return [
-                    Vote(time, rater, image, question, names[method], tuple(names[k] for k in json.loads(shown)), times)
+                    Vote(time, rater, image, question, names[method], tuple(names[k] for k in parse_json(shown)), times)
                     for time, rater, image, question, method, shown, times in rows
                 ]
             except (KeyError, TypeError, ValueError) as error:
