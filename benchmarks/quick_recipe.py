@@ -66,7 +66,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_light": {"generator": "resnet", "taps": ("padded_input", "down1", "down2", "block1", "block5"),
                  "attention_taps": ("block1", "block5")},
     "smooth": {"generator": "light_smooth"},
-    "demo": {"discriminator": "projected_patch", **LIGHT_PATCH, "batch_deviation": True},
+    "demo": {"generator": "light_smooth", "discriminator": "projected_patch", **LIGHT_PATCH, "batch_deviation": True,
+             "augment_noise": 0.08},
     "no_projected": {"discriminator": "patch", **LIGHT_PATCH},
     "patch_too": {"discriminator": "projected_patch", **LIGHT_PATCH},  # as until November 29, 2026
     "noise": {"augment_noise": 0.08},

@@ -17,14 +17,15 @@ import torch
 import yaml
 
 from engine.test_training import assert_same, final_state
-from tiny import domain_folder, tiny_run, write_images
+from tiny import domain_folder, shared_data, tiny_run, write_images
 from unpaired.cli import main
 from unpaired.config import load_yaml, to_dict
 from unpaired.data import DatasetConfig
 from unpaired.errors import ConfigError
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
-from unpaired.recipes import RECIPES, demo, merged, methods_of, near, recipe
+from unpaired.recipes import RECIPES, adaptation, demo, merged, methods_of, recipe
+from unpaired.recipes.adaptation import adapted
 from unpaired.run_config import RunConfig, flat, store
 from unpaired.training import train
 
@@ -111,11 +112,12 @@ def test_the_quick_recipe_is_its_settings_that_the_method_has_and_those_under_it
 def test_no_key_of_a_recipe_is_one_that_nobody_has(name: str) -> None:
     """A shared key that a method does not have is left out, so a typo would pass without a word."""
     entry = RECIPES[name]
-    assert entry.keys() <= {"title", "notes", "method", "methods", "base", "data", "training", "model", "near"}
+    assert entry.keys() <= {"title", "notes", "method", "methods", "base", "data", "training", "model", "near", "flat"}
     assert entry["title"]
     assert not entry["title"].endswith(".")
     methods = {method: to_dict(METHODS[method].Config()) for method in methods_of(name)}
-    for key, value in {**entry.get("model", {}), **entry.get("near", {}).get("model", {})}.items():
+    further = [entry.get(kind, {}).get("model", {}) for kind in ("near", "flat")]
+    for key, value in {**entry.get("model", {}), **further[0], **further[1]}.items():
         having = [method for method, settings in methods.items() if key in settings]
         assert having, key
         if isinstance(value, dict):
@@ -310,72 +312,106 @@ def test_help_shows_the_defaults_of_the_recipe(capsys: Capture, monkeypatch: pyt
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# domains that are near each other
+# what the images ask for
 # ---------------------------------------------------------------------------------------------------------------------
-def near_run(folder: Path, method: str = "qs_attn", **settings: Any) -> RunConfig:
+def quick_run(folder: Path, method: str = "qs_attn", **settings: Any) -> RunConfig:
     config = recipe("quick", method, DatasetConfig(folder=folder))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **settings))
 
 
-@pytest.mark.parametrize("method", ["qs_attn", "cut", "fastcut", "fsesim", "santa"])
-def test_near_domains_are_held_and_far_ones_are_not(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def measure(monkeypatch: pytest.MonkeyPatch, **found: float | None) -> None:
+    """Let images be far and no graphics, or what ``found`` says."""
+    monkeypatch.setattr(adaptation, "_look_at", lambda config: config)
+    for kind, value in {"near": 1000.0, "flat": 0.0, **found}.items():
+        words = adaptation._RULES[kind][1]
+        monkeypatch.setitem(adaptation._RULES, kind, (lambda seen, value=value: value, words))
+
+
+@pytest.mark.parametrize("method", ROWS)
+@pytest.mark.parametrize("kind", ["near", "flat"])
+def test_settings_for_such_images_are_taken_beyond_the_bound_only(
+    method: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = QUICK["near"]
-    config = near_run(tmp_path / "data", method)
-    for distance, held in ((rule["below"] - 1, True), (rule["below"], False), (1000.0, False), (None, False)):
-        monkeypatch.setattr(near, "domain_distance", lambda _, found=distance: found)
-        changed, line = near.held_back("quick", config, tmp_path / "new")
-        known = {key: value for key, value in rule["model"].items() if hasattr(config.model, key)}
-        assert known
-        if held:
-            settings, before = to_dict(changed.model), to_dict(config.model)
-            rate = known.pop("optimiser")["learning_rate"]
-            assert {key: settings.pop(key) for key in known} == known
-            assert settings.pop("optimiser") == {**before["optimiser"], "learning_rate": rate}
-            assert settings == {key: before[key] for key in settings}
-            assert dataclasses.replace(changed, model=config.model) == config
-            assert "domains are similar" in line
-            assert all(f"{key} {value}" in line for key, value in {**known, "learning_rate": rate}.items())
-        else:
-            assert (changed, line) == (config, "")
+    rule, config = QUICK[kind], quick_run(tmp_path / "data", method)
+    bound, step = (rule["below"], -1) if kind == "near" else (rule["above"], 0.1)
+    usual = flat({"model": to_dict(config.model)})
+    wanted = {key: value for key, value in flat({"model": rule["model"]}).items() if key in usual}
+    assert wanted
+    for found, taken in ((bound + step, True), (bound, False), (bound - step, False), (None, False)):
+        measure(monkeypatch, **{kind: found})
+        changed, lines = adapted("quick", config, tmp_path / "new")
+        if not taken:
+            assert (changed, lines) == (config, [])
+            continue
+        assert flat({"model": to_dict(changed.model)}) == {**usual, **wanted}
+        assert dataclasses.replace(changed, model=config.model) == config
+        (line,) = lines
+        for key, value in wanted.items():
+            assert f"{key.rpartition('.')[2]} {value:g}" in line if isinstance(value, float) else f"{value}" in line
 
 
-def test_what_a_person_chose_stays_near_or_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near, "domain_distance", lambda _: 1.0)
-    changed, line = near.held_back("quick", near_run(tmp_path, adversarial_weight=3.0), tmp_path / "new")
+def test_what_a_person_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure(monkeypatch, near=1.0, flat=0.9)
+    changed, lines = adapted("quick", quick_run(tmp_path, adversarial_weight=3.0), tmp_path / "new")
     assert changed.model.adversarial_weight == 3.0
     assert changed.model.identity_interval == QUICK["near"]["model"]["identity_interval"]
-    assert "adversarial_weight" not in line
-    usual = near_run(tmp_path)
+    assert changed.model.discriminator == "projected_patch"
+    assert "adversarial_weight" not in lines[0]
+    usual = quick_run(tmp_path)
     linear = dataclasses.replace(usual.model.optimiser, schedule="linear")
-    changed, line = near.held_back("quick", near_run(tmp_path, optimiser=linear), tmp_path / "new")
+    changed, _ = adapted("quick", quick_run(tmp_path, optimiser=linear), tmp_path / "new")
     assert (changed.model.optimiser.schedule, changed.model.optimiser.learning_rate) == ("linear", 2e-4)
-    quick = dataclasses.replace(usual.model.optimiser, learning_rate=1e-3)
-    changed, line = near.held_back("quick", near_run(tmp_path, optimiser=quick), tmp_path / "new")
-    assert changed.model.optimiser == quick
-    assert "learning_rate" not in line
+    fast = dataclasses.replace(usual.model.optimiser, learning_rate=1e-3)
+    changed, lines = adapted("quick", quick_run(tmp_path, optimiser=fast, discriminator="patch"), tmp_path / "new")
+    assert (changed.model.optimiser, changed.model.discriminator) == (fast, "patch")
+    assert "learning_rate" not in lines[0]
+    assert "discriminator projected" not in lines[1]
 
 
 def test_a_run_that_exists_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = near_run(tmp_path)
-    monkeypatch.setattr(near, "domain_distance", lambda _: 1.0)
-    first, _ = near.held_back("quick", config, tmp_path / "run")
+    config = quick_run(tmp_path)
+    measure(monkeypatch, near=1.0, flat=0.9)
+    first, _ = adapted("quick", config, tmp_path / "run")
     store(tmp_path / "run" / "run.yaml", first.to_mapping())
-    monkeypatch.setattr(near, "domain_distance", lambda _: pytest.fail("measured again"))
-    assert near.held_back("quick", config, tmp_path / "run") == (first, "")
+    monkeypatch.setattr(adaptation, "_look_at", lambda _: pytest.fail("measured again"))
+    assert adapted("quick", config, tmp_path / "run") == (first, [])
 
 
 def test_the_distance_is_that_of_the_held_out_images_else_of_the_training_images(tmp_path: Path) -> None:
     for split in ("trainA", "trainB", "testA", "testB"):
         write_images(tmp_path / "data" / split, 12, seed=sum(map(ord, split)))
-    config = near_run(tmp_path / "data")
-    held_out = near.domain_distance(config)
+    config = quick_run(tmp_path / "data")
+    seen = adaptation._look_at(config)
+    assert seen is not None
+    held_out = adaptation.domain_distance(seen)
     assert held_out is not None
     for split in ("testA", "testB"):
         shutil.rmtree(tmp_path / "data" / split)
-    trained = near.domain_distance(config)
-    assert trained is not None
-    assert trained != held_out
+    seen = adaptation._look_at(config)
+    assert seen is not None
+    assert adaptation.domain_distance(seen) not in (None, held_out)
     gray = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=1, target_channels=3))
-    assert near.domain_distance(gray) is None or isinstance(near.domain_distance(gray), float)
+    seen = adaptation._look_at(gray)
+    assert seen is None or isinstance(adaptation.domain_distance(seen), float | None)
+
+
+def test_drawings_are_flat_and_the_quick_recipe_becomes_the_demos(tmp_path: Path) -> None:
+    drawings = recipe("demo", dataset=demo().dataset)
+    seen = adaptation._look_at(drawings)
+    assert seen is not None
+    assert 0.6 < adaptation.flat_share(seen) < 0.9
+    changed, lines = adapted("quick", dataclasses.replace(quick_run(tmp_path), dataset=drawings.dataset), tmp_path)
+    assert changed.model == drawings.model
+    assert len(lines) == 1
+    for split in ("trainA", "trainB"):
+        write_images(tmp_path / "data" / split, 3, seed=sum(map(ord, split)))  # smooth
+    seen = adaptation._look_at(quick_run(tmp_path / "data"))
+    assert seen is not None
+    assert adaptation.flat_share(seen) < 0.1
+
+
+def test_photographs_are_not_flat(tmp_path: Path) -> None:
+    for folder, share in (("horse2zebra", 0.02), ("cityscapes", 0.1)):
+        seen = adaptation._look_at(quick_run(shared_data(folder)))
+        assert seen is not None
+        assert adaptation.flat_share(seen) < share

@@ -23,7 +23,7 @@ from unpaired.inference.hub import is_repo_id
 from unpaired.methods import METHODS
 from unpaired.plugins import load_plugin
 from unpaired.recipes import recipe
-from unpaired.recipes.near import held_back
+from unpaired.recipes.adaptation import adapted
 from unpaired.run_config import DatasetConfig, InitialWeights, RunConfig
 from unpaired.training import train
 
@@ -65,8 +65,8 @@ def main(argv: Sequence[str]) -> int:
         base.extensions,
     )
     if arguments.recipe is not None:
-        config, line = held_back(arguments.recipe, config, arguments.out)
-        if line and not arguments.quiet:
+        config, lines = adapted(arguments.recipe, config, arguments.out)
+        for line in lines if not arguments.quiet else ():
             print(line, file=sys.stderr)
     result = train(
         config, arguments.out, extend_to=arguments.extend_to, skip_bad=arguments.skip_bad,

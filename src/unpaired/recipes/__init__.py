@@ -43,7 +43,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     name: entry for path in sorted(Path(__file__).parent.glob("*.yaml")) for name, entry in read_recipes(path)
 }
 """Name -> entry: ``title``, ``notes``, ``method`` or ``methods`` (name -> its own settings or null), ``base`` (the
-recipe it extends), ``data``, ``training``, ``model``, and ``near`` (:mod:`unpaired.recipes.near`)."""
+recipe it extends), ``data``, ``training``, ``model``, and ``near`` and ``flat``
+(:mod:`unpaired.recipes.adaptation`)."""
 
 
 def methods_of(name: str) -> list[str]:
