@@ -58,7 +58,8 @@ _RULES: dict[str, tuple[Callable[[Evaluator], float | None], str]] = {
 def adapted(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, list[str]]:
     """The settings that a recipe has for such images (its keys ``near`` and ``flat``), and sentences about them.
 
-    Held-out images are looked at if there are any, else training images. Settings that the user changed are kept.
+    Held-out images are looked at if there are any, else training images. Settings that the user changed are kept, and
+    so are those of the recipe that the method has otherwise, such as a generator of its own.
 
     Args:
         name: The recipe.
@@ -69,9 +70,14 @@ def adapted(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, list[st
         DataError: The images cannot be read.
     """
     defaults, settings = to_dict(recipe(name, config.method).model), to_dict(config.model)
-    rules = {kind: RECIPES[name].get(kind) or {} for kind in _RULES}
-    changes = {kind: _unchanged(rule.get("model", {}), settings, defaults) for kind, rule in rules.items()}
-    changes = {kind: each for kind, each in changes.items() if each}
+    entry = RECIPES[name]
+    rules = {kind: entry[kind] for kind in _RULES if kind in entry}
+    of_the_method = (entry.get("methods", {}).get(config.method) or {}).keys() & entry.get("model", {}).keys()
+    changes: dict[str, dict[str, Any]] = {}
+    for kind, rule in rules.items():
+        wanted = {key: value for key, value in rule["model"].items() if key not in of_the_method}
+        if found := _unchanged(wanted, settings, defaults):
+            changes[kind] = found
     if not changes:
         return config, []
     if (out / "run.yaml").exists():
@@ -84,13 +90,13 @@ def adapted(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, list[st
     lines: list[str] = []
     for kind, each in changes.items():
         measure, words = _RULES[kind]
-        found, rule = measure(seen), rules[kind]
+        value, rule = measure(seen), rules[kind]
         bound = float(rule["below"] if "below" in rule else rule["above"])
-        if found is not None and (found < bound if "below" in rule else found > bound):
+        if value is not None and (value < bound if "below" in rule else value > bound):
             config = _changed(config, each)
-            named = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                              for key, value in _named(each))  # fmt: skip
-            lines.append(f"{words.format(found=found, bound=bound)} ({named}).")
+            named = ", ".join(f"{key} {new:g}" if isinstance(new, float) else f"{key} {new}"
+                              for key, new in _named(each))  # fmt: skip
+            lines.append(f"{words.format(found=value, bound=bound)} ({named}).")
     return config, lines
 
 
