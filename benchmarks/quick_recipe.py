@@ -58,7 +58,6 @@ SETS: dict[str, tuple[str, str, int]] = {
 SCORES = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "structure_lite0")
 UNCHANGED = {kept: (f"unchanged_colour_{kept}_de", f"unchanged_detail_{kept}_de") for kept in ("paper", "masks")}
 BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
-LIGHT_PATCH = {"discriminator_channels": 16, "discriminator_layers": 2}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "random": {"method": "cut"},
@@ -66,10 +65,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_light": {"generator": "resnet", "taps": ("padded_input", "down1", "down2", "block1", "block5"),
                  "attention_taps": ("block1", "block5")},
     "smooth": {"generator": "light_smooth"},
-    "demo": {"generator": "light_smooth", "discriminator": "projected_patch", **LIGHT_PATCH, "batch_deviation": True,
-             "augment_noise": 0.08},
-    "no_projected": {"discriminator": "patch", **LIGHT_PATCH},
-    "patch_too": {"discriminator": "projected_patch", **LIGHT_PATCH},  # as until November 29, 2026
+    "demo": {"generator": "light_smooth", "batch_deviation": True, "augment_noise": 0.08},
+    "no_projected": {"discriminator": "patch"},
+    "no_patch": {"discriminator": "projected"},
     "noise": {"augment_noise": 0.08},
     "no_shift": {"augment_shift": 0.0},
     "identity_always": {"identity_interval": 1},

@@ -176,7 +176,7 @@ def test_the_quick_recipe_trains_resumes_to_the_bit_and_translates(method: str, 
     assert_same(final_state(whole), final_state(parts))
     terms = [json.loads(line)["terms"] for line in (whole / "log.jsonl").read_text().splitlines()]
     names = {re.sub("_(ab|ba|a|b)$", "", name) for name in terms[0]}  # of a two-way method
-    assert {"discriminator", "adversarial"} <= names
+    assert {"discriminator", "patch_discriminator", "adversarial"} <= names
     if (interval := getattr(config.model, "identity_interval", 1)) > 1:
         assert ["identity" in each for each in terms] == [number % interval == 0 for number in range(4)]
     x = torch.rand(3, 34, 41) * 2 - 1
@@ -357,17 +357,18 @@ def test_what_a_person_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     changed, lines = adapted("quick", quick_run(tmp_path, adversarial_weight=3.0), tmp_path / "new")
     assert changed.model.adversarial_weight == 3.0
     assert changed.model.identity_interval == QUICK["near"]["model"]["identity_interval"]
-    assert changed.model.discriminator == "projected_patch"
+    assert changed.model.generator == "light_smooth"
     assert "adversarial_weight" not in lines[0]
     usual = quick_run(tmp_path)
     linear = dataclasses.replace(usual.model.optimiser, schedule="linear")
     changed, _ = adapted("quick", quick_run(tmp_path, optimiser=linear), tmp_path / "new")
     assert (changed.model.optimiser.schedule, changed.model.optimiser.learning_rate) == ("linear", 2e-4)
     fast = dataclasses.replace(usual.model.optimiser, learning_rate=1e-3)
-    changed, lines = adapted("quick", quick_run(tmp_path, optimiser=fast, discriminator="patch"), tmp_path / "new")
-    assert (changed.model.optimiser, changed.model.discriminator) == (fast, "patch")
+    changed, lines = adapted("quick", quick_run(tmp_path, optimiser=fast, augment_noise=0.5), tmp_path / "new")
+    assert (changed.model.optimiser, changed.model.augment_noise) == (fast, 0.5)
     assert "learning_rate" not in lines[0]
-    assert "discriminator projected" not in lines[1]
+    assert "generator light_smooth" in lines[1]
+    assert "augment_noise" not in lines[1]
 
 
 def test_a_run_that_exists_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,13 +43,13 @@ def flat_share(seen: Evaluator) -> float:
 _RULES: dict[str, tuple[Callable[[Evaluator], float | None], str]] = {
     "near": (
         domain_distance,
-        "The domains are similar (KID (Lite0) of the untranslated images {found:.0f}, below {bound}): this run "
+        "The domains are similar (KID (Lite0) of the untranslated images {found:.0f}, below {bound:g}): this run "
         "preserves the content more strongly",
     ),
     "flat": (
         flat_share,
         "The target images are flat graphics ({found:.0%} of their pixels equal their neighbours, above {bound:.0%}): "
-        "this run makes no texture, and compares colours more strictly",
+        "this run makes no texture but more hues",
     ),
 }
 """Key of a recipe -> what is measured, and what is said where it is ``below`` or ``above`` the bound there."""
