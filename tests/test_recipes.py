@@ -293,7 +293,10 @@ def test_one_recipe_in_full_is_what_it_is_and_what_it_changes(name: str, capsys:
     assert " ".join(entry.get("notes", "").split()) in " ".join(out.split())
     assert ", ".join(methods_of(name)) in out
     assert out.rstrip().endswith(f"unpaired train --recipe {name} DATA --out OUT")
-    shown = yaml.safe_load(out[out.index("\nmethod: ") : out.rindex("unpaired train")])
+    shown, *others = re.split(r"\nIf .*:\n", out[out.index("\nmethod: ") : out.rindex("unpaired train")])
+    rules = [entry[kind]["model"] for kind in ("near", "flat") if kind in entry]
+    assert [yaml.safe_load(each)["model"] for each in others] == rules
+    shown = yaml.safe_load(shown)
     assert shown.pop("method") == config.method
     # laid over the defaults of the method, what is shown gives the recipe again
     plain = RunConfig(config.method, DatasetConfig()).to_mapping()

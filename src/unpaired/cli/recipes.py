@@ -35,6 +35,13 @@ class Recipes:
     name: Positional[Annotated[str | None, arg(metavar="[NAME]", help="The recipe to show in full.")]] = None
 
 
+_CONDITIONS = {
+    "near": "If the KID (Lite0, x 1e-3) of untranslated images is below {below:g}, 'unpaired train' takes these:",
+    "flat": "If more than {above:.0%} of the pixels of target images equal their neighbours, it takes these:",
+}
+"""Key of a recipe -> when its settings apply (:mod:`unpaired.recipes.adaptation`)."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Print."""
     options = parse(Recipes, argv, "unpaired recipes")
@@ -72,6 +79,10 @@ def _show(name: str) -> None:
         print(f"It works with the methods {', '.join(methods)} (--method).\n")
     print(f"Settings that are not the defaults of the method '{config.method}' ({METHODS[config.method].title}):\n")
     print(yaml.safe_dump(changes(config), sort_keys=False, allow_unicode=True, width=120), end="")
+    for kind, condition in _CONDITIONS.items():
+        if (rule := entry.get(kind)) is not None:
+            print(f"\n{condition.format(**rule)}\n")
+            print(yaml.safe_dump({"model": rule["model"]}, sort_keys=False), end="")
     print(f"\nunpaired train --recipe {name} DATA --out OUT")
 
 
