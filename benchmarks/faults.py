@@ -577,9 +577,10 @@ def folders(count: int = 100, seed: int = 0) -> None:
 def _damaged(path: Path, rng: random.Random, *, fields: bool) -> str:
     """Change a value that a file of facts holds, else bytes of it, else what lies there; what was done."""
     held: Any = None
-    if fields and path.suffix in (".json", ".jsonl"):
-        held = [json.loads(line) for line in path.read_text().splitlines()] if path.suffix == ".jsonl" else json.loads(
-            path.read_text())  # fmt: skip
+    if fields and path.suffix == ".jsonl":
+        held = [json.loads(line) for line in path.read_text().splitlines()]
+    elif fields and path.suffix == ".json":
+        held = json.loads(path.read_text())
     elif fields and path.suffix == ".yaml":
         held = load_yaml(path)
     elif fields and path.suffix == ".sqlite":

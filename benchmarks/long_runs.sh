@@ -51,8 +51,8 @@ options() { # NAME: the options of its training, one a line
     cut) printf '%s\n' --method cut "${paper[@]}" "${common[@]}" ;;
     qs_attn) printf '%s\n' --method qs_attn --attention global --similarity dot "${paper[@]}" "${common[@]}" ;;
     quick) printf '%s\n' --recipe quick --image-size 256 --precision bf16-mixed "${common[@]}" ;;
-    drawings) printf '%s\n' --recipe demo --direction BtoA --precision bf16-mixed --ema-half-life-images 3000 \
-      "${common[@]}" ;;
+    drawings) printf '%s\n' --recipe quick --direction BtoA --image-size 64 --load-size 64 --generator light_smooth \
+      --augment-noise 0.08 --no-batch-deviation --precision bf16-mixed --ema-half-life-images 3000 "${common[@]}" ;;
     *) echo "long_runs.sh: there is no run '$1'; known: ${names[*]} quick drawings" >&2 && return 2 ;;
   esac
 }

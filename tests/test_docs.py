@@ -180,7 +180,7 @@ def test_commands_on_the_pages_parse(
     command = importlib.import_module(cli.module_of(arguments[0]))
     if arguments[0] == "train":
         monkeypatch.setattr(command, "train", do_not_train)
-        monkeypatch.setattr(command, "adapted", lambda name, config, out: (config, []))
+        monkeypatch.setattr(command, "adapted", lambda name, config, *_: (config, []))
     else:
         monkeypatch.setattr(tyro, "cli", parse_only)
     with pytest.raises((_Parsed, SystemExit)) as ended:

@@ -372,6 +372,9 @@ def test_what_a_person_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "learning_rate" not in lines[0]
     assert "generator light_smooth" in lines[1]
     assert "augment_noise" not in lines[1]
+    changed, _ = adapted("quick", usual, tmp_path / "new", {"augment_noise", "learning_rate"})
+    assert changed.model.augment_noise == 0
+    assert changed.model.optimiser.learning_rate == usual.model.optimiser.learning_rate
 
 
 def test_a_run_that_exists_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,8 +419,27 @@ def test_drawings_are_flat_and_the_quick_recipe_becomes_the_demos(tmp_path: Path
     assert adaptation.flat_share(seen) < 0.1
 
 
-def test_photographs_are_not_flat(tmp_path: Path) -> None:
-    for folder, share in (("horse2zebra", 0.02), ("cityscapes", 0.1)):
-        seen = adaptation._look_at(quick_run(shared_data(folder)))
-        assert seen is not None
-        assert adaptation.flat_share(seen) < share
+@pytest.mark.parametrize(
+    ("folder", "direction", "low", "high"),
+    [
+        ("horse2zebra", "AtoB", 0.0, 0.02), ("cityscapes", "AtoB", 0.03, 0.1), ("cityscapes", "BtoA", 0.3, 0.45),
+        ("emoji", "AtoB", 0.4, 0.6), ("emoji", "BtoA", 0.55, 0.75),
+    ],
+)  # fmt: skip
+def test_graphics_are_flat_and_photographs_are_not(folder: str, direction: Any, low: float, high: float) -> None:
+    config = quick_run(shared_data(folder))
+    side = 64 if folder == "emoji" else 128
+    data = dataclasses.replace(config.data, image_size=side, load_size=side)
+    dataset = dataclasses.replace(config.dataset, direction=direction)
+    seen = adaptation._look_at(dataclasses.replace(config, data=data, dataset=dataset))
+    assert seen is not None
+    assert low <= adaptation.flat_share(seen) < high
+
+
+def test_an_option_that_repeats_the_recipe_is_kept(tmp_path: Path, capsys: Capture) -> None:
+    drawings = demo().dataset.folder
+    out = tmp_path / "run"
+    options = ("--direction", "BtoA", *TINY_QUICK, "--augment-noise", "0", "--no-batch-deviation")
+    assert unpaired("train", drawings, "--recipe", "quick", *options, "--out", out) == 0
+    model = load_yaml(out / "run.yaml")["model"]
+    assert (model["generator"], model["augment_noise"], model["batch_deviation"]) == ("light_smooth", 0.0, False)

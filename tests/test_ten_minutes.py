@@ -85,7 +85,7 @@ def test_the_second_training_goes_on_with_the_first(monkeypatch: pytest.MonkeyPa
         raise Parsed
 
     monkeypatch.setattr(train_command, "train", keep)
-    monkeypatch.setattr(train_command, "adapted", lambda name, config, out: (config, []))  # there are no images
+    monkeypatch.setattr(train_command, "adapted", lambda name, config, *_: (config, []))  # there are no images
     text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^unpaired train (.*--images .*)$", text, re.MULTILINE):
         with pytest.raises(Parsed):

@@ -25,7 +25,8 @@ from unpaired.files import contents, write_atomically
 
 T = TypeVar("T")
 stored = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
-"""Dataclasses of what is read of a stored line or file; other fields are ignored. :func:`checked` makes them."""
+"""Decorator of dataclasses for what is read from a stored line or file; :func:`checked` builds them and ignores other
+fields."""
 
 InferencePrecision = Literal["32", "bf16", "auto"]
 """Arithmetic of a translation: float32, bf16 in the networks, or whichever is faster on this machine."""

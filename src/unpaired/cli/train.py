@@ -65,7 +65,9 @@ def main(argv: Sequence[str]) -> int:
         base.extensions,
     )
     if arguments.recipe is not None:
-        config, lines = adapted(arguments.recipe, config, arguments.out)
+        options = (word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--"))
+        given = {option.removeprefix("no-").replace("-", "_") for option in options}
+        config, lines = adapted(arguments.recipe, config, arguments.out, given)
         for line in lines if not arguments.quiet else ():
             print(line, file=sys.stderr)
     result = train(

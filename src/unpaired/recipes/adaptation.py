@@ -1,8 +1,8 @@
-"""What a recipe changes after a look at the images: similar domains keep their content, flat graphics their colours."""
+"""Settings of a recipe that depend on the images: for similar domains, and for flat graphics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -55,16 +55,17 @@ _RULES: dict[str, tuple[Callable[[Evaluator], float | None], str]] = {
 """Key of a recipe -> what is measured, and what is said where it is ``below`` or ``above`` the bound there."""
 
 
-def adapted(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, list[str]]:
+def adapted(name: str, config: RunConfig, out: Path, given: Collection[str] = ()) -> tuple[RunConfig, list[str]]:
     """The settings that a recipe has for such images (its keys ``near`` and ``flat``), and sentences about them.
 
-    Held-out images are looked at if there are any, else training images. Settings that the user changed are kept, and
-    so are those of the recipe that the method has otherwise, such as a generator of its own.
+    Held-out images are looked at if there are any, else training images. Settings that the user gave or changed are
+    kept, and so are those that the recipe sets for the method alone, such as a generator of its own.
 
     Args:
         name: The recipe.
         config: The settings of the run.
         out: Its folder; if it holds a run already, that run's settings are used and nothing is measured.
+        given: Names of settings that the user gave, even if they are the recipe's.
 
     Raises:
         DataError: The images cannot be read.
@@ -76,7 +77,7 @@ def adapted(name: str, config: RunConfig, out: Path) -> tuple[RunConfig, list[st
     changes: dict[str, dict[str, Any]] = {}
     for kind, rule in rules.items():
         wanted = {key: value for key, value in rule["model"].items() if key not in of_the_method}
-        if found := _unchanged(wanted, settings, defaults):
+        if found := _unchanged(wanted, settings, defaults, given):
             changes[kind] = found
     if not changes:
         return config, []
@@ -112,14 +113,16 @@ def _look_at(config: RunConfig) -> Evaluator | None:
         return None
 
 
-def _unchanged(changes: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _unchanged(
+    changes: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any], given: Collection[str]
+) -> dict[str, Any]:
     """The changes to settings that the method has and the user left at the recipe's defaults."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
         if key in defaults and isinstance(value, Mapping):
-            if nested := _unchanged(value, settings[key], defaults[key]):
+            if nested := _unchanged(value, settings[key], defaults[key], given):
                 found[key] = nested
-        elif key in defaults and settings[key] == defaults[key]:
+        elif key in defaults and key not in given and settings[key] == defaults[key]:
             found[key] = value
     return found
 
