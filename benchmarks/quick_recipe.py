@@ -7,8 +7,9 @@ One thread each. The length of a run in images follows from the CPU time of its 
 the seconds do; loading images counts, scoring does not. The steps of all variants are timed in turns before the first
 run (least of three rounds), and OUT/costs.json keeps that, so that other work on the machine and further seeds change
 no lengths. Settings are chosen on ``--split choose``: every ninth training image is held out and scored. ``--split
-test`` trains on all of them and scores the test images. What must not change is scored outside boxes around the animals
-of 60 test photos, and on the blank paper of drawings.
+test`` trains on all of them and scores the test images (of Cityscapes every second or third, 200 pairs). What must not
+change is scored outside boxes around the animals of 60 test photos, and on the blank paper of drawings; photos made
+from label maps by a segmenter.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from PIL import Image
-from scipy.stats import ttest_rel
+from scipy.stats import friedmanchisquare, rankdata, ttest_rel
 
 import mobilenet_judge
 from measure import SHARED, Record
@@ -40,7 +41,7 @@ from unpaired.data import (
 )
 from unpaired.data import tensor_to_image as shown
 from unpaired.engine.step import make_optimizers, random_batch, training_step
-from unpaired.evaluation import evaluate_run, evenly_spaced
+from unpaired.evaluation import Evaluator, ScoringNetworks, evaluate_run, evenly_spaced
 from unpaired.grids import image_grid, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
@@ -58,6 +59,8 @@ SETS: dict[str, tuple[str, str, int]] = {
 SCORES = ("kid_mobilenet_x1e3", "kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "structure_lite0")
 UNCHANGED = {kept: (f"unchanged_colour_{kept}_de", f"unchanged_detail_{kept}_de") for kept in ("paper", "masks")}
 BOXES = Path(__file__).parent / "horse2zebra_boxes.json"
+SEGMENTED = tuple(f"{name}_espnet_percent" for name in ("miou", "pixel_accuracy", "class_accuracy"))
+ESPNET = SHARED.parent / "weights" / "espnet_p_2_q_8.pth"
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "random": {"method": "cut"},
@@ -158,6 +161,10 @@ def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Pat
         return drawings.root, drawings.test if split == "test" else drawings.validation
     folder = root = SHARED / name
     held = {side: list_images(root / f"test{side}") for side in "AB"}
+    if data == "cityscapes":
+        photos = {path.stem: path for path in held["B"]}
+        held["A"] = evenly_spaced(held["A"], 200)
+        held["B"] = [photos[path.stem] for path in held["A"]]
     if split == "choose":
         folder = out / "data" / name
         for side in "AB":
@@ -189,8 +196,9 @@ def scored(data: str, run: Path, files: UnpairedFiles) -> dict[str, dict[str, li
     mobilenet_judge.register()
     paired = {path.stem for path in files.source} <= {path.stem for path in files.target}
     names = [name for name in SCORES if paired or not name.startswith("paired")]
-    names += UNCHANGED["paper"] if data == "drawings" else ()
-    found = evaluate_run(run, files, device="cpu", real=(), names=names).scores
+    names += {"drawings": UNCHANGED["paper"], "cityscapes": SEGMENTED}.get(data, ())
+    networks = ScoringNetworks({"espnet": ESPNET})
+    found = evaluate_run(run, files, device="cpu", real=(), names=names, networks=networks).scores
     if data == "horses":
         tests = SHARED / "horse2zebra"
         boxed = {Path(name).stem for name in json.loads(BOXES.read_text())["boxes"]}
@@ -257,42 +265,83 @@ class Run:
                 print(name, images, round(spent, 1), {r: {k: v[0] for k, v in s.items()} for r, s in scores.items()})
 
 
+def real_scores(data: str, split: Literal["choose", "test"], out: Path) -> dict[str, float]:
+    """As many training images of the target domain as there are sources, scored in the place of translations."""
+    mobilenet_judge.register()
+    (folder, files), (_, direction, side) = folders(data, split, out), SETS[data]
+    evaluator = Evaluator(files, DataConfig(image_size=side, load_size=side), ScoringNetworks(), names=SCORES[:3])
+    further = evenly_spaced(list_images(folder / f"train{direction[-1]}"), len(files.source))
+    scores = evaluator.score_set(evaluator.read(further, "further real images"), "real against real")
+    return {name: score.value for name, score in scores.items()}
+
+
+def tested(values: list[float], others: list[float]) -> dict[str, Any]:
+    """Differences by seed and what a paired t-test says of them, two-sided."""
+    differences = [a - b for a, b in zip(values, others, strict=True)]
+    return {"by_seed": differences, "p": float(ttest_rel(values, others).pvalue)}
+
+
 @dataclass
 class Table:
-    """Means and deviations over seeds of all records in a folder, and paired t-tests against random locations.
+    """Means and deviations over seeds of all records in folders, and paired t-tests against random locations and input.
 
     The unit of a test is the training: tests over the images of one training would tell two networks apart, not two
-    methods. P-values are two-sided and not corrected for their number.
+    methods. P-values are not corrected for their number. Variants that have the same seeds on several sets of images
+    are ranked there seed by seed, and Friedman's test says whether the ranks differ.
     """
 
-    records: tyro.conf.Positional[Path]
+    records: tyro.conf.Positional[tuple[Path, ...]]
     out: Path
+    rank_by: str = "kid_mobilenet_x1e3"
+    """The score by which variants are ranked."""
 
     def __call__(self) -> None:
         sets: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        for path in sorted(self.records.glob("*-seed*-*.json")):
+        for path in sorted(path for folder in self.records for path in folder.glob("*-seed*-*.json")):
             record = json.loads(path.read_text())
-            sets[record["data"]][record["variant"]].append(record)
+            variant = record["variant"]  # with a label, which is the same for all variants of a set
+            base = max((each for each in VARIANTS if f"{variant}_".startswith(f"{each}_")), key=len)
+            sets[record["data"]][base].append(record)
         table = Record(self.out, "Variants of the quick recipe")
         for data, variants in sets.items():
+            first = next(iter(variants.values()))[0]
+            for name, known in (("untranslated input", first["scores"]["input"]),
+                                ("real against real", real_scores(data, first["split"], self.out.parent))):  # fmt: skip
+                cells = {key: value if isinstance(value, float) else value[0] for key, value in known.items()}
+                table.add(f"{data}, floor and ceiling", **{"": name}, **cells)
             for row in ("ema", "last"):
                 for variant, found in variants.items():
                     found.sort(key=lambda record: record["seed"])
-                    scores = [each["scores"][row] for each in found]
-                    values = {name: [each[name][0] for each in scores] for name in scores[0]}
+                    values = {name: [each["scores"][row][name][0] for each in found] for name in first["scores"][row]}
                     cells = {name: f"{fmean(each):.4g}" + (f" ± {stdev(each):.2g}" if each[1:] else "")
                              for name, each in values.items()}  # fmt: skip
                     table.add(f"{data}, {row}", variant=variant, seeds=[each["seed"] for each in found],
                               images=[each["images"] for each in found], **cells)  # fmt: skip
-                    if variant == "random":
-                        continue
                     others = {each["seed"]: each["scores"][row] for each in variants.get("random", ())}
                     both = [number for number, each in enumerate(found) if each["seed"] in others]
-                    for name, each in values.items() if both[1:] else ():
-                        mine, theirs = [each[n] for n in both], [others[found[n]["seed"]][name][0] for n in both]
-                        table.add(f"{data}, {row}, minus random", variant=variant, score=name,
-                                  by_seed=[a - b for a, b in zip(mine, theirs, strict=True)],
-                                  p=float(ttest_rel(mine, theirs).pvalue))  # fmt: skip
+                    for name, each in values.items() if found[1:] else ():
+                        inputs = [first["scores"]["input"][name][0]] * len(found)
+                        table.add(f"{data}, {row}, minus input", variant=variant, score=name, **tested(each, inputs))
+                        if variant != "random" and both[1:]:
+                            theirs = [others[found[n]["seed"]][name][0] for n in both]
+                            table.add(f"{data}, {row}, minus random", variant=variant, score=name,
+                                      **tested([each[n] for n in both], theirs))  # fmt: skip
+        for row in ("ema", "last") if sets else ():
+            self.rank(table, sets, row)
+
+    def rank(self, table: Record, sets: dict[str, dict[str, list[dict[str, Any]]]], row: str) -> None:
+        """Rank the variants that are everywhere, in every set and seed."""
+        values = {(data, variant): {each["seed"]: each["scores"][row][self.rank_by][0] for each in found}
+                  for data, variants in sets.items() for variant, found in variants.items()}  # fmt: skip
+        names = [name for name in VARIANTS if all((data, name) in values for data in sets)]
+        seeds = {data: set[int].intersection(*(set(values[data, name]) for name in names)) for data in sets}
+        blocks = [[values[data, name][seed] for name in names] for data in sets for seed in sorted(seeds[data])]
+        if len(names) < 3 or len(blocks) < 2:
+            return
+        p = float(friedmanchisquare(*zip(*blocks, strict=True)).pvalue)
+        for name, rank in zip(names, rankdata(blocks, axis=1).mean(0), strict=True):
+            table.add(f"{self.rank_by}, {row}: mean rank over sets and seeds", variant=name, rank=float(rank),
+                      blocks=len(blocks), friedman_p=p)  # fmt: skip
 
 
 if __name__ == "__main__":
