@@ -2,6 +2,7 @@
 
 python benchmarks/faults.py kills               # at every event of a short scored run of 8-bit pictures
 python benchmarks/faults.py kills --every 7 --kind microscopy
+python benchmarks/faults.py kills --every 13 --batch-size 2 --image-pool 2 --methods cyclegan munit
 python benchmarks/faults.py models              # damaged model folders; also checkpoints, exports, folders, images, web
 python benchmarks/faults.py arguments --each 2  # every option of every command
 python benchmarks/faults.py disk                # full disks, where mounting is allowed
@@ -57,6 +58,7 @@ from unpaired.data import IMAGE_SUFFIXES, PixelFormat, can_hold, encode, read_pi
 from unpaired.engine.checkpoint import _FOOTER, read_checkpoint
 from unpaired.errors import CheckpointError, UserError
 from unpaired.inference import Translator
+from unpaired.methods import METHODS
 from unpaired.run_config import DatasetConfig, RunConfig
 from unpaired.study.records import QUESTIONS
 from unpaired.study.store import Store
@@ -67,12 +69,27 @@ _TIMES = ("images_per_second", "seconds_per_image", "peak_memory_gib", "seconds"
 _OF_A_SESSION = (".lock", ".lock.json", "sessions.jsonl", "tensorboard")
 
 
+_SMALL: dict[str, Any] = {
+    "base_channels": 4, "blocks": 5, "num_queries": 8, "projector_width": 4, "discriminator_channels": 4,
+    "discriminator_layers": 2, "perceptron_width": 16, "feature_network": "vgg16_untrained", "domains": ("A", "B"),
+}  # fmt: skip
+"""Settings of a model that trains in milliseconds, for every method that has them."""
+
+
 def small_run(
-    folder: Path, kind: Kind = "pictures", seed: int = 0, processes: int = 1, precision: str = "32"
+    folder: Path,
+    kind: Kind = "pictures",
+    seed: int = 0,
+    processes: int = 1,
+    precision: str = "32",
+    method: str = "cut",
+    batch_size: int = 1,
+    image_pool: int = 0,
 ) -> RunConfig:
     """A run of half a second that logs, samples, scores and saves several times; its images are made in ``folder``."""
     rng = np.random.default_rng(seed)
-    for split in ("trainA", "trainB", "testA", "testB"):
+    domains = "domain" in METHODS[method].supports
+    for split in ("train/A", "train/B", "test/A", "test/B") if domains else ("trainA", "trainB", "testA", "testB"):
         (folder / split).mkdir(parents=True)
         for number in range(3):  # bright targets, so that scores get better and the best weights change
             low = 0.75 * split.endswith("B")
@@ -82,14 +99,18 @@ def small_run(
             else:
                 pixels = rng.integers(int(4096 * low), 4096, (36, 36), dtype=np.uint16)
                 tifffile.imwrite(folder / split / f"{number}.tif", pixels)
+    fields = METHODS[method].Config.__dataclass_fields__
+    each = processes * batch_size
     return RunConfig.from_mapping({
-        "method": "cut", "dataset": {"folder": str(folder)},
-        "data": {"image_size": 32, "num_workers": 0} | ({"channels": 1} if kind == "microscopy" else {}),
-        "model": {"base_channels": 4, "blocks": 5, "num_queries": 8, "projector_width": 4},
+        "method": method, "dataset": {"domains" if domains else "folder": str(folder)},
+        "data": METHODS[method].data_defaults | {"image_size": 32, "num_workers": 0}
+        | ({"channels": 1} if kind == "microscopy" else {}),
+        "model": {key: value for key, value in _SMALL.items() if key in fields}
+        | ({"image_pool": image_pool} if "image_pool" in fields and not domains else {}),
         "training": {
-            "images": 5, "log_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2, "sample_every": 2,
-            "score_every": 2, "accelerator": "cpu", "threads": 1, "devices": processes, "batch_size": processes,
-            "precision": precision,
+            "images": 5 * batch_size, "log_every": 3, "checkpoint_every": 2 * batch_size, "keep_checkpoints": 2,
+            "sample_every": 2 * batch_size, "score_every": 2 * batch_size, "accelerator": "cpu", "threads": 1,
+            "devices": processes, "batch_size": each, "precision": precision,
         },
     })  # fmt: skip
 
@@ -168,9 +189,12 @@ def kills(
     seed: int = 0,
     processes: int = 1,
     precision: Literal["32", "bf16-mixed"] = "32",
+    methods: tuple[str, ...] = ("cut",),
+    batch_size: int = 1,
+    image_pool: int = 0,
     work: Path | None = None,
 ) -> None:
-    """Kill a run at each file event, carry on, and compare all files with an uninterrupted run.
+    """Kill runs at each file event, carry on, and compare all files with an uninterrupted run.
 
     Args:
         every: Only every so many-th event.
@@ -179,12 +203,26 @@ def kills(
         seed: Of the images.
         processes: That train together; the first one is killed.
         precision: Of the networks.
+        methods: Those that train, one after the other.
+        batch_size: Images of each process at a step.
+        image_pool: Earlier translations kept for the discriminator, for the methods that have a pool.
         work: Folder to work in; unset takes a temporary one.
     """
     torch.set_num_threads(1)
+    wrong = list[str]()
+    for method in methods:
+        small = functools.partial(small_run, kind=kind, seed=seed, processes=processes, precision=precision,
+                                  method=method, batch_size=batch_size, image_pool=image_pool)  # fmt: skip
+        wrong += _kills(small, range(first, sys.maxsize, every), work)
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+
+
+def _kills(small: functools.partial[RunConfig], events: range, work: Path | None) -> list[str]:
+    """Kill one run at each of these events. Returns the wrong ends."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder, started = Path(temporary), time.monotonic()
-        config = small_run(folder / "data", kind, seed, processes, precision)
+        config = small(folder / "data")
         save_yaml(folder / "run.yaml", config.to_mapping())
 
         def run_once(run: Path, event: int = 0) -> int:
@@ -196,10 +234,11 @@ def kills(
 
             return killed_at(event, action, run)
 
-        events = run_once(folder / "whole")
-        expected, wrong, refused = content(folder / "whole"), [], 0
+        count = run_once(folder / "whole")
+        expected, wrong, refused = content(folder / "whole"), list[str](), 0
         assert "weights/best.safetensors" in expected
-        for event in range(first, events + 1, every):
+        killed = range(events.start, count + 1, events.step)
+        for event in killed:
             run = folder / f"killed{event}"
             run_once(run, event)
             pause, time.sleep = time.sleep, lambda seconds: None
@@ -209,16 +248,15 @@ def kills(
             found = content(run)
             if found != expected:
                 names = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
-                wrong.append(f"event {event}: {', '.join(sorted(names))}")
+                wrong.append(f"{config.method}, event {event}: {', '.join(sorted(names))}")
             shutil.rmtree(run)
             print(f"event {event}, {len(wrong)} wrong ends so far", file=sys.stderr, flush=True)
-        tried = len(range(first, events + 1, every))
         print(
-            f"{kind}, {processes} processes, {precision}, seed {seed}: {events} events, {tried} kills, "
-            f"{len(wrong)} wrong ends, {refused} refusals to load, {time.monotonic() - started:.0f} s"
+            f"{config.method}, {small.keywords}: {count} events, {len(killed)} kills, "
+            f"{len(wrong)} wrong ends, {refused} refusals to load, {time.monotonic() - started:.0f} s",
+            flush=True,
         )
-        if wrong:
-            raise SystemExit("\n".join(wrong))
+        return wrong
 
 
 # ---------------------------------------------------------------------------------------------------------------------

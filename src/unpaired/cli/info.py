@@ -13,7 +13,7 @@ from unpaired.cli.options import parse
 
 @dataclass(frozen=True)
 class Info:
-    """Show versions, devices, methods, and which query-selection backends can run here.
+    """Show versions, devices, methods, metrics, and which query-selection backends can run here.
 
     Example: unpaired info
     """
@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     rows = [(name, "; ".join(["available"] * available + reasons)) for name, available, reasons in backend_report()]
     console.print(_table("Query-selection backends", rows))
     console.print(_table("Methods", [(name, f"{m.title}. {m.citation}") for name, m in METHODS.items()]))
-    console.print(_table("Metrics", [(name, row.protocol) for name, row in METRICS.items()]))
+    rows = [(name, f"{metric.label}, {metric.better} is better") for name, metric in METRICS.items()]
+    console.print(_table("Metrics", rows))
     return 0
 
 
