@@ -20,7 +20,7 @@ from unpaired.run_config import DatasetConfig, RunConfig
 ROOT = Path(unpaired.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
-FLOORS: tuple[tuple[str, ...], ...] = (
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "environment"),  # the ground: no other file of ours
     ("config", "plugins", "cluster"),
     ("length", "ops", "data", "grids"),
@@ -40,8 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-"""Rooms from the bottom up. A room imports only from lower floors, so rooms beside each other never meet."""
-HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+"""Rooms from the bottom up. A room imports only from lower layers, so rooms beside each other never meet."""
+HEIGHT = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
 
 def module_name(path: Path) -> str:
@@ -75,9 +75,9 @@ def imports(path: Path, *, of_types: bool = True) -> Iterator[tuple[str, int]]:
                 yield rest, node.lineno
 
 
-def test_every_room_has_a_floor() -> None:
+def test_every_room_has_a_layer() -> None:
     rooms = {module_name(path).split(".")[0] for path in SOURCES} - {""}
-    assert rooms == set(HEIGHT), "a new room: give it a floor in FLOORS and in docs/architecture.md"
+    assert rooms == set(HEIGHT), "a new room: give it a layer in LAYERS and in docs/architecture.md"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path) or "unpaired")
@@ -159,7 +159,7 @@ def test_importing_the_package_loads_nothing_heavy_or_optional() -> None:
 
 
 def test_training_needs_no_optional_package() -> None:
-    """Neither Triton nor anything of an extra is loaded by the floors that train and translate on a CPU."""
+    """Neither Triton nor anything of an extra is loaded by the layers that train and translate on a CPU."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['triton', 'torchvision', 'scipy', 'onnx', 'matplotlib']));"
         "import unpaired.recipes, unpaired.evaluation, unpaired.cli.demonstration, unpaired.cli.translation"

@@ -1,4 +1,4 @@
-"""The pages say what the code does: examples run, commands parse, links lead somewhere, signatures and floors agree."""
+"""The pages say what the code does: examples run, commands parse, links lead somewhere, signatures and layers agree."""
 
 from __future__ import annotations
 
@@ -322,8 +322,8 @@ def test_every_row_of_table_3_has_its_settings() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # architecture
 # ---------------------------------------------------------------------------------------------------------------------
-def floors() -> dict[str, int]:
-    """Room or file on floor 1 to 6 -> its floor, as docs/architecture.md draws them."""
+def layers() -> dict[str, int]:
+    """Room or file in layer 1 to 6 -> its layer, as docs/architecture.md draws them."""
     (drawing,) = [text for text in blocks(DOCS / "architecture.md", "text") if text.startswith("6  ")]
     return {
         name.removesuffix(".py").rstrip("/"): int(line[0])
@@ -351,18 +351,18 @@ def room(name: str) -> str:
     return re.split(r"[/.]", name)[0]
 
 
-def test_every_room_has_a_floor() -> None:
+def test_every_room_has_a_layer() -> None:
     rooms = {p.name.removesuffix(".py") for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert rooms - {"__init__"} == floors().keys()
+    assert rooms - {"__init__"} == layers().keys()
 
 
 def test_imports_point_down() -> None:
-    floor, wrong = floors(), []
+    layer, wrong = layers(), []
     for file, module in imports():
         here, there = room(file), room(module)
-        if file == "__init__.py" or there not in floor or here == there:  # the front door imports on first use
+        if file == "__init__.py" or there not in layer or here == there:  # the front door imports on first use
             continue
-        if floor[there] > floor[here] or floor[there] == floor[here] == 2:
+        if layer[there] > layer[here] or layer[there] == layer[here] == 2:
             wrong.append(f"{file} imports unpaired.{module}")
     assert not wrong
 
