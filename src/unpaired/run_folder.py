@@ -208,16 +208,20 @@ def run_status(run: str | Path) -> RunStatus:
     if total is not None and seen >= total:
         state = "finished"
     else:
-        every = _section(config, "training").get("log_every", 100)
-        interval = (every if isinstance(every, int) else 100) * (seconds_per_image(run) or 0.0)
         silent = time.time() - max([0.0, *(path.stat().st_mtime for n in _WRITTEN if (path := run / n).exists())])
-        state = "running" if silent < max(_QUIET_SECONDS, 3 * interval) else "stopped"
+        state = "running" if silent < longest_silence(config, seconds_per_image(run)) else "stopped"
     places = _section(config, "dataset")
     found = [places.get(name) for name in ("folder", "domains", "source", "target")]
     return RunStatus(
         str(config.get("method", "?")), " -> ".join(str(place) for place in found if place), seen, total,
         _newest_scores(run), state,
     )  # fmt: skip
+
+
+def longest_silence(config: dict[str, Any], seconds_per_image: float | None) -> float:
+    """Seconds without a new line in the log after which a training is taken for stopped: three of its intervals."""
+    every = _section(config, "training").get("log_every", 100)
+    return max(_QUIET_SECONDS, 3 * (every if isinstance(every, int) else 100) * (seconds_per_image or 0.0))
 
 
 def images_seen(run: Path) -> int:

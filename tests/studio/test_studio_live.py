@@ -54,6 +54,13 @@ def test_the_last_image_is_the_end_and_silence_is_said(run: Path) -> None:
     assert (found.state, found.seconds_left) == ("finished", 0)
 
 
+def test_a_slow_training_is_not_taken_for_stopped_between_two_reports(run: Path) -> None:
+    write_lines(run / "log.jsonl", [line(100, 5.0)])  # 500 s between two lines
+    written = (run / "log.jsonl").stat().st_mtime
+    assert progress(run, written + 1400).state == "training"
+    assert progress(run, written + 1600).state.startswith("no report for 2")
+
+
 def test_without_a_number_of_images_the_epochs_count(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", training={"images": None})
     assert progress(run).total is None

@@ -61,7 +61,7 @@ class Study:
     """Names of the methods in the results, one for each RUN; unset takes the folders' names. Raters never see them."""
     show: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Source images to show, evenly spaced by name."""
-    examples: Annotated[int, Field(ge=0, le=100)] = 6
+    examples: Annotated[int, Field(ge=1, le=100)] = 6
     """Real target images to show beside the question about the target domain."""
     seed: Seed = 0
     """Seed of the orders in which raters see images and methods."""
@@ -162,9 +162,6 @@ def _plan(options: Study) -> Plan:
     from unpaired.reporting.run_folders import held_out_images
     from unpaired.study.prepare import Plan, contenders_of
 
-    for name, value in (("show", options.show), ("examples", options.examples)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
     if options.size not in ("training", "original") and not (options.size.isdecimal() and int(options.size) >= 16):
         raise ConfigError(f"size is '{options.size}': it must be training, original, or a number of pixels from 16 on")
     contenders = contenders_of(options.run, options.names)

@@ -20,11 +20,10 @@ from unpaired.reporting.records import training_frame
 from unpaired.reporting.report import loss_charts, score_charts, speed_chart
 from unpaired.reporting.run_folders import RunFolder, read_runs
 from unpaired.reporting.tables import DASH
-from unpaired.run_folder import total_images
+from unpaired.run_folder import longest_silence, total_images
 
 _RECENT = 10
 """Lines of the log over which the speed is averaged."""
-_QUIET_SECONDS = 120.0
 _WATCHED = ("run.yaml", "log.jsonl", "scores.jsonl", "sessions.jsonl", "samples", "weights")
 
 Stamp = tuple[tuple[int, int], ...]
@@ -40,6 +39,7 @@ class TrainingProgress:
         images_per_second: Mean of the last lines of the log; ``None`` before the first.
         seconds_left: ``None`` where it cannot be told, 0 when finished.
         seconds_silent: Since the log was written to.
+        longest_silence: Seconds after which a training is taken for stopped.
     """
 
     images_seen: int
@@ -47,15 +47,16 @@ class TrainingProgress:
     images_per_second: float | None
     seconds_left: float | None
     seconds_silent: float | None
+    longest_silence: float
 
     @property
     def state(self) -> str:
-        """In words: is it waiting, training, finished, or silent for longer than its own rhythm explains?"""
+        """``finished``, ``training``, or words for: no report yet, or none for longer than ``longest_silence``."""
         if self.total is not None and self.images_seen >= self.total:
             return "finished"
         if self.seconds_silent is None:
             return "waiting for the first report"
-        if self.seconds_silent > _QUIET_SECONDS:
+        if self.seconds_silent > self.longest_silence:
             return f"no report for {duration(self.seconds_silent)}"
         return "training"
 
@@ -78,7 +79,8 @@ def read_progress(run: RunFolder, now: float | None = None) -> TrainingProgress:
     if lines:
         with contextlib.suppress(OSError):
             silent = max(0.0, (time.time() if now is None else now) - (run.path / "log.jsonl").stat().st_mtime)
-    return TrainingProgress(seen, total, 1 / seconds_per_image if seconds_per_image else None, left, silent)
+    speed = 1 / seconds_per_image if seconds_per_image else None
+    return TrainingProgress(seen, total, speed, left, silent, longest_silence(run.config.to_mapping(), seconds_per_image))
 
 
 def stamp(path: Path) -> Stamp:
