@@ -27,7 +27,7 @@ METRICS: dict[str, tuple[str, str, str, str]] = {
 }
 """Name -> label, unit, better, protocol."""
 LABELS = {"input": "input (untranslated)", "real": "real against real", "truth": "real photos",
-          "ema": "average (EMA)", "made": "made images", "last": "last", "best": "best"}  # fmt: skip
+          "ema": "average (EMA)", "made": "generated images", "last": "last", "best": "best"}  # fmt: skip
 KID, SWD, PSNR = "kid_lite0_x1e3", "swd_progan_x1e3", "paired_psnr_db"
 Values = Mapping[str, float | None]
 

@@ -463,7 +463,7 @@ BROKEN = {
     "cut.jpg": (truncated_jpeg(), ["truncated or damaged", "copy or download it again, or move it elsewhere"]),
     "words.png": (b"dear diary, this is no picture", ["the content is text, not an image", "move it elsewhere"]),
     "bomb.png": (huge_png(100_000, 100_000), ["100,000 x 100,000 pixels are more than the limit", "scale it down"]),
-    "film.png": (b"\0\0\0\x18ftypisom" + bytes(99), ["this is a video; take its frames first"]),
+    "film.png": (b"\0\0\0\x18ftypisom" + bytes(99), ["this is a video; extract its frames first"]),
     "scan.png": (bytes(128) + b"DICM" + bytes(99), ["this is DICOM, a medical image; save its slices"]),
     "empty.png": (b"", ["the file is empty (0 bytes)"]),
 }
@@ -503,7 +503,7 @@ def test_names_that_collide_are_refused_before_anything_is_written(
 ) -> None:
     folder = write_images(tmp_path / "in", 1)
     draw((20, 20)).save(folder / "image0.jpg")
-    words = ["image0.jpg", "image0.png would both become", "one after the other"]
+    words = ["image0.jpg", "image0.png would both become", "different --out folders"]
     refused("translate", home / "run", folder, "--out", tmp_path / "out", "--format", "png", words=words)
     assert not (tmp_path / "out").exists()
 
@@ -695,8 +695,8 @@ def test_evaluate_takes_a_folder_of_made_images(
     words = ("evaluate", made, home / "data", "--image-size", "32")
     answer = unpaired(*words)
     assert answer.code == 0, answer
-    assert "made images" in answer.out
-    assert json.loads((made / "evaluations.jsonl").read_text())["rows"]["made"]["label"] == "made images"
+    assert "generated images" in answer.out
+    assert json.loads((made / "evaluations.jsonl").read_text())["rows"]["made"]["label"] == "generated images"
     refused("evaluate", made, home / "data", words=["--image-size"])
     testB = home / "data" / "testB"
     refused("evaluate", testB, home / "data", "--image-size", "32", words=["real target images themselves"])
@@ -766,7 +766,7 @@ def test_evaluate_refuses(refused: Callable[..., None], run: Path, home: Path, t
         (["--method", "qs_atn"], ["--method: there is no 'qs_atn' (did you mean 'qs_attn'?)", "known: qs_attn, cut"]),
         (["--attention", "globl"], ["'globl'", "--attention", "'global'"]),
         (["--image-size", "30"], ["image_size is 30", "multiple of 4"]),
-        (["--image-size", "16"], ["image_size", "QS-Attn's discriminator needs crops of at least", "pixels, not 16"]),
+        (["--image-size", "16"], ["image_size", "QS-Attn needs crops of at least", "pixels, not 16"]),
         (["--load-size", "20"], ["image_size is 32, larger than load_size 20", "raise load_size or lower image_size"]),
         (
             ["--resize", "crop_only", "--image-size", "64"],

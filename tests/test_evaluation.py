@@ -294,7 +294,7 @@ def test_a_folder_made_elsewhere_is_scored_like_a_run(run: Path, files: Unpaired
     with pytest.raises(DataError, match="real target images themselves"):
         evaluate_made(files.target[0].parent, files, data)
     (tmp_path / "image1.png").unlink()
-    with pytest.raises(DataError, match=r"no image made from image1\.png \(1 of 3"):
+    with pytest.raises(DataError, match=r"no translation of image1\.png \(1 of 3"):
         evaluate_made(tmp_path, files, data)
 
 

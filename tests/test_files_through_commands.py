@@ -83,7 +83,7 @@ def test_no_data_stays_out_of_the_range_and_comes_back(heights: Path, tmp_path: 
 def test_no_data_is_told(heights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["data", "check", str(heights / "data")]) == 0
     said = capsys.readouterr().out
-    assert "all 2 images of trainA hold values of no data" in said
+    assert "all 2 images of trainA hold no-data values" in said
     assert "left out or converted: no data in 4 images" in said
     assert cli.main(["translate", str(heights / "run"), str(heights / "data" / "testA"), "--out", str(tmp_path),
                      "--format", "npy"]) == 0  # fmt: skip

@@ -184,7 +184,7 @@ def changed(**changes: Tensor | None) -> Callable[[], dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: cut(dropout=True).state_dict(), "residual blocks have dropout.* number 1 and 6, expected 1 and 5"),
+        (lambda: cut(dropout=True).state_dict(), "residual blocks have dropout.* modules 1 and 6 of conv_block"),
         (lambda: cut(affine=True).state_dict(), r"has learned scales \('model.2.weight'\)"),
         (lambda: Published(double="transposed").state_dict(), "halves with blur and doubles with transposed"),
         (lambda: Published(halve="stride").state_dict(), "halves with strides and doubles with blur"),
@@ -250,7 +250,7 @@ def test_methods_and_folders_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no 'ctu' \(did you mean 'cut'\?\)"):
         import_published(of_cut, "ctu", out)
     for other in sorted(METHODS.keys() - set(importable())):
-        with pytest.raises(ConfigError, match="is another network"):
+        with pytest.raises(ConfigError, match="is no ResNet generator"):
             import_published(of_cut, other, out)
     with pytest.raises(ConfigError, match="translates one way"):
         import_published(of_cut, "cut", out, reverse=of_cut)

@@ -445,7 +445,7 @@ def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto").type == "cuda"
     assert choose_device("cuda:1").index == 1
-    with pytest.raises(BackendError, match="'cuda:2' was asked for, but the last one here is 1"):
+    with pytest.raises(BackendError, match="'cuda:2' was asked for, but the last GPU here is cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"

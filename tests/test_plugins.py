@@ -143,7 +143,7 @@ def test_a_changed_plug_in_is_said_and_recorded(home: Path, dataset: Path, forge
     Path("my_method.py").write_text(f"{FILES['my_method.py']}\n# another\n")
     after = load_plugin("my_method.py")
     assert after.sha256 != before.sha256
-    words = f"the plug-in my_method.py is not the one that .* {after.sha256[:12]}, then {before.sha256[:12]}"
+    words = f"the plug-in my_method.py is not the one that .* {after.sha256[:12]}, recorded {before.sha256[:12]}"
     with pytest.warns(PluginWarning, match=words):
         train(smooth_run(dataset), "run", quiet=True)
     assert load_yaml("run/run.yaml")["plugins"] == [{"name": "my_method.py", "sha256": after.sha256}]

@@ -109,7 +109,8 @@ def test_a_cluster_translates_as_one_process_does_although_a_worker_is_killed(
     killed = kill_one(cluster, b"MapBatches", lambda: len(list(Path("on_ray").glob("*.png"))) > 12)
     code, out, said = translate("on_ray", "--ray", cluster.address, "--skip-existing")
     assert len(killed()) == 1
-    assert (code, "49 of 60 images translated into OUT; 1 skipped, 10 were there" in out.splitlines()) == (1, True), out
+    assert code == 1
+    assert "49 of 60 images translated into OUT; 1 skipped, 10 existed already" in out.splitlines(), out
     assert said == errors
     assert contents(Path("on_ray"), "*") == contents(Path("here"), "*")
     assert {name: (Path("on_ray") / name).stat().st_mtime_ns for name in times} == times

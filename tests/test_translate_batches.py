@@ -112,7 +112,7 @@ def test_existing_results_are_counted_skipped_or_made_again(tree: Path, translat
     assert made() == {"top.png"}
     code, out, _ = translate("in", "--skip-existing")
     assert (code, result.read_bytes()) == (0, b"mine")
-    assert "1 of 2 images translated into out; 0 skipped, 1 were there" in out
+    assert "1 of 2 images translated into out; 0 skipped, 1 existed already" in out
     assert translate("in", "--overwrite")[0] == 0
     assert Image.open(result).size == (9, 8)
     assert translate("in", "--skip-existing")[1].startswith("0 of 2 images translated into out; 0 skipped, 2 were")
@@ -212,7 +212,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_image(tree: 
 @pytest.mark.parametrize(
     ("name", "head", "words"),
     [
-        ("clip.bin", b"\0\0\0\x18ftypisom", "this is a video; take its frames first"),
+        ("clip.bin", b"\0\0\0\x18ftypisom", "this is a video; extract its frames first"),
         ("scan.dcm", bytes(128) + b"DICM", "this is DICOM, a medical image"),
         ("brain.nii", bytes(344) + b"n+1\0", "this is NIfTI, a medical image"),
         ("photo.heic", b"\0\0\0\x18ftypheic", "this is a HEIC photo"),

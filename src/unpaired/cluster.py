@@ -84,8 +84,8 @@ def map_on_ray(
 ) -> Iterator[Made]:
     """Apply a function to all items, some at a time, on the workers of a Ray cluster (Ray Data).
 
-    What was at work in a process or on a machine that is lost is done once more elsewhere, as often as it takes, so
-    the function must not mind; each result is returned once.
+    Items that were being processed in a worker or on a machine that is lost are processed again elsewhere, as often as
+    necessary, so the function must be idempotent; each result is returned once.
 
     Args:
         make: Makes the function, once in each worker, in the working folder of this process.

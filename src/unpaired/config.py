@@ -140,7 +140,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "run.yaml")
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error, cls, given)}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: holds values that no setting has: {error}") from error
+        raise ConfigError(f"{where}: holds a value that cannot be a setting: {error}") from error
 
 
 def validated(adapter: TypeAdapter, plain: Any, default: Callable[[Any], Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The machine and this process: what a record says of them, memory, signals that ask for an end, who ends with whom."""
+"""The machine and this process: facts for records, memory, stop signals, and ending together with the parent."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class TrainingError(UserError):
 
 
 class ValueRangeWarning(UserWarning):
-    """A tensor or an array seems to hold values of another range than its type stands for."""
+    """A tensor or an array seems to have another value range than its type implies."""
 
 
 class PluginWarning(UserWarning):

@@ -168,7 +168,7 @@ def read_json_lines(path: Path, warn: Callable[[str], object] = ignore) -> Itera
             continue
         try:
             entry = parse_json(line)
-            reason = "" if isinstance(entry, dict) else "it holds no named values"
+            reason = "" if isinstance(entry, dict) else "it is not a JSON object"
         except ValueError:
             reason = "it is not complete JSON, as if writing it had been interrupted"
         if not reason:

@@ -130,7 +130,7 @@ def read_published(path: Path) -> PublishedGenerator:
     channels, width = stem.shape[1], stem.shape[0]
     if head.shape[0] != channels:
         raise _refused(
-            path, f"it reads {channels} channels and writes {head.shape[0]}; our networks read and write as many"
+            path, f"it reads {channels} channels and writes {head.shape[0]}; these numbers have to be equal here"
         )
     with torch.device("meta"):
         ours = ResnetGenerator(channels, channels, base_channels=width, blocks=blocks, resampling=resampling)
@@ -168,7 +168,7 @@ def _blocks(path: Path, state: Mapping[str, Tensor]) -> int:
         raise _refused(
             path,
             f"its residual blocks {words.get((places[0], places[-1]), 'are built otherwise')}: their convolutions are "
-            f"number {' and '.join(map(str, places))}, expected 1 and 5",
+            f"modules {' and '.join(map(str, places))} of conv_block, expected 1 and 5",
         )
     return len({number for number, _ in found})
 
@@ -258,7 +258,7 @@ def _served(method: str) -> tuple[str, ...]:
         raise ConfigError(f"method: there is no '{method}'{nearest(method, METHODS)}; use {', '.join(importable())}")
     if not _generators(method):
         raise ConfigError(
-            f"method: the generator of {METHODS[method].title} is another network; use {', '.join(importable())}"
+            f"method: the generator of {METHODS[method].title} is no ResNet generator; use {', '.join(importable())}"
         )
     return METHODS[method].served
 

@@ -153,8 +153,8 @@ def check_plugins(recorded: Any, where: str) -> None:
                 f"name it: add --plugin {plugin.name} with the path of your copy, or set {VARIABLE}"
             )
         warnings.warn(
-            f"the plug-in {plugin.name} is not the one that {where} was written with (sha256 "
-            f"{digests[plugin.name][:12]}, then {plugin.sha256[:12]})",
+            f"the plug-in {plugin.name} is not the one that {where} was written with (sha256 now "
+            f"{digests[plugin.name][:12]}, recorded {plugin.sha256[:12]})",
             PluginWarning,
             stacklevel=2,
         )

@@ -26,7 +26,7 @@ MAY_CHANGE = {
 }  # fmt: skip
 """Settings that do not change what is learned, so a run may be resumed with other values of them."""
 PATHS = {f"dataset.{name}" for name in ("folder", "source", "target", "domains")}
-"""Where the images lie, which is no setting while names and sizes of the files agree."""
+"""Places of the images; a resumed run may have others, as long as names and sizes of the files agree."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class RunConfig:
     def from_mapping(mapping: dict[str, Any], where: str = "run.yaml") -> RunConfig:
         """Build from plain values; missing settings take their defaults, those of ``data`` the method's.
 
-        A section ``data`` that an earlier version of this package stored leaves out what that version did not know:
-        there the run is as it was trained, whatever the method's defaults are today.
+        A section ``data`` stored by an earlier version of this package lacks the settings that are newer. These keep
+        the behaviour with which the run was trained, whatever the method's defaults are today.
 
         Raises:
             ConfigError: A key is unknown, a value has the wrong type, or a plug-in is not loaded; the message names
@@ -146,11 +146,11 @@ def loading(method: str, **changes: Any) -> DataConfig:
 
 
 def as_begun(config: RunConfig, out: Path) -> RunConfig:
-    """The settings with which the run in ``out`` goes on, where the folder decides.
+    """``config`` with what a run that already exists in ``out`` decides; without such a run, ``config`` itself.
 
-    A precision left to the machine (``auto``) is the one that the run began with. If it began with a version that had
-    other defaults, settings of ``data`` that are the method's defaults of today become those that the run began with;
-    what was set otherwise stays, and is refused later if it differs. Without such a run: ``config`` itself.
+    The precision ``auto`` becomes the precision that the run began with. If the run began with a version that had
+    other defaults, settings of ``data`` that equal the method's defaults of today become those of the run; any other
+    value stays, and is refused later if it differs from the run's.
 
     Raises:
         ConfigError: The folder's ``run.yaml`` is no run file.

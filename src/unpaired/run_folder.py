@@ -79,7 +79,7 @@ def is_unfinished_start(run: Path, files: tuple[str, ...]) -> bool:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a JSON Lines file and see it onto the disk; one that a crash cut short ends first.
+    """Append a line to a JSON Lines file and fsync it; an incomplete last line, left by a crash, is terminated first.
 
     Raises:
         OSError: It cannot be written to, or is no file.

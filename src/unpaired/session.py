@@ -1,4 +1,4 @@
-"""One session of a run: it holds the run folder, and goes on only with what the run was trained with so far."""
+"""One session of a run: locks the run folder, and checks that settings and images are those of earlier sessions."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def planned_images(config: RunConfig, stream: SampleStream) -> int:
 
 def _moved(before: RunConfig, now: RunConfig) -> str:
     old, new = flat(to_dict(before.dataset)), flat(to_dict(now.dataset))
-    moved = [f"{new[key]} (then {old[key]})" for key in new if old[key] != new[key] and f"dataset.{key}" in PATHS]
-    return f"The images are those that this run began with, in another place: {', '.join(moved)}." if moved else ""
+    moved = [f"{new[key]} (before: {old[key]})" for key in new if old[key] != new[key] and f"dataset.{key}" in PATHS]
+    return f"The training images are now read from another place: {', '.join(moved)}." if moved else ""
 
 
 def _training_images(
@@ -193,13 +193,13 @@ def _training_images(
         found = {"changed": ["names or number"]} if last.files_digest not in (None, digest) else {}
     code = code_digest(images.transform, config.data.transform)
     if code and last.transform not in (None, code):
-        digests = f"sha256 {code[:12]}, then {last.transform[:12]}"
+        digests = f"sha256 now {code[:12]}, before {last.transform[:12]}"
         found = found | {"code of the transform": [f"{config.data.transform} ({digests})"]}
     if found and not data_changed:
         words = "; ".join(f"{kind}: {_some(names)}" for kind, names in found.items())
         raise DataError(
-            f"the training images are not those that the run in {out} was trained on so far ({words}); restore them, "
-            "continue with these by --data-changed, or choose another --out"
+            f"the training images differ from those that the run in {out} was trained on so far ({words}); restore "
+            "them, add --data-changed to continue with the changed images, or choose another --out"
         )
     datasets = {name: size for part in images.domains for name, size, _ in dataset_stamps(part)}
     record |= {"transform": code} if code else {}

@@ -1,4 +1,4 @@
-"""One training run from its settings: files, method, run folder, engine. This is where the floors below meet."""
+"""One training run from its settings; it connects the layers below: files, method, run folder, engine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def train(
             schedule is that of a run of this length. ``run.yaml`` keeps it, so later calls may leave it out.
         skip_bad: Leave out training images that cannot be read.
         data_changed: Go on although training images were added, removed or replaced since the session before.
-        callbacks: Told of the training as it goes on, in the first process.
+        callbacks: Called during training, in the first process.
         quiet: Print nothing.
         source: The training images of the source domain, instead of the folders of ``config.dataset``: a map-style
             torch dataset (or sequence) of PIL images, arrays (H, W, C) as files hold them, or tensors (C, H, W) of
@@ -68,12 +68,12 @@ def train(
             ``transform``.
         target: Those of the target domain, in the same way; both or neither.
         held_out: Two more, source and target, which are scored during training; without them nothing is scored.
-        transform: Applied to each loaded image before crop and flip, its draws a function of the seed and the image's
-            number: a transform of albumentations or torchvision v2, or a function of an array (H, W, C)
-            (:mod:`unpaired.data.augment`). By name it is ``config.data.transform``.
+        transform: Applied to each loaded image before crop and flip: a transform of albumentations or torchvision v2,
+            or a function of an array (H, W, C) (:mod:`unpaired.data.augment`). Its random draws are a function of the
+            seed and of the sample's number. Instead, ``config.data.transform`` names one that can be imported.
 
     Raises:
-        UserError: Anything that a person can mend, each with what to do.
+        UserError: Anything that the user can fix; the message says how.
     """
     from unpaired.loggers import CsvLog, OwnLoggers  # with lightning_fabric, whose import takes a while
 
@@ -176,7 +176,7 @@ def _build(config: RunConfig) -> Method:
     method = METHODS[config.method](config.model, channels=max(config.data.domain_channels))
     if config.data.shorter_crop_side < method.smallest_image:
         raise ConfigError(
-            f"image_size: {method.title}'s discriminator needs crops of at least {method.smallest_image} pixels, "
+            f"image_size: {method.title} needs crops of at least {method.smallest_image} pixels, "
             f"not {size_words(config.data.image_size)}"
         )
     if method.smallest_batch > 1 and config.training.batch_size < method.smallest_batch * config.training.processes:
@@ -185,7 +185,9 @@ def _build(config: RunConfig) -> Method:
             f"{method.smallest_batch} in each process; {config.training.batch_size} is too few (its authors take 16)"
         )
     if method.not_recordable and config.training.cuda_graph:
-        raise ConfigError(f"cuda_graph: a step of this run cannot be recorded ({method.not_recordable}); turn one off")
+        raise ConfigError(
+            f"cuda_graph: a step of this run cannot be recorded ({method.not_recordable}); use --no-cuda-graph"
+        )
     if method.one_process_only and config.training.processes > 1:
         raise ConfigError(f"devices: {config.training.processes} asked for, but {method.one_process_only}; use 1")
     method.prepare()
@@ -219,7 +221,7 @@ def _with_domains(config: RunConfig) -> RunConfig:
         able = ", ".join(key for key, row in METHODS.items() if "domain" in row.supports)
         raise ConfigError(
             f"domains: {method.title} translates between two domains; give DATA with trainA and trainB, or --source "
-            f"and --target, or take a method of several domains: {able}"
+            f"and --target, or use a multi-domain method: {able}"
         )
     names = domain_names(folder)
     if config.model.domains not in ((), names):

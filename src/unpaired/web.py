@@ -195,7 +195,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except (socket.gaierror, UnicodeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no name of a computer"
+        reason = getattr(error, "strerror", None) or "not a valid host name"
         raise ConfigError(f"host: '{host}' is not an address of this machine ({reason})") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -209,7 +209,7 @@ def test_the_matrix_grows_and_a_contender_that_fails_stops_no_other(
     command = ["benchmark", str(write(tmp_path, content)), "--out", str(copy), "--only", "broken*seed0", "fast*seed0"]
     assert main(command) == 1
     said = capsys.readouterr().err
-    assert "FAILED: broken-photos-seed0: image_size: CUT's discriminator needs crops of at least" in said
+    assert "FAILED: broken-photos-seed0: image_size: CUT needs crops of at least" in said
     assert "failed: broken-photos-seed0: image_size: CUT's" in said
     assert "fast-photos-seed0: done" in said
     assert "5 of 8 runs are done; run the same command again to continue." in said
@@ -237,7 +237,7 @@ def test_finished_runs_are_left_alone_wherever_their_images_lay_and_whichever_ve
     before, file = weights(copy), write(tmp_path, matrix(photos))
     assert main(["benchmark", str(file), "--out", str(copy)]) == 0
     said = capsys.readouterr().err
-    assert f"{NAMES[0]}: taken over; its images lay in /elsewhere/photos" in said
+    assert f"{NAMES[0]}: existing run continued; its images were in /elsewhere/photos" in said
     assert "4 runs: 3 done, 1 to do now" in said
     assert weights(copy) == before
     assert load_yaml(copy / "runs" / NAMES[0] / "run.yaml")["dataset"]["folder"] == str(photos)

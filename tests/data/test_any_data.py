@@ -101,7 +101,7 @@ def test_datasets_train_as_folders_do(root: Path, tmp_path: Path, by_folders: An
     with pytest.raises(ConfigError, match=r"was given in Python; call unpaired\.train"):
         train(RunConfig.load(tmp_path / "run" / "run.yaml"), tmp_path / "run", quiet=True)
     b.files[0] = root / "data" / "more" / "image0.png"
-    with pytest.raises(DataError, match="not those that the run in"):
+    with pytest.raises(DataError, match="differ from those that the run in"):
         trained(config, tmp_path / "run", in_two=False, source=a, target=b)
 
 
@@ -184,7 +184,7 @@ def test_a_transform_whose_code_has_changed_is_refused(
     assert cli.main([*words, *plugin]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "(code of the transform: mine:change (sha256 " in line
-    assert "restore them, continue with these by --data-changed" in line
+    assert "restore them, add --data-changed to continue" in line
     assert cli.main([*words, *plugin, "--data-changed", "--stop-after", "3"]) == 0
     assert cli.main(["translate", str(out), str(root / "data" / "more"), "--out", "made"]) == 0  # without that code
     forget_plugins()
@@ -220,7 +220,7 @@ def test_a_list_in_a_run_file_is_a_transform() -> None:
         ({"transform": "nowhere"}, "neither package.module:name nor a YAML list"),
         ({"transform": "no.module:x"}, "is code that is run only if you name it: add --plugin no.module.py"),
         ({"transform": "torchvision.nowhere:x"}, "cannot be imported"),
-        ({"transform": "torch:float32"}, "which cannot be called"),
+        ({"transform": "torch:float32"}, "which is not callable"),
         ({"transform": "[{ColorJiter: {}}]"}, "did you mean 'ColorJitter'"),
         ({"transform": "[{ColorJitter: {bright: 2}}]"}, "ColorJitter: "),
         ({"transform": "[{"}, "is not YAML"),
@@ -238,16 +238,18 @@ def test_a_list_in_a_run_file_is_a_transform() -> None:
     ],
 )
 def test_what_cannot_be_used_is_one_line(root: Path, tmp_path: Path, given: dict[str, Any], words: str) -> None:
-    dataset = DatasetConfig() if "source" in given else None
-    if places := given.get("dataset"):
-        places = {key: value if "weights" in key else tuple(root / "data" / v for v in np.atleast_1d(value))
-                  for key, value in places.items()}  # fmt: skip
-        dataset = DatasetConfig(**places)
-    with pytest.raises(UserError) as error:
+    places = {key: value if "weights" in key else tuple(root / "data" / v for v in np.atleast_1d(value))
+              for key, value in given.get("dataset", {}).items()}  # fmt: skip
+
+    def attempt() -> None:
+        dataset = DatasetConfig(**places) if places or "source" in given else None
         train(
             run_of(root, dataset, num_workers=0, transform=given.get("transform")), tmp_path / "run", quiet=True,
             source=given.get("source"), target=given.get("target"), transform=given.get("python"),
         )  # fmt: skip
+
+    with pytest.raises(UserError) as error:
+        attempt()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -388,3 +390,27 @@ def test_the_same_files_have_the_same_digests_however_they_are_listed(root: Path
     data = DataConfig(image_size=32, num_workers=0)
     one, other = (UnpairedStream(files, data, 3)[7] for files in (listed, as_tuples))
     assert torch.equal(one["source"], other["source"])
+
+
+def test_direction_and_weights_are_refused_where_they_mean_nothing(root: Path) -> None:
+    data = root / "data"
+    for place in ({"source": data / "trainA", "target": data / "trainB"}, {"source": (data / "trainA", data / "more")}):
+        with pytest.raises(ConfigError, match="direction: applies to DATA only; with source and target, swap these"):
+            DatasetConfig(**place, direction="BtoA").training_images()
+    for place in ({"folder": data}, {"domains": data}, {"source": data / "trainA", "target": data / "trainB"}):
+        for role in ("source", "target"):
+            with pytest.raises(ConfigError, match=rf"{role}_weights: 2 numbers for [01] folders of {role}; give one"):
+                DatasetConfig(**place, **{f"{role}_weights": (1.0, 2.0)})
+
+
+def test_a_transform_may_keep_images_that_are_smaller_than_the_crop(tmp_path: Path) -> None:
+    """zoom_and_crop takes them: it scales up to the crop."""
+    for name in ("trainA", "trainB"):
+        write_images(tmp_path / name, 2, size=(20, 28))
+    data = DataConfig(image_size=32, num_workers=0, resize="zoom_and_crop", load_size=None)
+    images = DatasetConfig(folder=tmp_path).training_images()
+    plain, same = images.stream(data, 0), replace(images, transform=lambda x: x).stream(data, 0)
+    for k in range(4):
+        assert all(torch.equal(plain[k][role], same[k][role]) for role in ("source", "target"))
+    with pytest.raises(DataError, match=r"at least 28 x 20 pixels"):
+        replace(images, transform=lambda x: x[:10]).stream(data, 0)[0]

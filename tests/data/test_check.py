@@ -151,7 +151,7 @@ def test_orientation_frames_and_suffixes_are_told(tmp_path: Path) -> None:
     }
     report = check(tmp_path, members)
     assert told(report) == [
-        ("note", "1 of 5 images of trainA lies on its side and is turned as EXIF says",
+        ("note", "1 of 5 images of trainA is stored rotated or mirrored and is turned as its orientation tag says",
          ["trainA/turned.jpg"]),
         ("note", "1 of 5 images of trainB has several frames or pages, of which the first is used",
          ["trainB/film.png"]),
@@ -182,7 +182,7 @@ def test_pairs_are_told(tmp_path: Path) -> None:
     assert only(check(tmp_path, members)) == (
         "note",
         "testA and testB pair by name (4 names in both, 1 in one only); if these are true pairs, translations can be "
-        "scored against the truth",
+        "scored against the ground truth",
         ["testB/alone"],
     )
 
@@ -194,7 +194,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     report = check(tmp_path / "2", {name: x for name, x in members.items() if not name.startswith("testB")})
     assert only(report)[:2] == ("error", "testB is missing beside testA")
     report = check(tmp_path / "3", {name: x for name, x in members.items() if name.startswith("train")})
-    assert only(report)[:2] == ("warning", "there are no test images: scores need images held out")
+    assert only(report)[:2] == ("warning", "there are no test images: scores need held-out images")
     few = {name: x for name, x in members.items() if not name.startswith("trainB") or name.endswith("0.png")}
     (tmp_path / "4" / "set" / "valA").mkdir(parents=True)
     (tmp_path / "4" / "set" / "extra").mkdir()
@@ -208,7 +208,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     one = {f"train/cat/{i}.png": picture(i) for i in range(3)} | {f"test/dog/{i}.png": picture(9 + i) for i in range(2)}
     assert told(check(tmp_path / "5", one)) == [
         ("error", "there is only one domain (cat); two are needed at least", []),
-        ("warning", "there are no test images: scores need images held out", []),
+        ("warning", "there are no test images: scores need held-out images", []),
         ("note", "1 folder that training does not read", ["test/dog"]),
     ]
 
@@ -284,6 +284,6 @@ def test_images_without_any_data_are_told(tmp_path: Path) -> None:
     found = told(check(tmp_path, clean() | {"trainA/void.tiff": void.getvalue()}))
     assert (
         "warning",
-        "1 of 5 images of trainA holds no data at all, and nothing to learn from",
+        "1 of 5 images of trainA holds only no-data values: nothing to learn from",
         ["trainA/void.tiff"],
     ) in found

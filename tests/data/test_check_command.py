@@ -48,7 +48,7 @@ def test_prepare_goes_from_archive_to_training_images(tmp_path: Path, capsys: Ca
     assert "trainA holds 4 images (and 2 in val); the published horse2zebra has 1,067" in said
     assert main(arguments) == 0
     assert f"{out}: 0 images written" in (said := capsys.readouterr().out)
-    assert "16 were there" in said
+    assert "16 existed already" in said
     assert main([*arguments, "--strict"]) == 1
     dataset = DatasetConfig(folder=out)
     assert len(dataset.training_files().source) == 4

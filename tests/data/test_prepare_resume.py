@@ -143,7 +143,7 @@ def test_a_folder_of_something_else_is_refused(archive: Path, tmp_path: Path) ->
 def test_a_place_inside_the_source_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "p", {f"{d}/{i}.png": picture(i + len(d)) for d in ("a", "bc") for i in range(4)})
     for out in (folder, folder / "a", folder / "new" / "deeper"):
-        with pytest.raises(DataError, match="lies in what it is prepared from"):
+        with pytest.raises(DataError, match="lies in the folder that it is prepared from"):
             prepare(str(folder), [], out, DEFAULT_REQUEST, quiet)
     assert not (folder / "new").exists()
 

@@ -38,7 +38,7 @@ def test_the_first_lines_of_a_training(
     [
         (1.0, False, 20, []),
         (1.0, False, 1000, ["About 17 min at 1 s an image, measured on the first steps."]),
-        (10.0, False, 426_800, ["About 49.4 days", "more than a day. A picture within minutes: --recipe quick"]),
+        (10.0, False, 426_800, ["About 49.4 days", "a day. For a first result within minutes use --recipe quick"]),
         (
             10.0,
             True,

@@ -98,7 +98,7 @@ def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
         ("step", torch.tensor(-1e23), "negative"), ("step", torch.tensor(-1.0), "negative"),
         ("step", torch.tensor(float("inf")), "not finite"), ("step", torch.ones(1), "is (1,)"),
         ("exp_avg_sq", torch.full((3,), -1e-9), "negative"), ("exp_avg_sq", torch.zeros(4), "is (4,)"),
-        ("exp_avg", torch.full((3,), float("nan")), "not finite"), ("momentum", torch.zeros(3), "does not count"),
+        ("exp_avg", torch.full((3,), float("nan")), "not finite"), ("momentum", torch.zeros(3), "state holds"),
     ],
 )  # fmt: skip
 def test_what_adam_cannot_have_counted_is_refused(tmp_path: Path, name: str, value: torch.Tensor, reason: str) -> None:

@@ -50,7 +50,7 @@ def test_a_moved_folder_goes_on_to_the_same_end(
     elsewhere = tmp_path / "elsewhere"
     dataset.rename(elsewhere)
     train(replace(config, dataset=replace(config.dataset, folder=elsewhere)), tmp_path / "moved")
-    assert f"{elsewhere} (then {dataset})" in capsys.readouterr().err
+    assert f"{elsewhere} (before: {dataset})" in capsys.readouterr().err
     assert RunConfig.load(tmp_path / "moved" / "run.yaml").dataset.folder == elsewhere
     one, two = (faults.content(tmp_path / name) for name in ("moved", "whole"))
     assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == {"run.yaml"}

@@ -142,11 +142,11 @@ def test_refusals(sets: ImageSets) -> None:
         evaluate_images(ImageSets(fake, real), ["kid_lite0_x1e3"])
     with pytest.raises(ConfigError, match="at least 10 images in each set, and there are 9"):
         evaluate_images(ImageSets(fake[:9], real, networks=sets.networks), ["kid_lite0_x1e3"])
-    with pytest.raises(DataError, match="35 made images but 34 truths"):
+    with pytest.raises(DataError, match="35 generated images but 34 truths"):
         evaluate_images(ImageSets(fake, real, truth[:-1]), ["paired_l1_pm1"])
     with pytest.raises(DataError, match=r"fake image 7 has shape \(3, 32, 32\) .* its truth \(3, 8, 32\)"):
         evaluate_images(ImageSets(fake, real, [*truth[:7], truth[7][:, :8], *truth[8:]]), ["paired_l1_pm1"])
-    with pytest.raises(DataError, match="no made images"):
+    with pytest.raises(DataError, match="no generated images"):
         evaluate_images(ImageSets([], real))
     with pytest.raises(ConfigError, match="no real images"):
         evaluate_images(ImageSets(fake), ["swd_progan_x1e3"])

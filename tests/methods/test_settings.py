@@ -172,7 +172,7 @@ def test_settings_have_their_limits_on_both_sides(method: str, name: str) -> Non
         ("cut", {"blocks": 3}, r"no 'block5'.*'blocks'"),
         ("dclgan_qs_attn", {"blocks": 3}, r"no 'block5'.*'blocks'"),
         ("multi_domain_qs_attn", {"blocks": 3, "domains": ("a", "b")}, r"no 'block5'.*'blocks'"),
-        ("multi_domain_qs_attn", {"domains": ()}, "the names of at least two are needed"),
+        ("multi_domain_qs_attn", {"domains": ()}, "at least two names are needed"),
         ("multi_domain_qs_attn", {"domains": ("a", "b", "a")}, "must name at least two, each once, not a, b, a"),
         ("multi_domain_qs_attn", {"image_pool": 5}, "image_pool and flip_equivariance are not offered"),
         ("dclgan", {"projector_betas": (0.9, 1.0)}, "projector_betas.1 must be below 1"),

@@ -126,7 +126,7 @@ def test_runs_that_differ_in_their_images_need_an_option(runs: list[Path], train
         ({"direction": "BtoA"}, ConfigError, "direction: the runs differ (QS-Attn: AtoB; CUT: BtoA); choose with", {}),
         ({"folder": "/nowhere", "direction": "AtoB"}, ConfigError, "data: the runs differ", {}),
         ({}, DataError, "there are no held-out images", {"data": trained / "empty"}),
-        ({}, ConfigError, "direction: belongs to DATA", {"source": trained, "target": trained, "direction": "AtoB"}),
+        ({}, ConfigError, "direction: applies to DATA", {"source": trained, "target": trained, "direction": "AtoB"}),
     ]
     for changes, error, words, given in cases:
         change_settings(runs[1], **changes)

@@ -101,7 +101,7 @@ def test_seeds_are_one_row_and_references_stand_once_above_and_below(tmp_path: P
     assert row(found, "CUT", "best").images_words == "1,200"
     assert value(found, "input (untranslated)", FULL_KID, "")["n"] == 1
     assert found.remarks == (
-        "best: chosen by kid_lite0_x1e3_100v100 on testA and testB of drawings: flattered; never compare with "
+        "best: chosen by kid_lite0_x1e3_100v100 on testA and testB of drawings: biased; never compare with "
         "another run's last",
     )
 
@@ -114,7 +114,7 @@ def test_columns_come_in_the_order_of_the_first_run(tmp_path: Path) -> None:
     found = collect([first, second])
     assert [column.name for column in found.columns] == [FULL_SWD, FULL_KID, FULL_PSNR]
     (remark,) = found.remarks
-    assert "flattered if those are the images scored here" in remark, "they were not chosen on the test images"
+    assert "biased if those are the images scored here" in remark, "they were not chosen on the test images"
 
 
 def test_spread_and_interval_are_averaged_where_all_seeds_have_them(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_newest_line_counts_and_broken_and_old_ones_are_reported(tmp_path: P
     kid = f"scores.ema.{FULL_KID}.value"
     assert f"{where}, line 3 is skipped: it is not complete JSON" in said
     assert f"{where}, line 6 is skipped: '{kid}' is [1]; input should be a valid number" in said
-    assert f"{where}, line 7 is skipped: it holds no named values" in said
+    assert f"{where}, line 7 is skipped: it is not a JSON object" in said
     assert f"{where}, line 8 is skipped: 'format' is 3; input should be 2" in said
     assert f"{where}, line 9 is skipped: 'images_seen' is missing" in said
     assert f"{where}: 1 evaluation was recorded before protocols" in said

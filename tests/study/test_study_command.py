@@ -156,7 +156,7 @@ def test_an_interrupted_study_leaves_nothing(plan: Callable[..., Plan], tmp_path
         (["OURS", "COPY", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], ConfigError, "the same images"),
         (["OURS", "BROKEN", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET"], DataError, "image0.png"),
         (["OURS", "CUT", "--out", "OUT", "--source", "SOURCE", "--target", "TARGET", "--direction", "BtoA"],
-         ConfigError, "direction: belongs to --data"),
+         ConfigError, "direction: applies to --data"),
     ],
 )  # fmt: skip
 def test_studies_that_cannot_be_made(
@@ -223,7 +223,7 @@ def test_the_table_is_table_2(voted: Store, capsys: Capture) -> None:
     assert lines["Q"].split("│")[3].strip().startswith("100.0 [")
     assert "27" in lines["C"]
     assert "Q: ours against cut (28 : 0)" in said
-    assert "places on the screen were not equally liked (from the left: 11, 46, 43 %)" in said
+    assert "positions on the screen were not chosen equally often (from the left: 11, 46, 43 %)" in said
 
 
 def test_numbers_agree_in_every_form(voted: Store, capsys: Capture) -> None:

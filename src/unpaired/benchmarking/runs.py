@@ -98,7 +98,7 @@ class Run:
             return ""
         if change:
             store(file, {**previous, "dataset": self.config.to_mapping()["dataset"]})
-        return f"{self.name}: taken over; its images lay in {before[changed[0]]} and lie in {now[changed[0]]} now"
+        return f"{self.name}: existing run continued; its images were in {before[changed[0]]}, now in {now[changed[0]]}"
 
 
 def is_trained(folder: Path, images: int | None) -> bool:

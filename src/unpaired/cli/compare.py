@@ -38,8 +38,8 @@ _TRAINING_FORMATS = ("terminal", "markdown", "csv")
 class Compare:
     """Compare runs by the records that 'unpaired evaluate' left in their folders: one table, nothing is computed again.
 
-    Runs that differ only in their seed become one row with mean and standard deviation. Averaged (EMA), last and best
-    weights stand side by side. Scores that mean different things (images, protocol, networks, seed) are refused.
+    Runs that differ only in their seed become one row with mean and standard deviation, for each of the averaged (EMA),
+    last and best weights. Scores that are not comparable (other images, protocol, networks or seed) are rejected.
 
     Example: unpaired compare runs/mine runs/quick --out table.tex
     """
@@ -52,7 +52,7 @@ class Compare:
     over_training: bool = False
     """Show the scores that were taken during training instead, one table per method."""
     format: Literal["terminal", "markdown", "csv", "latex", "json", "html"] | None = None
-    """Of what is printed, or written to --out; unset goes by the suffix of --out."""
+    """Format of the printed table or of the file --out; unset: by the suffix of --out, else terminal."""
     out: Path | None = None
     """File to write: .md, .csv, .tex, .json or .html."""
 

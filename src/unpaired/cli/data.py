@@ -47,8 +47,8 @@ Bits = Annotated[int, Field(ge=-1, le=16)]
 class Prepare:
     """Make a set for training from archives that you downloaded, or from any folders of images, and check it.
 
-    Nothing is downloaded; without its archive, a known set says where to get it. After an interruption the same command
-    continues. See docs/data.md.
+    Nothing is downloaded; if the archive of a known set is missing, the message says where to get it. After an
+    interruption, run the same command again to continue. See docs/data.md.
 
     Example: unpaired data prepare pictures --out data/mine
     """
@@ -140,7 +140,7 @@ def _prepare(options: Prepare) -> int:
     console = _console()
     written, there = done.written.written, done.written.there
     words = f"{options.out}: {written:,} images written in {done.written.seconds:.1f} s"
-    _print(console, words + (f", {there:,} were there" if there else ""))
+    _print(console, words + (f", {there:,} existed already" if there else ""))
     for remark in done.plan.remarks:
         _print(console, remark)
     code = _say(done.report, options.strict, options.json)

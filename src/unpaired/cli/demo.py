@@ -15,10 +15,10 @@ from unpaired.config import Count, Seed, settings
 @settings
 class Demo:
     """Train QS-Attn from scratch by the quick recipe on the embedded drawings (black line drawings -> colour),
-    translate the 120 test drawings, score them against their known truth, and write a report. Scores during training,
-    and the best weights, are by 100 of the 200 validation drawings; no weights were chosen on the test drawings.
+    translate the 120 test drawings, score them against the ground truth, and write a report. Scores during training use
+    100 of the 200 validation drawings, which also select the best weights; nothing is selected on the test drawings.
 
-    Run it again to resume. A prettier result needs longer: 'unpaired demo --minutes 60'.
+    Run it again to resume. For better results train longer: 'unpaired demo --minutes 60'.
 
     Example: unpaired demo --minutes 10
     """

@@ -131,7 +131,7 @@ def gains(evaluation: Evaluation) -> list[str]:
     lines = []
     for wanted, words in ((True, "Better than"), (False, "WORSE than"), (None, "Equal to, or not comparable with,")):
         told = [
-            f"{score.label} ({before:.4g} -> {score.value:.4g}{', flattered: training used its network' * flattered})"
+            f"{score.label} ({before:.4g} -> {score.value:.4g}{', biased: training used its network' * flattered})"
             for score, before, better, flattered in changes(evaluation)
             if better is wanted
         ]
@@ -170,7 +170,7 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
     verdicts = {True: "better", False: "worse", None: _DASH}
     rows = [
         (f"{score.label} {'↓' if score.better == 'lower' else '↑'}", f"{before:.4g}", f"{score.value:.4g}",
-         verdicts[better] + ", flattered" * flattered)
+         verdicts[better] + ", biased" * flattered)
         for score, before, better, flattered in changes(evaluation)
     ]  # fmt: skip
     counted = {verdict: sum(better is verdict for _, _, better, _ in changes(evaluation)) for verdict in (True, False)}
@@ -183,14 +183,14 @@ def _write_report(out: Path, config: RunConfig, evaluation: Evaluation) -> Path:
         ),
         page.before_after(
             list(zip(names, columns["input"], columns["translation"], strict=True)),
-            note="Evenly spaced by name, not chosen. Drag the border, or move the slider, to look beneath.",
+            note="Evenly spaced by name, not hand-picked. Drag the border, or move the slider, to compare.",
         ),
         page.table(
             ["score", "before", "after", "change"],
             rows,
             title=f"Against the untranslated drawings: {counted[True]} scores better, {counted[False]} worse",
-            note="All that were measured; the arrow says which way is better. An untranslated drawing loses and "
-            "changes nothing, by definition. Flattered: training used the network behind this score.",
+            note="All measured scores; the arrow shows which direction is better. Scores of lost structure and of "
+            "changes to the input are 0 before translation by definition. Biased: training used this score's network.",
         ),
         page.gallery(
             [*columns],

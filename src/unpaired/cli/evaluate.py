@@ -51,7 +51,8 @@ class Evaluate:
     source_domain: str | None = None
     """Domain that is translated, with methods that know several."""
     paired: Literal["auto", "yes", "no"] = "auto"
-    """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
+    """Whether files with the same stem are an input and its ground truth; auto: yes if each source file has a target
+    file of its stem."""
     metrics: tuple[str, ...] = ()
     """Scores to compute, by name; unset means all that the files and the available networks allow."""
     unchanged_masks: Path | None = None
@@ -64,14 +65,14 @@ class Evaluate:
     download: bool = False
     """Let torch-fidelity fetch the Inception weights of FID if they are not on this machine."""
     skip_bad: bool = False
-    """Name and leave out images that cannot be read, instead of ending there."""
+    """Report and skip images that cannot be read, instead of stopping with an error."""
     cache: bool = True
     """Keep the features that networks compute of files in your cache folder (UNPAIRED_CACHE names another)."""
     intervals: bool = True
     """Compute 95 % confidence intervals."""
     image_size: Side | tuple[Side, Side] | None = None
-    """Size to which everything is resized, when a folder of made images is scored: one side of a square, or height
-    and width. Unset: that of the made images, if they are squares."""
+    """When a folder of generated images is scored: size to which all images are resized, one side of a square, or
+    height and width. Unset: the size of the generated images, if they are square."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"

@@ -125,7 +125,7 @@ def _size(options: Evaluate) -> Size:
     if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
         return side[0]
     raise ConfigError(
-        f"{options.run}: the made images are not squares of one size that is a multiple of 4; give the size to "
+        f"{options.run}: the generated images are not squares of one size that is a multiple of 4; give the size to "
         "resize everything to with --image-size, one side or height and width"
     )
 
@@ -248,18 +248,21 @@ def number(value: float) -> str:
 def remarks(evaluation: Evaluation) -> list[str]:
     """What has to be said below a table: full names, how the best was chosen, what was left out and why."""
     scores = next((found for row, found in evaluation.scores.items() if row in ("ema", "last", "made")), {})
-    lines = ["Small: 95 % intervals over images. Names: " + ", ".join(score.full_name for score in scores.values())]
+    lines = [
+        "Below a score: its 95 % interval over images. Full names: "
+        + ", ".join(score.full_name for score in scores.values())
+    ]
     if evaluation.best:
         best = evaluation.best
         lines.append(
             f"best: the {LABELS[best['weights']]} weights at image {best['images_seen']:,}, chosen by {best['score']} "
-            f"on {best['chosen_on']}. If these are the images scored here, it is flattered."
+            f"on {best['chosen_on']}. If these are the images scored here, its scores are optimistically biased."
         )
     if evaluation.flattered:
         labels = ", ".join(score.label for name, score in scores.items() if name in evaluation.flattered)
         lines.append(
-            f"Flattered: {labels}. Training used the same network, so trust another one (such as "
-            "--network inception=PATH), SWD and your eyes."
+            f"Biased: {labels}. Training used the same network, so rely on another one (such as "
+            "--network inception=PATH), on SWD and on visual inspection."
         )
     if evaluation.precision != "32":
         lines.append(f"Translated in {evaluation.precision}.")

@@ -21,8 +21,8 @@ _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 class Export:
     """Write the generator of a run as one file that runs without this package.
 
-    Batch and sides of the images are free. The file is compared with PyTorch on several sizes before it gets its name,
-    and says of itself what it takes and makes (docs/export.md).
+    Batch size, height and width of the images are dynamic. Before the file is saved, its output is compared with
+    PyTorch's at several sizes; its metadata describes input and output (docs/export.md).
 
     Example: unpaired export runs/mine --out generator.onnx
     """

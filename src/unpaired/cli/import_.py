@@ -14,10 +14,10 @@ from unpaired.config import Side, settings
 
 @settings
 class Import:
-    """Make a run folder of a generator that the authors of CUT, CycleGAN, DCLGAN and their family published.
+    """Make a run folder from a generator published by the authors of CUT, CycleGAN, DCLGAN or a related method.
 
-    All commands take the folder like that of a run that was trained here; 'unpaired train --init' starts from it.
-    Width, blocks and channels are read off the file. It has no averaged weights, so its own (last) are always taken.
+    All commands accept the folder like that of a run trained with this package; 'unpaired train --init' starts from it.
+    Width, blocks and channels are read from the file. It has no averaged weights, so its only ones (last) are used.
 
     Example: unpaired import latest_net_G.pth --method cut --out runs/theirs
     """

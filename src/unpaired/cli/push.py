@@ -20,8 +20,8 @@ class Push:
     """Upload a trained run to the Hugging Face Hub with a model card.
 
     The card shows the scores of the newest 'unpaired evaluate' with their protocol, data, licence and how to use the
-    model. What is not given is said to be unknown. All files are listed before any is sent, and no image is among them
-    without --samples. Log in first: 'hf auth login'.
+    model. What you do not give is stated as unknown. All files are listed before any is sent, and no image is among
+    them without --samples. Log in first: 'hf auth login'.
 
     Example: unpaired push runs/mine owner/zebras --licence cc-by-4.0
     """

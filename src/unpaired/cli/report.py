@@ -52,11 +52,13 @@ class Report:
     names: tuple[str, ...] = ()
     """What to call the runs, in their order; unset takes their methods, or their folders where methods repeat."""
     taps: tuple[str, ...] | None = None
-    """Places of the encoder for the heat maps (block1 block5); unset takes the last two that select."""
+    """Encoder layers for the heat maps (block1 block5); unset: the last two at which the runs select queries, or block1
+    and block5 if none does."""
     weights: Literal["ema", "last", "best"] = "ema"
     """The averaged weights, those of the last step, or those that scored best during training."""
     paired: Literal["auto", "yes", "no"] = "auto"
-    """Whether files of the same stem are input and truth; auto takes them as such when every source file has one."""
+    """Whether files with the same stem are an input and its ground truth; auto: yes if each source file has a target
+    file of its stem."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -41,6 +41,9 @@ def onnx_translator(
     of_run = Translator.from_pretrained(run, weights=weights, device="cpu")
     with tempfile.TemporaryDirectory(prefix="unpaired-onnx-") as folder:
         path = Path(folder) / "model.onnx"
-        print("exporting for ONNX Runtime; 'unpaired export' once, and its file as RUN, saves this", file=sys.stderr)
+        print(
+            "exporting for ONNX Runtime; to skip this step, run 'unpaired export' once and give its file as RUN",
+            file=sys.stderr,
+        )
         of_run.export(path, reverse=reverse, domain=domain)
         return Translator.from_onnx(path)

@@ -26,7 +26,7 @@ class Serve:
     """Serve a trained run over HTTP: POST an image to /translate and get its translation, several to /batch; /health
     gives its state, /openapi.json describes the API. Needs the extra: pip install "unpaired[serve]".
 
-    Where the environment variable UNPAIRED_TOKEN, or --token-file, holds a token, requests have to bring it as
+    If the environment variable UNPAIRED_TOKEN or --token-file holds a token, requests must send it as
     'Authorization: Bearer TOKEN'.
 
     Example: unpaired serve runs/mine --port 8000

@@ -31,8 +31,8 @@ _OF_MAKING = ("data", "source", "target", "direction", "out", "names", "show", "
 class Study:
     """Ask people which method is best: blind, shuffled, side by side, with the three questions of the paper's Table 2.
 
-    'unpaired study RUN RUN --out STUDY' translates held-out images with each run, or takes them from folders of made
-    images, and serves a page on this machine. 'unpaired study STUDY' opens it again; with --table or --export it prints
+    'unpaired study RUN RUN --out STUDY' translates held-out images with each run, or reads translations from folders,
+    and serves a page on this machine. 'unpaired study STUDY' opens it again; with --table or --export it prints
     or writes what raters said, also while it is served elsewhere. See docs/study.md.
 
     Example: unpaired study runs/mine runs/cut --out studies/first
@@ -43,7 +43,7 @@ class Study:
             tuple[Path, ...],
             arg(
                 metavar="RUN [RUN ...]",
-                help="Two to nine runs, or folders of made images named like the sources; or one study made before.",
+                help="Two to nine runs, or folders of translations named like the sources; or one existing study.",
             ),
         ]
     ]

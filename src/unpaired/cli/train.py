@@ -32,7 +32,7 @@ _DESCRIPTION = """Train a translator from two folders of images, no pairs.
 Run the same command again to resume: it continues from the newest valid checkpoint in OUT. Ctrl-C saves and ends.
 Options depend on the method: 'unpaired train --method cut --help'. A run file (--config run.yaml, as stored in every
 run folder) or a recipe (--recipe quick: a picture within minutes; --recipe table3_a: a published experiment; 'unpaired
-recipes' lists them) gives the defaults; options given beside it win. --plugin my_method.py (any number of them) adds
+recipes' lists them) gives the defaults; options override them. --plugin my_method.py (any number of them) adds
 your own methods and networks: --method mine, --generator my_networks:Mine.
 
 Example: unpaired train data/horse2zebra --recipe quick --out runs/quick"""
@@ -208,8 +208,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("source", Annotated[tuple[Path, ...], arg(help="Folder of the source domain, or several, instead of DATA; "
                                                    "hf:NAME?split=S&column=C&label=L is a dataset.")], ()),
         ("target", Annotated[tuple[Path, ...], arg(help="The same for the target domain.")], ()),
-        ("source_weights", Annotated[tuple[Positive, ...], arg(help="How often each of several source folders is "
-                                                            "shown; unset: each image equally often.")], ()),
+        ("source_weights", Annotated[tuple[Positive, ...], arg(help="Sampling weights of several source folders; "
+                                                            "unset: each image equally often.")], ()),
         ("target_weights", Annotated[tuple[Positive, ...], arg(help="The same for the target folders.")], ()),
         ("direction", Annotated[Literal["AtoB", "BtoA"], arg(help="Which domain of DATA is the source.")],
          base.dataset.direction),
@@ -226,8 +226,8 @@ def _arguments(base: RunConfig) -> type[Any]:
         ("extend_to", Annotated[Count | None, arg(help="Train the run in OUT, finished or not, until this many images "
                                                 "are seen in all, with the schedule of a run of that length.")], None),
         ("skip_bad", Annotated[bool, arg(help="Leave out training images that cannot be read.")], False),
-        ("data_changed", Annotated[bool, arg(help="Go on although training images were added, removed or replaced; the "
-                                                  "record of sessions says which.")], False),
+        ("data_changed", Annotated[bool, arg(help="Continue although training images were added, removed or replaced; "
+                                                  "sessions.jsonl lists them.")], False),
         ("quiet", Annotated[bool, arg(help="Print nothing but errors.")], False),
         ("training", TrainingConfig, base.training),
         ("loading", DataConfig, base.data),

@@ -22,8 +22,8 @@ class Translate:
 
     Files that cannot be read or written are named and left out, and the exit code is then 1.
 
-    Of a video (MP4, MOV, MKV, WebM and others; pip install "unpaired[video]") each frame is translated; sound, times of
-    the frames and pixel aspect are kept, and how much more it flickers than before is said.
+    Of a video (MP4, MOV, MKV, WebM and others; pip install "unpaired[video]") each frame is translated; sound,
+    timestamps and pixel aspect ratio are kept, and the change in flicker is reported.
 
     Example: unpaired translate runs/mine photos --out translated
     """
@@ -51,7 +51,8 @@ class Translate:
     """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT. For one video,
     a name ending in .mp4, .mov, .mkv or .webm is the file to write."""
     overwrite: bool = False
-    """Make translations again that OUT already holds; without it or --skip-existing nothing is made where it does."""
+    """Replace translations that OUT already holds; without this or --skip-existing, any existing translation is an
+    error."""
     skip_existing: bool = False
     """Make only the translations that OUT does not hold, to continue after an interruption."""
     weights: Literal["ema", "last", "best"] = "ema"
@@ -68,16 +69,16 @@ class Translate:
     batch_size: BatchSize = 1
     """Images of equal size translated at a time."""
     size: str = "original"
-    """original: at the image's own size. training: at the side of the training crops. A number: with the shorter side
-    scaled to that many pixels. The result is brought back to the original size in any case."""
+    """original: at the image's own size. training: with the shorter side scaled to that of the training crops. A
+    number: with the shorter side scaled to that many pixels. The result is always resized to the original size."""
     format: str = "same"
     """File type of the results, such as png, jpg, webp, avif, gif, tiff or npy; same keeps each file's name. PNG holds
     up to 4 channels of 8 or 16 bits, TIFF and NPY whatever there is, the others 8-bit gray and colour."""
     recursive: bool = False
     """Go into subfolders of INPUT."""
     pages: Literal["first", "all"] = "first"
-    """all: translate every page of a TIFF and every frame of an animation (GIF, APNG, WebP, AVIF), into a file of as
-    many. first: only the first."""
+    """all: translate every page of a TIFF and every frame of an animation (GIF, APNG, WebP, AVIF), into a file with as
+    many pages or frames. first: only the first."""
     reverse: bool = False
     """Translate from the target to the source domain, with methods that go both ways."""
     style_seed: Seed | None = None
@@ -91,7 +92,7 @@ class Translate:
     """Name of the wanted domain, with methods that know several."""
     memory_gib: Gib | None = None
     """Most memory to use, in GiB; unset means half of what is free. Images that need more are translated in stripes,
-    with the same result; maps that do not fit wait in a scratch file beside OUT."""
+    with the same result; feature maps that do not fit are kept in a temporary file beside OUT."""
     ray: RayAddress = None
     """Spread the images over the workers of the Ray cluster at ADDRESS (host:port of its head), one CPU core or GPU
     each; without ADDRESS over the one that runs here. All its machines see INPUT, OUT and RUN at the same paths."""

@@ -120,7 +120,7 @@ def _translate(given: Translate) -> int:
         for line in done.lines():
             print(line, file=sys.stderr)
         words = f"{done.written} of {total} images translated into {options.out}; {len(done.problems)} skipped"
-        print(words + (f", {len(there)} were there" if there else ""))
+        print(words + (f", {len(there)} existed already" if there else ""))
 
 
 def _check(options: Translate) -> None:

@@ -56,7 +56,7 @@ def check_targets(pairs: Sequence[tuple[Path, Path]]) -> None:
             raise ConfigError(f"the translation of {source} would replace {what}; choose another --out")
         if target in taken:
             raise ConfigError(
-                f"{taken[target]} and {source} would both become {target}; translate them one after the other"
+                f"{taken[target]} and {source} would both become {target}; translate them with different --out folders"
             )
         taken[target] = source
 

@@ -93,7 +93,7 @@ def _named(words: str) -> Callable[..., Any]:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"transform: {words} cannot be imported ({type(error).__name__}: {why})") from error
     if not callable(found):
-        raise ConfigError(f"transform: {words} is {type(found).__name__}, which cannot be called")
+        raise ConfigError(f"transform: {words} is of type {type(found).__name__}, which is not callable")
     return found
 
 
@@ -105,7 +105,7 @@ def apply(transform: Callable[..., Any], values_HWC: np.ndarray, seed: int, leas
             H, W). Any other: an array (H, W, C). All of the type of the files; what comes back has to be of it, too.
         values_HWC: The loaded image, before the crop.
         seed: In [0, 2**63); Python's, numpy's and torch's generators begin with it, and are as they were afterwards.
-        least: Height and width that are needed for the crop.
+        least: Height and width of the crop; sides may be smaller where those of the loaded image are.
 
     Raises:
         DataError: The transform fails, or returns something else than such an image.
@@ -124,17 +124,18 @@ def apply(transform: Callable[..., Any], values_HWC: np.ndarray, seed: int, leas
         finally:
             random.setstate(of_python)
             np.random.set_state(of_numpy)
+    needed = [min(sides) for sides in zip(least, values_HWC.shape, strict=False)]
     if (
         not isinstance(made, np.ndarray)
         or made.dtype != values_HWC.dtype
         or made.ndim != 3
         or made.shape[2] != values_HWC.shape[2]
-        or any(side < needed for side, needed in zip(made.shape, least, strict=False))
+        or any(side < fewest for side, fewest in zip(made.shape, needed, strict=False))
     ):
         got = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
         raise DataError(
             f"{what} made {got} of {values_HWC.dtype} {values_HWC.shape}; it has to return the same type and channels, "
-            f"at least {least[0]} x {least[1]} pixels (height x width)"
+            f"at least {needed[0]} x {needed[1]} pixels (height x width)"
         )
     return made
 

@@ -178,7 +178,7 @@ def _parts(folder: Path) -> tuple[Kind, list[Part], list[Finding]]:
             words = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing beside {present}"
             seen.append(Finding("error", "missing", words, []))
         elif not there and split == "test":
-            seen.append(Finding("warning", "no_test", "there are no test images: scores need images held out", []))
+            seen.append(Finding("warning", "no_test", "there are no test images: scores need held-out images", []))
     if len(domains) < 2:
         seen.append(
             Finding("error", "missing", f"there is only one domain ({domains[0]}); two are needed at least", [])

@@ -142,7 +142,7 @@ def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
     void = {
         path for path, one in info.items() if one.no_data == one.facts.width * one.facts.height * one.facts.channels
     }
-    yield from told("warning", "no_data", "hold no data at all, and nothing to learn from", void.__contains__)
+    yield from told("warning", "no_data", "hold only no-data values: nothing to learn from", void.__contains__)
     yield from told("warning", "small", f"have a side below {SMALLEST_SIDE} pixels", small.__contains__)
     for mode in sorted({one.facts.mode for one in info.values()} - {*_USUAL, everywhere}):
         files = [path for path, one in info.items() if one.facts.mode == mode]
@@ -210,7 +210,7 @@ def _of_pairs(parts: Sequence[Part]) -> Iterator[Finding]:
             continue
         alone = sorted([f"{a}/{name}" for name in stems[a] - common] + [f"{b}/{name}" for name in stems[b] - common])
         number = f"{len(common):,} names in both"
-        use = "training makes no use of that" if split == "train" else "translations can be scored against the truth"
+        use = "training ignores that" if split == "train" else "translations can be scored against the ground truth"
         words = f"{a} and {b} pair by name ({number}, {len(alone):,} in one only); if these are true pairs, {use}"
         yield Finding("note", "pairs", words, alone)
 

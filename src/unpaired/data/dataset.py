@@ -58,13 +58,13 @@ class DatasetConfig:
     target: FilePath | tuple[FilePath, ...] | None = None
     """Folder of the target domain, or several, instead of the layout above."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
-    """Which domain of the folder is the source."""
+    """Which domain of the folder is the source; with ``source`` and ``target`` it is AtoB."""
     held_out_source: FilePath | None = None
     """Folder of held-out source images for scores during training, instead of valA or testA in the folder."""
     held_out_target: FilePath | None = None
     """Folder of held-out target images, instead of valB or testB in the folder."""
     domains: FilePath | None = None
-    """Folder with train/<domain> (and test/<domain>) for methods of several domains, instead of DATA."""
+    """Folder with train/<domain> (and test/<domain>) for multi-domain methods, instead of DATA."""
     scored_domains: tuple[str, str] | None = None
     """Source and target among several domains for scores and sample grids; unset means the first two names."""
     source_weights: tuple[Positive, ...] = ()
@@ -77,6 +77,13 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.objects is not None and not isinstance(self.objects, Objects):
             raise ConfigError("unknown setting 'objects'")
+        for role in ("source", "target"):
+            weights, places = getattr(self, f"{role}_weights"), places_of(getattr(self, role))
+            if weights and len(weights) != len(places):
+                raise ConfigError(
+                    f"{role}_weights: {len(weights)} numbers for {len(places)} folders of {role}; give one for each "
+                    "folder, or none"
+                )
         if self.domains is None:
             if self.scored_domains is not None:
                 raise ConfigError(
@@ -158,6 +165,8 @@ class DatasetConfig:
             UserError: They cannot be used.
         """
         transform = self.objects.transform if self.objects is not None else None
+        if self.direction != "AtoB" and (self.source is not None or self.target is not None):
+            raise ConfigError("direction: applies to DATA only; with source and target, swap these instead")
         if self.domains is not None:
             return TrainingImages(find_domains(self.domains, least=least), self.scored_pair(), transform)
         if self.objects is not None and self.objects.source is not None:
@@ -167,9 +176,7 @@ class DatasetConfig:
         if any(str(place).startswith(PYTHON) for place in named):
             raise ConfigError(f"{named[0]}: was given in Python; call unpaired.train(..., source=, target=) again")
         if self.folder is None and self.source is not None and self.target is not None:
-            files = UnpairedFiles(
-                _joined("source", self.source, self.source_weights), _joined("target", self.target, self.target_weights)
-            )
+            files = UnpairedFiles(_joined(self.source, self.source_weights), _joined(self.target, self.target_weights))
         else:
             firsts = [(*places_of(place), None)[0] for place in (self.source, self.target)]
             files = find_training_images(self.folder, firsts[0], firsts[1], least=0)
@@ -287,14 +294,9 @@ def places_of(given: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
     return () if given is None else (given,) if isinstance(given, Path) else given
 
 
-def _joined(role: str, given: Path | tuple[Path, ...], weights: tuple[float, ...]) -> Sequence[Any]:
+def _joined(given: Path | tuple[Path, ...], weights: tuple[float, ...]) -> Sequence[Any]:
     """The images of one domain, of all its places."""
-    places = places_of(given)
-    if weights and len(weights) != len(places):
-        raise ConfigError(
-            f"{role}_weights: {len(weights)} numbers for {len(places)} folders; give one for each folder, or none"
-        )
-    parts = [images_in(place) for place in places]
+    parts = [images_in(place) for place in places_of(given)]
     return Several(parts, weights) if len(parts) > 1 else parts[0]
 
 

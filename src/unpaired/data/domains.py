@@ -68,7 +68,7 @@ def domain_names(data: Path | str, split: str = "train") -> tuple[str, ...]:
         raise DataError(f"{place}: cannot be read: {error.strerror or error}") from error
     if len(names) < 2:
         found = f"only one domain ({names[0]})" if names else "no folder"
-        raise DataError(f"{place}: holds {found}; at least two domains are needed, three or more are the point")
+        raise DataError(f"{place}: holds {found}; at least two domains are needed, three or more are recommended")
     return tuple(names)
 
 

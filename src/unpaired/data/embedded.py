@@ -35,7 +35,7 @@ class EmbeddedDataset:
 
     @property
     def test_pairs(self) -> list[tuple[Path, Path]]:
-        """Input and true answer for each test image."""
+        """Input and ground truth for each test image."""
         return pair_by_name(self.test.source, self.test.target)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 HEAD = 512
 """Bytes that are looked at."""
 _VIDEO = (
-    "a video; take its frames first, for example 'ffmpeg -i FILE frames/%05d.png' (translate takes a clip.mp4 as it is)"
+    "a video; extract its frames first, e.g. 'ffmpeg -i FILE frames/%05d.png' (translate takes a clip.mp4 as it is)"
 )
 _MEDICAL = "a medical image; save its slices as 16-bit PNG or TIFF, or as .npy"
 _OTHER = "save it as PNG or TIFF first"

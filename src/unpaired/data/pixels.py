@@ -85,7 +85,7 @@ class Picture:
     duration: float = 0.0
 
     def invalid_for(self, channels: int) -> np.ndarray | None:
-        """What was no data, of an image with so many channels: of all of them where any of another number is."""
+        """The no-data mask for ``channels`` channels; where the file has another number, any of its channels counts."""
         if self.invalid is None or self.invalid.shape[2] in (1, channels):
             return self.invalid
         return np.asarray(self.invalid.any(-1, keepdims=True))
@@ -184,7 +184,7 @@ def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.n
             raise DataError(f"{where}: holds values beyond the range of float32; scale them, or mark them as no data")
         if kind in "iu" and size > 2 and (floats != values).any():
             raise DataError(
-                f"{where}: holds {values.dtype} values that float32 cannot tell apart; convert it to uint16"
+                f"{where}: holds {values.dtype} values that float32 cannot represent exactly; convert it to uint16"
             )
         return floats
     if kind in "iu" and size > 4:  # numpy's default: nobody can tell whether its values are of 8 or of 16 bits
@@ -199,8 +199,8 @@ def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.n
                 )
             if 1 < high <= LARGEST["uint8"] and pixels.mapping.name == "dtype":
                 words = (
-                    f"{values.dtype} images with no value above 255 are nearly black, as all types wider than uint8 "
-                    "count up to 65535; convert them to uint8 if they do not"
+                    f"{values.dtype} images with no value above 255 are nearly black, because integer types wider than "
+                    "uint8 are read as 0 to 65535; convert them to uint8 if their range is 0 to 255"
                 )
                 warnings.warn(words, ValueRangeWarning, stacklevel=2)
             values = values.astype(np.uint16)

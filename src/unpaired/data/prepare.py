@@ -164,11 +164,13 @@ def cityscapes(name: str, sources: Sequence[Source], settings: PrepareSettings, 
     problems = [f"{frame}: has only a label map or only a photo; left out" for frame in alone]
     for split in ("train", "test"):
         if not any(item.split == split for item in paired):
-            raise DataError(f"cityscapes: no frame of {split} has both a label map and a photo; are these one release?")
+            raise DataError(
+                f"cityscapes: no frame of {split} has both a label map and a photo; use archives of the same release"
+            )
     paired, _ = _with_val(paired, settings, progress, look=False)
     remarks = (
         "A: label maps in the official colours, pixels taken from the original, not averaged. B: photos, antialiased.",
-        "Same name = true pair. pix2pix's set is JPEG with blended label colours; scores on it are not these.",
+        "Same name = true pair. pix2pix's set is JPEG with blended label colours; its scores are not comparable.",
     )
     used = {"size": side, "val_count": settings.val_count, "seed": settings.seed}
     return Plan(name, "two", ("label", "photo"), tuple(paired), used, tuple(sources), tuple(problems), remarks)

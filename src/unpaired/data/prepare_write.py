@@ -171,7 +171,7 @@ def _begin(plan: Plan, out: Path) -> bool:
     for source in plan.sources:
         here, there = out.resolve(), source.path.resolve()
         if here == there or there in here.parents:
-            raise DataError(f"{out}: lies in what it is prepared from ({source.path}); choose another --out")
+            raise DataError(f"{out}: lies in the folder that it is prepared from ({source.path}); choose another --out")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; choose another --out")
     new, old = _record(plan), load_record(out) if out.is_dir() else None

@@ -14,13 +14,13 @@ from unpaired.data.pixels import PixelFormat
 from unpaired.data.stored import Description
 
 CHANGES = {
-    "turned": "lie on their side and are turned as EXIF says",
+    "turned": "are stored rotated or mirrored and are turned as their orientation tag says",
     "frames": "have several frames or pages, of which the first is used",
     "transparency": "have transparency; it is put over white, or --background",
     "profile": "have another colour profile than sRGB, converted unless --colour-profiles ignore",
-    "kept": "have a colour profile that is kept and not converted (of tables with 16 bits, or of floats)",
+    "kept": "have a colour profile that is kept, not converted (16-bit values with a profile of tables, or floats)",
     "plain": "are CMYK without a usable profile, converted by a simple formula",
-    "no_data": "hold values of no data (declared, masked or not finite), filled and left out of ranges",
+    "no_data": "hold no-data values (declared, masked or not finite), filled and excluded from value ranges",
 }
 """Kind of change -> what such images have, in the plural."""
 _TOLD_WHOLE = 2

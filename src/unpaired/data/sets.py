@@ -89,7 +89,7 @@ class DatasetItem(Item):
             raise
         except Exception as error:  # the code of whoever made the dataset
             why = (str(error) or type(error).__name__).splitlines()[0]
-            raise DataError(f"{self}: the dataset does not give it ({type(error).__name__}: {why})") from error
+            raise DataError(f"{self}: the dataset cannot return it ({type(error).__name__}: {why})") from error
         if isinstance(found, torch.Tensor):
             return _values(found, self)
         if isinstance(found, str | Path | np.ndarray | Image.Image) or hasattr(found, "read"):
@@ -126,9 +126,7 @@ def python_dataset(items: Any, role: str) -> Dataset:
     if isinstance(items, torch.utils.data.IterableDataset) or not (
         hasattr(items, "__len__") and hasattr(items, "__getitem__")
     ):
-        raise ConfigError(
-            f"{role}: is {type(items).__name__}, not a map-style dataset (with a length and items by number)"
-        )
+        raise ConfigError(f"{role}: is {type(items).__name__}, not a map-style dataset (with __len__ and __getitem__)")
     label = f"python:{type(items).__module__}.{type(items).__qualname__}"
     return Dataset(items, label, _image_in, str(getattr(items, "_fingerprint", "")))
 

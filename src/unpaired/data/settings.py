@@ -50,13 +50,14 @@ class DataConfig:
     original pixels. none: the files already measure image_size. zoom_and_crop: the longer side to load_size, then each
     crop from a zoom of its own; takes a single image per domain, too."""
     load_size_until: Literal["end", "decay"] = "end"
-    """end: images are loaded at load_size to the end. decay: once the learning rate falls they are loaded at
-    image_size, so that resize_and_crop shows the whole image. A function of the images seen."""
+    """end: images are loaded at load_size throughout. decay: once the learning rate begins to fall they are loaded at
+    image_size, so that resize_and_crop shows the whole image."""
     smallest_zoom: Annotated[float, Field(gt=0, le=1)] = 1 / 3
-    """With zoom_and_crop: each crop's image is scaled by two factors, for height and width, drawn evenly between this
-    and 1; no side falls below the crop's."""
+    """With zoom_and_crop: each crop's image is scaled by two factors, for height and width, drawn uniformly between
+    this and 1; no side falls below the crop's."""
     images_per_epoch: Count | None = None
-    """Images that count as one epoch; unset: every image of the larger domain once."""
+    """Images that count as one epoch; unset: as many as use every image of the larger domain once (with several
+    domains: every image at least once as source and once as target)."""
     resample: Resample = "bicubic"
     """Filter for resizing training images; antialiased, except nearest. Test images are always resized by bicubic."""
     flip: Flip = "horizontal"
@@ -88,7 +89,7 @@ class DataConfig:
     cache_gib: Amount = 1.0
     """Memory for decoded and resized images, in GiB per training process, shared by its loading processes; 0: none."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 1
-    """Processes that prepare images beside the training process; 0: the training process does it itself."""
+    """Data-loading worker processes of each training process; 0: the training process loads images itself."""
 
     def __post_init__(self) -> None:
         self._check_sizes()

@@ -53,7 +53,7 @@ class Attached:
         return (across * scale, down * scale) if scale else None
 
     def profile_for(self, channels: int) -> bytes:
-        """The profile, if it speaks of images with so many channels."""
+        """The profile, if it applies to images with this number of channels; else empty."""
         space = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}.get(channels)
         return self.profile if self.profile[16:20] == space else b""
 

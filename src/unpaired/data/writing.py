@@ -102,5 +102,5 @@ def left_behind(attached: Attached, suffix: str, channels: int, *, holes: bool =
     if attached.profile not in (b"", srgb()) and not attached.profile_for(channels):
         words.append("colour profile")
     if (holes or attached.no_data) and suffix not in _DECLARING and suffix != ".npy":
-        words.append("the value of no data")
+        words.append("the no-data value")
     return words

@@ -1,1 +1,1 @@
-"""The engine: the training loop, checkpoints and what a person sees of them. It never names a method."""
+"""The engine: the training loop, checkpoints, logs and terminal output. It does not depend on any single method."""

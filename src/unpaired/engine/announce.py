@@ -60,7 +60,7 @@ def _without_selection(method: Method, config: Any, data: DataConfig) -> list[st
     return [
         f"Warning: num_queries is {queries}, but crops of {size_words(data.image_size)} pixels have "
         f"{', '.join(f'{count} locations at {tap}' for tap, count in few.items())}: all of them are queries, so "
-        f"nothing is selected there. Use --num-queries below {least}; {max(1, least // 16)} is the share of the paper."
+        f"nothing is selected there. Use --num-queries below {least}; {max(1, least // 16)} is 1/16, as in the paper."
     ]
 
 
@@ -106,6 +106,6 @@ class Pace:
             self._say(f"About {duration(left)} at {speed:.3g} s an image, measured on the first steps.")
         if left > _LONG:
             self._say(
-                "Warning: that is more than a day. A picture within minutes: --recipe quick. Shorter: --images N, a "
-                "smaller --image-size, or a GPU."
+                "Warning: that is more than a day. For a first result within minutes use --recipe quick; to shorten "
+                "this training use --images N, a smaller --image-size, or a GPU."
             )

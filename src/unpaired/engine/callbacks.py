@@ -1,4 +1,4 @@
-"""What is told of a training while it goes on. The terminal, TensorBoard and your own code listen in the same way."""
+"""Callbacks during training. Terminal output, TensorBoard and your own code use the same interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ending = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Training:
-    """The training that callbacks are told of.
+    """The training, as passed to :meth:`Callback.on_start`.
 
     Attributes:
         run: Its folder.
@@ -39,7 +39,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Samples:
-    """Held-out examples and their translations.
+    """Example images, held out where there are such images, else of training, and their translations.
 
     Attributes:
         inputs: (n, C, H, W) in [-1, 1], as the networks see them.
@@ -57,7 +57,7 @@ class Samples:
 
 
 class Callback:
-    """Base of what listens to a training; each method does nothing unless a subclass has it.
+    """Base class of callbacks; each method does nothing unless a subclass overrides it.
 
     All are called in the first process, between two steps, and training waits for them. ``seen`` is the number of
     images seen so far, earlier sessions included.

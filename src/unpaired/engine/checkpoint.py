@@ -161,7 +161,7 @@ def _load(value: Stateful, state: Any) -> None:
         group.update(options)
     for parameter, counted in value.state.items():
         if counted.keys() != {"step", "exp_avg", "exp_avg_sq"}:
-            raise ValueError(f"Adam does not count {', '.join(map(str, counted))}")
+            raise ValueError(f"Adam's state holds {', '.join(map(str, counted))}, not step, exp_avg, exp_avg_sq")
         for name, tensor in counted.items():
             if tensor.shape != (() if name == "step" else parameter.shape) or not tensor.isfinite().all():
                 raise ValueError(

@@ -28,7 +28,7 @@ def choose_device(device: str | torch.device, setting: str = "device") -> torch.
         raise BackendError(f"{setting}: '{device}' was asked for, but this machine has no usable CUDA device; use cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise BackendError(
-            f"{setting}: '{device}' was asked for, but the last one here is {torch.cuda.device_count() - 1}"
+            f"{setting}: '{device}' was asked for, but the last GPU here is cuda:{torch.cuda.device_count() - 1}"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise BackendError(f"{setting}: '{device}' was asked for, but this machine has no usable Apple GPU; use cpu")

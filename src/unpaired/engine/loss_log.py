@@ -119,8 +119,9 @@ class LossLog:
         kept = sorted((self._run / "checkpoints").glob("checkpoint_*.pt"))
         last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
         return (
-            f"{what} not finite {when}, so training stopped; {last}. Lower --learning-rate, "
-            "use --precision 32, or look for broken images; then run the same command to continue from that checkpoint"
+            f"{what} not finite {when}, so training stopped; {last}. Begin a new run (another --out) with a lower "
+            "--learning-rate or --precision 32; or, if images are broken, replace them and run the same command with "
+            "--data-changed to continue from that checkpoint"
         )
 
 

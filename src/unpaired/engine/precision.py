@@ -1,4 +1,4 @@
-"""Which arithmetic a run takes where the person leaves it to the machine: measured once, on the run's own steps."""
+"""What ``precision: auto`` resolves to: chosen once for a run; on the CPU by timing training steps of the run."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def choose_precision(device: torch.device, ratio: Callable[[], float]) -> Choice
     """
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
-            return Choice("bf16-mixed", "Precision: bf16-mixed (this GPU computes in it)")
+            return Choice("bf16-mixed", "Precision: bf16-mixed (this GPU supports it)")
         return Choice("32", "Precision: 32 (this GPU has no bf16)")
     if device.type != "cpu":
-        return Choice("32", f"Precision: 32 (bf16 is not chosen by itself on '{device.type}')")
+        return Choice("32", f"Precision: 32 (auto does not choose bf16 on '{device.type}')")
     if not has_fast_bf16():
         return Choice("32", "Precision: 32 (this processor has neither AMX nor AVX512-BF16)")
     share = ratio()

@@ -1,4 +1,4 @@
-"""Scores during training, and the weights that scored best: chosen honestly, because it is written down how."""
+"""Scores during training, and selection of the best weights, with a record of the score and images that decided."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def verdict(label: str, made: float, inputs: float, *, lower_is_better: bool) ->
         return f"The translations {words}: better than their inputs."
     compared = "no different from their inputs" if abs(gain) <= _MARGIN * abs(inputs) else "WORSE than their inputs"
     return (
-        f"Warning: the translations {words}: {compared}. Look at the samples. Similar domains need more weight on the "
-        "content (the quick recipe adds it by itself), others more images."
+        f"Warning: the translations {words}: {compared}. Look at the samples. If the domains are similar, raise the "
+        "weight of the content terms (the quick recipe does so automatically); otherwise train longer."
     )
 
 
@@ -102,7 +102,7 @@ class Selection:
         self._floor = self._scorer.of_the_inputs()
         if self._floor is not None:
             words = f"{self._scorer.label} {self._floor:.4g}"
-            self._monitor.say(f"The untranslated held-out images score {words}: what translations have to beat.")
+            self._monitor.say(f"The untranslated held-out images score {words}: the baseline for the translations.")
 
     def judge(self) -> None:
         """Say whether the averaged weights, as scored last, beat the untranslated inputs."""

@@ -25,8 +25,8 @@ class TrainingConfig:
     """Seed of initial weights, sample order, augmentation and every random draw."""
     precision: Literal["32", "bf16-mixed", "auto"] = "32"
     """Arithmetic of the networks; selection and losses stay in float32. auto: bf16-mixed on a GPU that has bf16, and on
-    a processor with AMX or AVX512-BF16 where a measurement of ten seconds says that it pays; run.yaml keeps the choice,
-    so that a resumed run uses it, too."""
+    a CPU with AMX or AVX512-BF16 if a ten-second measurement shows that it is faster; run.yaml records the choice, so
+    that a resumed run uses it, too."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
     devices: Threads = 1
@@ -36,14 +36,15 @@ class TrainingConfig:
     threads: Threads | None = None
     """CPU threads of each process; unset leaves torch's choice."""
     fast_convolutions: bool = True
-    """On the CPU in float32, take Winograd's algorithm where it is faster; it rounds about five times as coarsely."""
+    """On the CPU in float32, use Winograd's algorithm where it is faster; its rounding error is about five times as
+    large."""
     compile: bool = False
     """Compile the networks with torch.compile: minutes at the start, then faster steps on a GPU."""
     channels_last: bool = False
-    """Keep images and weights with their channels side by side in memory, which half precision on a GPU likes; on the
-    CPU half precision always does."""
+    """Use the channels-last memory format, which is often faster for half precision on a GPU; on the CPU half precision
+    always uses it."""
     cuda_graph: bool = False
-    """On a GPU, record the training step once and replay it, which saves launching its kernels one by one."""
+    """On a GPU, record the training step once as a CUDA graph and replay it, which avoids most kernel launches."""
     ema_half_life_images: Positive = 1000.0
     """Half-life, in images, of the averaged weights that are served."""
     log_every: Count = 100
@@ -66,7 +67,8 @@ class TrainingConfig:
     """Score that chooses the best weights, a name as 'unpaired evaluate' prints it without counts; auto takes KID
     (Lite0), and SWD where there are too few images for that."""
     stop_after: Count | None = None
-    """End this session once this many images are seen (the schedule still spans all of them); resume later."""
+    """End this session once this many images are seen, to be resumed later; the schedule remains that of the full
+    length."""
 
     @property
     def processes(self) -> int:

@@ -31,7 +31,7 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
 def bootstrap_mean(
     values: Sequence[float], weights: Sequence[float] | None = None, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the (weighted) mean of one value per image; an image is drawn with its weight.
+    """95 % interval of the (weighted) mean of one value per image; images are drawn uniformly and keep their weights.
 
     Values may be infinite (PSNR of equal images).
 

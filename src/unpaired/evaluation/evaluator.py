@@ -228,7 +228,8 @@ class Evaluator:
 
 
 SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")
-"""Computed each time, where the images allow it; the first two choose the best weights by default."""
+"""Computed each time, where the images allow it. By default the first possible one selects the best weights, unless
+training uses its network (``frozen_networks``)."""
 _BATCH = 8
 
 

@@ -296,14 +296,14 @@ def evaluate_images(sets: ImageSets, names: Sequence[str] | None = None, seed: i
     """
     chosen = possible_metrics(sets) if names is None else known_metrics(names)
     if len(sets.fake) == 0:
-        raise DataError("there are no made images to score")
+        raise DataError("there are no generated images to score")
     for name in chosen:
         if reason := unavailable_reason(name, sets):
             raise ConfigError(f"metric '{name}' cannot be computed: {reason}")
     for words, partners in (("truths", sets.truth), ("sources", sets.source)):
         if partners is not None and len(partners) != len(sets.fake):
             raise DataError(
-                f"{len(sets.fake)} made images but {len(partners)} {words}; give one for each image, in the same order"
+                f"{len(sets.fake)} generated images but {len(partners)} {words}; give one per image, in the same order"
             )
     scores = {}
     for name in chosen:

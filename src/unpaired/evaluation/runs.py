@@ -33,7 +33,7 @@ LABELS = {
     "input": "input (untranslated)",
     "real": "real against real",
     "truth": "real photos",
-    "made": "made images",
+    "made": "generated images",
     "ema": "average (EMA)",
     "last": "last",
     "best": "best",
@@ -50,7 +50,7 @@ class Evaluation:
 
     Attributes:
         scores: Row (a key of ``LABELS``) -> metric -> score.
-        sources: Inputs, each (C, S, S) in [-1, 1].
+        sources: Inputs, each (C, H, W) in [-1, 1].
         translations: Row -> translated images, in the order of ``sources``.
         truths: The true partner of each input, or nothing when the files are not pairs.
         names: Stem of each input's file name.
@@ -59,8 +59,8 @@ class Evaluation:
         left_out: Metrics that were not computed -> why.
         best: How the row ``best`` was chosen, if there is one.
         seed: For metrics that draw at random.
-        flattered: Scores by networks that training used, too, so that the generator may have learned to please
-            them.
+        flattered: Scores by networks that training used as well; they may be optimistically biased, because the
+            generator was trained against these networks.
         precision: Arithmetic in which the translations were made.
     """
 
@@ -162,8 +162,8 @@ def evaluate_made(
     absent = [path.name for path in evaluator.sources.paths if path.stem not in by_stem]
     if absent:
         raise DataError(
-            f"{made}: there is no image made from {', '.join(absent[:3])} ({len(absent)} of "
-            f"{len(evaluator.sources.paths)} are missing); made images need the names of their sources"
+            f"{made}: there is no translation of {', '.join(absent[:3])} ({len(absent)} of "
+            f"{len(evaluator.sources.paths)} are missing); generated images need the names of their sources"
         )
     found = evaluator.read([by_stem[path.stem] for path in evaluator.sources.paths], "the made images")
     if set(found.digests) <= set(evaluator.targets.digests):

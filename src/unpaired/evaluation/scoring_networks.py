@@ -105,8 +105,8 @@ class ScoringNetworks:
     """Pretrained networks by name, loaded on first use.
 
     Args:
-        paths: Name -> file of its weights, or a Python file for ``register_network``, which is run. Networks that are
-            not named are taken where they usually lie, if they lie there.
+        paths: Name -> file of its weights, or a Python file for ``register_network``, which is run. Other networks
+            are loaded from their default locations, if their weights are there.
         device: Where they run.
         download: Whether libraries may fetch weights that are not on this machine.
         cache: Where features of files are kept; unset: the user's cache folder.

@@ -78,9 +78,10 @@ class AdversarialConfig:
     """Largest random shift of the frozen network's input, as a fraction of the side."""
     augment_noise: Amount = 0.08
     """Standard deviation of the noise added to it, in units of the range [-1, 1]: it hides fine patterns from the
-    frozen network, those that would fool it and those that it would object to."""
+    frozen network, so that they can neither fool it nor be penalised."""
     batch_deviation: bool = False
-    """Show the projected discriminator how much the images of a batch differ, for translations of more hues."""
+    """Minibatch standard deviation: show the projected discriminator how much the images of a batch differ, so that
+    translations do not all have the same colours."""
     patch_weight: Amount = 1.0
     """Weight of the patch discriminator's part of the generator's adversarial term with projected_patch."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

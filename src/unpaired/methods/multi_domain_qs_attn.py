@@ -68,13 +68,13 @@ class MultiDomainQSAttn(QSAttn):
         "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains. CVPR 2020. " + QSAttn.citation
     )
     supports = frozenset({"domain"})
-    not_recordable = "the domains of its images would not be recorded with it"
+    not_recordable = "a recorded step does not take the domains of its images as an input"
     has_pool = False
     config: MultiDomainQSAttnConfig
 
     def __init__(self, config: MultiDomainQSAttnConfig, channels: int = 3) -> None:
         if not config.domains:
-            raise ConfigError("domains: the names of at least two are needed; a folder given as --domains has them")
+            raise ConfigError("domains: at least two names are needed; training takes them from the --domains folder")
         super().__init__(config, channels)
         self.domains = config.domains
 

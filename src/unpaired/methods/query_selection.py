@@ -19,7 +19,8 @@ class QuerySelectionConfig:
     """The settings of QS-Attn; a method's Config inherits them beside its own, which include ``taps``."""
 
     attention: Literal["global", "local", "local_global"] = "global"
-    """The paper's mode: select and route with A_g, with A_l, or select with A_l and route with A_g."""
+    """The paper's mode. global: select and route with global attention (A_g). local: with local attention (A_l).
+    local_global: select with A_l and route with A_g."""
     attention_taps: tuple[str, ...] = ("block1", "block5")
     """Taps that select by significance; the others sample at random as CUT does."""
     significance: Literal["entropy", "max_mean", "random"] = "entropy"

@@ -25,6 +25,7 @@ from unpaired.methods.contrast import mean_patch_nce, projected_pairs
 from unpaired.methods.image_pool import ImagePool
 from unpaired.networks import Projector
 from unpaired.networks.layers import Initialisation, Resampling
+from unpaired.ops import widen
 
 
 @settings
@@ -199,5 +200,5 @@ class TwoWay(Method):
 
 
 def mean_distance(one_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
-    """Mean absolute difference of two batches, a scalar."""
-    return (one_BCHW - other_BCHW).abs().mean()
+    """Mean absolute difference of two batches, a scalar; at least in float32."""
+    return (widen(one_BCHW) - widen(other_BCHW)).abs().mean()

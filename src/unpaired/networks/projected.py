@@ -59,7 +59,7 @@ class ProjectedDiscriminator(nn.Module):
         patch: An additional discriminator on the unchanged images.
         batch_deviation: Show the head of the coarsest map how much the images of a batch differ (minibatch deviation,
             Karras et al., Progressive Growing of GANs, ICLR 2018): the deviation over the batch of each channel's mean.
-            Without it nothing speaks against translations that all have the same colours.
+            Without it nothing penalises translations that all have the same colours.
 
     Raises:
         ConfigError: Wrong number of channels, or there is no such network.

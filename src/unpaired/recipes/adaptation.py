@@ -49,7 +49,7 @@ _RULES: dict[str, tuple[Callable[[Evaluator], float | None], str]] = {
     "flat": (
         flat_share,
         "The target images are flat graphics ({found:.0%} of their pixels equal their neighbours, above {bound:.0%}): "
-        "this run makes no texture but more hues",
+        "this run avoids texture and uses more varied colours",
     ),
 }
 """Key of a recipe -> what is measured, and what is said where it is ``below`` or ``above`` the bound there."""

@@ -71,7 +71,7 @@ def make_gallery(
 ) -> Gallery:
     """Translate the images with every run, and compute what its encoder finds significant.
 
-    As in the standard protocol, images are resized to the square of each run's training crops.
+    As in the standard protocol, images are resized to the size of each run's training crops.
 
     Args:
         runs: At least one.
@@ -136,7 +136,7 @@ def _view(run: RunFolder, translator: Translator, source: Any, picture: Image.Im
         raise ConfigError(f"{run.path}: {error}; choose others with --taps") from error
     options = translator.method.selection(tap)
     if options["significance"] == "random":
-        note = "sampled at random in training, seen through the paper's entropy"
+        note = "sampled at random in training; shown here by the paper's entropy"
     else:
         note = f"selects by {options['significance']}, {options['attention']}, {options['similarity']}"
     return View(run.name, picture, seen.entropy.numpy(), seen.indices.numpy(), note)

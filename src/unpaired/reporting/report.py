@@ -79,8 +79,8 @@ def write_report(
     if gallery.panels:
         note = (
             "Points: the locations that query selection takes, by each run's own settings. Colours: the entropy of "
-            "each location's attention over the whole image; small entropy is significant. All runs share the scale "
-            "of an image and a place."
+            "each location's attention over the whole image; small entropy is significant. For one image and layer "
+            "all runs share one colour scale."
         )
         sections.append(page.significance_viewer(gallery.panels, note=note))
     if drawn := [*loss_charts(runs).values(), *speed_chart(runs).values()]:

@@ -174,7 +174,7 @@ def held_out_images(
         if not data.is_dir() and not is_dataset(data):
             raise DataError(f"the runs were trained on {data}, which is not there now; give {option}, or --source DIR")
     if data is None and direction is not None:
-        raise ConfigError(f"direction: belongs to {option}; --source and --target say it themselves")
+        raise ConfigError(f"direction: applies to {option} only; with --source and --target, leave it out")
     files = find_test_images(data, source, target)
     if files is None:
         raise DataError(f"{data}: there are no held-out images (testA and testB); give another folder, or --source DIR")

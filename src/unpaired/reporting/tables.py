@@ -241,9 +241,7 @@ def _average(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def _how_chosen(record: EvaluationRecord) -> str:
     best = record.rows["best"]
     condition = "" if str(best.chosen_on).startswith("test") else " if those are the images scored here"
-    return (
-        f"best: chosen by {best.score} on {best.chosen_on}: flattered{condition}; never compare with another run's last"
-    )
+    return f"best: chosen by {best.score} on {best.chosen_on}: biased{condition}; never compare with another run's last"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -342,7 +340,7 @@ class TrainingTable:
         """Notes below the table; ``best`` is how the best is marked."""
         told = [f"scored on {where}" for where in self.chosen_on]
         if any(cell.best for row in self.cells() for cell in row):
-            told.append(f"{best}: best of its score over training, and flattered by that choice")
+            told.append(f"{best}: best of its score over training, optimistically biased by that choice")
         if self.chosen:
             counted = "" if len(self.runs) == 1 else "; the number says by how many of the runs"
             told.append(f"† weights kept as the best of a run, by this score{counted}")

@@ -80,7 +80,8 @@ def read_progress(run: RunFolder, now: float | None = None) -> TrainingProgress:
         with contextlib.suppress(OSError):
             silent = max(0.0, (time.time() if now is None else now) - (run.path / "log.jsonl").stat().st_mtime)
     speed = 1 / seconds_per_image if seconds_per_image else None
-    return TrainingProgress(seen, total, speed, left, silent, longest_silence(run.config.to_mapping(), seconds_per_image))
+    longest = longest_silence(run.config.to_mapping(), seconds_per_image)
+    return TrainingProgress(seen, total, speed, left, silent, longest)
 
 
 def stamp(path: Path) -> Stamp:

@@ -241,7 +241,7 @@ def _check_shapes(
                 raise DataError(
                     f"{contender.folder}: its translation of {path.name} is {picture.size[0]} x "
                     f"{picture.size[1]}, which is another shape than the source's {source.size[0]} x "
-                    f"{source.size[1]}; raters would tell methods by their shape: bring the files to the same one"
+                    f"{source.size[1]}; raters could tell methods apart by shape: give all files one aspect ratio"
                 )
 
 

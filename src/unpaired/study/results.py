@@ -29,8 +29,8 @@ _FEW_RATERS = 6
 _HEADINGS = {"clustered": "p", "raters": "raters", "images": "images", "votes": "votes alone"}
 EXPLANATION = (
     "[ ]: 95 % interval for other raters and other images (two-way clustered). p: whether shares are equal; the best "
-    "against each other method, corrected for all pairs (Holm). The column p allows for raters and images that differ "
-    "and is the one to report; the others take raters alone, images alone, or every vote as the unit (docs/study.md)."
+    "against each other method, corrected for all pairs (Holm). The column p accounts for variation among raters and "
+    "images and is the one to report; the others take raters, images or single votes as the unit (docs/study.md)."
 )
 
 
@@ -77,12 +77,12 @@ class Results:
             return ["nobody has voted yet"]
         found = []
         if len(self.raters) == 1:
-            found.append("one rater: intervals and p speak of other images only, not of other people")
+            found.append("one rater: intervals and p-values generalise to other images only, not to other raters")
         elif len(self.raters) < _FEW_RATERS:
             found.append(f"{len(self.raters)} raters can hardly show a difference for people in general; ask more")
         if self.position_p < 0.01:
             share = ", ".join(f"{100 * n / self.votes:.0f}" for n in self.positions)
-            found.append(f"places on the screen were not equally liked (from the left: {share} %)")
+            found.append(f"positions on the screen were not chosen equally often (from the left: {share} %)")
         return found
 
 

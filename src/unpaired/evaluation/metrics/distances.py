@@ -92,8 +92,8 @@ def kernel_distance(
         seed: Chooses subsets and resamples; ``value`` depends on no seed.
 
     Returns:
-        The score (nothing is scaled; tables usually show 1000 times these numbers), and the mean over the subsets: with
-        ``spread``, their standard deviation, what torch-fidelity and torchmetrics report.
+        The score (not scaled; tables usually show 1000 times these numbers), and the mean over the subsets. This mean
+        and ``spread``, the standard deviation over the subsets, are what torch-fidelity and torchmetrics report.
 
     Raises:
         DataError: A set has fewer than 4 images, the widths differ, or a feature is not finite.

@@ -1,8 +1,8 @@
 """How much a translation changed its input where it should have left it alone.
 
-A translator that stripes horses should leave the sky as it is; distances between sets of images hardly see it when it
-does not. Every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay). With the difference D of output and
-input in CIELAB and the Gaussian low-pass L that sees kept pixels only,
+A translator from horses to zebras should not change the sky; distances between sets of images hardly detect such a
+change. Every pixel has a weight, ``kept``, from 0 (may change) to 1 (must stay). With the difference D of output and
+input in CIELAB and a Gaussian low-pass L over kept pixels only,
 
     colour = mean |L D|        detail = mean |D - L D|        (means over pixels, weighted by ``kept``),
 

@@ -28,7 +28,7 @@ def upload(
 
     Raises:
         BackendError: The client library is not installed.
-        CheckpointError: The Hub refuses or cannot be reached; nothing was uploaded in part: a commit is whole or not.
+        CheckpointError: The Hub refuses or cannot be reached. Commits are atomic: no file was uploaded.
     """
     library = client()
     with explained(repo_id, None, "upload"):
