@@ -115,7 +115,7 @@ def test_existing_results_are_counted_skipped_or_made_again(tree: Path, translat
     assert "1 of 2 images translated into out; 0 skipped, 1 existed already" in out
     assert translate("in", "--overwrite")[0] == 0
     assert Image.open(result).size == (9, 8)
-    assert translate("in", "--skip-existing")[1].startswith("0 of 2 images translated into out; 0 skipped, 2 were")
+    assert translate("in", "--skip-existing")[1].startswith("0 of 2 images translated into out; 0 skipped, 2 existed")
     assert "drop one" in translate("in", "--skip-existing", "--overwrite")[2]
 
 

@@ -210,7 +210,7 @@ def test_the_matrix_grows_and_a_contender_that_fails_stops_no_other(
     assert main(command) == 1
     said = capsys.readouterr().err
     assert "FAILED: broken-photos-seed0: image_size: CUT needs crops of at least" in said
-    assert "failed: broken-photos-seed0: image_size: CUT's" in said
+    assert "failed: broken-photos-seed0: image_size: CUT needs" in said
     assert "fast-photos-seed0: done" in said
     assert "5 of 8 runs are done; run the same command again to continue." in said
     after = weights(copy)

@@ -102,7 +102,7 @@ def test_every_number_has_two_bounds(kind: str) -> None:
         (["data", "prepare", "PIPE"], "is a pipe or a device"),
         (["train", "DATA", "--config", "PIPE"], "is a pipe or a device"),
         (["serve", "RUN", "--token-file", "PIPE"], "is a pipe or a device"),
-        (["serve", "RUN", "--port", "0", "--host", "../.."], "is not an address of this machine (no name of a comp"),
+        (["serve", "RUN", "--port", "0", "--host", "../.."], "is not an address of this machine (not a valid host"),
         (["data", "check", "DATA", "--json", ""], "Is a directory"),
         (["data", "check", "DATA", "--json", "PIPE"], "is a pipe or a device"),
     ],

@@ -194,7 +194,7 @@ def test_a_finished_run_is_left_as_it_is(dataset: Path, tmp_path: Path) -> None:
     [
         ({"learning": 1}, ConfigError, r"model.base_channels was 4, now 8"),
         ({"method": "cut"}, CheckpointError, "holds a run of the method 'qs_attn', not 'cut'"),
-        ({"files": 1}, DataError, r"not those that the run .*added: image5\.png"),
+        ({"files": 1}, DataError, r"differ from those that the run .*added: image5\.png"),
         ({"full": 1}, ConfigError, "not empty and holds no run"),
     ],
 )

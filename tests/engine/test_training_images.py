@@ -89,7 +89,7 @@ def test_other_images_need_a_word_and_are_recorded(
         found = {"changed": ["names or number"]}
     change(dataset / "trainA")
     (word, names) = next(iter(found.items()))
-    with pytest.raises(DataError, match=r"not those that the run .* --data-changed") as refused:
+    with pytest.raises(DataError, match=r"differ from those that the run .* --data-changed") as refused:
         train(config, run, quiet=True)
     assert earlier or f"{word}: {names[0]}" in str(refused.value)
     assert train(config, run, quiet=True, data_changed=True).finished
