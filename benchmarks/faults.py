@@ -67,8 +67,6 @@ from unpaired.training import train
 Kind = Literal["pictures", "microscopy"]
 _TIMES = ("images_per_second", "seconds_per_image", "peak_memory_gib", "seconds")
 _OF_A_SESSION = (".lock", ".lock.json", "sessions.jsonl", "tensorboard")
-
-
 _SMALL: dict[str, Any] = {
     "base_channels": 4, "blocks": 5, "num_queries": 8, "projector_width": 4, "discriminator_channels": 4,
     "discriminator_layers": 2, "perceptron_width": 16, "feature_network": "vgg16_untrained", "domains": ("A", "B"),
@@ -100,7 +98,6 @@ def small_run(
                 pixels = rng.integers(int(4096 * low), 4096, (36, 36), dtype=np.uint16)
                 tifffile.imwrite(folder / split / f"{number}.tif", pixels)
     fields = METHODS[method].Config.__dataclass_fields__
-    each = processes * batch_size
     return RunConfig.from_mapping({
         "method": method, "dataset": {"domains" if domains else "folder": str(folder)},
         "data": METHODS[method].data_defaults | {"image_size": 32, "num_workers": 0}
@@ -110,7 +107,7 @@ def small_run(
         "training": {
             "images": 5 * batch_size, "log_every": 3, "checkpoint_every": 2 * batch_size, "keep_checkpoints": 2,
             "sample_every": 2 * batch_size, "score_every": 2 * batch_size, "accelerator": "cpu", "threads": 1,
-            "devices": processes, "batch_size": each, "precision": precision,
+            "devices": processes, "batch_size": processes * batch_size, "precision": precision,
         },
     })  # fmt: skip
 

@@ -7,9 +7,9 @@ One thread each. The length of a run in images follows from the CPU time of its 
 the seconds do; loading images counts, scoring does not. The steps of all variants are timed in turns before the first
 run (least of three rounds), and OUT/costs.json keeps that, so that other work on the machine and further seeds change
 no lengths. Settings are chosen on ``--split choose``: every ninth training image is held out and scored. ``--split
-test`` trains on all of them and scores the test images (of Cityscapes every second or third, 200 pairs). What must not
-change is scored outside boxes around the animals of 60 test photos, and on the blank paper of drawings; photos made
-from label maps by a segmenter.
+test`` trains on all of them and scores the test images (of Cityscapes 200 evenly spaced pairs). What must not change is
+scored outside boxes around the animals of 60 test photos, and on the blank paper of drawings. A segmenter scores the
+photos made from label maps.
 """
 
 from __future__ import annotations
@@ -161,11 +161,11 @@ def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Pat
         return drawings.root, drawings.test if split == "test" else drawings.validation
     folder = root = SHARED / name
     held = {side: list_images(root / f"test{side}") for side in "AB"}
-    if data == "cityscapes":
+    if split == "test" and data == "cityscapes":
         photos = {path.stem: path for path in held["B"]}
         held["A"] = evenly_spaced(held["A"], 200)
         held["B"] = [photos[path.stem] for path in held["A"]]
-    if split == "choose":
+    elif split == "choose":
         folder = out / "data" / name
         for side in "AB":
             files = list_images(root / f"train{side}")
@@ -297,12 +297,16 @@ class Table:
 
     def __call__(self) -> None:
         sets: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        runs = list[dict[str, Any]]()
         for path in sorted(path for folder in self.records for path in folder.glob("*-seed*-*.json")):
             record = json.loads(path.read_text())
             variant = record["variant"]  # with a label, which is the same for all variants of a set
             base = max((each for each in VARIANTS if f"{variant}_".startswith(f"{each}_")), key=len)
             sets[record["data"]][base].append(record)
+            short = {row: {name: score[:2] for name, score in found.items()} for row, found in record["scores"].items()}
+            runs.append(record | {"scores": short})  # without the values of single images
         table = Record(self.out, "Variants of the quick recipe")
+        self.out.with_name(f"{self.out.name}_runs.json").write_text(json.dumps(runs) + "\n")
         for data, variants in sets.items():
             first = next(iter(variants.values()))[0]
             for name, known in (("untranslated input", first["scores"]["input"]),
