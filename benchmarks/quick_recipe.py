@@ -42,6 +42,7 @@ from unpaired.data import (
 from unpaired.data import tensor_to_image as shown
 from unpaired.engine.step import make_optimizers, random_batch, training_step
 from unpaired.evaluation import Evaluator, ScoringNetworks, evaluate_run, evenly_spaced
+from unpaired.files import write_atomically
 from unpaired.grids import image_grid, side_by_side
 from unpaired.inference import Translator
 from unpaired.methods import METHODS
@@ -143,14 +144,19 @@ def cpu_seconds_per_image(config: RunConfig, steps: int = 8) -> float:
 
 def costs(configs: dict[str, RunConfig], kept: Path, rounds: int = 3) -> dict[str, float]:
     """CPU seconds per image of each, timed in turns unless ``kept`` has them; the least of the rounds."""
-    known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    timed: dict[str, list[float]] = {name: [] for name in configs if name not in known}
+
+    def known() -> dict[str, float]:
+        return json.loads(kept.read_text()) if kept.exists() else {}
+
+    timed: dict[str, list[float]] = {name: [] for name in configs if name not in known()}
     for _ in range(rounds):
         for name, found in timed.items():
             found.append(cpu_seconds_per_image(configs[name]))
-    known |= {name: min(found) for name, found in timed.items()}
-    kept.write_text(json.dumps(known, indent=1))
-    return known
+    if timed:  # other processes may have timed other variants by now
+        write_atomically(
+            kept, json.dumps(known() | {name: min(found) for name, found in timed.items()}, indent=1).encode()
+        )
+    return known()
 
 
 def folders(data: str, split: Literal["choose", "test"], out: Path) -> tuple[Path, UnpairedFiles]:
