@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clips import av, clip
 from doc_pages import DOCS, blocks
 from tiny import tiny_trained, write_images
 from unpaired import cli
+from unpaired.errors import DataError
 from unpaired.inference import Translator
 from unpaired.inference.video import VideoResult, translate_video
 
@@ -200,3 +203,60 @@ def test_without_pyav_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "av", None)
     assert cli.main(["translate", str(run), "clip.mp4", "--out", "night.mp4"]) == 2
     assert 'pip install "unpaired[video]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\nfile://{other}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile '{other}'\n"),
+        ("list.mkv", "ffconcat version 1.0\nfile '{other}'\n"),
+        ("list.avi", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+    ],
+)
+def test_playlists_which_name_other_files_are_not_followed(
+    unchanged: Translator, tmp_path: Path, name: str, content: str
+) -> None:
+    other = clip(tmp_path / "other.ts", audio=None)
+    (tmp_path / name).write_text(content.format(other=other))
+    with pytest.raises(DataError, match=rf"{name}: (is no video, or of a kind|the video is truncated or damaged)"):
+        translate_video(unchanged, tmp_path / name, tmp_path / "made.mp4")
+    assert not (tmp_path / "made.mp4").exists()
+
+
+def pictures(path: Path, *sides: int) -> Path:
+    """A clip of JPEGs, whatever their sizes."""
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("mjpeg", rate=5)
+        stream.width = stream.height = sides[0]
+        stream.pix_fmt = "yuvj420p"
+        for number, side in enumerate(sides):
+            held = io.BytesIO()
+            Image.new("RGB", (side, side), (90, 120, 30)).save(held, "JPEG")
+            packet = av.Packet(held.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 5)
+            packet.is_keyframe = True
+            file.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mkv", "avi"])
+@pytest.mark.parametrize(
+    ("sides", "options", "words"),
+    [
+        ((32, 32), {"max_pixels": 1023}, "32 x 32 pixels are more than the limit of 1,023"),
+        ((16, 16, 64), {"max_pixels": 1023}, "truncated or damaged"),
+        ((16, 16, 16), {"max_frames": 2}, "the clip has more than 2 frames"),
+    ],
+    ids=["by its header", "later than its header", "frames"],
+)
+def test_limits_of_a_clip(
+    unchanged: Translator, tmp_path: Path, suffix: str, sides: tuple[int, ...], options: dict[str, int], words: str
+) -> None:
+    source, made = pictures(tmp_path / f"clip.{suffix}", *sides), tmp_path / "made.mp4"
+    with pytest.raises(DataError, match=words):
+        translate_video(unchanged, source, made, **options)
+    assert not made.exists()
+    larger = dict.fromkeys(options, 2 ** 20)
+    assert translate_video(unchanged, source, made, **larger).frames == len(sides)

@@ -9,7 +9,9 @@ import ipaddress
 import json
 import logging
 import re
+import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -28,6 +30,10 @@ OWN_FILES_ONLY = (
 
 _DISCARD_BYTES, _DISCARD_SECONDS = 2**28, 30
 """How much of the body of a request that is refused is read, and thrown away, before the answer."""
+_HEADER_SECONDS = 10
+"""A connection on which no request begins in so long is closed: silent ones would take every place."""
+_BODY_SECONDS, _BODY_RATE = 30, 20_000
+"""A body must arrive within so many seconds, and one more for so many bytes; else the client is taken for gone."""
 
 HEADERS = {
     "cross-origin-opener-policy": "same-origin",
@@ -51,7 +57,8 @@ class Guard:
     """ASGI middleware that accepts requests of the page itself and refuses others with a message.
 
     It protects from DNS rebinding (``Host`` must be an address or a name of this machine) and from cross-site requests
-    (``Sec-Fetch-Site`` or ``Origin``, and content types that forms cannot send).
+    (``Sec-Fetch-Site`` or ``Origin``, and content types that forms cannot send). Bodies must state their length and
+    keep arriving.
 
     Args:
         application: The ASGI application.
@@ -88,10 +95,13 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        left = False
+        left = started = False
+        loop = asyncio.get_running_loop()
         arriving = headers.get("content-length", "0") != "0" and "expect" not in headers
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 if arriving:  # a client that is still sending would find the connection reset, and not the answer
                     await _discard(receive_and_notice)
@@ -101,17 +111,26 @@ class Guard:
 
         async def receive_and_notice() -> Message:
             nonlocal arriving, left
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(slowest if arriving else None):
+                    message = await receive()
+            except TimeoutError:
+                message = {"type": "http.disconnect"}
             left = left or message["type"] == "http.disconnect"
             arriving = arriving and not left and message.get("more_body", False)
             return message
 
         refusal = self._refusal(scope["method"], headers)
+        length = int(headers.get("content-length", 0)) if refusal is None else 0
+        slowest = loop.time() + _BODY_SECONDS + length / _BODY_RATE
         try:
             if refusal is None:
                 await self._application(scope, receive_and_notice, send_with_headers)
             else:
                 await _refuse(send_with_headers, *refusal)
+        except asyncio.CancelledError:  # the server ends
+            if not started:
+                await _refuse(send, 503, f"the {self._what} has ended")
         except Exception:
             if not left:  # else nobody waits for the answer that could not be made
                 raise
@@ -120,7 +139,10 @@ class Guard:
         """Status and message, or None if the request is accepted."""
         host = headers.get("host", "")
         if not self._known(_host_name(host)):
-            return 421, f"this {self._what} is not served as '{host[:80]}'; open the address that unpaired printed"
+            return (
+                421,
+                f"this {self._what} is not served as '{host[:80]}'; open the address that unpaired printed, or its IP",
+            )
         if method in ("GET", "HEAD"):
             return None
         site = headers.get("sec-fetch-site")
@@ -132,8 +154,8 @@ class Guard:
         if self._content_types and kind not in self._content_types:
             return 415, f"a request must be {' or '.join(self._content_types)}"
         length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdecimal()):
-            return 411, "a request must state its length"
+        if not (length.isascii() and length.isdecimal()) or "transfer-encoding" in headers:  # which would win
+            return 411, "a request must state its length, and cannot be sent in chunks"
         if int(length) > self._longest_body:
             return 413, f"a request may have at most {self._longest_body} bytes"
         return None
@@ -212,11 +234,37 @@ def page_address(host: str, bound: socket.socket) -> str:
 
 
 def run_server(application: Application, bound: socket.socket) -> None:
-    """Answer requests on a bound socket until the process is interrupted."""
+    """Answer requests on a bound socket until the process gets SIGINT or SIGTERM."""
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        """Closes connections on which no request arrives."""
+
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._wait()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait()
+
+        def _wait(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self._deadline = self._deadline or self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+            elif self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
 
     config = uvicorn.Config(
         application,
+        http=Impatient,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -226,6 +274,8 @@ def run_server(application: Application, bound: socket.socket) -> None:
         timeout_graceful_shutdown=2,
     )
     logging.getLogger("uvicorn.error").addFilter(_matters)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it ends the process before anything is removed
     try:
         uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:  # uvicorn has ended its connections and hands the signal on

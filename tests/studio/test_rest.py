@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -150,6 +152,9 @@ def test_a_batch_names_each_result_or_what_is_wrong_with_it(server: Server) -> N
         ("/translate?reverse=true", picture(1), TOKEN, 400, "reverse"),
         ("/translate?style_seed=x", picture(1), TOKEN, 422, "style_seed"),
         ("/translate?domain=night", picture(1), TOKEN, 400, "domain"),
+        ("/translate?fromat=png", picture(1), TOKEN, 422, "no parameter 'fromat' (did you mean 'format'?)"),
+        ("/batch?size=5", picture(1), TOKEN, 422, "no parameter 'size'"),
+        ("/translate", b"--x", {**TOKEN, "Content-Type": "multipart/form-data; boundary=x"}, 415, "goes to /batch"),
         ("/batch", b"hello", TOKEN, 400, "holds no file"),
         ("/elsewhere", b"hello", TOKEN, 404, "Not Found"),
         ("/translate", picture(1), {**TOKEN, "Origin": "http://evil"}, 403, "other sites"),
@@ -186,6 +191,40 @@ def test_a_client_that_is_still_sending_gets_the_answer(
         urllib.request.urlopen(request, timeout=60)
     assert raised.value.code == status
     assert json.loads(raised.value.read())["error"]
+
+
+def test_without_a_token_only_addresses_and_this_machine_are_names_of_it(run: Path) -> None:
+    """Else a page of any site could have its own name resolve to the server, and ask as if it were the server's."""
+    for token, status in (("", 421), ("secret", 200)):
+        server = Server(run, "--host", "0.0.0.0", **({"UNPAIRED_TOKEN": token} if token else {}))
+        local = f"http://127.0.0.1:{server.address.rpartition(':')[2]}/health"
+        assert httpx.get(local, headers={"Host": "evil.com"}).status_code == status
+        for name in ("127.0.0.1", "10.1.2.3:80", "localhost", socket.gethostname()):
+            assert httpx.get(local, headers={"Host": name}).status_code == 200
+        server.end()
+
+
+def test_bodies_of_all_requests_together_are_bounded(run: Path) -> None:
+    """While two batches at the limit are sent, a third is told to come back, before its body is read."""
+    server = Server(run, "--megabytes", "0.5", "--batch", "2")
+    port = int(server.address.rpartition(":")[2])
+    longest = 2 * 500_000 + 1_000_000
+    with contextlib.ExitStack() as held:
+        clients = [held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(3)]
+        for client in clients[:2]:
+            head = "POST /batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            client.sendall(f"{head}Content-Length: {longest}\r\n\r\n--x\r\n".encode())
+        answer = httpx.post(f"{server.address}/translate", content=picture(1), timeout=60)
+        for _ in range(100):
+            if answer.status_code == 503:
+                break
+            answer = httpx.post(f"{server.address}/translate", content=picture(1), timeout=60)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    for _ in range(100):
+        if (answer := httpx.post(f"{server.address}/translate", content=picture(1), timeout=60)).status_code == 200:
+            break
+    assert answer.status_code == 200
+    assert server.end() == (0, "")
 
 
 def test_beyond_the_queue_clients_are_told_to_come_back(run: Path) -> None:

@@ -162,13 +162,13 @@ def check_channels(channels: int, where: Path | str) -> None:
         raise DataError(f"{where}: has {channels} channels, and 1 to {MAX_CHANNELS} can be read; leave some out")
 
 
-def check_size(width: int, height: int, where: Path | str) -> None:
+def check_size(width: int, height: int, where: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
     """Refuse, before anything is decoded, what has no pixels or too many. Raises ``DataError``, which names it."""
     if width < 1 or height < 1:
         raise DataError(f"{where}: the image has no pixels ({width} x {height}); move it elsewhere")
-    if width * height > MAX_IMAGE_PIXELS:
+    if width * height > max_pixels:
         raise DataError(
-            f"{where}: {width:,} x {height:,} pixels are more than the limit of {MAX_IMAGE_PIXELS:,}; "
+            f"{where}: {width:,} x {height:,} pixels are more than the limit of {max_pixels:,}; "
             "cut the image into tiles or scale it down first"
         )
 

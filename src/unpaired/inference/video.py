@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unpaired.data import resize_values
+from unpaired.data.sizes import MAX_IMAGE_PIXELS
 from unpaired.data.stored import check_size
 from unpaired.errors import ConfigError, DataError, require_packages
 from unpaired.files import written_whole
@@ -27,6 +28,10 @@ WRITTEN: dict[str, tuple[str, tuple[str, dict[str, str]]]] = {
 """Suffix of a file that can be written -> PyAV's name of the format, and the encoder with its options."""
 VIDEO_SUFFIXES = (*WRITTEN, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 """What names of videos end in."""
+_DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,gif,apng,h264,hevc,ivf,m4v,nut"
+)
+"""FFmpeg's names of what is read: files that hold pictures themselves, never playlists, which name other files."""
 _UNSPECIFIED = 2  # FFmpeg's number, where a video does not say how its colours are coded
 _SHORT_SECONDS = 1.0
 """A clip that ends so much earlier than it says was cut off."""
@@ -64,6 +69,8 @@ def translate_video(
     *,
     batch_size: int = 1,
     side: int | None = None,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    max_frames: int | None = None,
     progress: Callable[[int, int], object] | None = None,
     **request: Any,
 ) -> VideoResult:
@@ -75,10 +82,12 @@ def translate_video(
 
     Args:
         translator: It must make 8-bit images of 1 or 3 channels.
-        source: A file that FFmpeg reads; of several picture tracks the first is taken.
+        source: A file that FFmpeg reads, no playlist; of several picture tracks the first is taken.
         target: Its suffix is one of :data:`WRITTEN`.
         batch_size: Frames translated at a time.
         side: Shorter side, in pixels, to scale frames to for the networks; unset: as they are.
+        max_pixels: Most pixels of a frame; a larger one is refused before it is decoded.
+        max_frames: Most frames; unset: any number.
         progress: Called with the frames done, and of how many (0 where the file does not say).
         request: As of :meth:`Translator.translate`: reverse, style_seed, style_reference, domain.
 
@@ -86,7 +95,7 @@ def translate_video(
         BackendError: PyAV is not installed.
         ConfigError: The suffix is none that is written, the format cannot hold the sound, or the model makes no such
             images.
-        DataError: The video is absent, damaged, or ends before it should.
+        DataError: The video is absent, damaged, too large, or ends before it should.
     """
     require_packages("a video", "video", "av")
     import av
@@ -100,11 +109,11 @@ def translate_video(
     translator.request(**request)
     container, (encoder, options) = WRITTEN[target.suffix.lower()]
     with _reading(source):
-        first = _first_frame(source)
+        first = _first_frame(source, max_pixels)
     meter = _Flicker()
     with contextlib.ExitStack() as held:
         with _reading(source):
-            reader = held.enter_context(av.open(str(source)))
+            reader = held.enter_context(_opened(source, max_pixels))
         temporary = held.enter_context(written_whole(target))
         writer = held.enter_context(av.open(str(temporary), "w", format=container))
         writer.metadata.update(reader.metadata)
@@ -112,7 +121,6 @@ def translate_video(
         video.thread_type = "AUTO"
         out: Any = writer.add_stream(encoder, rate=video.average_rate or 25, options=options)
         size = out.width, out.height = first.size
-        check_size(*size, source)
         out.pix_fmt = "yuv444p" if encoder == "libx264" and (size[0] % 2 or size[1] % 2) else "yuv420p"
         out.codec_context.time_base = video.time_base
         if first.aspect:
@@ -149,6 +157,8 @@ def translate_video(
         waiting: list[av.VideoFrame] = []
         for item in _packets(source, reader, copies):
             if isinstance(item, av.VideoFrame):
+                if max_frames is not None and meter.frames + len(waiting) == max_frames:
+                    raise DataError(f"{source}: the clip has more than {max_frames:,} frames; cut it first")
                 waiting.append(item)
                 if len(waiting) == batch_size:
                     write(waiting)
@@ -172,10 +182,21 @@ class _First:
     aspect: Any
 
 
-def _first_frame(source: Path) -> _First:
+def _opened(source: Path, max_pixels: int) -> Any:
     import av
 
-    with av.open(str(source)) as reader:
+    try:
+        reader = av.open(str(source), options={"format_whitelist": _DEMUXERS})
+    except av.error.ArgumentError as error:
+        raise DataError(f"{source}: is no video, or of a kind that is not read; convert it to .mp4 first") from error
+    for stream in reader.streams.video:
+        check_size(stream.width, stream.height, source, max_pixels)
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}  # frames may be larger than the header says
+    return reader
+
+
+def _first_frame(source: Path, max_pixels: int) -> _First:
+    with _opened(source, max_pixels) as reader:
         if not reader.streams.video:
             raise DataError(f"{source}: has no video track; give a video")
         video = reader.streams.video[0]

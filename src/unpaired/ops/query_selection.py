@@ -93,7 +93,8 @@ def query_selected_attention(
         attention: ``global`` selects and routes with A_g, ``local`` with A_l, ``local_global`` selects with A_l and
             routes with A_g.
         significance: ``entropy`` (Eq. 4, 5; smallest first), ``max_mean`` (Eq. 6; largest first; over the keys of the
-            window for A_l) or ``random`` (smallest draw first; needs ``random_seeds``). The smaller position wins ties.
+            window for A_l) or ``random`` (smallest draw first; needs ``random_seeds``). The smaller position wins ties;
+            keys that would be equal in exact arithmetic may differ by rounding.
         routing: ``cross``: the source's rows route everything; ``self``: each tensor's own rows route it, at the
             source's positions; ``none``: plain features at the positions. ``random`` with ``none`` is CUT's sampling
             and computes no attention.

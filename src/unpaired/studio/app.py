@@ -29,6 +29,7 @@ from unpaired.studio.translating import (
     translate_uploads,
     view,
 )
+from unpaired.studio.uploads import check_paths
 
 _FORGET_SECONDS = 3600
 """Files and results of a closed page are removed after so many seconds."""
@@ -60,12 +61,15 @@ class Shown:
 
 
 class _Page(gr.Blocks):
-    """A page that refuses what it never sends in one line; Gradio would print a traceback."""
+    """A page that refuses what it never sends in one line; Gradio would print a traceback, or read any file."""
 
-    async def preprocess_data(self, *words: Any, **options: Any) -> Any:
+    uploads: Path
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *words: Any, **options: Any) -> Any:
         """As of Gradio."""
         try:
-            return await super().preprocess_data(*words, **options)
+            check_paths(inputs, self.uploads)
+            return await super().preprocess_data(block_fn, inputs, *words, **options)
         except Exception as error:
             raise gr.Error("this page sends no such request", print_exception=False) from error
 
@@ -75,6 +79,7 @@ def make_page(shown: Shown) -> gr.Blocks:
     with _Page(
         title="unpaired studio", analytics_enabled=False, delete_cache=(_FORGET_SECONDS // 4, _FORGET_SECONDS)
     ) as page:
+        page.uploads = shown.root
         gr.HTML(_head(shown), padding=False)
         if shown.runs or shown.live:
             with gr.Tabs():

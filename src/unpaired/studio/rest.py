@@ -5,7 +5,7 @@ import asyncio
 import base64
 import hmac
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
@@ -44,22 +44,29 @@ class RefusedError(Exception):
 
 
 class _Places:
-    """The bounded queue: requests at work and waiting, one of them at the networks at a time."""
+    """The bounded queue: requests at work and waiting, one of them at the networks at a time.
 
-    def __init__(self, count: int) -> None:
+    ``most_bytes`` bounds the sum of their bodies; a single request is always taken.
+    """
+
+    def __init__(self, count: int, most_bytes: int) -> None:
         self.count, self.taken = count, 0
+        self._most_bytes, self._bytes = most_bytes, 0
         self._turn, self._pool = asyncio.Lock(), ThreadPoolExecutor(1, "translating")
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, request: Request) -> Iterator[None]:
         """A place for the time of the block; taken before the body is read, so that memory is bounded, too."""
-        if self.taken >= self.count:
-            raise RefusedError(503, f"busy: {self.count} requests are waiting; try again in a moment")
+        length = int(request.headers["content-length"])  # the guard has seen to it that there is one
+        if self.taken >= self.count or (self.taken and self._bytes + length > self._most_bytes):
+            raise RefusedError(503, f"busy: {self.taken} requests are waiting; try again in a moment")
         self.taken += 1
+        self._bytes += length
         try:
             yield
         finally:
             self.taken -= 1
+            self._bytes -= length
 
     async def run(self, request: Request, work: Callable[[], Made]) -> Made:
         """Run ``work`` in the thread of the networks once it is its turn and somebody still waits for it."""
@@ -137,7 +144,8 @@ def make_app(
         title=f"unpaired: {name}", version=metadata.version("unpaired"), docs_url=None, redoc_url=None,
         description="POST an image, get its translation. Errors are {\"error\": \"one sentence\"}.",
     )  # fmt: skip
-    places = _Places(limits.queue)
+    longest_body = limits.bytes * limits.batch + _OVERHEAD
+    places = _Places(limits.queue, 2 * longest_body)
 
     def authorised(request: Request) -> None:
         given = request.headers.get("authorization", "").encode("latin-1", "replace")
@@ -145,11 +153,17 @@ def make_app(
             raise RefusedError(401, "the header 'Authorization: Bearer TOKEN' is missing or wrong")
 
     def asked(
+        http: Request,
         reverse: Annotated[bool, Query(description="From the target to the source domain.")] = False,
         style_seed: Annotated[int | None, Query(description="Seed of the style.")] = None,
         domain: Annotated[str | None, Query(description="Name of the wanted domain.")] = None,
     ) -> dict[str, Any]:
         request: dict[str, Any] = {"reverse": reverse, "style_seed": style_seed, "domain": domain}
+        known = ("format", *request)
+        for key in http.query_params:
+            if key not in known:
+                words = f"there is no parameter '{key[:80]}'{nearest(key, known)}; known: {', '.join(known)}"
+                raise RefusedError(422, words)
         translator.request(**request)
         return request
 
@@ -168,7 +182,9 @@ def make_app(
     )  # fmt: skip
     async def translate(request: Request, wanted: Asked, kind: Kind = "same") -> Response:
         """The body is one image file of any type that the package reads; so is the answer."""
-        with places.one():
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise RefusedError(415, "a form goes to /batch; here the body is the file (curl --data-binary @photo.jpg)")
+        with places.one(request):
             content = await _arrived(request, limits.bytes)
             body, media = await places.run(
                 request, lambda: translate_upload(translator, content, limits, kind, **wanted)
@@ -183,18 +199,27 @@ def make_app(
         """A form with several files; per file, in order, its ``name``, ``content_type`` and ``data`` (base64), or
         ``error``."""
         made = []
-        with places.one():
-            files = await _files(request, limits)
-            for file, content in files:
+        with places.one(request):
+            form = await _in_time(request.form(max_files=limits.batch, max_fields=16))  # large files lie on the disk
+            try:
+                files = [value for _, value in form.multi_items() if not isinstance(value, str)]
+                if not files:
+                    raise DataError("the form holds no file; send each as a field 'images' (curl -F images=@photo.jpg)")
+                for file in files:
+                    file_name = shown_name(file.filename or "image")
+                    content = await file.read(limits.bytes + 1)
 
-                def work(file: str = file, content: bytes = content) -> tuple[bytes, str]:
-                    return translate_upload(translator, content, limits, kind, file, **wanted)
+                    def work(file_name: str = file_name, content: bytes = content) -> tuple[bytes, str]:
+                        return translate_upload(translator, content, limits, kind, file_name, **wanted)
 
-                try:
-                    body, media = await places.run(request, work)
-                    made.append({"name": file, "content_type": media, "data": base64.b64encode(body).decode()})
-                except (UserError, RefusedError) as error:
-                    made.append({"name": file, "error": str(error)})
+                    try:
+                        body, media = await places.run(request, work)
+                        data = base64.b64encode(body).decode()
+                        made.append({"name": file_name, "content_type": media, "data": data})
+                    except (UserError, RefusedError) as error:
+                        made.append({"name": file_name, "error": str(error)})
+            finally:
+                await form.close()
         return {"images": made}
 
     def refused(status: int, words: str) -> JSONResponse:
@@ -215,30 +240,22 @@ def make_app(
         host,
         what="server",
         content_types=(),
-        any_name=not is_loopback(host),
-        longest_body=limits.bytes * limits.batch + _OVERHEAD,
+        any_name=not is_loopback(host) and bool(token),
+        longest_body=longest_body,
     )
 
 
 async def _arrived(request: Request, longest: int) -> bytes:
-    if int(request.headers["content-length"]) > longest:  # the guard has seen to it that there is one
+    if int(request.headers["content-length"]) > longest:
         raise RefusedError(413, f"a request may have at most {longest:,} bytes here")
-    try:
-        body = await asyncio.wait_for(request.body(), _UPLOAD_SECONDS)
-    except TimeoutError:
-        raise RefusedError(408, f"the body did not arrive within {_UPLOAD_SECONDS} seconds") from None
+    body = await _in_time(request.body())
     if not body:
         raise DataError("the request holds no image; send the file as its body (curl --data-binary @photo.jpg)")
     return body
 
 
-async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Name and content of each file of a form."""
-    body = await _arrived(request, limits.bytes * limits.batch + _OVERHEAD)
-    del body  # the form is read from the request, which keeps it
-    async with request.form(max_files=limits.batch, max_fields=16) as form:
-        found = [value for _, value in form.multi_items() if not isinstance(value, str)]
-        files = [(shown_name(file.filename or "image"), await file.read()) for file in found]
-    if not files:
-        raise DataError("the form holds no file; send each as a field 'images' (curl -F images=@photo.jpg)")
-    return files
+async def _in_time(body: Awaitable[Made]) -> Made:
+    try:
+        return await asyncio.wait_for(body, _UPLOAD_SECONDS)
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive within {_UPLOAD_SECONDS} seconds") from None

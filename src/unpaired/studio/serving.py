@@ -96,6 +96,7 @@ def make_app(shown: Shown, host: str = "127.0.0.1") -> Application:
 
     page = make_page(shown)
     page.state_session_capacity = _PAGES  # Gradio's own bound is 10,000
+    page.has_launched = True  # else Gradio checks no paths, since it was not started by its own server
     no_docs: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
     outer = FastAPI(**no_docs)
     app: Any = gr.mount_gradio_app(

@@ -29,6 +29,8 @@ _VIEW = 512
 _LARGEST_VIEW = 1600
 _HEAT_PIXELS = 2**18
 """Significance needs all pairs of locations, so it is computed on at most so many pixels."""
+_CLIP_FRAMES = 3000
+"""Most frames of a clip: two minutes at 25 a second."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,9 @@ def translate_clip(
     side = shorter_side(run.translator.image_size)
     with run.lock:
         try:
-            return translate_video(run.translator, file, out, side=side, progress=progress), out
+            made = translate_video(run.translator, file, out, side=side, max_pixels=limits.pixels,
+                                   max_frames=_CLIP_FRAMES, progress=progress)  # fmt: skip
+            return made, out
         except UserError as error:
             raise DataError(str(error).replace(str(file), file.name).replace(str(out), out.name)) from None
 

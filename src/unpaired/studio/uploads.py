@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -92,8 +93,22 @@ def inside(path: str | Path, root: Path, name: str) -> Path:
     try:
         file = Path(path).resolve()
         uploaded = file.is_relative_to(root.resolve()) and file.is_file()
-    except (OSError, ValueError):  # a loop of links, a name with a zero byte
+    except (OSError, TypeError, ValueError):  # a loop of links, no text, a name with a zero byte
         uploaded = False
     if not uploaded:
         raise DataError(f"{name}: only files that were uploaded to this page are read")
     return file
+
+
+def check_paths(sent: Any, root: Path) -> None:
+    """Refuse a request that names files other than uploads: Gradio would copy or fetch whatever a ``path`` says.
+
+    Raises:
+        DataError: A ``path`` in it, however deep, is no file in ``root``.
+    """
+    if isinstance(sent, dict):
+        if "path" in sent:
+            inside(sent["path"], root, "the request")
+        sent = list(sent.values())
+    for value in sent if isinstance(sent, list) else ():
+        check_paths(value, root)

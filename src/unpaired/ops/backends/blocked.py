@@ -5,8 +5,9 @@ are symmetric, so the tiles on and above the diagonal suffice: their transposes 
 large maps iterates over the shifts of the window (``unfold`` would copy the map S times). Routing needs N rows only,
 which are computed again, with gradient: ``routing.py``.
 
-On the CPU equal features get bitwise equal ranking keys wherever they are in the map, so flat areas are ties and the
-smaller position wins. That is why every sum has a fixed order.
+On the CPU, with global attention in float32, equal features get bitwise equal ranking keys wherever they are in the
+map, so flat areas are ties and the smaller position wins. That is why every sum has a fixed order. In float64, and with
+local attention by Eq. 6, where windows at the border are smaller, such keys may differ by rounding.
 """
 
 from __future__ import annotations
