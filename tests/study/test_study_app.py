@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_study import METHODS
 
+from unpaired.errors import DataError
+from unpaired.study.records import StoreError
 from unpaired.study.store import Store
 from unpaired.web import HEADERS, OWN_FILES_ONLY
 
@@ -45,9 +50,14 @@ def enter(browser: Any, name: str = "Ada", resume: bool = False) -> dict[str, An
     return answer.json()["rater"]
 
 
-def vote(browser: Any, item: dict[str, Any], question: str = "Q", position: int = 0) -> Any:
-    choice = item["choices"][position]
-    return browser.post("/api/vote", json={"source": item["source"], "question": question, "choice": choice})
+def ballot(rater: dict[str, Any], image: int = 0, question: str = "Q", position: int = 0) -> dict[str, Any]:
+    """What the page of a rater sends for one choice."""
+    item = rater["items"][image]
+    return {"rater": rater["id"], "source": item["source"], "question": question, "choice": item["choices"][position]}
+
+
+def vote(browser: Any, *what: Any) -> Any:
+    return browser.post("/api/vote", json=ballot(*what))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -60,8 +70,8 @@ def test_from_the_first_page_to_the_last_vote(browser: Any, client: Client, stor
     assert [question["key"] for question in before["questions"]] == ["Q", "T", "C"]
     rater = enter(browser)
     assert [item["answers"] for item in rater["items"]] == [{}] * 4
-    for count, (item, question) in enumerate(((i, q) for i in rater["items"] for q in "QTC"), start=1):
-        assert vote(browser, item, question, 1).json() == {"votes": count, "of": 12}
+    for count, (image, question) in enumerate(((i, q) for i in range(4) for q in "QTC"), start=1):
+        assert vote(browser, rater, image, question, 1).json() == {"votes": count, "of": 12}
     after = browser.get("/api/study").json()["rater"]
     assert after["votes"] == 12
     assert all(item["answers"] == dict.fromkeys("QTC", item["choices"][1]) for item in after["items"])
@@ -71,17 +81,39 @@ def test_from_the_first_page_to_the_last_vote(browser: Any, client: Client, stor
 
 
 def test_the_next_person_at_the_same_machine(browser: Any, store: Store) -> None:
-    enter(browser)
+    rater = enter(browser)
     token = next(iter(browser.cookies.jar)).value
-    assert browser.post("/api/leave", json={}).json()["rater"] is None
+    assert browser.post("/api/leave", json={"rater": rater["id"]}).json()["rater"] is None
     assert not list(browser.cookies.jar)
     assert store.rater(token) is None, "an old cookie is worth nothing"
     assert enter(browser, "Grace")["votes"] == 0
 
 
+def test_a_page_that_is_still_open_for_another_person_gives_no_votes(client: Client, store: Store) -> None:
+    """Ann's page stays open in one tab; in another, of the same browser, Bob has begun."""
+    first, browser = client(), client()
+    vote(first, enter(first, "Zoë"), 1, "T")
+    ann = enter(browser, "Ann")
+    assert vote(browser, ann).status_code == 200
+    browser.post("/api/leave", json={"rater": ann["id"]})
+    after_leaving = vote(browser, ann)
+    assert (after_leaving.status_code, after_leaving.json()) == (401, {"error": "enter a name first"})
+    bob = enter(browser, "Bob")
+    for path, body in (("vote", ballot(ann)), ("vote", ballot(ann, 2, "C", 1)), ("leave", {"rater": ann["id"]})):
+        answer = browser.post(f"/api/{path}", json=body)
+        said = "Another person has started in this browser; reload this page."
+        assert (answer.status_code, answer.json()) == (409, {"error": said})
+    assert vote(browser, bob, 3, "Q").json()["votes"] == 1, "Bob goes on"
+    again = enter(browser, "Ann", resume=True)
+    assert (again["id"], again["votes"]) == (ann["id"], 1)
+    assert vote(browser, bob).status_code == 409
+    assert vote(browser, ann, 1).json()["votes"] == 2, "the page of whoever came back is right again"
+    assert [(rater.name, rater.votes) for rater in store.raters()] == [("Zoë", 1), ("Ann", 2), ("Bob", 1)]
+
+
 def test_a_taken_name_is_asked_about(client: Client) -> None:
     first = client()
-    vote(first, enter(first, "Ada  Lovelace ")["items"][0])
+    vote(first, enter(first, "Ada  Lovelace "))
     answer = client().post("/api/enter", json={"name": "ada lovelace", "resume": False})
     assert answer.status_code == 409
     assert answer.json()["taken"] == {"name": "Ada Lovelace", "votes": 1, "of": 12}
@@ -106,7 +138,7 @@ def test_nothing_that_reaches_the_browser_names_a_method_or_a_file(browser: Any,
     answers = [browser.get(path) for path in ("/", "/study.js", "/study.css", "/icon.svg", "/api/study")]
     files = [file for item in rater["items"] for file in (item["source"], *item["choices"])]
     answers += [browser.get(f"/picture/{file}") for file in files]
-    answers.append(vote(browser, rater["items"][0]))
+    answers.append(vote(browser, rater))
     names = {*METHODS, str(made), made.name, *(image.name for image in store.study.images.values())}
     for answer in answers:
         assert answer.status_code == 200
@@ -155,26 +187,30 @@ def test_the_page_needs_no_exception_from_its_policy(browser: Any) -> None:
         ({"source": "../study.sqlite"}, 404, "no such image"),
         ({"source": 7}, 400, "'source' must be text of at most 64"),
         ({"source": "a" * 65}, 400, "'source' must be text of at most 64"),
+        ({"rater": "1"}, 400, "'rater' must be a whole number"),
+        ({"rater": True}, 400, "'rater' must be a whole number"),
+        ({"rater": 1.0}, 400, "'rater' must be a whole number"),
+        ({"rater": None}, 400, "'rater' must be a whole number"),
+        ({"rater": 10**60}, 409, "another person has started"),
+        ({"rater": -1}, 409, "another person has started"),
         ({"question": "X"}, 404, "Q, T, C"),
         ({"question": None}, 400, "'question' must be text"),
         ({"choice": "0" * 24}, 404, "not one of this image's versions"),
         ({"choice": ["a"]}, 400, "'choice' must be text"),
-        ({"extra": 1}, 400, "must hold exactly: source, question, choice"),
+        ({"extra": 1}, 400, "must hold exactly: rater, source, question, choice"),
     ],
 )
 def test_votes_that_are_refused(browser: Any, store: Store, change: dict[str, Any], status: int, words: str) -> None:
-    item = enter(browser)["items"][0]
-    body = {"source": item["source"], "question": "Q", "choice": item["choices"][0]}
-    answer = browser.post("/api/vote", json=body | change)
-    assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
+    answer = browser.post("/api/vote", json=ballot(enter(browser)) | change)
+    assert (answer.status_code, words.lower() in answer.json()["error"].lower()) == (status, True), answer.text
     assert store.votes() == []
 
 
 def test_a_version_of_another_image_is_refused(browser: Any, store: Store) -> None:
-    one, other = enter(browser)["items"][:2]
+    rater = enter(browser)
+    one, other = rater["items"][:2]
     for choice in (other["choices"][0], one["source"], store.study.target_examples[0]):
-        body = {"source": one["source"], "question": "Q", "choice": choice}
-        assert browser.post("/api/vote", json=body).status_code == 404
+        assert browser.post("/api/vote", json=ballot(rater) | {"choice": choice}).status_code == 404
     assert store.votes() == []
 
 
@@ -182,17 +218,42 @@ def test_a_version_of_another_image_is_refused(browser: Any, store: Store) -> No
     ("name", "words"),
     [("=1+1", "begins with"), ("@x", "begins with"), ("-x", "begins with"), ("<b>", "begins with"), ("a;b", "only"),
      ("a\x00b", "only"), ("a\u202eb", "only"), ("x" * 41, "at most 40"), ("x" * 70, "at most 64"), (7, "text"),
-     (None, "text"), ("a,b", "only"), ("a|b", "only")],
+     (None, "text"), ("a,b", "only"), ("a|b", "only"), ("a\x1b[2J", "only"), ("a\x7f", "only"), ("a\x85b\x9b", "only"),
+     ("a\ud800", "only"), ("a&lt;", "only"), ("a*b*", "only"), ("a`b", "only"), ("[a](b)", "begins with"),
+     ("\u0301a", "begins with"), ("\u2019a", "begins with"), ("\u200da", "begins with"), ("a\u2066b", "only"),
+     ("a\ufeffb", "only"), ("a\u20ddb", "only"), ("a\u2028=1", "only"), ("\u200d", "begins with"), ("a\"b", "only")],
 )  # fmt: skip
 def test_names_that_are_refused(browser: Any, store: Store, name: Any, words: str) -> None:
-    answer = browser.post("/api/enter", json={"name": name, "resume": False})
+    content = json.dumps({"name": name, "resume": False})
+    answer = browser.post("/api/enter", content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
     assert store.raters() == []
 
 
-@pytest.mark.parametrize("name", ["Ada", "Zoë Müller-O'Neil Jr.", "李雷", "r_07", "  two   words "])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ada", "Zoë Müller-O'Neil Jr.", "李雷", "r_07", "  two   words ", "O\u2019Brien", "D\u2019Arcy-Jones",
+        "हिन्दी", "श्रीनिवास", "ศิริพร", "தமிழ்ச்செல்வி", "ශ්\u200dරී", "Nguyễn Thị Hương", "Ọmọ́wùmí", "Łukasz Żółć",
+        "Marcel·lí", "ジョン・スミス", "Jean\u2010Luc", "Ka\u02bbiulani", "\u0420\u043e\u043c\u0430\u043d",
+        "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd", "\u05d2\u05f3\u05d5\u05df",  # Hebrew with points, with a geresh
+        "\u0645\u064f\u062d\u064e\u0645\u064e\u0651\u062f",  # Arabic with vowels
+        "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",  # Persian with a joiner
+    ],
+)  # fmt: skip
 def test_names_that_are_taken(browser: Any, name: str) -> None:
-    assert enter(browser, name)["name"] == " ".join(name.split())
+    assert enter(browser, name)["name"] == unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("O\u2019Brien", "o'brien"), ("Zoe\u0308", "ZOË"), ("Jean\u2010Luc", "Jean-Luc"), ("Jean\u2011Luc", "Jean-Luc"),
+     ("\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", "\u0639\u0644\u06cc\u0631\u0636\u0627")],
+)  # fmt: skip
+def test_names_that_look_alike_are_one_persons(client: Client, one: str, other: str) -> None:
+    """A telephone writes another apostrophe than a desk does."""
+    enter(client(), one)
+    assert client().post("/api/enter", json={"name": other, "resume": False}).status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -256,12 +317,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
-FIELDS = st.fixed_dictionaries({"source": JSON, "question": JSON, "choice": JSON})
+FIELDS = st.fixed_dictionaries({"rater": JSON, "source": JSON, "question": JSON, "choice": JSON})
 ENTRY = st.fixed_dictionaries({"name": JSON, "resume": JSON})
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=JSON | FIELDS | ENTRY, path=st.sampled_from(["/api/vote", "/api/enter"]))
+@given(
+    body=JSON | FIELDS | ENTRY | st.fixed_dictionaries({"rater": JSON}),
+    path=st.sampled_from(["/api/vote", "/api/enter", "/api/leave"]),
+)
 def test_nothing_that_is_sent_breaks_the_server(store: Store, body: Any, path: str) -> None:
     browser = testclient.TestClient(make_app(store), base_url=ADDRESS)
     browser.post("/api/enter", json={"name": "Ada", "resume": True})
@@ -273,16 +337,93 @@ def test_nothing_that_is_sent_breaks_the_server(store: Store, body: Any, path: s
 def test_a_file_that_cannot_be_written_says_so_and_recovers(
     browser: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = enter(browser)["items"][0]
-    path = store._path
+    rater, path = enter(browser), store._path
     monkeypatch.setattr(store, "_path", path.with_name("gone"))
-    answer = vote(browser, item)
-    assert answer.status_code == 503
-    assert "cannot be used just now" in answer.json()["error"]
+    assert vote(browser, rater).status_code == 503
     monkeypatch.setattr(store, "_path", path)
-    assert vote(browser, item).json()["votes"] == 1
-    (store.folder / "images" / f"{item['source']}.png").unlink()
-    assert browser.get(f"/picture/{item['source']}").status_code == 503
+    assert vote(browser, rater).json()["votes"] == 1
+
+
+UNUSABLE = {"error": "The study cannot be used just now. Try again, or tell the person who runs it."}
+
+
+@pytest.mark.parametrize(
+    "asked", ["GET /api/study", "POST /api/enter", "POST /api/vote", "POST /api/leave", "GET /picture/x"]
+)
+def test_raters_read_no_paths_and_the_log_has_them(
+    browser: Any, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    """Whatever goes wrong with a file: here reading a copy of votes that wait in a journal, and a picture."""
+    rater = enter(browser)
+    method, path = asked.split()
+    if path.startswith("/picture"):
+        wrong = store.folder / "images" / f"{rater['items'][0]['source']}.png"
+        path = f"/picture/{wrong.stem}"
+        wrong.unlink()
+    else:
+        wrong = store.folder / "study.sqlite-journal"
+        broken = StoreError(f"no space left; its last votes lie in {wrong}\x1b[2J")
+        for name in ("_open", "_writing"):
+            monkeypatch.setattr(store, name, Mock(side_effect=broken))
+    bodies = {"enter": {"name": "Bob", "resume": False}, "vote": ballot(rater), "leave": {"rater": rater["id"]}}
+    answer = browser.request(method, path, json=bodies.get(path.rpartition("/")[2]))
+    assert (answer.status_code, answer.json()) == (503, UNUSABLE)
+    (said,) = caplog.messages
+    assert said.startswith(f"{method} {path}: ")
+    assert str(wrong) in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("kind", ["outside", "beside", "relative", "loop", "folder", "pipe", "gone", "images"])
+def test_pictures_that_lead_elsewhere_are_not_served(
+    browser: Any, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """A study may come from other people, who may have put links into it."""
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    file = enter(browser)["items"][0]["choices"][0]
+    images = store.folder / "images"
+    path = images / f"{file}.png"
+    if kind == "images":
+        images.rename(tmp_path / "elsewhere")
+        images.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.unlink()
+    targets = {"outside": "/etc/passwd", "beside": store.folder / "study.sqlite", "loop": path,
+               "relative": "../../secret.png", "gone": "nothing"}  # fmt: skip
+    if kind in targets:
+        path.symlink_to(targets[kind])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    answer = browser.get(f"/picture/{file}")
+    assert (answer.status_code, answer.json()) == (503, UNUSABLE)
+    assert caplog.messages == [f"GET /picture/{file}: {path}: is missing, is no file, or leads out of the study's "
+                               "folder; restore a copy"]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["../study", "..", "/etc/passwd", "a\x00b", "../../secret", "x" * 5000])
+def test_ids_that_are_paths_lead_nowhere(store: Store, tmp_path: Path, file: str) -> None:
+    """Also the ids in the file of a study are other people's."""
+    for place in (tmp_path / "secret.png", store.folder / "study.png"):
+        place.write_bytes(b"secret")
+    store._files.add(file)
+    with pytest.raises(StoreError, match="leads out of the study's folder"):
+        store.picture(file)
+
+
+def test_a_study_in_a_folder_that_is_a_link(store: Store, tmp_path: Path) -> None:
+    """Where the whole study lies is its owner's affair."""
+    (tmp_path / "link").symlink_to(store.folder)
+    linked = Store(tmp_path / "link")
+    assert all(linked.picture(file) for file in linked.by_file)
+
+
+def test_a_database_that_leads_elsewhere_is_refused(store: Store, tmp_path: Path) -> None:
+    (store.folder / "study.sqlite").rename(tmp_path / "other.sqlite")
+    (store.folder / "study.sqlite").symlink_to(tmp_path / "other.sqlite")
+    with pytest.raises(DataError, match=r"study.sqlite: leads out of the study's folder; put the file itself there"):
+        Store(store.folder)
 
 
 def test_a_client_that_leaves_ends_no_request_in_a_traceback(store: Store) -> None:

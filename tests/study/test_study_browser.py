@@ -41,7 +41,9 @@ def visit(chromium: Any, served: Callable[..., Served]) -> Iterator[Callable[...
     yield open_page
     for context in contexts:
         context.close()
-    expected = re.compile(r"status of (409|400)|ERR_CONNECTION")  # Chromium's own words about answers that we test for
+    expected = re.compile(
+        r"status of (409|401|400)|ERR_CONNECTION"
+    )  # Chromium's own words about answers that we test for
     assert not [words for words in wrong if not expected.search(words)]
     assert all(url.startswith("http://127.0.0.1:") for url in asked), "nothing is loaded from elsewhere"
 
@@ -145,6 +147,38 @@ def test_going_back_changing_and_reading_it_over(visit: Visit, served: Serve, st
     assert page.input_value("#name") == ""
     page.reload()
     page.wait_for_selector("#welcome:not([hidden])")
+
+
+def test_two_tabs_of_one_browser_are_one_person_at_a_time(visit: Visit, served: Serve, store: Store) -> None:
+    server = served()
+    ann = visit(server)
+    start(ann, "Ann")
+    for _ in range(12):
+        answer(ann, "1")
+    bob = ann.context.new_page()
+    bob.goto(server.address)
+    bob.click("#leave")
+    bob.wait_for_selector("#welcome:not([hidden])")
+    start(bob, "Bob")
+    answer(bob, "2")
+
+    ann.click("#leave")
+    expect(ann.locator("#message")).to_have_text("Another person has started in this browser; reload this page.")
+    expect(ann.locator("#finished")).to_be_visible()
+    ann.click("#review")
+    for key in "23":
+        ann.keyboard.press(key)
+        ann.keyboard.press("Enter")
+        expect(ann.locator("#message")).to_have_text("Another person has started in this browser; reload this page.")
+    expect(ann.locator(".choice").nth(0)).to_have_attribute("aria-pressed", "true")
+    expect(ann.locator("header")).to_contain_text("Picture 1 of 4")
+    assert [(rater.name, rater.votes) for rater in store.raters()] == [("Ann", 12), ("Bob", 1)]
+    assert sum(vote.changed for vote in store.votes()) == 0
+    ann.reload()
+    expect(ann.locator("header")).to_contain_text("Bob")
+    answer(bob, "3")
+    assert bob.is_hidden("#message")
+    assert [(rater.name, rater.votes) for rater in store.raters()] == [("Ann", 12), ("Bob", 2)]
 
 
 def test_a_key_held_down_answers_once(visit: Visit, served: Serve, store: Store) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from served_study import METHODS, Served
 from tiny import tiny_run, write_images
 from unpaired.cli.study import main
 from unpaired.config import save_yaml
-from unpaired.data import read_image
+from unpaired.data import UnpairedFiles, list_images, read_image
 from unpaired.errors import BackendError, ConfigError, DataError, UserError
 from unpaired.inference import Translator
 from unpaired.run_config import DatasetConfig, RunConfig
@@ -102,6 +103,66 @@ def test_images_are_those_that_every_folder_has(made: Path, plan: Callable[..., 
     assert make_study(plan(contenders=[ours, Contender("few", few)]), tmp_path / "study") == 2
     names = [image.name for image in Store(tmp_path / "study").study.images.values()]
     assert names == ["image2.png", "image5.png"]
+
+
+AWKWARD = {
+    "names of two folders": (["a/x.png", "b/x.png", "b/y.png"], ["a/x.png", "b/x.png", "b/y.png"]),
+    "names of folders, too": (["a/c/x.png", "b/c/x.png"], ["a/c/x.png", "b/c/x.png"]),
+    "another suffix": (["a/x.png", "b/x.bmp"], ["x.png", "x.bmp"]),
+    "another case": (["a/x.png", "b/X.png"], ["X.png", "x.png"]),
+    "bytes that are not UTF-8": (["a/caf\udce9.png", "a/caf\udcff.png"], [r"caf\udce9.png", r"caf\udcff.png"]),
+    "folders that are not UTF-8": (["\udce9/x.png", "\udcff/x.png"], [r"\udce9/x.png", r"\udcff/x.png"]),
+    "control characters": (["a/x\x1b[2J\n.png", "a/\u202ex.png"], [r"x\x1b[2J\n.png", r"\u202ex.png"]),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two trained runs, in a folder whose name is not UTF-8."""
+    root = tmp_path_factory.mktemp("runs")
+    for seed, split in enumerate(("trainA", "trainB")):
+        write_images(root / "data" / split, 2, seed=seed)
+    runs = [root / "\udce9" / f"run{seed}" for seed in (1, 2)]
+    for seed, run in enumerate(runs):
+        train(tiny_run(root / "data", seed=seed, images=2), run, quiet=True)
+    return runs
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+def test_images_of_any_name_can_be_asked_about(runs: list[Path], tmp_path: Path, case: str) -> None:
+    files, names = AWKWARD[case]
+    for file in files:
+        path = tmp_path / "in" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (len(file), 9, 9)).save(path, path.suffix[1:])
+    pattern = tmp_path / "in" / "**" / "*.*"
+    out = tmp_path / "\udce9"
+    assert study(*runs, "--source", pattern, "--target", pattern, "--out", out, "--no-serve", "--size", 32) == 0
+    assert sorted(image.name for image in Store(out).study.images.values()) == sorted(names)
+    assert study(*runs, "--source", pattern, "--target", pattern, "--out", out, "--no-serve", "--size", 32) == 0
+
+
+def refused_before_translating(plan: Plan, out: Path) -> str:
+    """What is said of a plan that cannot be made, before any method was asked for an image."""
+    said: list[str] = []
+    with pytest.raises(DataError) as raised:
+        make_study(plan, out, lambda words, done, total: said.append(words))
+    assert said == []
+    assert not out.exists()
+    return str(raised.value)
+
+
+def test_what_is_wrong_with_names_and_examples_is_said_before_translating(
+    runs: list[Path], plan: Callable[..., Plan], made: Path, tmp_path: Path
+) -> None:
+    contenders = [Contender(run.name, run) for run in runs]
+    source, target = (tuple(list_images(made / name)) for name in ("source", "target"))
+    twice = plan(contenders=contenders, files=UnpairedFiles((*source, source[0]), target))
+    assert refused_before_translating(twice, tmp_path / "out").startswith(f"{source[0]}: is given twice")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
+    examples = plan(contenders=contenders, files=UnpairedFiles(source, (broken,)), examples=1)
+    assert str(broken) in refused_before_translating(examples, tmp_path / "out")
 
 
 def test_examples_are_not_the_answers(plan: Callable[..., Plan], tmp_path: Path) -> None:
@@ -223,7 +284,7 @@ def test_the_table_is_table_2(voted: Store, capsys: Capture) -> None:
     assert lines["Q"].split("│")[3].strip().startswith("100.0 [")
     assert "27" in lines["C"]
     assert "Q: ours against cut (28 : 0)" in said
-    assert "positions on the screen were not chosen equally often (from the left: 11, 46, 43 %)" in said
+    assert "chosen equally often (from the left, Q: 0, 100, 0 %; C: 0, 0, 100 %)" in " ".join(said.split())
 
 
 def test_numbers_agree_in_every_form(voted: Store, capsys: Capture) -> None:
@@ -275,10 +336,10 @@ def test_a_study_without_votes(store: Store, capsys: Capture) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # serving
 # ---------------------------------------------------------------------------------------------------------------------
-def vote_once(server: Served, item: dict[str, Any], question: str) -> int:
-    return server.ask("api/vote", {"source": item["source"], "question": question, "choice": item["choices"][0]})[
-        "votes"
-    ]
+def vote_once(server: Served, rater: dict[str, Any], question: str) -> int:
+    item = rater["items"][0]
+    choice = {"source": item["source"], "question": question, "choice": item["choices"][0]}
+    return server.ask("api/vote", {"rater": rater["id"], **choice})["votes"]
 
 
 def test_served_killed_served_again_exported_and_ended(
@@ -287,16 +348,16 @@ def test_served_killed_served_again_exported_and_ended(
     first = served()
     assert first.said[0] == f"{store.folder}: 4 images, 3 methods, 0 raters (0 finished), 0 votes\n"
     assert first.address.startswith("http://127.0.0.1:")
-    items = first.ask("api/enter", {"name": "Ada", "resume": False})["rater"]["items"]
-    assert vote_once(first, items[0], "Q") == 1
-    assert vote_once(first, items[0], "T") == 2
+    ada = first.ask("api/enter", {"name": "Ada", "resume": False})["rater"]
+    assert vote_once(first, ada, "Q") == 1
+    assert vote_once(first, ada, "T") == 2
     assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
     second = served()
     assert "1 rater (0 finished), 2 votes" in second.said[0]
     second.cookie = first.cookie
     rater = second.ask("api/study")["rater"]
-    assert (rater["votes"], rater["items"][0]["choices"]) == (2, items[0]["choices"])
-    assert vote_once(second, items[0], "C") == 3
+    assert (rater["votes"], rater["items"][0]["choices"]) == (2, ada["items"][0]["choices"])
+    assert vote_once(second, ada, "C") == 3
     assert study(store.folder, "--export", tmp_path / "votes.csv", "--table") == 0, "while it is being served"
     assert len((tmp_path / "votes.csv").read_text().splitlines()) == 4
     started = time.monotonic()
@@ -305,6 +366,18 @@ def test_served_killed_served_again_exported_and_ended(
     assert "ended with 1 rater (0 finished), 3 votes; results: unpaired study" in out
     assert time.monotonic() - started < 5
     assert [path.name for path in sorted(store.folder.iterdir())] == ["images", DATABASE], "the journal is folded in"
+
+
+def test_a_missing_picture_is_named_in_the_terminal(served: Callable[..., Served], store: Store) -> None:
+    server = served()
+    file = next(iter(store.by_file))
+    (store.folder / "images" / f"{file}.png").unlink()
+    with pytest.raises(HTTPError, match="503") as raised:
+        server.ask(f"picture/{file}")
+    assert str(store.folder).encode() not in raised.value.read()
+    code, _, err = server.end()
+    assert code == 0
+    assert f"GET /picture/{file}: {store.folder / 'images' / file}.png: is missing" in err
 
 
 def test_other_machines_only_with_a_warning(served: Callable[..., Served]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,12 +74,38 @@ def test_many_independent_votes_are_tested_by_chi_squared() -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [[[3, 1], [2, 2], [4, 0]], [[3, 1, 0], [2, 0, 2], [1, 1, 0]], [[5, 0, 0], [0, 5, 0]], [[1, 0], [0, 1]]]
-)
+    "rows",
+    [
+        [[3, 1], [2, 2], [4, 0]], [[3, 1, 0], [2, 0, 2], [1, 1, 0]], [[5, 0, 0], [0, 5, 0]], [[1, 0], [0, 1]],
+        [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], [[2, 1, 1, 0], [0, 0, 3, 3], [4, 0, 0, 0]], [[2, 2, 2], [1, 2, 3]],
+        [[1, 1, 0, 0, 0], [0, 2, 1, 0, 0]], [[0, 4, 1], [0, 4, 1], [4, 0, 1], [2, 2, 1], [1, 3, 1]],
+    ],
+)  # fmt: skip
 def test_permutations_enumerate_every_assignment_of_methods(rows: list[list[int]]) -> None:
     ways = squares([*itertools.product(*(list(itertools.permutations(row)) for row in rows))])
     exact = (ways >= squares([rows])).mean()
     assert equal_shares(of_raters(rows)).raters == pytest.approx(exact, rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 4).flatmap(lambda k: st.lists(st.lists(st.integers(0, 3), min_size=k, max_size=k), min_size=2,
+                                                    max_size=3)))  # fmt: skip
+def test_exact_permutations_of_any_counts(rows: list[list[int]]) -> None:
+    ways = squares([*itertools.product(*(list(itertools.permutations(row)) for row in rows))])
+    observed = int(squares([rows])[0])
+    found = module._exact_permutation(np.array(rows), observed)
+    assert found == pytest.approx((ways >= observed).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("raters", [2, 3, 6])
+def test_the_first_votes_of_nine_methods_are_counted_at_once(raters: int) -> None:
+    """One vote each: permuting is then the multinomial test. Nine methods have 362,880 orders, a vote nine places."""
+    choices = np.arange(raters) // 2
+    votes = Votes(np.arange(raters), np.arange(raters), choices, 9)
+    started = time.process_time()
+    found = equal_shares(votes)
+    assert time.process_time() - started < 1
+    assert found.raters == found.images == pytest.approx(found.votes, rel=1e-9)
 
 
 def test_random_permutations_agree_with_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import evenly_spaced
 from unpaired.inference import Translator
 from unpaired.run_config import DatasetConfig, RunConfig
-from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database
+from unpaired.study.records import DATABASE, IMAGES, StoreError, create_database, printable
 
 Weights = Literal["ema", "last", "best"]
 Progress = Callable[[str, int, int], None]
@@ -114,17 +114,18 @@ def make_study(plan: Plan, out: Path, progress: Progress = lambda words, done, t
         The number of source images.
 
     Raises:
-        DataError: Images are missing, unreadable or of another shape than their source.
+        DataError: Images are missing, unreadable, named twice or of another shape than their source.
         ConfigError: Two methods made the same images.
         CheckpointError: A run cannot be used.
     """
-    made = _made_images(plan)
+    made, names = _made_images(plan), _names(plan.files.source)
     chosen = evenly_spaced([path for path in plan.files.source if all(path in files for files in made.values())],
                            plan.images)  # fmt: skip
     with _folder_or_nothing(out) as folder:
         (folder / IMAGES).mkdir()
         add = functools.partial(_add_picture, folder / IMAGES)
         sources = [add(read_image(path)) for path in chosen]
+        examples = [(printable(path.name), add(read_image(path)).file) for path in _choose_examples(plan, chosen)]
         columns, origins = [], []
         for contender in plan.contenders:
             translate, origin = _images_of(contender, plan, made.get(contender.name, {}))
@@ -134,7 +135,7 @@ def make_study(plan: Plan, out: Path, progress: Progress = lambda words, done, t
                 column.append(add(translate(path)))
                 progress(words, done, len(chosen))
             columns.append(column)
-            origins.append((contender.name, origin))
+            origins.append((contender.name, printable(origin)))
         _check_shapes(plan, chosen, sources, columns)
         _check_different(plan, columns)
         create_database(
@@ -143,10 +144,10 @@ def make_study(plan: Plan, out: Path, progress: Progress = lambda words, done, t
             settings=plan.settings,
             methods=origins,
             images=[
-                (path.name, source.file, source.size, [column[i].file for column in columns])
+                (names[path], source.file, source.size, [column[i].file for column in columns])
                 for i, (path, source) in enumerate(zip(chosen, sources, strict=True))
             ],
-            target_examples=[(path.name, add(read_image(path)).file) for path in _choose_examples(plan, chosen)],
+            target_examples=examples,
         )
     return len(chosen)
 
@@ -169,6 +170,17 @@ def _made_images(plan: Plan) -> dict[str, dict[Path, Path]]:
             f"no source image has a translation in every folder ({', '.join(made)}); translate the same images"
         )
     return made
+
+
+def _names(images: Sequence[Path]) -> dict[Path, str]:
+    """What results call images: their file names, with as many folders in front as tell all of them apart."""
+    parts = [(*image.parent.parts, image.name) for image in images]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = [printable("/".join(each[-depth:])) for each in parts]
+        if len(set(names)) == len(names):
+            return dict(zip(images, names, strict=True))
+    twice = next(image for image, name in zip(images, names, strict=True) if names.count(name) > 1)
+    raise DataError(f"{twice}: is given twice; a study shows each source image once, so name it once")
 
 
 def _choose_examples(plan: Plan, chosen: Sequence[Path]) -> Sequence[Path]:

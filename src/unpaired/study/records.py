@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import sqlite3
@@ -58,6 +59,9 @@ QUESTIONS: dict[str, Question] = {
 DATABASE = "study.sqlite"
 IMAGES = "images"
 FORMAT = 1
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line breaks, changes of direction, and bytes of file names that are not UTF-8."""
 
 _KEYS = ", ".join(f"'{key}'" for key in QUESTIONS)
 _SCHEMA = f"""
@@ -285,6 +289,15 @@ def read_study(connection: sqlite3.Connection, path: Path) -> Study:
         images={i: StudyImage(i, name, file, (w, h), translations[i]) for i, name, file, w, h in rows},
         target_examples=tuple(row[0] for row in examples),
     )
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what a terminal would obey or UTF-8 cannot hold.
+
+    >>> printable("caf\udce9 \x1b[2J.png")
+    'caf\\udce9 \\x1b[2J.png'
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shuffled(items: Iterable[T], *key: int | str) -> list[T]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from unpaired.study.records import QUESTIONS, Rater, Study, Vote, counted
+from unpaired.study.records import QUESTIONS, Rater, Study, Vote, counted, printable
 from unpaired.study.statistics import (
     Comparison,
     Interval,
@@ -19,6 +21,7 @@ from unpaired.study.statistics import (
     Votes,
     compare_best,
     equal_shares,
+    holm,
     multinomial,
     shares,
 )
@@ -26,6 +29,10 @@ from unpaired.study.store import Store
 
 _FEW_RATERS = 6
 """Fewer cannot show a difference for people in general."""
+_BIASED = 0.01
+"""Level of the test of positions, over all questions."""
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Where a text begins that spreadsheets would run; many take a semicolon as the end of a cell."""
 _HEADINGS = {"clustered": "p", "raters": "raters", "images": "images", "votes": "votes alone"}
 EXPLANATION = (
     "[ ]: 95 % interval for other raters and other images (two-way clustered). p: whether shares are equal; the best "
@@ -55,15 +62,13 @@ class Results:
     votes: int
     questions: list[QuestionResult]
     """In the order of ``QUESTIONS``."""
-    positions: list[int]
-    """Votes per place on the screen, from the left."""
-    position_p: float
-    """p of equal shares of the places, for independent votes."""
+    biased: dict[str, list[int]]
+    """See ``biased_positions``."""
 
     @property
     def methods(self) -> list[str]:
         """Their names."""
-        return [method.name for method in self.study.methods]
+        return [printable(method.name) for method in self.study.methods]
 
     @property
     def title(self) -> str:
@@ -80,10 +85,31 @@ class Results:
             found.append("one rater: intervals and p-values generalise to other images only, not to other raters")
         elif len(self.raters) < _FEW_RATERS:
             found.append(f"{len(self.raters)} raters can hardly show a difference for people in general; ask more")
-        if self.position_p < 0.01:
-            share = ", ".join(f"{100 * n / self.votes:.0f}" for n in self.positions)
-            found.append(f"positions on the screen were not chosen equally often (from the left: {share} %)")
+        if self.biased:
+            listed = "; ".join(
+                f"{key}: {', '.join(f'{100 * n / sum(counts):.0f}' for n in counts)} %"
+                for key, counts in self.biased.items()
+            )
+            found.append(f"positions on the screen were not chosen equally often (from the left, {listed})")
         return found
+
+
+def biased_positions(votes: Sequence[Vote], methods: int) -> dict[str, list[int]]:
+    """Question -> votes per place on the screen, from the left, where places were not chosen equally often.
+
+    The order of methods is drawn for every rater and image. So, whatever raters like, places are independent within a
+    question; the three questions about an image share its order, and are tested apart with Holm's correction.
+    """
+    counts = {
+        key: np.bincount([vote.shown.index(vote.method) for vote in votes if vote.question == key], minlength=methods)
+        for key in QUESTIONS
+    }
+    corrected = holm([multinomial(counts_K) if counts_K.any() else None for counts_K in counts.values()])
+    return {
+        key: counts_K.tolist()
+        for (key, counts_K), p in zip(counts.items(), corrected, strict=True)
+        if p is not None and p < _BIASED
+    }
 
 
 def evaluate_study(store: Store) -> Results:
@@ -91,14 +117,12 @@ def evaluate_study(store: Store) -> Results:
     votes = store.votes()
     study = store.study
     place = {method.name: k for k, method in enumerate(study.methods)}
-    positions = np.bincount([vote.shown.index(vote.method) for vote in votes], minlength=len(place))
     return Results(
         study=study,
         raters=[rater for rater in store.raters() if rater.votes],
         votes=len(votes),
         questions=[_question(key, [vote for vote in votes if vote.question == key], place) for key in QUESTIONS],
-        positions=positions.tolist(),
-        position_p=multinomial(positions),
+        biased=biased_positions(votes, len(place)),
     )
 
 
@@ -143,7 +167,7 @@ def markdown(results: Results) -> str:
         "", *_table(["", *_HEADINGS.values()], _tests(results)),
         "", EXPLANATION, "", "Other intervals, 95 %:",
         "", *_table(["", "method", "votes as units (Wilson)", "raters drawn anew"], intervals, words=2),
-        "", *(f"- {method.name}: {method.origin}" for method in results.study.methods),
+        "", *(f"- {printable(f'{method.name}: {method.origin}')}" for method in results.study.methods),
         *(f"- Note: {warning}." for warning in results.warnings), "",
     ])  # fmt: skip
 
@@ -162,7 +186,7 @@ def results_csv(results: Results) -> str:
             line |= {f"p_equal_{kind}": p for kind, p in asdict(row.equal).items()}
             line |= {f"p_best_holm_{kind}": against.get(k, {}).get(kind) for kind in _HEADINGS}
             rows.append(line)
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    return _csv(pd.DataFrame(rows, dtype=object))
 
 
 def votes_csv(votes: Sequence[Vote]) -> str:
@@ -172,7 +196,17 @@ def votes_csv(votes: Sequence[Vote]) -> str:
         asdict(vote) | {"position": vote.shown.index(vote.method) + 1, "shown": " | ".join(vote.shown)}
         for vote in votes
     ]
-    return pd.DataFrame(lines, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
+    return _csv(pd.DataFrame(lines, columns=columns, dtype=object))
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    """The lines of a table, safe to open in a spreadsheet."""
+    return frame.map(_cell).to_csv(index=False, lineterminator="\n")
+
+
+def _cell(value: Any) -> Any:
+    """A text with an apostrophe before whatever a spreadsheet would run; other values as they are."""
+    return _FORMULA.sub(r"\1'", printable(value)) if isinstance(value, str) else value
 
 
 def _question(key: str, votes: Sequence[Vote], place: dict[str, int]) -> QuestionResult:

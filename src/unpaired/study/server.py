@@ -7,6 +7,7 @@ the store is asked. Importing this module needs the optional packages of ``unpai
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from unpaired.study.records import QUESTIONS, Rater, StoreError, order_of_images, order_of_methods
+from unpaired.study.records import QUESTIONS, Rater, StoreError, order_of_images, order_of_methods, printable
 from unpaired.study.store import NameTakenError, Store
 from unpaired.web import (
     Application,
@@ -30,6 +31,7 @@ from unpaired.web import (
     run_server,
 )
 
+_LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
     "index.html": "text/html",
@@ -42,9 +44,12 @@ LONGEST_BODY = 4096
 """Bytes of a request; votes and names are far shorter."""
 LONGEST_NAME = 40
 _LONGEST_ID = 64
-_PUNCTUATION = " .-_'"
+_PUNCTUATION = " .-_'\u2019\u00b7\u30fb\u2010\u2011\u05be\u05f3\u05f4\u200c\u200d"
+"""Of names: the last ones are the typographic apostrophe, the points of Catalan and of Japanese, the hyphens, the three
+signs of Hebrew, and the two joiners of Persian and Sinhala."""
 _PIXEL_ART_SIDE = 100
 """Images up to this side are enlarged without smoothing, so that raters do not judge the browser's interpolation."""
+_KINDS = {str: f"text of at most {_LONGEST_ID} characters", bool: "true or false", int: "a whole number"}
 _NOT_KEPT = {"cache-control": "no-store"}
 
 
@@ -83,7 +88,7 @@ def overview(store: Store, rater: Rater | None) -> dict[str, Any]:
             given = {key: files[answers[number, key]] for key in QUESTIONS if (number, key) in answers}
             items.append({"source": image.file, "width": image.size[0], "height": image.size[1], "choices": choices,
                           "answers": given})  # fmt: skip
-        found["rater"] = {"name": rater.name, "votes": rater.votes, "items": items}
+        found["rater"] = {"id": rater.id, "name": rater.name, "votes": rater.votes, "items": items}
     return found
 
 
@@ -107,12 +112,13 @@ def enter(store: Store, body: Any) -> tuple[Rater, str]:
 
 
 def vote(store: Store, rater: Rater, body: Any) -> dict[str, int]:
-    """Count ``{"source": file id, "question": "Q", "choice": file id}``.
+    """Count ``{"rater": rater id, "source": file id, "question": "Q", "choice": file id}``.
 
     Raises:
-        RefusedError: An id is unknown, or the choice does not belong to the source.
+        RefusedError: The page is another rater's, an id is unknown, or the choice does not belong to the source.
     """
-    fields = _fields(body, {"source": str, "question": str, "choice": str})
+    fields = _fields(body, {"rater": int, "source": str, "question": str, "choice": str})
+    _check_same(rater, fields["rater"])
     image = store.by_file.get(fields["source"])
     if image is None:
         raise RefusedError(404, "this study has no such image")
@@ -126,15 +132,20 @@ def vote(store: Store, rater: Rater, body: Any) -> dict[str, int]:
     return {"votes": votes, "of": store.study.votes_per_rater}
 
 
+def _check_same(rater: Rater, of_page: int) -> None:
+    """Refuse what a page sends for a rater who is no longer this browser's: its tabs share one cookie."""
+    if rater.id != of_page:
+        raise RefusedError(409, "Another person has started in this browser; reload this page.")
+
+
 def _fields(body: Any, kinds: dict[str, type]) -> dict[str, Any]:
     """The named values of a request, each of its type and no others."""
     if not isinstance(body, dict) or body.keys() != kinds.keys():
         raise RefusedError(400, f"the request must hold exactly: {', '.join(kinds)}")
     for name, kind in kinds.items():
         value = body[name]
-        if not isinstance(value, kind) or (isinstance(value, str) and len(value) > _LONGEST_ID):
-            words = f"text of at most {_LONGEST_ID} characters" if kind is str else "true or false"
-            raise RefusedError(400, f"'{name}' must be {words}")
+        if type(value) is not kind or (isinstance(value, str) and len(value) > _LONGEST_ID):
+            raise RefusedError(400, f"'{name}' must be {_KINDS[kind]}")
     return body
 
 
@@ -145,11 +156,16 @@ def _checked_name(text: str) -> str | None:
         return None
     if len(name) > LONGEST_NAME:
         raise RefusedError(400, f"a name has at most {LONGEST_NAME} characters")
-    if not name[0].isalnum() or not all(letter.isalnum() or letter in _PUNCTUATION for letter in name):
+    if not name[0].isalnum() or not all(map(_belongs_to_names, name)):
         raise RefusedError(
-            400, "a name begins with a letter or digit and holds only letters, digits, spaces and . - _ '"
+            400, "a name begins with a letter or digit and holds only letters, accents, digits, spaces and . - _ '"
         )
     return name
+
+
+def _belongs_to_names(letter: str) -> bool:
+    """Whether a name may hold this: combining marks are the vowels of many scripts."""
+    return letter.isalnum() or letter in _PUNCTUATION or unicodedata.category(letter) in ("Mn", "Mc")
 
 
 def make_app(store: Store, host: str = "127.0.0.1") -> Application:
@@ -176,7 +192,7 @@ def make_app(store: Store, host: str = "127.0.0.1") -> Application:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"a picture is missing from {path.parent} ({error.strerror})") from error
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
         return Response(content, 200, {"cache-control": "private, max-age=86400, immutable"}, "image/png")
 
     def study(request: Request) -> Response:
@@ -190,9 +206,10 @@ def make_app(store: Store, host: str = "127.0.0.1") -> Application:
         return found
 
     async def left(request: Request) -> Response:
-        await _body(request)
-        if (token := request.cookies.get(cookie)) is not None:
-            await run_in_threadpool(store.leave, token)
+        fields = _fields(await _body(request), {"rater": int})
+        if (rater := await run_in_threadpool(rater_of, request)) is not None:
+            _check_same(rater, fields["rater"])
+            await run_in_threadpool(store.leave, request.cookies[cookie])
         found = answer(await run_in_threadpool(overview, store, None))
         found.delete_cookie(cookie, httponly=True, samesite="strict")
         return found
@@ -204,6 +221,11 @@ def make_app(store: Store, host: str = "127.0.0.1") -> Application:
             raise RefusedError(401, "enter a name first")
         return answer(await run_in_threadpool(vote, store, rater, body))
 
+    def unusable(request: Request, error: Exception) -> Response:
+        """Paths of this machine are for its log, not for raters."""
+        _LOG.error(printable(f"{request.method} {request.url.path}: {error}"))
+        return answer({"error": "The study cannot be used just now. Try again, or tell the person who runs it."}, 503)
+
     routes = [
         *(Route("/" if name == "index.html" else f"/{name}", _static(name)) for name in _FILES),
         Route("/picture/{file}", picture),
@@ -213,7 +235,7 @@ def make_app(store: Store, host: str = "127.0.0.1") -> Application:
     ]  # fmt: skip
     handlers: Any = {
         RefusedError: lambda _, error: answer(error.body, error.status),
-        StoreError: lambda _, error: answer({"error": f"the study's file cannot be used just now: {error}"}, 503),
+        StoreError: unusable,
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), host, what="study", longest_body=LONGEST_BODY)
 

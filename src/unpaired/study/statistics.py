@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -224,14 +225,29 @@ def _exact_permutation(counts_GK: np.ndarray, observed: int) -> float:
     """Propagate the distribution of totals, cluster by cluster; by symmetry the first cluster need not be permuted."""
     chance = {tuple(counts_GK[0].tolist()): 1.0}
     for row in counts_GK[1:].tolist():
-        ways = [*itertools.permutations(row)]
+        ways = [*_distinct_permutations(row)]
         after: dict[tuple[int, ...], float] = {}
         for totals, weight in chance.items():
             for way in ways:
-                reached = tuple(map(int.__add__, totals, way))
+                reached = tuple(sorted(map(int.__add__, totals, way)))  # the rows to come permute, so order is nothing
                 after[reached] = after.get(reached, 0.0) + weight / len(ways)
         chance = after
     return min(1.0, sum(weight for totals, weight in chance.items() if sum(n * n for n in totals) >= observed))
+
+
+def _distinct_permutations(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Each order of the counts once; all of them are equally likely.
+
+    >>> [*_distinct_permutations([1, 0, 0])]
+    [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    """
+    if not counts:
+        yield ()
+    for first in sorted(set(counts)):
+        rest = list(counts)
+        rest.remove(first)
+        for others in _distinct_permutations(rest):
+            yield first, *others
 
 
 def _sum_by(clusters_V: np.ndarray, values_VK: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import sqlite3
 import unicodedata
@@ -28,6 +29,8 @@ from unpaired.study.records import (
 )
 
 MOST_RATERS = 10_000
+_ALIKE = str.maketrans({"\u2019": "'", "\u2010": "-", "\u200c": None, "\u200d": None})
+"""In names: the typographic apostrophe, the hyphen, and the joiners, which cannot be seen."""
 
 
 class NameTakenError(Exception):
@@ -50,6 +53,8 @@ class Store:
         self._path = folder / DATABASE
         if not self._path.is_file():
             raise DataError(f"{folder}: holds no study ({DATABASE} is missing)")
+        if not _lies_in(folder, self._path):
+            raise DataError(f"{self._path}: leads out of the study's folder; put the file itself there")
         self._unwritable = ""
         self._open: Callable[[Path], AbstractContextManager[sqlite3.Connection]] = open_database
         try:
@@ -87,8 +92,18 @@ class Store:
             ) from error
 
     def picture(self, file: str) -> Path | None:
-        """The PNG behind an id; ``None`` for anything that is not an id of this study."""
-        return self.folder / IMAGES / f"{file}.png" if file in self._files else None
+        """The PNG behind an id; ``None`` for anything that is not an id of this study.
+
+        Raises:
+            StoreError: It is missing, or leads out of the folder: a study may come from other people.
+        """
+        if file not in self._files:
+            return None
+        folder = self.folder / IMAGES
+        path = folder / f"{file}.png"
+        if not (os.path.isfile(path) and _lies_in(folder, path) and _lies_in(self.folder, folder)):
+            raise StoreError(f"{path}: is missing, is no file, or leads out of the study's folder; restore a copy")
+        return path
 
     def enter(self, name: str | None, *, resume: bool = False) -> tuple[Rater, str]:
         """Start or resume a rater's session.
@@ -202,9 +217,14 @@ def _rater(connection: sqlite3.Connection, rater: int) -> Rater:
     return Rater(*row)
 
 
+def _lies_in(folder: Path, path: Path) -> bool:
+    """Whether an entry of a folder is in fact there, whatever links it is made of."""
+    return os.path.dirname(os.path.realpath(path)) == os.path.realpath(folder)
+
+
 def _folded(name: str) -> str:
     """A normal form, equal for names that look alike."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", name).translate(_ALIKE).casefold()
 
 
 def _digest(token: str) -> str:

@@ -190,17 +190,18 @@ function choose(i) {
   mark();
   $("spoken").textContent = `Version ${i + 1} chosen`;
   // one after the other, so that the last choice is also the last to arrive
-  const sent = sending.then(() => send(step, file));
+  const rater = study.rater.id; // the cookie may be another person's by now, from another tab: the server compares
+  const sent = sending.then(() => send(rater, step, file));
   sending = sent;
   sent.then((kept) => {
     if (!kept && sending === sent) sending = Promise.resolve(true); // whoever waited knows; the next answer starts anew
   });
 }
 
-async function send(step, file) {
+async function send(rater, step, file) {
   const { item, question } = step;
   try {
-    await ask("/api/vote", { source: item.source, question: question.key, choice: file });
+    await ask("/api/vote", { rater, source: item.source, question: question.key, choice: file });
     item.kept[question.key] = file;
     say();
     return true;
@@ -262,7 +263,7 @@ $("review").addEventListener("click", () => go(0));
 $("leave").addEventListener("click", async () => {
   try {
     $("name").value = "";
-    begin(await ask("/api/leave", {}));
+    begin(await ask("/api/leave", { rater: study.rater.id }));
     say();
   } catch (error) {
     say(error);
