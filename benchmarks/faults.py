@@ -813,8 +813,8 @@ PATHS: dict[Page, tuple[str, ...]] = {
 """Where the pages listen; what should not be there is asked of all: ``/openapi.json`` and others."""
 _NOWHERE = ("/openapi.json", "/docs", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", f"/{'x' * 70_000}", "*", "")
 _ASKED = (
-    "name", "resume", "rater", "source", "question", "choice", "fn_index", "data", "session_hash", "event_id", "event_data",
-    "trigger_id", "component_id", "fn_name", "simple_format",
+    "name", "resume", "rater", "source", "question", "choice", "fn_index", "data", "session_hash", "event_id",
+    "event_data", "trigger_id", "component_id", "fn_name", "simple_format",
 )  # fmt: skip
 _HEADERS = (
     {"content-type": "\x7f"}, {"content-type": ""}, {"content-type": "multipart/form-data"}, {"host": "evil"},

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import unpaired
+from unpaired.cli import COMMANDS
 from unpaired.config import load_yaml, save_yaml
 from unpaired.methods import METHODS
 from unpaired.run_config import DatasetConfig, RunConfig
@@ -135,6 +136,22 @@ def test_no_message_advises_deleting_a_file() -> None:
                 assert not re.search(
                     r"\b(delete|erase)\b (it|them|the (file|folder|run))|remove the (file|folder)", words
                 ), path
+
+
+def test_commands_that_are_printed_can_be_copied() -> None:
+    """What is put into a command is quoted, unless it cannot hold a blank."""
+    command = re.compile(rf"\bunpaired ({'|'.join(COMMANDS)}) [^.;:']*$")
+    plain = {"name", "which", "options.name", "repo_id", "option", "config.training.images", "config.training.seed",
+             "' '.join(files)"}  # fmt: skip
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            before = ""
+            for part in node.values if isinstance(node, ast.JoinedStr) else ():
+                if isinstance(part, ast.Constant):
+                    before += str(part.value)
+                elif command.search(before):
+                    value = ast.unparse(part.value)
+                    assert value in plain or value.startswith("shlex."), f"{path}:{node.lineno}: {value} is not quoted"
 
 
 def test_nothing_is_left_half_done() -> None:

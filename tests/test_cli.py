@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -292,6 +293,14 @@ def test_a_finished_run_is_not_trained_again_and_a_stopped_one_goes_on(
     assert (tmp_path / "run" / "log.jsonl").read_text() == written
 
 
+@pytest.mark.parametrize("name", ["run ü 6", "it's", "a;b"])
+def test_the_closing_command_can_be_copied(unpaired: Unpaired, home: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    answer = unpaired("train", home / "data", "--out", out, *TINY, "--images", "1")
+    command = answer.out.splitlines()[-1].removeprefix("translate: ")
+    assert shlex.split(command) == ["unpaired", "translate", str(out), "INPUT", "--out", "DIR"]
+
+
 def test_quiet_prints_nothing(unpaired: Unpaired, home: Path, tmp_path: Path) -> None:
     answer = unpaired("train", home / "data", "--out", tmp_path / "run", *TINY, "--images", "1", "--quiet")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
@@ -494,7 +503,13 @@ def test_inputs_are_never_replaced(refused: Callable[..., None], home: Path, tmp
     words = ("translate", home / "run", folder)
     for out in (folder, tmp_path / "link", folder / "sub" / ".."):
         refused(*words, "--out", out, words=["image0.png would replace it", "choose another --out"])
-    refused(*words, "--recursive", "--out", folder / "sub", words=["would replace the input", str(folder / "sub")])
+    refused(
+        *words,
+        "--recursive",
+        "--out",
+        folder / "sub",
+        words=["would replace", str(folder / "sub"), "which lies in INPUT"],
+    )
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
 
 

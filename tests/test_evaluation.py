@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -36,6 +37,7 @@ from unpaired.evaluation import (
     evaluate_images,
     evaluate_made,
     evaluate_run,
+    register_network,
 )
 from unpaired.inference import Translator
 from unpaired.networks.pretrained import PRETRAINED
@@ -250,6 +252,31 @@ def test_a_network_of_ones_own_is_one_python_file(own_network: Path) -> None:
         ScoringNetworks({"other": own_network})
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([], "network x: mine defines no TITLE, FEATURES, load"),
+        (["TITLE", "load"], "network x: mine defines no FEATURES"),
+        (["TITLE", "FEATURES", "load"], "network x: mine defines no find"),  # nothing would identify it
+        (["TITLE", "FEATURES", "load", "find"], ""),
+    ],
+)
+@pytest.mark.parametrize("file", ["absent", None])
+def test_a_network_of_ones_own_need_not_be_a_file(parts: list[str], words: str, file: str | None) -> None:
+    module = ModuleType("mine")
+    if file is None:
+        module.__file__ = None
+    for part in parts:
+        setattr(module, part, (lambda *_: None) if part in ("load", "find") else part)
+    try:
+        with pytest.raises(ConfigError, match=words) if words else nullcontext():
+            register_network("x", module)
+        assert ("x" in PRETRAINED) == (not words)
+    finally:
+        PRETRAINED.pop("x", None)
+        METRICS.pop("kid_x_x1e3", None)
+
+
 def test_best_weights_are_chosen_by_a_network_that_training_does_not_look_through(
     own_network: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +307,9 @@ def test_a_broken_image_is_named_and_left_out_when_asked(files: UnpairedFiles, t
     found = evaluate({"same": Identity()}, places, skip_bad=True, report=words.append, names=["colour_shift_lab"])
     assert found.scores["same"]["colour_shift_lab"].images == 3
     assert "broken.png" in words[0]
+    with pytest.raises(DataError, match=r"broken\.png") as error:  # training has no such option for these images
+        HeldOutScorer(places, DataConfig(image_size=32), 9, "auto", "here")
+    assert "--skip-bad" not in str(error.value)
 
 
 def test_a_folder_made_elsewhere_is_scored_like_a_run(run: Path, files: UnpairedFiles, tmp_path: Path) -> None:

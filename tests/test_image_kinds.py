@@ -134,25 +134,43 @@ def test_a_kind_of_file_that_cannot_hold_the_result_is_refused_at_once(
     code = cli.main(["translate", str(run), str(data / "testA"), "--out", str(tmp_path), "--format", "jpg"])
     assert code == 2
     words = "3 channels of uint16" if name == "microscopy" else "5 channels of float32"
-    assert f"a .jpg file cannot hold {words}, which this run makes; use --format tiff" in capsys.readouterr().err
+    kinds = "npy, png or tiff" if name == "microscopy" else "npy or tiff"
+    assert f"a .jpg file cannot hold {words}, which this run makes; use {kinds} (--format" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    first = sorted((data / "testA").iterdir())[0]
+    assert cli.main(["translate", str(run), str(first), "--out", str(tmp_path / "night.jpg")]) == 2
+    assert f"{first}: a .jpg file cannot hold {words}, which this run makes; use {kinds} " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_whose_kind_cannot_hold_the_result_costs_no_other(
     trained: tuple[str, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, data, run = trained
+    name, data, run = trained
     files = sorted((data / "testA").iterdir())
     for number, path in enumerate(files):
         (tmp_path / "in" / path.name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / f"{number}{path.suffix}").write_bytes(path.read_bytes())
-    Image.fromarray(np.full((40, 48), 90, np.uint8)).save(tmp_path / "in" / "photo.jpg")
+    photo = Image.fromarray(np.full((40, 48), 90, np.uint8))
+    photo.save(tmp_path / "in" / "photo.jpg")
+    (tmp_path / "in" / "torn.jpg").write_bytes((tmp_path / "in" / "photo.jpg").read_bytes()[:-40])
+    (tmp_path / "in" / "html.jpg").write_text("<html><body>Not found</body></html>")
     assert cli.main(["translate", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "photo.jpg: a .jpg file cannot hold" in said.err
+    own = "photo.jpg: a .jpg file cannot hold" if name == "microscopy" else "photo.jpg: has 1 channel, but the images"
+    assert own in said.err
+    assert "html.jpg: the content is text, not an image" in said.err  # their faults, and not that of their suffix
+    assert "torn.jpg: the image" in said.err
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {str(number) for number in range(len(files))}
-    assert f"{len(files)} of {len(files) + 1} images translated" in said.out
-    assert "1 skipped" in said.out
+    assert f"{len(files)} of {len(files) + 3} images translated" in said.out
+    assert "3 skipped" in said.out
+    for path in (tmp_path / "in").glob("*"):
+        if path.name not in ("torn.jpg", "html.jpg"):
+            path.unlink()
+    assert cli.main(["translate", str(run), str(tmp_path / "in" / "html.jpg"), "--out", str(tmp_path / "none")]) == 1
+    said = capsys.readouterr().err
+    assert "html.jpg: the content is text, not an image" in said
+    assert "cannot hold" not in said
 
 
 def test_a_run_without_formats_is_one_of_8_bit_images(trained: tuple[str, Path, Path], tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from PIL import Image
 from tiny import tiny_trained
 from unpaired import cli
 from unpaired.cli import translation_targets
+from unpaired.data.reading import describe
 from unpaired.errors import DataError
 from unpaired.inference import Translator, batch
+from unpaired.inference.large_images import translate as stripes
 
 Capture = pytest.CaptureFixture[str]
 Translate = Callable[..., tuple[int, str, str]]
@@ -42,8 +44,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def translate(run: Path, capsys: Capture) -> Translate:
-    def call(*words: object) -> tuple[int, str, str]:
-        code = cli.main(["translate", str(run), *map(str, words), "--out", "out"])
+    def call(*words: object, out: str = "out") -> tuple[int, str, str]:
+        code = cli.main(["translate", str(run), *map(str, words), "--out", out])
         answer = capsys.readouterr()
         assert "Traceback" not in answer.err
         return code, answer.out, answer.err
@@ -119,6 +121,129 @@ def test_existing_results_are_counted_skipped_or_made_again(tree: Path, translat
     assert "drop one" in translate("in", "--skip-existing", "--overwrite")[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["in", "--recursive"], "in/out"),
+        (["in", "--recursive"], "in/sub/out/deep"),
+        (["door", "--recursive"], "in/out"),
+        (["in", "--recursive"], "door/out"),
+        ([".", "--recursive"], "out"),
+        (["in/../in", "--recursive"], "./in/out"),
+        (["in/**/*.png"], "in/out"),
+        (["in/*/*.png"], "in/out"),
+        (["in/*.png"], "in/one.d"),
+        (["in", "elsewhere", "--recursive"], "in/out"),
+    ],
+)
+def test_results_within_the_input_are_no_input(tree: Path, translate: Translate, words: list[str], out: str) -> None:
+    code, _, err = translate(*words, out=out)
+    assert (code, "where results go" in err, "subfolder" in err) == (0, False, False), err
+    results = made(out)
+    before = {name: (Path(out) / name).read_bytes() for name in results}
+    missing = sorted(results)[0]
+    (Path(out) / missing).unlink()
+    code, second, err = translate(*words, "--skip-existing", out=out)
+    assert code == 0, err
+    assert second.startswith(f"1 of {len(results)} images translated into {Path(out)}; 0 skipped")
+    assert {name: (Path(out) / name).read_bytes() for name in made(out)} == before
+    if "--recursive" in words or "**" in words[0]:
+        assert f"not translated: {len(results) - 1} image" in err  # so nobody looks for them in vain
+        for more in ((), ("--overwrite",)):  # they may be somebody's originals
+            code, _, err = translate(*words, *more, out=out)
+            assert (code, "which lies in INPUT; choose another --out, or --skip-existing" in err) == (2, True), err
+    assert {name: (Path(out) / name).read_bytes() for name in made(out)} == before
+
+
+def test_only_what_lies_in_an_out_below_the_input_is_left_out(tree: Path, translate: Translate) -> None:
+    assert translate("in/sub", out="in")[0] == 0  # the input lies in OUT
+    assert (tree / "in" / "a.png").exists()
+    for words in (["in/sub"], ["in/sub/a.png"], ["in/sub/*.png"], ["in", "in/sub", "--recursive"]):
+        code, _, err = translate(*words, "--overwrite", out="in/sub")
+        assert (code, "would replace " in err, "; choose another --out" in err) == (2, True, True), err
+    code, _, err = translate("only", "--recursive", out="only/one")
+    assert (code, "all of its 1 images lie in only/one" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "said"),
+    [
+        (["in/top.png"], "night.png", (0, "1 of 1 images translated into night.png; 0 skipped")),
+        (["in/top.png"], "new/night.TIF", (0, "translated into new/night.TIF")),
+        (["in/top.png"], "night.jpg", (0, "translated into night.jpg")),
+        (["in/top.png", "--format", "jpg"], "night.JPEG", (0, "translated into night.JPEG")),
+        (["in/sub/*.png"], "night.npy", (0, "translated into night.npy")),
+        (
+            ["in/top.png", "--skip-existing"],
+            "there.png",
+            (0, "0 of 1 images translated into there.png; 0 skipped, 1 ex"),
+        ),
+        (["in/top.png"], "there.png", (2, "there.png exists already; --overwrite makes it again, --skip-existing")),
+        (["in/top.png"], "in/top.png", (2, "would replace it; choose another --out")),
+        (["in/top.png", "--overwrite"], "door/top.png", (2, "would replace it; choose another --out")),
+        (["in/top.png"], "night.mp4", (2, "night.mp4 is named like a video, and INPUT holds images; name a folder")),
+        (["in"], "night.mp4", (2, "night.mp4 is named like a video, and INPUT holds images; name a folder")),
+        (["in"], "night.png", (2, "night.png is one file, but INPUT is a folder; name a folder as --out")),
+        (["only", "--recursive"], "night.png", (2, "night.png is one file, but INPUT is a folder; name a folder")),
+        (["in/*.png"], "night.png", (2, "night.png is one file, but INPUT is 2 images; name a folder as --out")),
+        (["in/top.png", "in/sub/a.png"], "a.gif", (2, "a.gif is one file, but INPUT is 2 images; name a folder")),
+        (["in/top.png", "--format", "jpg"], "night.png", (2, "--format jpg contradicts --out night.png; drop one")),
+        (["in/top.png"], "folder.png", (0, "1 of 1 images translated into folder.png; 0 skipped")),
+        (["in"], "folder.png", (0, "2 of 2 images translated into folder.png; 0 skipped")),
+        (["in/top.png"], "v1.5", (0, "1 of 1 images translated into v1.5; 0 skipped")),
+    ],
+)
+def test_one_image_may_become_a_file_of_a_name(
+    tree: Path, translate: Translate, words: list[str], out: str, said: tuple[int, str]
+) -> None:
+    Path("folder.png").mkdir()
+    Path("there.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    code, printed, err = translate(*words, out=out)
+    assert (code, said[1] in printed + err) == (said[0], True), printed + err
+    after = {path.relative_to(tree): path for path in tree.rglob("*") if path.is_file() and path not in before}
+    assert {path: path.read_bytes() for path in before} == before
+    if code or "there" in out:
+        assert not after
+    elif out in ("folder.png", "v1.5"):
+        assert {path.parent for path in after} == {Path(out)}
+    else:
+        assert [*after] == [Path(out)]
+        kind = {".tif": "TIFF", ".npy": "NPY", ".png": "PNG", ".gif": "GIF"}.get(Path(out).suffix.lower(), "JPEG")
+        found = describe(out)
+        assert (found.kind, found.width, found.height) == (kind, 9, 8)
+
+
+def test_pages_go_into_one_file_too(tree: Path, translate: Translate) -> None:
+    frames = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (8, 9, 3), np.uint8)) for n in range(3)]
+    frames[0].save("anim.gif", save_all=True, append_images=frames[1:])
+    assert translate("anim.gif", "--pages", "all", out="night.webp")[0] == 0
+    assert describe("night.webp").pages == 3
+    code, _, err = translate("anim.gif", "--pages", "all", out="night.jpg")
+    assert code == 1
+    assert "anim.gif: a .jpg file cannot hold 3 pages of 3 channels of uint8, which this run makes; use avif," in err
+    assert "gif, png, tiff or webp (--format, or the suffix of --out), or --pages first" in err
+    assert not Path("night.jpg").exists()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_image_too_large_for_the_memory_costs_no_other(
+    tree: Path, translate: Translate, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr(stripes, "taken_memory", lambda device: 0)
+    sizes = {"1_small": (24, 20), "2_big": (1500, 60), "3_big": (1500, 60), "4_small": (24, 20), "5_small": (24, 20)}
+    Path("mixed").mkdir()
+    for name, size in sizes.items():
+        Image.new("RGB", size, (90, 140, 70)).save(f"mixed/{name}.png")
+    code, out, err = translate("mixed", "--memory-gib", "0.002", "--batch-size", batch_size)
+    assert (code, made()) == (1, {"1_small.png", "4_small.png", "5_small.png"}), err
+    lines = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    assert len(lines) == 2
+    for name, line in zip(("2_big", "3_big"), lines, strict=True):
+        assert line.startswith(f"skipped: mixed/{name}.png: memory_gib: 0.00 GiB are too little for 1500 x 60 pixels")
+    assert "3 of 5 images translated into out; 2 skipped" in out
+
+
 def in_the_way(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "out").mkdir()
     (tree / "out" / "linked").write_text("a file where a folder is wanted")
@@ -160,7 +285,7 @@ def gone(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("damage", "lost", "words"),
     [
         (in_the_way, {"linked/b.png"}, "cannot write out/linked/b.png"),
-        (not_encodable, {"alias.png", "linked/b.png"}, "(too wide); use --format png"),
+        (not_encodable, {"alias.png", "linked/b.png"}, "(too wide); use png (--format, or the suffix of --out)"),
         (not_translatable, {"alias.png", "linked/b.png"}, "9 x 8 pixels do not fit into memory; use --size N"),
         (gone, set(), "in/linked/gone.png: there is no such file"),
     ],

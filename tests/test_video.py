@@ -156,10 +156,13 @@ def test_a_damaged_clip_is_one_line_and_leaves_nothing(
         (["a.mp4", "--out", "out", "--size", "16"], {"out/a.mp4"}, "48 x 32 translated into out/a.mp4"),
         (["a.mp4", "b.avi", "--out", "out"], {"out/a.mp4", "out/b.mp4"}, "out/b.mp4"),
         (["a.mp4", "--out", "there.mp4", "--overwrite"], {"there.mp4"}, "there.mp4"),
-        (["a.mp4", "--out", "there.mp4"], "error", "1 of 1 results are in there.mp4 already"),
+        (["a.mp4", "--out", "there.mp4"], "error", "there.mp4 exists already; --overwrite"),
         (["a.mp4", "--out", "a.mp4", "--overwrite"], "error", "would replace it"),
         (["a.mp4", "b.avi", "--out", "c.mp4"], "error", "name a folder as --out"),
         (["a.mp4", "p", "--out", "out"], "error", "p is not a video"),
+        (["a.mp4", "--out", "night.avi"], "error", "night.avi: no video is written under such a name; name a folder"),
+        (["a.mp4", "--out", "night.png"], "error", "night.png: no video is written under such a name; name a folder"),
+        (["a.mp4", "--out", "d.avi"], {"d.avi/a.mp4"}, "48 x 32 translated into d.avi/a.mp4"),
         (["a.mp4", "--out", "out", "--format", "png"], "error", "format is for images"),
         (["a.mp4", "--out", "night.webm"], "error", "cannot hold the clip's audio track (aac)"),
         (["absent.mp4", "--out", "out"], 1, "absent.mp4: cannot be read: No such file"),
@@ -174,6 +177,7 @@ def test_where_videos_go(
     clip(Path("b.avi"), codec="mpeg4", audio=None)
     Path("there.mp4").write_bytes(b"mine")
     write_images(Path("p"), 1)
+    Path("d.avi").mkdir()
     code = cli.main(["translate", str(run), *words])
     answer = "".join(capsys.readouterr())
     assert said in answer
@@ -183,6 +187,20 @@ def test_where_videos_go(
     else:
         assert Path("there.mp4").read_bytes() == b"mine"
     assert not list(Path().rglob("*.tmp"))
+
+
+def test_a_clip_too_large_for_the_memory_is_named_and_costs_no_other(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unpaired.inference.large_images.translate.taken_memory", lambda device: 0)
+    clip(Path("a.mp4"), size=(400, 32))
+    clip(Path("b.mp4"))
+    assert cli.main(["translate", str(run), "a.mp4", "b.mp4", "--out", "out", "--memory-gib", "0.0005"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("skipped: a.mp4: memory_gib: 0.00 GiB are too little for 400 x 32 pixels")
+    assert "out/b.mp4" in said.out
+    assert [path.name for path in Path("out").iterdir()] == ["b.mp4"]
 
 
 def test_the_example_of_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,5 +276,5 @@ def test_limits_of_a_clip(
     with pytest.raises(DataError, match=words):
         translate_video(unchanged, source, made, **options)
     assert not made.exists()
-    larger = dict.fromkeys(options, 2 ** 20)
+    larger = dict.fromkeys(options, 2**20)
     assert translate_video(unchanged, source, made, **larger).frames == len(sides)

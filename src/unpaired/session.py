@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -22,13 +23,14 @@ from unpaired.data import (
     changes,
     inventory,
     inventory_json,
+    look_over,
     names_digest,
     state_digest,
-    unreadable,
 )
 from unpaired.data.augment import code_digest
 from unpaired.data.dataset import TrainingImages
-from unpaired.data.inventory import Inventory
+from unpaired.data.domains import DomainFiles
+from unpaired.data.inventory import Inventory, Seen, short_name
 from unpaired.data.sets import Several, dataset_stamps, sample_of
 from unpaired.data.stored import KINDS
 from unpaired.engine.checkpoint import CheckpointFolder
@@ -98,8 +100,8 @@ def begin_session(
         elif extend_to is not None:
             raise ConfigError(f"extend_to: {out} holds no run to extend; give its length with --images")
         cut_lines(out / "sessions.jsonl", say)
-        skipped, images, record = _training_images(
-            out, config, images, say, skip_bad=skip_bad, data_changed=data_changed
+        skipped, images, record, seen = _training_images(
+            out, config, images, say, skip_bad=skip_bad, data_changed=data_changed, begun=begun
         )
         if not begun:
             if config.init is not None:
@@ -111,8 +113,9 @@ def begin_session(
                 choice = _choose_precision(config, method, max(config.data.domain_channels), device)
                 config = config.in_precision(choice.precision)
                 lines.append(choice.line)
-            _store_formats(out, config, images)
-            lines.append(images.left_out(config.data))
+            formats = _store_formats(out, config, images)
+            names = images.files.names if isinstance(images.files, DomainFiles) else ("source", "target")
+            lines += seen.lines(formats, names) if seen is not None else ()
         if config.extensions or extend_to is not None:
             length = TrainingLength(
                 planned_images(config, images.stream(config.data, config.training.seed)), config.extensions
@@ -153,38 +156,42 @@ def _training_images(
     *,
     skip_bad: bool,
     data_changed: bool,
-) -> tuple[frozenset[Any], TrainingImages, dict[str, Any]]:
+    begun: bool,
+) -> tuple[frozenset[Any], TrainingImages, dict[str, Any], Seen | None]:
     """Decode the training images once, unless nothing has changed since the session before, and compare them with it.
 
     Returns:
-        Damaged files that are left out, the images without them, and what the session's record says of them.
+        Files that cannot be used and are left out, the images without them, what the session's record says of them,
+        and what decoding has shown, where it was done.
 
     Raises:
-        DataError: A file is damaged and ``skip_bad`` was not asked for, or they are others than before and
+        DataError: A file cannot be used and ``skip_bad`` was not asked for, or they are others than before and
             ``data_changed`` was not.
     """
     everything = Several(images.domains)
     state = state_digest(everything)
     last = next(reversed(read_sessions(out, say)), SessionRecord())
-    if last.files_checked == state:
+    seen = None
+    if begun and last.files_checked == state:
         names = last.skipped
-        named = (path for path in (everything if names else ()) if f"{path.parent.name}/{path.name}" in names)
-        bad = dict.fromkeys(named, "it could not be read")
+        named = (path for path in (everything if names else ()) if short_name(path) in names)
+        bad = dict.fromkeys(named, "it could not be used")
     else:
-        bad = unreadable(images.domains, config.data, _progress(say))
+        seen = look_over(images.domains, config.data, _progress(say))
+        bad = seen.bad
     if len(bad) == len(sample_of(everything)):  # the settings are at fault, not the files
-        raise DataError(next(iter(bad.values())))
+        raise DataError(f"{next(iter(bad.values()))}. None of {len(bad):,} training images can be used")
     if bad and not skip_bad:
         raise DataError(
-            f"{next(iter(bad.values()))}. Of {len(everything):,} training images {len(bad)} cannot be read: fix or "
-            "replace them, or leave them out with --skip-bad"
+            f"{next(iter(bad.values()))}. Of {len(everything):,} training images {len(bad)} cannot be used "
+            f"({_some([*map(short_name, bad)])}): fix or replace them, or leave them out with --skip-bad"
         )
     if bad:
-        say(f"Left out (--skip-bad): {_some([f'{path.parent.name}/{path.name}' for path in bad])}")
+        say(f"Left out (--skip-bad): {_some([*map(short_name, bad)])}")
         images = images.without(bad)
     digest, sizes = names_digest(Several(images.domains)), [len(found) for found in images.domains]
     record: dict[str, Any] = {"files_digest": digest, "images": sizes, "files_checked": state,
-              "skipped": [f"{path.parent.name}/{path.name}" for path in bad]}  # fmt: skip
+              "skipped": [*map(short_name, bad)]}  # fmt: skip
     same = (last.files_checked, last.files_digest, last.images) == (state, digest, sizes)
     before = None if same else _stored_inventory(out)  # of a million files it is large
     if before is not None:
@@ -204,7 +211,7 @@ def _training_images(
     datasets = {name: size for part in images.domains for name, size, _ in dataset_stamps(part)}
     record |= {"transform": code} if code else {}
     record |= ({"datasets": datasets} if datasets else {}) | ({"data_changed": found} if found else {})
-    return frozenset(bad), images, record | {"others": not same}
+    return frozenset(bad), images, record | {"others": not same}, seen
 
 
 def _readers(images: TrainingImages) -> tuple[Plugin, ...]:
@@ -273,7 +280,7 @@ def _extended(
     )
 
 
-def _store_formats(out: Path, config: RunConfig, images: TrainingImages) -> None:
+def _store_formats(out: Path, config: RunConfig, images: TrainingImages) -> Formats:
     """Find what the images are made of and write it down, unless they are plain 8-bit ones."""
     formats = images.formats(config.data)
     if formats != config.data.plain_formats:
@@ -281,6 +288,7 @@ def _store_formats(out: Path, config: RunConfig, images: TrainingImages) -> None
         write_atomically(out / FORMATS, json.dumps(plain, indent=2).encode())
     else:
         (out / FORMATS).unlink(missing_ok=True)  # of a start with other images that was killed
+    return formats
 
 
 def load_formats(out: Path, data: DataConfig) -> Formats:
@@ -324,8 +332,9 @@ def _check_same_run(out: Path, config: RunConfig) -> RunConfig:
     if previous.init is None and config.init is not None:
         raise ConfigError(f"{out} holds a run that began without --init {config.init.source}; choose another --out")
     if previous.init is not None and (config.init is None or not previous.init.is_asked_for_by(config.init)):
+        source, weights = shlex.quote(previous.init.source), previous.init.weights
         raise ConfigError(
-            f"{out} holds a run that began with --init {previous.init.source} --init-weights {previous.init.weights}; "
+            f"{out} holds a run that began with --init {source} --init-weights {weights}; "
             "give the same (it is not read again) or choose another --out"
         )
     if previous.extensions[: len(config.extensions)] != config.extensions:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from unpaired.data import find_test_images, pair_by_name
 from unpaired.data.prepare import Prepared, PrepareSettings, prepare
-from unpaired.data.prepare_plan import label_square, photo_square
+from unpaired.data.prepare_scale import Change, label_square, photo_square, scaled
 from unpaired.errors import ConfigError, DataError
 
 SMALL = PrepareSettings(size=16)
@@ -46,6 +46,14 @@ def image(path: Path) -> np.ndarray:
         assert opened.format == "PNG"
         assert opened.mode == "RGB"
         return np.asarray(opened)
+
+
+def square(picture: Image.Image, change: Change) -> np.ndarray:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    made = scaled(file.getvalue(), "x.png", change)
+    assert made is not None
+    return np.asarray(Image.open(io.BytesIO(made.content)))
 
 
 def test_frames_become_pairs_of_squares(archives: list[Path], tmp_path: Path) -> None:
@@ -77,9 +85,9 @@ def test_photos_are_antialiased(archives: list[Path], tmp_path: Path) -> None:
     expected = pixels(0, (64, 32)).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.array_equal(image(tmp_path / "out" / "trainB" / f"{name}.png"), np.asarray(expected))
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (32, 32)))
-    inner = np.asarray(photo_square(16)(stripes))[:, 2:-2]
+    inner = square(stripes, photo_square(16))[:, 2:-2]
     assert abs(inner.astype(int) - 127).max() <= 2  # stripes of one pixel melt into gray
-    assert set(np.unique(np.asarray(label_square(16)(stripes)))) <= {0, 255}
+    assert set(np.unique(square(stripes, label_square(16)))) <= {0, 255}
 
 
 def test_a_frame_without_its_partner_is_left_out_and_named(tmp_path: Path) -> None:
@@ -131,7 +139,4 @@ def test_labels_may_be_rgb_or_have_a_palette(tmp_path: Path) -> None:
         label_map(0).convert("RGB"),
         label_map(0).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE),
     ):
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        made = np.asarray(label_square(16)(Image.open(file)))
-        assert np.array_equal(made, np.asarray(label_map(0))[1::2, 2::4, :3])
+        assert np.array_equal(square(image, label_square(16)), np.asarray(label_map(0))[1::2, 2::4, :3])

@@ -21,6 +21,7 @@ import torch
 
 from unpaired.data import DataConfig, UnpairedFiles, UnpairedStream, batches, find_training_images
 from unpaired.data.cache import SHARED_BY_FORK, ImageCache
+from unpaired.data.sets import Several
 from unpaired.data.stream import _unless_the_parent_left
 from unpaired.errors import ConfigError, DataError
 
@@ -79,6 +80,47 @@ def test_each_pass_uses_every_image_once(make_files: Make) -> None:
         assert all(sorted(one) == list(range(count)) for one in passes)
         assert len({tuple(one) for one in passes}) > 2  # a fresh permutation each time
     assert len(set(zip(source, target, strict=True))) > 7  # the domains meet in new combinations
+
+
+WEIGHTED = [
+    ((300, 100), (1, 1)), ((5, 3), (3, 1)), ((7, 900, 40), (0.5, 2, 1)), ((50, 50), (1, 1e-9)), ((1, 2), (1, 1)),
+]  # fmt: skip
+"""Images of each folder, and weights."""
+
+
+@pytest.mark.parametrize(("sizes", "weights"), WEIGHTED)
+def test_weighted_folders_are_walked_in_passes_of_their_own(sizes: tuple[int, ...], weights: tuple[float, ...]) -> None:
+    folders = [tuple(Path(f"{part}/{n}") for n in range(size)) for part, size in enumerate(sizes)]
+    other = tuple(Path(f"b/{n}") for n in range(9))
+    for role in range(2):
+        files = UnpairedFiles(Several(folders, weights), other)
+        stream = UnpairedStream(files.swapped() if role else files, SMALL, seed=2)
+        shown = [stream.file_numbers(k)[role] for k in range(4000)]
+        first = np.cumsum([0, *sizes])
+        shares = np.maximum(1, np.round(np.array(weights) / np.sum(weights) * 1000)).astype(int)
+        for part, size in enumerate(sizes):
+            uses = [(k, n) for k, n in enumerate(shown) if first[part] <= n < first[part + 1]]
+            for block in range(4):
+                assert abs(sum(k // 1000 == block for k, _ in uses) - shares[part]) <= 1
+            for start in range(0, len(uses) - size + 1, size):  # every image once per pass, in a new order
+                assert len({n for _, n in uses[start : start + size]}) == size
+        backwards = [stream.file_numbers(k)[role] for k in reversed(range(4000))]
+        assert backwards[::-1] == shown
+        whole = stream.samples_per_pass
+        if whole <= 4000:
+            assert set(shown[:whole]) == set(range(sum(sizes)))
+            assert whole == 9 or set(shown[: whole - 1]) < set(range(sum(sizes)))
+        else:
+            assert set(shown) < set(range(sum(sizes)))
+            assert {stream.file_numbers(k)[role] for k in range(whole - 1, -1, -1)} == set(range(sum(sizes)))
+
+
+def test_the_order_of_weighted_folders_is_pinned() -> None:
+    folders = [tuple(Path(f"{part}/{n}") for n in range(4)) for part in range(2)]
+    stream = UnpairedStream(UnpairedFiles(Several(folders, (1, 1)), folders[0]), SMALL, seed=1)
+    shown = [stream.file_numbers(k)[0] for k in range(12)]
+    assert shown == [0, 1, 4, 6, 2, 3, 1, 2, 0, 5, 7, 3]
+    assert stream.samples_per_pass == stream.images_per_epoch == 11
 
 
 def test_equal_sizes_are_not_paired(make_files: Make) -> None:

@@ -104,12 +104,13 @@ def test_damaged_images_are_found_at_the_start_and_left_out_when_asked(
     damaged = dataset / "trainB" / "image2.png"
     damaged.write_bytes(damaged.read_bytes()[:300])
     (dataset / "trainA" / "image0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"image0\.png.*Of 9 training images 2 cannot be read.*--skip-bad"):
+    words = r"image0\.png.*Of 9 training images 2 cannot be used \(trainA/image0\.png, trainB/image2\.png\).*--skip-bad"
+    with pytest.raises(DataError, match=words):
         train(tiny_run(dataset), tmp_path / "run", quiet=True)
     config = begun(dataset, tmp_path / "run", skip_bad=True)
     assert sessions(tmp_path / "run")[-1]["images"] == [4, 3]
     assert sessions(tmp_path / "run")[-1]["skipped"] == ["trainA/image0.png", "trainB/image2.png"]
-    monkeypatch.setattr("unpaired.session.unreadable", None)  # nothing has changed, so nothing is decoded again
+    monkeypatch.setattr("unpaired.session.look_over", None)  # nothing has changed, so nothing is decoded again
     assert train(config, tmp_path / "run", skip_bad=True).finished
     assert "Left out (--skip-bad): trainA/image0.png, trainB/image2.png" in capsys.readouterr().err
     monkeypatch.undo()

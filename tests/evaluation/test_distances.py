@@ -10,7 +10,7 @@ from torch_fidelity import metric_kid
 from torchmetrics.image import fid, kid
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.evaluation.bootstrap import drawn_counts
+from unpaired.evaluation.intervals import drawn_counts
 from unpaired.evaluation.metrics import distances as module
 from unpaired.evaluation.metrics.distances import frechet_distance, kernel_distance
 from unpaired.evaluation.registry import Score

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from unpaired.errors import DataError
-from unpaired.evaluation import paired_l1, paired_psnr, paired_ssim
+from unpaired.evaluation import change_where_kept, paired_l1, paired_psnr, paired_ssim
+from unpaired.evaluation.metrics.collapse import mean_change_levels
+from unpaired.evaluation.metrics.content import lab_colours, structure_distance
+from unpaired.evaluation.metrics.segmentation import label_map_fit, snap_labels
+from unpaired.evaluation.metrics.unchanged import blank_paper
 
 
 def test_l1_is_on_the_minus_one_to_one_scale_and_per_image() -> None:
@@ -65,6 +71,26 @@ def test_ssim_limits() -> None:
     # constants 0.5 and 0.25 of [0, 1]: only the luminance term is left, (2 m n + c1) / (m^2 + n^2 + c1), c1 = 0.01^2
     flat = paired_ssim(torch.full((1, 1, 11, 11), 0.0), torch.full((1, 1, 11, 11), -0.5))
     assert flat == pytest.approx([(0.25 + 1e-4) / (0.3125 + 1e-4)], rel=1e-9)
+
+
+NONE = torch.zeros(0, 3, 16, 16)
+WITHOUT_IMAGES: list[Callable[[], Any]] = [
+    lambda: paired_l1(NONE, NONE),
+    lambda: paired_psnr(NONE, NONE),
+    lambda: paired_ssim(NONE, NONE),
+    lambda: structure_distance(NONE, NONE),
+    lambda: mean_change_levels(NONE, NONE),
+    lambda: change_where_kept(NONE, NONE, NONE[:, 0]).colour,
+    lambda: label_map_fit(NONE),
+    lambda: lab_colours(NONE).tolist(),
+    lambda: blank_paper(NONE).tolist(),
+    lambda: snap_labels(NONE).tolist(),
+]
+
+
+@pytest.mark.parametrize("score", WITHOUT_IMAGES)
+def test_no_images_have_no_scores(score: Callable[[], Any]) -> None:
+    assert score() == []
 
 
 @pytest.mark.parametrize("score", [paired_l1, paired_psnr, paired_ssim])

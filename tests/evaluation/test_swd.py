@@ -209,6 +209,7 @@ def test_gray_channels_float32_and_constant_sets_are_finite() -> None:
     assert 0 < distance(gray, drawings(3, 1)[:, :1].float()) < 1000
     black = -torch.ones(3, 3, 32, 32)
     assert distance(black, black) == 0.0
+    assert swd_progan([black[:0], black], [black, black[:0]]).value == 0.0
     assert np.isfinite(distance(black, drawings(3, 0, 32).float()))
 
 
@@ -219,6 +220,8 @@ def test_refusals_name_the_set_and_the_image() -> None:
     for fake, real, words in (
         ([good], [broken], "real image 1 has values that are not finite"),
         ([], [good], "no fake images"),
+        ([good[:0]], [good], "no fake images"),
+        ([good], [good[:0], good[:0]], "no real images"),
         ([good[:, :, :12, :12]], [good], "at least 16 px a side, not 12 x 12"),
         ([good, good[..., :32]], [good], "fake image 3 has shape"),
         ([good], [good[..., :32]], "resize one set to the other"),

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from unpaired.errors import ConfigError, DataError
 from unpaired.evaluation import Change, ImageSets, change_where_kept, evaluate_images, kept_outside, mask_of_boxes
-from unpaired.evaluation.bootstrap import bootstrap_mean
 from unpaired.evaluation.metrics.shared_regions import shared_weights
 from unpaired.evaluation.metrics.unchanged import blank_paper
 from unpaired.evaluation.registry import possible_metrics
@@ -304,11 +303,3 @@ def test_shared_rows_weigh_what_both_domains_share_and_probe_once() -> None:
     ]
     assert harmful[names[0]].value / of_all[0] > 2.5 * allowed[names[0]].value / of_all[1]
     assert evaluate_images(dataclasses.replace(base, fake=source, _of_this={}), names)[names[0]].value == 0
-
-
-def test_weighted_intervals() -> None:
-    low, high = bootstrap_mean([1.0, 2.0, 3.0, 50.0], [1.0, 1.0, 1.0, 1e-9])
-    assert 1 <= low < 2 < high <= 3.1
-    for values, weights in (([1.0], [1.0]), ([1.0, math.nan], [1.0, 1.0]), ([1.0, 2.0], [1.0, 0.0])):
-        with pytest.raises(DataError, match="an interval over images"):
-            bootstrap_mean(values, weights)

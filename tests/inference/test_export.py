@@ -256,8 +256,10 @@ def test_more_than_the_memory_allows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_generator(method_of("cut"), description_of("cut"), (RGB, RGB), path)
     generator = OnnxGenerator(path)
-    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    image = torch.rand(1, 3, 16, 20) * 2 - 1
     assert generator.translate_within(image, 2**40).shape == image.shape
-    with pytest.raises(DataError, match=r"memory_gib: 1 x 16 x 16"):
+    with pytest.raises(DataError, match=r"memory_gib: 20 x 16 pixels may"):
         generator.translate_within(image, 2**20)
+    with pytest.raises(DataError, match=r"memory_gib: 2 images of 20 x 16 pixels may"):
+        generator.translate_within(torch.cat([image, image]), 2**20)
     assert np.isfinite(generator.translate(image).numpy()).all()

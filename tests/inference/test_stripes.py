@@ -10,7 +10,7 @@ import torch
 from large import TOLERANCE, in_stripes, lively, picture
 from torch import Tensor, nn
 
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import DataError
 from unpaired.inference.large_images import (
     UnsuitableNetworkError,
     trace,
@@ -180,7 +180,7 @@ def test_a_batch_is_translated_image_by_image_with_each_ones_wish() -> None:
 def test_too_little_memory_is_refused_with_the_amount_that_would_do(tmp_path: Path) -> None:
     method, x = lively("cut"), picture(64, 2048)
     with pytest.raises(
-        ConfigError, match=r"memory_gib: 0\.00 GiB are too little for 64 x 2048 .* need (0\.\d\d) GiB"
+        DataError, match=r"memory_gib: 0\.00 GiB are too little for 2048 x 64 pixels .* need (0\.\d\d) GiB"
     ) as found:
         translate_within(method, x, 1_000_000)
     needed = float(str(found.value).split("need ")[1].split()[0])
@@ -190,7 +190,7 @@ def test_too_little_memory_is_refused_with_the_amount_that_would_do(tmp_path: Pa
 @pytest.mark.usefixtures("nothing_taken")
 def test_a_full_disk_is_refused_before_anything_is_computed(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "_free_disk", lambda folder: 0)
-    with pytest.raises(DataError, match=r"0\.0 GiB to spare.*scratch files"):
+    with pytest.raises(DataError, match=r"0\.0 GiB to spare, but 64 x 512 pixels.*scratch files"):
         translate_in_stripes(program, picture(512, 64), 700_000)
     monkeypatch.undo()
     with pytest.raises(DataError, match="nowhere"):
@@ -215,6 +215,7 @@ def test_a_network_that_cannot_be_cut_is_refused_with_the_reason() -> None:
     method: Any = Squeezed()
     with pytest.raises(UnsuitableNetworkError, match=r"mean"):
         trace(method, 3)
-    with pytest.raises(ConfigError, match=r"Squeezed cannot be translated in stripes: 'aten.mean"):
-        translate_within(method, picture(64, 64), 1000)
+    words = r"memory_gib: 72 x 64 pixels may not fit .* Squeezed cannot be translated in stripes: 'aten.mean"
+    with pytest.raises(DataError, match=words):
+        translate_within(method, picture(64, 72), 1000)
     assert translate_within(method, picture(64, 64), 2**30).shape == (1, 3, 64, 64)

@@ -409,6 +409,16 @@ def test_scores_that_mean_different_things_are_refused(
     assert "unpaired evaluate RUN DATA" in str(error.value)
 
 
+def test_what_earlier_versions_said_of_the_interval_is_no_difference(tmp_path: Path) -> None:
+    """The bootstrap over images became Student's interval; values are as they were."""
+    line = evaluation({"input": {PSNR: 10.0}, "ema": {PSNR: 20.0}})
+    older = json.loads(
+        json.dumps(line).replace("signal-to-noise ratio", "signal-to-noise ratio, interval by bootstrap over images")
+    )
+    found = collect([write_run(tmp_path / "now", line), write_run(tmp_path / "then", older, method="cut")])
+    assert [column.protocol for column in found.columns] == ["peak signal-to-noise ratio"]
+
+
 def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
     lines = [evaluation({"ema": {KID: 1.0}}, seed=n, data={"image_size": 64 * n}) for n in (1, 2)]
     runs = [write_run(tmp_path / f"run{n}", line, seed=n) for n, line in enumerate(lines)]

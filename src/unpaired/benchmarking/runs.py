@@ -15,6 +15,7 @@ from unpaired.config import to_dict
 from unpaired.errors import ConfigError, UserError
 from unpaired.evaluation import METRICS
 from unpaired.files import json_lines, read_json, write_atomically
+from unpaired.reporting.records import value_protocol
 from unpaired.run_config import MAY_CHANGE, PATHS, RunConfig, as_begun, flat, store
 from unpaired.run_folder import first_digest, images_in_weights, images_seen, seconds_per_image
 
@@ -50,10 +51,11 @@ class Run:
     def _fits(self, record: Mapping[str, Any], options: EvaluationOptions) -> bool:
         """Whether a record has these images, this protocol and all wanted scores."""
         try:
-            data, scores = record["data"], {one["name"]: one["protocol"] for one in record["scores"]["ema"].values()}
+            data, measured = record["data"], record["scores"]["ema"].values()
+            scores = {one["name"]: value_protocol(one["protocol"]) for one in measured}
             found = (*(data[key] for key in ("source_digest", "target_digest", "image_size")), record["images_seen"],
                      record["seed"])  # fmt: skip
-        except (KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError):
             return False
         size = to_dict(self.config.data)["image_size"]
         return (

@@ -118,7 +118,9 @@ def _format(options: Compare) -> str:
                 f"--out {options.out}: unknown suffix; use one of {', '.join(_SUFFIXES)} or give --format"
             )
         if kind == "terminal":
-            raise ConfigError(f"--format terminal is not written to a file: use '> {options.out}' or another format")
+            raise ConfigError(
+                f"--format terminal is not written to a file: use > {shlex.quote(str(options.out))}, or another format"
+            )
         if of_suffix not in (None, kind):
             raise ConfigError(f"--format {kind} contradicts --out {options.out}; drop one")
     if options.over_training and kind not in _TRAINING_FORMATS:

@@ -143,6 +143,9 @@ def _prepare(options: Prepare) -> int:
     _print(console, words + (f", {there:,} existed already" if there else ""))
     for remark in done.plan.remarks:
         _print(console, remark)
+    if done.written.lost:
+        lost = (f"{name} of {count:,} image{'s' * (count != 1)}" for name, count in done.written.lost.most_common())
+        _print(console, f"not kept in scaled images: {'; '.join(lost)}")
     code = _say(done.report, options.strict, options.json)
     if done.written.problems:
         shown = done.written.problems[:5]

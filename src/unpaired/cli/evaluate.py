@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
-from unpaired.config import BatchSize, InferencePrecision, Seed, Side, settings
+from unpaired.config import BatchSize, InferencePrecision, Seed, Side, Value, settings
 
 
 @settings
@@ -73,6 +73,28 @@ class Evaluate:
     image_size: Side | tuple[Side, Side] | None = None
     """When a folder of generated images is scored: size to which all images are resized, one side of a square, or
     height and width. Unset: the size of the generated images, if they are square."""
+    channels: int | None = None
+    """When a folder of generated images is scored (a run has its own): channels of the images, 1 to 16; of the source
+    domain, where target_channels differs. Unset: 3."""
+    target_channels: int | None = None
+    """Channels of target and generated images; unset: as many as the source images have."""
+    pages: Literal["first", "channels"] | None = None
+    """first (unset): the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
+    value_range: Literal["dtype", "percentiles"] | tuple[Value, Value] | None = None
+    """Values of the files that become -1 and 1; what lies beyond is clipped. dtype (unset): the whole range of 8- or
+    16-bit integers. Two numbers: these. percentiles: taken per channel from the real images of the domain. Scores of
+    different ranges are not comparable."""
+    target_value_range: Literal["dtype", "percentiles"] | tuple[Value, Value] | None = None
+    """The same for target and generated images; unset: as value_range."""
+    percentiles: tuple[Value, Value] | None = None
+    """Which percentiles, 0 to 100, where a range is 'percentiles'; unset: 0.1 99.9."""
+    fill_value: Value | None = None
+    """Put in the place of values that are no data; unset: the mean of the others in the channel of the file."""
+    background: tuple[int, int, int] | None = None
+    """Red, green, blue (0 to 255) put behind transparent pixels; unset: white."""
+    colour_profiles: Literal["convert", "ignore"] | None = None
+    """convert (unset): colours and gray of another embedded profile than sRGB become sRGB. ignore: they are taken as
+    they are."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: InferencePrecision = "32"
@@ -85,10 +107,14 @@ class Evaluate:
     """Write the record to this JSON file as well."""
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "image": ("source", "target", "direction", "paired", "image_size", "skip_bad"),
+        "pixel": (
+            "channels", "target_channels", "pages", "value_range", "target_value_range", "percentiles", "fill_value",
+            "background", "colour_profiles",
+        ),
         "translation": ("reverse", "style_seed", "domain", "source_domain"),
         "score": ("metrics", "unchanged_masks", "network", "download", "intervals", "seed"),
         "computing": ("device", "precision", "batch_size", "cache"),
-    }
+    }  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images, read_image
+from unpaired.data import DataConfig, Size, UnpairedFiles, find_test_images, list_images
+from unpaired.data.reading import describe
 from unpaired.engine.devices import choose_device
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import (
@@ -46,6 +47,10 @@ _LINE_EVERY = 10.0
 def evaluate(options: Evaluate) -> int:
     """Evaluate, print a table, keep a record; 0 done, 1 images were left out. Raises ``UserError``."""
     is_run = _is_run(options.run)
+    pixels = {name: value for name in options.option_groups["pixel"] if (value := getattr(options, name)) is not None}
+    if is_run and pixels:
+        name = next(iter(pixels))
+        raise ConfigError(f"{name}: {options.run} is a run, whose images are read as in its training; leave it out")
     description = Translator.from_pretrained(options.run, device="cpu").description if is_run else {}
     options = _with_own_data(options)
     files, request = _files(options) if not description.get("model", {}).get("domains") else _domain_files(options)
@@ -67,7 +72,7 @@ def evaluate(options: Evaluate) -> int:
             common |= {"batch_size": options.batch_size, "precision": options.precision, "request": request}
             evaluation = evaluate_run(options.run, files, device=options.device, **common, **told)
         else:
-            data = DataConfig(image_size=_size(options), load_size="image_size")
+            data = DataConfig(image_size=_size(options), load_size="image_size", **pixels)
             evaluation = evaluate_made(options.run, files, data, **common, **told)
     where = str(options.data) if options.data else f"{options.source} -> {options.target}"
     if "domain" in request:
@@ -121,7 +126,8 @@ def _networks(named: Sequence[str]) -> dict[str, Path]:
 def _size(options: Evaluate) -> Size:
     if options.image_size is not None:
         return options.image_size
-    sizes = {read_image(path).size for path in list_images(options.run)[:50]}
+    found = (describe(path) for path in list_images(options.run)[:50])
+    sizes = {(facts.width, facts.height) for facts in found}
     if len(sizes) == 1 and (side := sizes.pop())[0] == side[1] and side[0] % 4 == 0:
         return side[0]
     raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,5 +86,5 @@ def main(argv: Sequence[str]) -> int:
     if done.rounding:
         print(f"weights in float16 change a translation by up to {done.rounding:.1e} (of values in [-1, 1])")
     if options.format == "onnx":
-        print(f"use it: unpaired translate {path} INPUT --out DIR")
+        print(f"use it: unpaired translate {shlex.quote(str(path))} INPUT --out DIR")
     return 0

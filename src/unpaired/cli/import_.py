@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -60,5 +61,5 @@ def main(argv: Sequence[str]) -> int:
         print(f"  {name}: {origin['file']} (sha256 {origin['sha256'][:12]})")
     if list(description["imported"]) == ["generator_ab"]:
         print("  one direction only; --reverse FILE brings in the other")
-    print(f"translate: unpaired translate {options.out} INPUT --out DIR")
+    print(f"translate: unpaired translate {shlex.quote(str(options.out))} INPUT --out DIR")
     return 0

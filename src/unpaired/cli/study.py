@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -118,7 +119,7 @@ def _store(options: Study) -> Store:
         _nothing_of_making(options)
         return Store(opened[0])
     if opened:
-        raise ConfigError(f"{opened[0]} is a study; open it alone: unpaired study {opened[0]}")
+        raise ConfigError(f"{opened[0]} is a study; open it alone: unpaired study {shlex.quote(str(opened[0]))}")
     if options.out is None:
         if len(options.run) < 2:
             what = f"{options.run[0]} holds no study, and a" if options.run else "no RUN was given: a"
@@ -229,7 +230,7 @@ def _serve(store: Store, host: str, port: int) -> None:
         store, host, port,
         lambda address: print(f"open {address} in a browser; Ctrl-C ends it, votes are kept", flush=True),
     )  # fmt: skip
-    print(f"\nended with {_progress(store)}; results: unpaired study {store.folder} --table")
+    print(f"\nended with {_progress(store)}; results: unpaired study {shlex.quote(str(store.folder))} --table")
 
 
 def _progress(store: Store) -> str:

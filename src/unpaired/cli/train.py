@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +46,8 @@ def main(argv: Sequence[str]) -> int:
         if named and named[2] not in LIBRARIES:  # whoever writes module:Class names its code
             load_plugin(named[1])
     if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]):
-        raise ConfigError(
-            f"DATA is one folder; two are --source {argv[0]} --target {argv[1]}; see unpaired train --help"
-        )
+        source, target = map(shlex.quote, argv[:2])
+        raise ConfigError(f"DATA is one folder; two are --source {source} --target {target}; see unpaired train --help")
     base = _defaults(argv)
     arguments: Any = parse(
         _arguments(base), argv, "unpaired train",
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     if result.interrupted and not result.finished:
         return 128 + result.interrupted
     if result.finished and result.first_process and not arguments.quiet:
-        print(f"translate: unpaired translate {arguments.out} INPUT --out DIR")
+        print(f"translate: unpaired translate {shlex.quote(str(arguments.out))} INPUT --out DIR")
     return 0
 
 

@@ -48,8 +48,9 @@ class Translate:
         ]
     ]
     out: Path
-    """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT. For one video,
-    a name ending in .mp4, .mov, .mkv or .webm is the file to write."""
+    """Folder for the translations; made if missing. Each lies below it as its image lies below INPUT. For one image, a
+    name with a suffix of images (night.png) is the file to write, and its type; for one video, one ending in .mp4,
+    .mov, .mkv or .webm."""
     overwrite: bool = False
     """Replace translations that OUT already holds; without this or --skip-existing, any existing translation is an
     error."""
@@ -75,7 +76,7 @@ class Translate:
     """File type of the results, such as png, jpg, webp, avif, gif, tiff or npy; same keeps each file's name. PNG holds
     up to 4 channels of 8 or 16 bits, TIFF and NPY whatever there is, the others 8-bit gray and colour."""
     recursive: bool = False
-    """Go into subfolders of INPUT."""
+    """Go into subfolders of INPUT, OUT excepted."""
     pages: Literal["first", "all"] = "first"
     """all: translate every page of a TIFF and every frame of an animation (GIF, APNG, WebP, AVIF), into a file with as
     many pages or frames. first: only the first."""

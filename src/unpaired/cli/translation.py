@@ -15,7 +15,17 @@ from PIL import Image
 
 from unpaired.cli.runtime import ONNX_SUFFIX, onnx_translator
 from unpaired.cli.translation_bar import tracked
-from unpaired.cli.translation_targets import all_named, check_targets, existing, make_folder, result_name, unfit
+from unpaired.cli.translation_targets import (
+    all_named,
+    check_kinds,
+    check_one_image,
+    check_targets,
+    existing,
+    is_file_name,
+    lies_in,
+    make_folder,
+    result_name,
+)
 from unpaired.cli.translation_videos import is_video, translate_videos
 from unpaired.cluster import map_on_ray, ray_cluster, ray_has_gpus, ray_workers
 from unpaired.data import (
@@ -81,30 +91,40 @@ def _translate(given: Translate) -> int:
     side = _side(options.size, translator)
     if any(is_video(place) for place in options.input):
         return translate_videos(options, translator, side, _request(options, translator))
-    named = all_named(options.input, options.recursive)
+    named, results = all_named(options.input, options.recursive, options.out)
+    if single := is_file_name(options.out):
+        check_one_image(options.out, options.input, len(named), options.format, options.styles)
     first = options.style_seed or 0
     styles = {
         options.out / f"style{seed}": replace(options, style_seed=seed) for seed in range(first, first + options.styles)
     }
     plans = {
-        folder: {path: folder / result_name(path, name, options.format) for path, name in sorted(named.items())}
+        folder: {
+            path: folder if single else folder / result_name(path, name, options.format)
+            for path, name in sorted(named.items())
+        }
         for folder in (styles if options.styles > 1 else [options.out])
     }
     pairs = [pair for plan in plans.values() for pair in plan.items()]
-    check_targets(pairs)
+    check_targets(pairs, () if options.skip_existing else results)
     targets = [target for _, target in pairs]
-    refused = unfit(pairs, translator.sides(options.reverse)[1])
+    check_kinds(pairs, translator.sides(options.reverse)[1])
     there = existing(options.out, targets, overwrite=options.overwrite, skip_existing=options.skip_existing)
     total = len(targets)
     requests = {folder: _request(styles.get(folder, options), translator) for folder in plans}
-    make_folder(options.out)
+    make_folder(options.out.parent if single else options.out)
+    if results:
+        several = "s" * (len(results) > 1)
+        print(f"not translated: {len(results)} image{several} in {options.out}, where results go", file=sys.stderr)
     listing = listing_of(options.input, options.recursive)
+    for left_out in (listing.others, listing.subfolders):
+        left_out[:] = [path for path in left_out if not lies_in(path, options.out)]
     track = partial(tracked, translator=translator)
     remarks = Remarks(listing, options.pages == "all", translator.sides(options.reverse)[0])
-    done = Outcome(remarks, problems=[*refused.values()])
+    done = Outcome(remarks)
     try:
         for folder, plan in plans.items():
-            left = {path: target for path, target in plan.items() if target not in there | refused.keys()}
+            left = {path: target for path, target in plan.items() if target not in there}
             if options.ray is None:
                 translate_files(translator, left, requests[folder], side, options.batch_size, done, track)
             else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.cli.translation_bar import frame_bar
-from unpaired.cli.translation_targets import check_targets, existing, make_folder
+from unpaired.cli.translation_targets import check_targets, existing, is_file_name, make_folder
 from unpaired.errors import ConfigError, DataError
 from unpaired.inference import Translator
 from unpaired.inference.video import VIDEO_SUFFIXES, WRITTEN, translate_video
@@ -41,7 +41,12 @@ def translate_videos(options: Any, translator: Translator, side: int | None, req
         if getattr(options, name) != none:
             raise ConfigError(f"{name} is for images; leave it out for videos, whose format is the suffix of --out")
     sources = [Path(place) for place in options.input]
-    single = options.out.suffix.lower() in WRITTEN and not options.out.is_dir()
+    single = is_file_name(options.out)
+    if single and options.out.suffix.lower() not in WRITTEN:
+        raise ConfigError(
+            f"{options.out}: no video is written under such a name; name a folder as --out, or a file ending in "
+            f"{', '.join(WRITTEN)}"
+        )
     if single and len(sources) > 1:
         raise ConfigError(f"{options.out} is one file and INPUT {len(sources)} videos; name a folder as --out")
     names = [path.name if path.suffix.lower() in WRITTEN else f"{path.stem}.mp4" for path in sources]
@@ -60,7 +65,8 @@ def translate_videos(options: Any, translator: Translator, side: int | None, req
                 )
         except DataError as error:
             problems += 1
-            print(f"skipped: {error}", file=sys.stderr)
+            name = "" if str(source) in str(error) else f"{source}: "
+            print(f"skipped: {name}{error}", file=sys.stderr)
             continue
         if made.dropped:
             print(f"not in {target}: {made.dropped}", file=sys.stderr)

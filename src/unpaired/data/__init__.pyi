@@ -32,13 +32,13 @@ from .inventory import (
     inventory_json as inventory_json,
 )
 from .inventory import (
+    look_over as look_over,
+)
+from .inventory import (
     names_digest as names_digest,
 )
 from .inventory import (
     state_digest as state_digest,
-)
-from .inventory import (
-    unreadable as unreadable,
 )
 from .mapping import BYTES as BYTES
 from .mapping import ValueMapping as ValueMapping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -164,7 +165,9 @@ def _parts(folder: Path) -> tuple[Kind, list[Part], list[Finding]]:
     else:
         found = f"the folders {', '.join(inside[:6])}" if inside else "no folders"
         advice = (
-            f"; 'unpaired data prepare {folder} --out OUT' makes the layout from folders of images" if inside else ""
+            f"; 'unpaired data prepare {shlex.quote(str(folder))} --out OUT' makes the layout from folders of images"
+            if inside
+            else ""
         )
         raise DataError(f"{folder}: expected trainA and trainB, or train/<domain>; found {found}{advice}")
     seen: list[Finding] = []

@@ -12,7 +12,10 @@ from typing import Literal
 
 from unpaired.data.inspection import ImageInfo, equal_pictures, similar_pictures
 from unpaired.data.layouts import SPLITS, Kind, folder_of
+from unpaired.data.mapping import own_range, widest
+from unpaired.data.pixels import PixelFormat
 from unpaired.data.remarks import CHANGES, changes
+from unpaired.data.spread import odd_types, range_remarks
 from unpaired.data.stored import IMAGE_SUFFIXES
 
 Level = Literal["error", "warning", "note"]
@@ -84,6 +87,9 @@ def findings(parts: Sequence[Part], kind: Kind, near: int) -> list[Finding]:
     for part in parts:
         found.extend(_of_folder(part))
         found.extend(_of_images(part, everywhere))
+    for domain in sorted({part.domain for part in parts}):
+        option = "--target-value-range" if kind == "two" and domain == "B" else "--value-range"
+        found.extend(_of_values([part for part in parts if part.domain == domain], option))
     info = {path: part_info for part in parts for path, part_info in part.info.items()}
     home = {path: part for part in parts for path in part.info}
     found.extend(_of_equal(info, home))
@@ -154,6 +160,19 @@ def _of_images(part: Part, everywhere: str) -> Iterator[Finding]:
     suffix = "are of another format than their suffix says; the content counts"
     for found in told("note", "suffix", suffix, other_format):
         yield replace(found, files=[f"{path} is {info[path].facts.kind}" for path in found.files])
+
+
+def _of_values(parts: Sequence[Part], option: str) -> Iterator[Finding]:
+    """Whether the values of a domain fill the range of its type; floats have none, so training has to be told one."""
+    images = [(path, one.spread) for part in parts for path, one in part.info.items() if one.spread is not None]
+    dtype = widest({one.facts.dtype for part in parts for one in part.info.values()})
+    what = f"images of {', '.join(part.folder for part in parts)}"
+    if dtype == "float32":
+        remarks = odd_types(images, dtype, what)
+    else:
+        remarks = range_remarks(images, PixelFormat(1, dtype, own_range(dtype)), what, option)
+    for remark in remarks:
+        yield Finding("warning", "range", remark.words, remark.names)
 
 
 _EQUAL: dict[str, tuple[Level, str]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,16 +15,12 @@ from unpaired.data.domains import DomainFiles, MultiDomainStream, domain_names, 
 from unpaired.data.folders import UnpairedFiles, is_dataset, list_images
 from unpaired.data.formats import find_formats
 from unpaired.data.huggingface import pair_of
-from unpaired.data.inspection import in_threads
 from unpaired.data.places import check_count, find_test_images, find_training_images, images_in
-from unpaired.data.reading import describe
-from unpaired.data.remarks import Remarks
 from unpaired.data.samples import ImageChanges, SampleStream
-from unpaired.data.sets import Several, python_dataset, rest_of, sample_of, without
+from unpaired.data.sets import Several, python_dataset, without
 from unpaired.data.settings import DataConfig, Formats
-from unpaired.data.stored import Description, Pages
 from unpaired.data.stream import UnpairedStream
-from unpaired.errors import ConfigError, DataError, nearest
+from unpaired.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,17 +272,6 @@ class TrainingImages:
         source, _ = find_formats(Several(self.domains), (), data)
         return source, source
 
-    def left_out(self, data: DataConfig) -> str:
-        """What training leaves out of the folders and of their images, in one line, from their headers; or nothing."""
-        remarks = Remarks(rest_of(Several(self.domains)), pixels=data.plain_formats[0])
-        looked_at = sample_of(Several(self.domains))
-        for facts in in_threads(functools.partial(_described, pages=data.pages), looked_at):
-            if facts is not None:
-                remarks.add(facts)
-        count = sum(map(len, self.domains))
-        seen = f" (of {len(looked_at):,} of {count:,} images)" if remarks.line and len(looked_at) < count else ""
-        return remarks.line + seen
-
 
 def places_of(given: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
     """The folders of a domain."""
@@ -298,10 +282,3 @@ def _joined(given: Path | tuple[Path, ...], weights: tuple[float, ...]) -> Seque
     """The images of one domain, of all its places."""
     parts = [images_in(place) for place in places_of(given)]
     return Several(parts, weights) if len(parts) > 1 else parts[0]
-
-
-def _described(path: Any, pages: Pages) -> Description | None:
-    try:
-        return describe(path, pages)
-    except DataError:  # said where the image is read
-        return None

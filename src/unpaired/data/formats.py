@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unpaired.data.mapping import PixelType, ValueMapping, own_range
+from unpaired.data.mapping import PixelType, ValueMapping, own_range, widest
 from unpaired.data.percentiles import set_percentiles
 from unpaired.data.pixels import Picture, PixelFormat, read_picture
 from unpaired.data.reading import describe
@@ -68,10 +68,7 @@ def _widest(files: Sequence[Any], config: DataConfig) -> PixelType:
     """The narrowest type that holds what the files hold."""
     files = sample_of(files)
     count = min(_LOOKED_AT, len(files))
-    seen = {describe(files[i * len(files) // count], config.pages).dtype for i in range(count)}
-    if seen <= {"uint8"}:
-        return "uint8"
-    return "uint16" if seen <= {"uint8", "uint16"} else "float32"
+    return widest({describe(files[i * len(files) // count], config.pages).dtype for i in range(count)})
 
 
 def _by_percentiles(files: Sequence[Any], pixels: PixelFormat, percentiles: tuple[float, float]) -> ValueMapping:

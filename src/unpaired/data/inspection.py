@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,8 @@ from PIL import Image
 
 from unpaired.data.pixels import PixelFormat, fitted
 from unpaired.data.reading import Stored, described, load, one_large_image
+from unpaired.data.resizing import resize_weighted
+from unpaired.data.spread import Spread, spread_of
 from unpaired.data.stored import Attached, Description
 from unpaired.errors import DataError
 
@@ -42,11 +45,13 @@ class ImageInfo:
     """Values that are no data."""
     digest: bytes
     """Of the size and the 8-bit colour pixels, upright and over white, or of the values as they are where the file
-    holds no 8-bit picture: equal for equal pictures."""
+    holds other ones than 8-bit gray or colour: equal for equal pictures."""
     look: bytes
     """8 bytes: whether each of 8 x 8 places of the picture is darker than its right neighbour (dHash)."""
     colours: bytes
     """192 bytes: the picture at 8 x 8 pixels, RGB."""
+    spread: Spread | None = None
+    """Of its values, opacity excepted."""
 
 
 def inspect(content: bytes, name: Path | str) -> ImageInfo:
@@ -64,27 +69,45 @@ def inspect(content: bytes, name: Path | str) -> ImageInfo:
 
 
 def _inspected(stored: Stored, name: Path | str) -> ImageInfo:
-    try:
-        colour = Image.fromarray(fitted(stored, _WHITE, name))
-        pixels = colour.tobytes()
-    except DataError:
-        colour, pixels = _stretched(stored), np.ascontiguousarray(stored.values).tobytes()
-    digest = hashlib.blake2b(f"{colour.size}".encode() + pixels, digest_size=16).digest()
-    small = np.asarray(colour.convert("L").resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
-    look = np.packbits(small[:, :-1] < small[:, 1:]).tobytes()
-    colours = colour.resize((8, 8), Image.Resampling.BOX).tobytes()
-    facts = replace(stored.description, samples=np.empty, valid=None, duration=float, attached=Attached())
-    holes = 0 if stored.invalid is None else int(stored.invalid.sum())
-    return ImageInfo(facts, holes, digest, look, colours)
+    values, invalid, facts = stored.values, stored.invalid, stored.description
+    pixels = b""
+    if values.dtype == np.uint8:
+        with suppress(DataError):
+            colour = Image.fromarray(fitted(stored, _WHITE, name))
+            pixels = colour.tobytes()
+            gray = np.asarray(colour.convert("L").resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
+            colours = np.asarray(colour.resize((8, 8), Image.Resampling.BOX))
+    if not pixels:
+        pixels = np.ascontiguousarray(values).tobytes()
+        gray, colours = _stretched(stored, (9, 8)).mean(-1), (_stretched(stored, (8, 8)) * 255).astype(np.uint8)
+    digest = hashlib.blake2b(f"{values.shape[1::-1]}".encode() + pixels, digest_size=16).digest()
+    look = np.packbits(gray[:, :-1] < gray[:, 1:]).tobytes()
+    holes = 0 if invalid is None else int(invalid.sum())
+    return ImageInfo(facts_of(facts), holes, digest, look, colours.tobytes(), spread_of(stored))
 
 
-def _stretched(stored: Stored) -> Image.Image:
-    """A picture to look at of floats or many channels: the first, or the first three, each over its own range."""
-    bands = stored.values[:, :, : 3 if stored.values.shape[2] >= 3 else 1].astype(np.float32)
-    bands = np.nan_to_num(bands, posinf=0.0, neginf=0.0)
-    low, high = bands.min((0, 1)), bands.max((0, 1))
-    eight_bits = ((bands - low) / np.where(high > low, high - low, 1) * 255).astype(np.uint8)
-    return Image.fromarray(eight_bits if eight_bits.shape[2] == 3 else eight_bits[:, :, 0]).convert("RGB")
+def facts_of(description: Description) -> Description:
+    """A description without what decodes the pixels, which would hold on to them."""
+    inks = description.inks and np.empty
+    return replace(description, samples=np.empty, inks=inks, valid=None, duration=float, attached=Attached())
+
+
+def _stretched(stored: Stored, size: tuple[int, int]) -> np.ndarray:
+    """The first three channels, or three times the first, at a small size (width, height), each from 0 to 1.
+
+    Values of more than 8 bits mostly fill a part of their range, so each channel is stretched over its own, no data
+    excepted, and after it has become small: one bright pixel does not matter then.
+    """
+    shown = slice(3 if stored.values.shape[2] >= 3 else 1)
+    with np.errstate(over="ignore"):
+        values = np.nan_to_num(stored.values[:, :, shown].astype(np.float32))
+    data = np.ones(values.shape, bool) if stored.invalid is None else ~stored.invalid[:, :, shown]
+    small, share = resize_weighted(values, data, size, "area")
+    known = share > 0
+    small = np.where(known, small, small.sum((0, 1), where=known) / np.maximum(known.sum((0, 1)), 1))
+    low, high = small.min((0, 1)), small.max((0, 1))
+    small = (small - low) / np.where(high > low, high - low, 1)
+    return np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
 
 
 def equal_pictures(info: Mapping[str, ImageInfo]) -> list[list[str]]:

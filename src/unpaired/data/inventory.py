@@ -6,17 +6,22 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.inspection import in_threads
+from unpaired.data.inspection import facts_of, in_threads
 from unpaired.data.mapping import ValueMapping
-from unpaired.data.pixels import PixelFormat, read_values
-from unpaired.data.sets import sample_of, stamps
-from unpaired.data.settings import DataConfig
+from unpaired.data.pixels import PixelFormat, fitted
+from unpaired.data.reading import load, name_of
+from unpaired.data.remarks import Remarks
+from unpaired.data.sets import Several, rest_of, sample_of, stamps
+from unpaired.data.settings import DataConfig, Formats
+from unpaired.data.spread import Spread, range_remarks, spread_of
+from unpaired.data.stored import Description
+from unpaired.data.transforms import loaded_size
 from unpaired.errors import DataError
 
 Inventory = list[list[tuple[str, int]]]
@@ -63,40 +68,85 @@ def changes(before: Inventory, now: Inventory) -> dict[str, list[str]]:
     return {kind: names for kind, names in found.items() if names}
 
 
-def unreadable(
-    domains: Sequence[Sequence[Any]], config: DataConfig, progress: Callable[[int, int], object]
-) -> dict[Any, str]:
+@dataclass
+class Seen:
+    """What decoding the training images once has shown.
+
+    Attributes:
+        remarks: What it leaves out of them.
+        spreads: Of each domain, names and values of its images.
+        total: How many there are; of large sets only some were decoded.
+        bad: Those that training could not use, and why.
+        decoded: How many were decoded.
+    """
+
+    remarks: Remarks
+    spreads: list[list[tuple[str, Spread]]]
+    total: int
+    bad: dict[Any, str] = field(default_factory=dict)
+    decoded: int = 0
+
+    def lines(self, formats: Formats, domains: Sequence[str]) -> Iterator[str]:
+        """What a person should know before training: what is left out, and where values do not suit their range.
+
+        Args:
+            formats: Of source and target images; several domains share the first.
+            domains: Their names.
+        """
+        if line := self.remarks.line:
+            seen = f" (of {self.decoded:,} of {self.total:,} images)" if self.decoded < self.total else ""
+            yield line + seen
+        for number, (name, images) in enumerate(zip(domains, self.spreads, strict=True)):
+            target = number if len(domains) == len(formats) else 0
+            option = "--target-value-range" if target else "--value-range"
+            for remark in range_remarks(images, formats[target], f"{name} images", option):
+                yield f"Warning: {remark.words}."
+
+
+def look_over(domains: Sequence[Sequence[Any]], config: DataConfig, progress: Callable[[int, int], object]) -> Seen:
     """Decode every file once, in threads, as training would; of very large sets and of datasets some, evenly spaced.
 
     Args:
         domains: Source and target files, or those of several domains.
-        config: How images are read.
+        config: How images are read and brought to size.
         progress: Told how many files are done, and of how many.
-
-    Returns:
-        Those that training could not use, and why.
     """
-    plain = [replace(pixels, fill_value=config.fill_value) for pixels in config.plain_formats]
+    plain = [replace(pixels, fill_value=config.fill_value, pages=config.pages) for pixels in config.plain_formats]
     formats = plain if len(domains) == len(plain) else repeat(plain[0])
 
-    def look(item: tuple[Any, PixelFormat]) -> str:
-        path, pixels = item
+    def look(item: tuple[int, Any, PixelFormat]) -> DataError | tuple[Description, bool, Spread | None]:
+        _, path, pixels = item
         try:
-            read_values(path, pixels)
-        except DataError:  # it may hold what is no 8-bit picture
+            stored = load(path, pages=pixels.pages, channels=pixels.channels, profiles=pixels.colour_profiles)
             try:
-                read_values(path, replace(pixels, dtype="float32", mapping=ValueMapping()))
-            except DataError as error:
-                return str(error)
-        return ""
+                values = fitted(stored, pixels, name_of(path))
+            except DataError:  # it may hold what is no 8-bit picture
+                values = fitted(stored, replace(pixels, dtype="float32", mapping=ValueMapping()), name_of(path))
+            loaded_size(values.shape[1], values.shape[0], path, config)
+        except DataError as error:
+            return error
+        return facts_of(stored.description), stored.invalid is not None, spread_of(stored)
 
-    everything = [(path, pixels) for files, pixels in zip(domains, formats, strict=False) for path in sample_of(files)]
-    threads = None if all(isinstance(path, Path) for path, _ in everything) else 1  # others' code may not stand several
-    found = {}
-    for number, ((path, _), reason) in enumerate(
-        zip(everything, in_threads(look, everything, threads), strict=True), 1
-    ):
-        progress(number, len(everything))
-        if reason:
-            found[path] = reason
+    everything = [(number, path, pixels) for number, (files, pixels) in enumerate(zip(domains, formats, strict=False))
+                  for path in sample_of(files)]  # fmt: skip
+    threads = (
+        None if all(isinstance(path, Path) for _, path, _ in everything) else 1
+    )  # others' code may not stand several
+    found = Seen(Remarks(rest_of(Several(domains)), pixels=plain[0]), [[] for _ in domains], sum(map(len, domains)))
+    results = in_threads(look, everything, threads)
+    for (number, path, _), seen in zip(everything, results, strict=True):
+        found.decoded += 1
+        progress(found.decoded, len(everything))
+        if isinstance(seen, DataError):
+            found.bad[path] = str(seen)
+            continue
+        facts, no_data, spread = seen
+        found.remarks.add(facts, no_data)
+        if spread is not None:
+            found.spreads[number].append((short_name(path), spread))
     return found
+
+
+def short_name(image: Any) -> str:
+    """What an image is called in lists: its folder's name and its own."""
+    return f"{image.parent.name}/{image.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -100,6 +101,17 @@ def own_range(dtype: PixelType) -> ValueMapping:
     if dtype == "float32":
         raise ConfigError(
             "floating-point values have no range of their own; say which become -1 and 1: --value-range LOW HIGH, or "
-            "--value-range percentiles to take them from the training images (--target-value-range for the target)"
+            "--value-range percentiles to take them from the images (--target-value-range for the target)"
         )
     return ValueMapping("dtype", (0.0,), (float(LARGEST[dtype]),))
+
+
+def widest(stored: Collection[str]) -> PixelType:
+    """The narrowest type that holds what files of these types (numpy's names) hold.
+
+    >>> widest({"uint8", "uint16"}), widest({"int16"})
+    ('uint16', 'float32')
+    """
+    if "uint8" in stored and len({*stored}) == 1:
+        return "uint8"
+    return "uint16" if LARGEST.keys() >= {*stored} else "float32"

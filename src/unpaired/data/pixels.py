@@ -14,6 +14,7 @@ from torch import Tensor
 from unpaired.config import Value, settings
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
 from unpaired.data.reading import Free, Given, Stored, load, name_of
+from unpaired.data.resizing import rounded_to
 from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
 from unpaired.errors import DataError, ValueRangeWarning
 
@@ -141,7 +142,7 @@ def fitted(stored: Stored, pixels: PixelFormat, where: Path | str) -> np.ndarray
     if colour and channels == 3 and pixels.channels == 1:
         if pixels.dtype == "uint8":
             return np.asarray(Image.fromarray(np.ascontiguousarray(values)).convert("L"))[:, :, None]
-        return _rounded(values.astype(np.float64) @ np.array(_LUMA)[:, None], values.dtype)
+        return rounded_to(values.astype(np.float64) @ np.array(_LUMA)[:, None], values.dtype)
     if colour and channels == 3 and pixels.channels == 4 and pixels.dtype != "float32":
         return np.pad(values, ((0, 0), (0, 0), (0, 1)), constant_values=LARGEST[pixels.dtype])
     pages = ""
@@ -149,7 +150,7 @@ def fitted(stored: Stored, pixels: PixelFormat, where: Path | str) -> np.ndarray
         pages = f" on its first page and {facts.pages} pages (--pages channels takes them as channels)"
     raise DataError(
         f"{where}: has {_count(facts.channels)}{pages}, but the images of this domain have {_count(pixels.channels)}; "
-        "leave it out, or train with --channels (--target-channels for the target domain)"
+        "leave it out, or say so in training or when a folder is scored: --channels (--target-channels for the target)"
     )
 
 
@@ -172,21 +173,27 @@ def _filled(values: np.ndarray, invalid: np.ndarray, pixels: PixelFormat) -> np.
     return np.where(invalid, fill.astype(values.dtype), values)
 
 
+def as_floats(values: np.ndarray, where: Path | str) -> np.ndarray:
+    """Values of any type as float32. Raises ``DataError``, which names ``where``, where it cannot hold them."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind not in "fiu":
+        raise DataError(f"{where}: holds {values.dtype}, which is not an image type; convert it to float32")
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(values, dtype=np.float32)
+    if kind == "f" and size > 4 and not np.isfinite(floats).all():
+        raise DataError(f"{where}: holds values beyond the range of float32; scale them, or mark them as no data")
+    if kind in "iu" and size > 2 and (floats != values).any():
+        raise DataError(
+            f"{where}: holds {values.dtype} values that float32 cannot represent exactly; convert it to uint16"
+        )
+    return floats
+
+
 def _of_type(values: np.ndarray, pixels: PixelFormat, where: Path | str) -> np.ndarray:
     """Values of any type in the format's type."""
     kind, size = values.dtype.kind, values.dtype.itemsize
     if pixels.dtype == "float32":
-        if kind not in "fiu":
-            raise DataError(f"{where}: holds {values.dtype}, which is not an image type; convert it to float32")
-        with np.errstate(over="ignore"):
-            floats = np.ascontiguousarray(values, dtype=np.float32)
-        if kind == "f" and size > 4 and not np.isfinite(floats).all():
-            raise DataError(f"{where}: holds values beyond the range of float32; scale them, or mark them as no data")
-        if kind in "iu" and size > 2 and (floats != values).any():
-            raise DataError(
-                f"{where}: holds {values.dtype} values that float32 cannot represent exactly; convert it to uint16"
-            )
-        return floats
+        return as_floats(values, where)
     if kind in "iu" and size > 4:  # numpy's default: nobody can tell whether its values are of 8 or of 16 bits
         raise DataError(f"{where}: holds {values.dtype}; convert it to uint8 or uint16, whichever its values are")
     if kind in "iu" and size >= 2:
@@ -226,13 +233,7 @@ def _composited(values: np.ndarray, premultiplied: bool, background: tuple[int, 
     top = float(np.iinfo(values.dtype).max)
     behind = np.array(background, np.float64) / 255 * top
     share = opacity / top
-    return _rounded(front * (1.0 if premultiplied else share) + (1 - share) * behind, values.dtype)
-
-
-def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if dtype.kind != "u":
-        return values.astype(dtype)
-    return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
+    return rounded_to(front * (1.0 if premultiplied else share) + (1 - share) * behind, values.dtype)
 
 
 def tensor_of(values_HWC: np.ndarray) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def _places(
     for name in (f"{split}A", f"{split}B"):
         if not (data / name).is_dir():
             inside = {place.name for place in data.iterdir() if place.is_dir()} if split == "train" else set[str]()
-            hint = f"; 'unpaired data prepare {data} --out OUT' makes this layout from folders of images"
+            hint = (
+                f"; 'unpaired data prepare {shlex.quote(str(data))} --out OUT' makes this layout from folders of images"
+            )
             bare = len(inside) > 1 and not inside & {"trainA", "trainB"}
             raise DataError(f"{missing(data / name)}; {_LAYOUT}{hint if bare else ''}")
     return data / f"{split}A", data / f"{split}B"

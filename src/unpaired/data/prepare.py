@@ -16,11 +16,9 @@ from unpaired.data.prepare_plan import (
     Plan,
     held_out,
     items_of,
-    label_square,
     looked_at,
-    photo_square,
-    shorter_side,
 )
+from unpaired.data.prepare_scale import label_square, photo_square, shorter_side
 from unpaired.data.prepare_settings import NEAR, PrepareSettings
 from unpaired.data.prepare_write import Written, write_plan
 from unpaired.data.sources import Folder, Source, open_source

@@ -1,82 +1,22 @@
-"""What a preparation is going to write: one item per image, which are held out, and how images are made smaller.
-
-Everything that is changed is stored as PNG, so that it loses nothing a second time.
-"""
+"""What a preparation is going to write: one item per image, and which are held out."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from unpaired.data.images import read_image
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
 from unpaired.data.layouts import Kind, Placed, folder_of
+from unpaired.data.prepare_scale import Change
 from unpaired.data.sources import Source
 from unpaired.errors import DataError
 
-Change = Callable[[Image.Image], Image.Image]
-"""A decoded image, as stored, to what is written."""
-
-_KEPT = ("L", "RGB", "LA", "RGBA")
 _PAIRED_SHARE = 0.9
 """Of all names of two domains, how many have to be in both for the domains to be taken as paired by name."""
-
-
-def shorter_side(side: int) -> Change:
-    """Scale the shorter side down to ``side`` pixels, antialiased (bicubic, the filter of training); never up.
-
-    Modes with 8 bits stay what they are, transparency and 16-bit gray included; palettes and CMYK become RGB or RGBA.
-    """
-
-    def change(image: Image.Image) -> Image.Image:
-        image = ImageOps.exif_transpose(image)
-        scale = side / min(image.size)
-        size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-        if scale >= 1:
-            size = image.size
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            floats = Image.fromarray(np.asarray(image).astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-            return Image.fromarray(np.asarray(floats).round().clip(0, 65535).astype(np.uint16))
-        if image.mode not in _KEPT or (image.mode in ("L", "RGB") and image.has_transparency_data):
-            image = image.convert("RGBA") if image.has_transparency_data else read_image(image)
-        return image.resize(size, Image.Resampling.BICUBIC)
-
-    return change
-
-
-def photo_square(side: int) -> Change:
-    """Scale to a square, antialiased (bicubic), as RGB; the shape is not kept."""
-
-    def change(image: Image.Image) -> Image.Image:
-        return read_image(image).resize((side, side), Image.Resampling.BICUBIC)
-
-    return change
-
-
-def label_square(side: int) -> Change:
-    """Take every so many pixels of a colour label map, as RGB: no colour arises that was not there."""
-
-    def change(image: Image.Image) -> Image.Image:
-        return image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
-
-    return change
-
-
-def as_png(image: Image.Image) -> bytes:
-    """The content of a PNG file; the colour profile stays where it still speaks of these channels."""
-    profile = image.info.get("icc_profile") or b""
-    space = b"GRAY" if image.mode.startswith(("L", "I")) else b"RGB "
-    file = io.BytesIO()
-    image.save(file, format="PNG", icc_profile=profile if profile[16:20] == space else None)
-    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -91,14 +31,14 @@ class Item:
     stem: str
     """What it will be called, without suffix; the same in another domain makes a pair."""
     change: Change | None = None
-    """What is done to it; ``None`` copies the file."""
+    """How it is made smaller; ``None`` copies the file."""
     info: ImageInfo | None = None
     """Of the source, where it was looked at already."""
 
     @property
     def suffix(self) -> str:
-        """Of the file to write."""
-        return PurePosixPath(self.name).suffix.lower() if self.change is None else ".png"
+        """Of a copy; what is made smaller gets one that its content decides."""
+        return PurePosixPath(self.name).suffix.lower()
 
 
 @dataclass(frozen=True)
@@ -121,15 +61,19 @@ class Plan:
     """What a person should know about the result."""
 
     def outputs(self) -> dict[str, Item]:
-        """Path below the new folder -> item, sorted; equal names, in whatever case, are told apart by a number."""
+        """Path below the new folder -> item, sorted; equal names, in whatever case, are told apart by a number.
+
+        Paths of what is made smaller have no suffix yet.
+        """
         found: dict[str, Item] = {}
         taken: set[str] = set()
         for item in sorted(self.items, key=lambda item: (item.split, item.domain, item.stem, item.name)):
             folder = folder_of(self.kind, item.split, item.domain)
-            path, number = f"{folder}/{item.stem}{item.suffix}", 1
+            suffix = item.suffix if item.change is None else ""
+            path, number = f"{folder}/{item.stem}{suffix}", 1
             while path.casefold() in taken:
                 number += 1
-                path = f"{folder}/{item.stem}-{number}{item.suffix}"
+                path = f"{folder}/{item.stem}-{number}{suffix}"
             taken.add(path.casefold())
             found[path] = item
         return found

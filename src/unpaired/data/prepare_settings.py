@@ -21,7 +21,8 @@ class PrepareSettings:
 
     size: Annotated[int, Field(ge=8, le=2**14)] | None = None
     """Scale images down, antialiased, to this many pixels: the shorter side, or both sides of a Cityscapes square (256
-    unless given). They are stored as PNG then. Unset copies files as they are."""
+    unless given). They stay what they are, and are stored as TIFF or NPY if they were, else as PNG. Smaller images are
+    copied. Unset copies all files as they are."""
     source_class: str | None = None
     """Class or subfolder that becomes trainA and testA. AFHQ: cat unless given."""
     target_class: str | None = None

@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unpaired.data.check import RECORD, RECORD_FORMAT, load_record
 from unpaired.data.inspection import ImageInfo, Progress, in_threads, inspect
-from unpaired.data.kinds.pillow import load_picture
-from unpaired.data.prepare_plan import Item, Plan, as_png
+from unpaired.data.prepare_plan import Item, Plan
+from unpaired.data.prepare_scale import SUFFIXES, Scaled, scaled
 from unpaired.data.sources import Folder
 from unpaired.errors import DataError
 from unpaired.files import write_atomically
@@ -41,6 +41,8 @@ class Written:
     """Files that were there already."""
     problems: list[str] = field(default_factory=list)
     """Images that are left out, and why, one line each."""
+    lost: Counter[str] = field(default_factory=Counter)
+    """What has no place in the smaller images that were written now -> of how many."""
     seconds: float = 0.0
 
 
@@ -57,7 +59,7 @@ def write_plan(plan: Plan, out: Path, progress: Progress) -> Written:
     _sweep(out)
     for path in outputs:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-    waiting = {path: item for path, item in outputs.items() if not os.path.lexists(out / path)}
+    waiting = {path: item for path, item in outputs.items() if not _exists(item, out / path)}
     _check_room(out, waiting, link=bool(plan.settings.get("link")))
     done = Written(there=len(outputs) - len(waiting), problems=list(plan.problems))
     for path in outputs.keys() - waiting.keys():
@@ -65,19 +67,21 @@ def write_plan(plan: Plan, out: Path, progress: Progress) -> Written:
         if item.change is None and item.info is not None:
             done.info[path] = item.info
 
-    def make(entry: tuple[str, Item]) -> tuple[str, ImageInfo | DataError]:
+    def make(entry: tuple[str, Item]) -> tuple[str, ImageInfo, tuple[str, ...]] | DataError:
         path, item = entry
         try:
-            return path, _write(item, out / path, link=bool(plan.settings.get("link")))
+            suffix, info, lost = _write(item, out / path, link=bool(plan.settings.get("link")))
+            return path + suffix, info, lost
         except DataError as error:
-            return path, error
+            return error
 
-    for number, (path, result) in enumerate(in_threads(make, waiting.items()), 1):
+    for number, result in enumerate(in_threads(make, waiting.items()), 1):
         progress("writing images", number, len(waiting))
         if isinstance(result, DataError):
             done.problems.append(str(result))
         else:
-            done.info[path] = result
+            path, done.info[path], lost = result
+            done.lost.update(lost)
             done.written += 1
     if waiting or not finished:
         _save(out, _record(plan) | {"finished": True, "left_out": done.problems})
@@ -85,25 +89,32 @@ def write_plan(plan: Plan, out: Path, progress: Progress) -> Written:
     return done
 
 
-def _write(item: Item, path: Path, *, link: bool) -> ImageInfo:
+def _exists(item: Item, path: Path) -> bool:
+    """Whether an item was written already; paths of what is made smaller lack the suffix."""
+    suffixes = [""] if item.change is None else [*SUFFIXES, item.suffix]
+    return any(os.path.lexists(f"{path}{suffix}") for suffix in suffixes)
+
+
+def _write(item: Item, path: Path, *, link: bool) -> tuple[str, ImageInfo, tuple[str, ...]]:
+    """Write one file.
+
+    Returns:
+        What was added to its name, what it holds, and what of the original has no place in it.
+    """
     where = item.source.where(item.name)
     if link:
         assert isinstance(item.source, Folder)
         info = item.info or inspect(item.source.read(item.name), where)
         path.symlink_to((item.source.path / item.name).resolve())
-        return info
+        return "", info, ()
     content = item.source.read(item.name)
-    if item.change is None:
+    if item.change is None or (made := scaled(content, where, item.change)) is None:
+        made = Scaled(content, "" if item.change is None else item.suffix)
         info = item.info or inspect(content, where)
     else:
-        image = load_picture(io.BytesIO(content), where)
-        try:
-            content = as_png(item.change(image))
-        except (ValueError, OSError, SyntaxError) as error:
-            raise DataError(f"{where}: cannot be scaled ({error}); save it as 8-bit RGB") from error
-        info = inspect(content, where)
-    write_atomically(path, content)
-    return info
+        info = inspect(made.content, where)
+    write_atomically(Path(f"{path}{made.suffix}"), made.content)
+    return made.suffix, info, made.lost
 
 
 def _check_room(out: Path, waiting: dict[str, Item], *, link: bool) -> None:

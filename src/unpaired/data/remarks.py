@@ -10,7 +10,8 @@ from pathlib import Path
 
 from unpaired.data.folders import Listing, scan
 from unpaired.data.foreign import by_kind
-from unpaired.data.pixels import PixelFormat
+from unpaired.data.pixels import Picture, PixelFormat
+from unpaired.data.spread import Spread, range_remarks, spread_in
 from unpaired.data.stored import Description
 
 CHANGES = {
@@ -33,12 +34,12 @@ _SHORT = {
 }  # fmt: skip
 
 
-def changes(facts: Description, no_data: int = 0) -> Iterator[str]:
-    """What kinds of :data:`CHANGES` an image undergoes; ``no_data`` values were found in it besides those declared."""
+def changes(facts: Description, no_data: int) -> Iterator[str]:
+    """What kinds of :data:`CHANGES` an image undergoes in which so many values are no data."""
     found = {"turned": facts.orientation != 1, "frames": facts.pages > 1, "transparency": bool(facts.alpha),
              "profile": facts.convertible, "kept": bool(facts.profile) and not facts.convertible,
              "plain": facts.inks is not None and not facts.profile,
-             "no_data": bool(no_data or facts.no_data or facts.valid)}  # fmt: skip
+             "no_data": bool(no_data)}  # fmt: skip
     yield from (kind for kind, true in found.items() if true)
 
 
@@ -52,14 +53,31 @@ class Remarks:
     pixels: PixelFormat = field(default_factory=PixelFormat)
     """How the images are read."""
     counts: Counter[str] = field(default_factory=Counter)
+    spreads: list[tuple[str, Spread]] = field(default_factory=list)
+    """Names and values of the images that were added with them."""
 
     def add(self, facts: Description, no_data: int = 0) -> None:
-        """Count one image."""
+        """Count one image, in which so many values are no data."""
         for kind in changes(facts, no_data):
             used = (kind == "frames" and self.frames) or (kind == "transparency" and self.pixels.channels in (2, 4))
             if not used:
                 ignored = kind in ("profile", "kept") and self.pixels.colour_profiles == "ignore"
                 self.counts["ignore" if ignored else kind] += 1
+
+    def add_values(self, name: object, picture: Picture) -> None:
+        """Remember the values of one image, for :attr:`warnings`."""
+        if (spread := spread_in(picture, self.pixels)) is not None:
+            self.spreads.append((str(name), spread))
+
+    def include(self, others: Remarks) -> None:
+        """Count what was counted elsewhere."""
+        self.counts += others.counts
+        self.spreads += others.spreads
+
+    @property
+    def warnings(self) -> list[str]:
+        """Where values do not suit the range that the images are read with."""
+        return [f"warning: {remark.words}" for remark in range_remarks(self.spreads, self.pixels)]
 
     @property
     def line(self) -> str:

@@ -20,6 +20,8 @@ _FILTERS: dict[Resample, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
 }
 
+_NO_SHARE = 1e-6
+"""Of all weights, below which a pixel has no value."""
 _WIDEST_FILTER = 3
 """Pixels, of the smaller of the two images, that Lanczos' filter reaches to either side."""
 
@@ -33,7 +35,7 @@ def resize_values(
     the range of their type.
 
     Args:
-        values_HWC: uint8, uint16 or float32 (H, W, C).
+        values_HWC: Integers or floats (H, W, C).
         size: Width and height of the result, pixels.
         resample: The filter; ``area`` is the mean over the area of a pixel when shrinking, ``nearest`` aliases.
         box: The part that is resized; what lies around it still counts at its edges, as if all had been resized and
@@ -54,6 +56,39 @@ def resize_values(
     return np.stack(planes, axis=-1)
 
 
+def resize_weighted(
+    values_HWC: np.ndarray, weights_HWC: np.ndarray, size: tuple[int, int], resample: Resample = "bicubic"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize values that count by their weights: what has none, such as no data, has no part in its neighbours.
+
+    Args:
+        values_HWC: Integers or floats (H, W, C).
+        weights_HWC: As many, at least 0.
+        size, resample: As of :func:`resize_values`.
+
+    Returns:
+        float32 (height, width, C), within the range of the values that count, and the weights, resized: about 0 where
+        nothing around counts, whose value is one of this range.
+    """
+    weights, counted = weights_HWC.astype(np.float32), weights_HWC > 0
+    values = np.where(counted, values_HWC, 0).astype(np.float32)
+    share = resize_values(weights, size, resample)
+    total = resize_values(values * weights, size, resample)
+    made = np.divide(total, share, out=np.zeros_like(total), where=np.abs(share) > _NO_SHARE)
+    ends = (values.min((0, 1), where=counted, initial=np.inf), values.max((0, 1), where=counted, initial=-np.inf))
+    low, high = (np.where(np.isfinite(end), end, 0) for end in ends)
+    return np.clip(made, low, high), share
+
+
+def rounded_to(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values as a type: integers are rounded, and clipped to the range of the type."""
+    if dtype.kind not in "iu" or values.dtype == dtype:
+        return values.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    values = values if dtype.itemsize < 4 else values.astype(np.float64)  # float32 has no room for the largest ones
+    return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+
+
 def _around(values_HWC: np.ndarray, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
     """The part of an image that a box and the reach of any filter around it cover, and the box within it."""
     starts, stops = [], []
@@ -68,7 +103,4 @@ def _around(values_HWC: np.ndarray, box: Box, size: tuple[int, int]) -> tuple[np
 def _plane(values_HW: np.ndarray, size: tuple[int, int], resample: Resample, box: Box | None) -> np.ndarray:
     dtype = values_HW.dtype
     held = np.ascontiguousarray(values_HW, dtype=dtype if dtype == np.uint8 else np.float32)
-    resized = np.asarray(Image.fromarray(held).resize(size, _FILTERS[resample], box))
-    if dtype == np.uint16:
-        return np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
-    return resized
+    return rounded_to(np.asarray(Image.fromarray(held).resize(size, _FILTERS[resample], box)), dtype)

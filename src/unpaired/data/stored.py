@@ -36,6 +36,7 @@ class Attached:
         no_data: Value or values (one per channel) that the file declares to be no data.
         channels: Of the image that it belongs to.
         dropped: What the file has besides, which does not travel, in words.
+        alpha: What the last channel that is written is, as of :class:`Description`; only TIFF has to be told.
     """
 
     profile: bytes = b""
@@ -44,6 +45,7 @@ class Attached:
     no_data: tuple[float, ...] = ()
     channels: int = 0
     dropped: tuple[str, ...] = ()
+    alpha: Literal["", "straight", "premultiplied"] = ""
 
     @property
     def pixels_per_inch(self) -> tuple[float, float] | None:

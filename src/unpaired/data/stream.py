@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
 import multiprocessing
@@ -39,7 +38,8 @@ class UnpairedStream(SampleStream):
 
     Each domain is walked in passes. A pass is a permutation of its own that uses every image once; when the smaller
     domain is through, its next pass begins with a fresh permutation. So one epoch of ``images_per_epoch`` samples
-    shows every image of the larger domain once. The number of processes, the batch size and where a run was
+    shows every image of the larger domain once. Parts of a domain that have weights are walked so, too, each in passes
+    of its own. The number of processes, the batch size and where a run was
     interrupted cannot change what ``stream[k]`` is.
     """
 
@@ -74,8 +74,11 @@ class UnpairedStream(SampleStream):
 
     @property
     def samples_per_pass(self) -> int:
-        """Samples after which every image was used at least once: the size of the larger domain."""
-        return max(len(self.files.source), len(self.files.target))
+        """Samples after which every image was used at least once: the size of the larger domain, unless weights show
+        some images less often."""
+        return max(
+            self._first_pass(self.files.source, _SOURCE_ORDER), self._first_pass(self.files.target, _TARGET_ORDER)
+        )
 
     def file_numbers(self, k: int) -> tuple[int, int]:
         """Return which source file and which target file sample ``k`` shows."""
@@ -94,12 +97,27 @@ class UnpairedStream(SampleStream):
         """
         if not isinstance(images, Several) or not images.weights:
             return self._file_number(k, len(images), purpose)
-        ends = _block_ends(images.weights)
         block, position = divmod(k, _BLOCK)
-        place = int(permutation(_BLOCK, self.seed, purpose, _PART_ORDER, block)[position])
-        part = bisect.bisect_right(ends, place) - 1
-        use = block * (ends[part + 1] - ends[part]) + place - ends[part]
+        dealt = self._dealt(images, purpose, block)
+        part = int(dealt[position])
+        use = block * _shares_of(images.weights)[part] + int(np.count_nonzero(dealt[:position] == part))
         return images.first_of(part) + self._file_number(use, len(images.parts[part]), purpose, _PART_ORDER, part)
+
+    def _dealt(self, images: Several, purpose: int, block: int) -> np.ndarray:
+        """The part that each sample of a block shows."""
+        order = permutation(_BLOCK, self.seed, purpose, _PART_ORDER, block)
+        return np.repeat(np.arange(len(images.parts)), _shares_of(images.weights))[order]
+
+    def _first_pass(self, images: Sequence[Any], purpose: int) -> int:
+        """Samples after which every image of a domain was used at least once."""
+        if not isinstance(images, Several) or not images.weights:
+            return len(images)
+        last = 0
+        for part, (share, files) in enumerate(zip(_shares_of(images.weights), images.parts, strict=True)):
+            block, before = divmod(len(files) - 1, share)
+            position = np.flatnonzero(self._dealt(images, purpose, block) == part)[before]
+            last = max(last, block * _BLOCK + int(position) + 1)
+        return last
 
     def choose(self, k: int) -> Choice:
         source, target = self.file_numbers(k)
@@ -107,13 +125,13 @@ class UnpairedStream(SampleStream):
 
 
 @functools.lru_cache
-def _block_ends(weights: tuple[float, ...]) -> list[int]:
-    """Where each part's places in a block begin, and the end: shares rounded to 1 / :data:`_BLOCK`, none of them 0."""
+def _shares_of(weights: tuple[float, ...]) -> list[int]:
+    """Samples of a block that each part gets, in proportion to its weight, none of them 0."""
     shares = np.cumsum(weights) / np.sum(weights)
     ends = [0, *(round(float(share) * _BLOCK) for share in shares)]
     for part in range(1, len(ends)):
         ends[part] = min(max(ends[part], ends[part - 1] + 1), _BLOCK - (len(ends) - 1 - part))
-    return ends
+    return np.diff(ends).tolist()
 
 
 @dataclass(frozen=True)

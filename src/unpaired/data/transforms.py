@@ -35,11 +35,11 @@ def load_resized(path: str | Path, config: DataConfig, pixels: PixelFormat | Non
     """
     values = read_values(path, pixels or config.plain_formats[0])
     height, width = values.shape[:2]
-    return resize_values(values, _resized_size(width, height, path, config), config.resample)
+    return resize_values(values, loaded_size(width, height, path, config), config.resample)
 
 
-def _resized_size(width: int, height: int, path: str | Path, config: DataConfig) -> tuple[int, int]:
-    """Width and height, pixels."""
+def loaded_size(width: int, height: int, path: str | Path, config: DataConfig) -> tuple[int, int]:
+    """Width and height, in pixels, that an image is brought to. Raises ``DataError`` if it is too small or large."""
     crop_height, crop_width = config.crop_size
     if config.resize == "resize":
         return crop_width, crop_height

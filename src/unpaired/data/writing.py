@@ -38,7 +38,7 @@ def encode(
     """An image file in memory.
 
     Args:
-        images: uint8, uint16 or float32 (H, W, C), one or several pages or frames.
+        images: Values (H, W, C) of a type that the kind of file holds, one or several pages or frames.
         suffix: Kind of file, for example ``.tif``; it must be able to hold them.
         attached: What goes with the pixels, as far as the kind of file has a place for it.
         invalid: Per image, where it is no data, (H, W, C) or (H, W, 1) bool, or None.
@@ -56,10 +56,13 @@ def encode(
     assert kind is not None
     declared = attached.no_data if suffix in _DECLARING else ()
     holes = [*invalid, *[None] * (len(images) - len(invalid))]
-    if declared or any(hole is not None for hole in holes):
-        value = no_data_value(images[0].dtype, declared)
+    value = no_data_value(images[0].dtype, declared)
+    held = bool(declared) and (images[0].dtype.kind == "f" or value == declared[0])
+    if held or any(hole is not None for hole in holes):
         images = [with_no_data(image, hole, value) for image, hole in zip(images, holes, strict=True)]
         declared = (value,)
+    else:  # nothing, or a value that the type cannot hold and no pixel needs
+        declared = ()
     height, width = images[0].shape[:2]
     try:
         return kind.encode(
@@ -74,8 +77,8 @@ def no_data_value(dtype: np.dtype, declared: Sequence[float] = ()) -> float:
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return float(dtype.type(declared[0])) if declared and np.isfinite(dtype.type(declared[0])) else np.nan
-    value = declared[0] if declared else 0.0
-    return value if 0 <= value <= np.iinfo(dtype).max and value == int(value) else 0.0
+    value, limits = declared[0] if declared else 0.0, np.iinfo(dtype)
+    return value if limits.min <= value <= limits.max and value == int(value) else 0.0
 
 
 def with_no_data(values: np.ndarray, invalid: np.ndarray | None, value: float) -> np.ndarray:

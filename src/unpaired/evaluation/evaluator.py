@@ -13,8 +13,17 @@ from torch import Tensor
 
 from unpaired.data import DataConfig, Formats, PixelFormat, UnpairedFiles
 from unpaired.data.folders import find_partners
-from unpaired.errors import ConfigError, DataError, nearest
-from unpaired.evaluation.image_files import ImageFiles, LazyImages, StoredImages, evenly_spaced, in_colour, read_files
+from unpaired.data.formats import find_formats
+from unpaired.errors import ConfigError, DataError, UserError, nearest
+from unpaired.evaluation.image_files import (
+    SKIPPING,
+    ImageFiles,
+    LazyImages,
+    StoredImages,
+    evenly_spaced,
+    in_colour,
+    read_files,
+)
 from unpaired.evaluation.masks import read_kept
 from unpaired.evaluation.metrics.segmentation import LABEL_MAP_FIT, label_map_fit
 from unpaired.evaluation.metrics.unchanged import PAPER_SHARE, blank_paper
@@ -44,15 +53,16 @@ class Evaluator:
 
     Args:
         files: Held-out images of both domains.
-        data: ``image_size`` is used, and without ``formats`` also ``channels`` and ``background``.
+        data: ``image_size`` is used, and without ``formats`` what says how files become values in [-1, 1]: channels,
+            pages, ranges, background, profiles.
         networks: Where the scores' networks come from.
         names: Rows of ``METRICS`` to compute; ``None`` takes all that files and networks allow.
         paired: Whether files of the same stem are input and truth; ``auto`` takes them as such when every source file
             has a target file of its stem.
-        skip_bad: Leave out files that cannot be read.
+        skip_bad: Leave out files that cannot be read. None: that is not on offer.
         seed: For metrics that draw at random.
         intervals: Whether to compute confidence intervals.
-        formats: Pixel formats of source and target images; unset: 8-bit images.
+        formats: Pixel formats of source and target images; unset: found from these images, as training finds them.
         unchanged_masks: Masks of what may change in the source images, see ``read_kept``; all else is scored as what
             must not change.
         report: Called with messages for the user.
@@ -72,7 +82,7 @@ class Evaluator:
         *,
         names: Sequence[str] | None = None,
         paired: Paired = "auto",
-        skip_bad: bool = False,
+        skip_bad: bool | None = False,
         seed: int = 0,
         intervals: bool = True,
         formats: Formats | None = None,
@@ -86,7 +96,7 @@ class Evaluator:
         self.data, self.networks, self.seed, self.intervals, self.progress = data, networks, seed, intervals, progress
         self.report = report
         self._calls = networks.callables(self.names)
-        self.formats = formats or data.plain_formats
+        self.formats = formats or _formats_of(files, data, skip_bad)
         self.sources = self._read(files.source, self.formats[0], "reading the source images", skip_bad)
         self.targets = self._read(files.target, self.formats[1], "reading the target images", skip_bad)
         if self.sources.digest == self.targets.digest:
@@ -184,11 +194,11 @@ class Evaluator:
         sets = self._sets(self.truths)
         return self._measured(sets, [name for name in self._chosen(sets) if METRICS[name].label_maps], "real photos")
 
-    def read(self, paths: Sequence[str | Path], what: str, *, skip_bad: bool = False) -> ImageFiles:
+    def read(self, paths: Sequence[str | Path], what: str) -> ImageFiles:
         """Read more files of the target domain in the way of this evaluation."""
-        return self._read(paths, self.formats[1], f"reading {what}", skip_bad)
+        return self._read(paths, self.formats[1], f"reading {what}", None)
 
-    def _read(self, paths: Sequence[Any], pixels: PixelFormat, stage: str, skip_bad: bool) -> ImageFiles:
+    def _read(self, paths: Sequence[Any], pixels: PixelFormat, stage: str, skip_bad: bool | None) -> ImageFiles:
         def one_more(done: int) -> None:
             self.progress(stage, done, len(paths))
 
@@ -227,6 +237,28 @@ class Evaluator:
         return scores
 
 
+def _formats_of(files: UnpairedFiles, data: DataConfig, skip_bad: bool | None) -> Formats:
+    """What the images are made of; where files may be left out, those that can be used."""
+
+    def usable(source: Sequence[Any], target: Sequence[Any]) -> bool:
+        try:
+            find_formats(source, target, data)
+        except UserError:
+            return False
+        return True
+
+    try:
+        return find_formats(files.source, files.target, data)
+    except UserError as error:
+        source = [image for image in files.source if usable([image], ())]
+        target = [image for image in files.target if source and usable(source[:1], [image])]
+        if skip_bad is None or not target:
+            raise
+        if not skip_bad:
+            raise type(error)(f"{error}{SKIPPING}") from error
+        return find_formats(source, target, data)
+
+
 SCORES = ("kid_lite0_x1e3", "swd_progan_x1e3", "paired_l1_pm1", "identity_percent")
 """Computed each time, where the images allow it. By default the first possible one selects the best weights, unless
 training uses its network (``frozen_networks``)."""
@@ -242,7 +274,7 @@ class HeldOutScorer:
         most: Images of each domain that are used at most, evenly spaced by name.
         by: Row of ``METRICS`` that chooses the best weights; ``auto`` takes the first of ``SCORES`` that is possible.
         chosen_on: What the images are called.
-        formats: What source and target images are made of; unset: 8-bit images.
+        formats: What source and target images are made of; unset: found from the images.
         frozen_networks: Networks that training uses; ``auto`` chooses by none of their scores but by a KID on
             another network if one is at hand, else by SWD.
 
@@ -263,7 +295,7 @@ class HeldOutScorer:
         if by != "auto" and by not in METRICS:
             raise ConfigError(f"score_by: there is no '{by}'{nearest(by, METRICS)}; known: auto, {', '.join(METRICS)}")
         few = UnpairedFiles(evenly_spaced(files.source, most), evenly_spaced(files.target, most))
-        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False, formats=formats)
+        self._evaluator = Evaluator(few, data, ScoringNetworks(), intervals=False, formats=formats, skip_bad=None)
         self.remark = self._evaluator.remark
         possible = [name for name in METRICS if name not in self._evaluator.left_out]
         if by != "auto" and by not in possible:

@@ -18,9 +18,14 @@ from unpaired.data.folders import as_images
 from unpaired.errors import DataError, TrainingError
 
 Item = TypeVar("Item")
+SKIPPING = " (--skip-bad leaves such files out)"
 
 _HELD_BYTES = 1 << 26
 """Pixels that stay in memory until a set is large enough to be worth a file."""
+_OUTSIDE = 0.5
+"""Share of values outside the range, above which it cannot be meant."""
+_FILLED = 1 / 8
+"""Share of the range that the largest value of a set reaches at least, if it is meant: 12 bits are 1/16 of 16."""
 
 
 class LazyImages(Sequence[Any]):
@@ -113,17 +118,37 @@ class ImageFiles:
         images: Their images, resized to the protocol's size.
         digests: SHA-256 of each file's content.
         how: How files became images, in words; a part of the key of cached features.
+        pixels: What they are made of.
+        largest: Their largest value.
+        filled: The largest of them as a share of the range that becomes [-1, 1].
+        outside: Share of their values outside that range.
     """
 
     paths: tuple[Path, ...]
     images: StoredImages
     digests: tuple[str, ...]
     how: str
+    pixels: PixelFormat
+    largest: float
+    filled: float
+    outside: float
 
     @property
     def digest(self) -> str:
         """What identifies the set: 16 hex digits of the SHA-256 over the sorted digests of its files."""
         return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:16]
+
+    def range_remark(self, what: str, option: str) -> str:
+        """One sentence if the values obviously do not belong to their range, which ``option`` sets; else empty."""
+        read = f", read as {self.pixels.dtype}," if self.pixels.dtype == "uint8" else ""
+        ends = f"{min(self.pixels.mapping.low):g} to {max(self.pixels.mapping.high):g}"
+        if self.outside > _OUTSIDE:
+            words = f"{self.outside:.0%} of the values of the {what}{read} (up to {self.largest:g}) lie outside {ends}"
+        elif self.filled < _FILLED:
+            words = f"no value of the {what}{read} is above {self.largest:g}, and the range is {ends}"
+        else:
+            return ""
+        return f"Warning: {words}, which becomes -1 to 1; {option} LOW HIGH names other ends"
 
 
 def read_files(
@@ -131,7 +156,7 @@ def read_files(
     config: DataConfig,
     pixels: PixelFormat | None = None,
     *,
-    skip_bad: bool = False,
+    skip_bad: bool | None = False,
     report: Callable[[str], None] = lambda words: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ImageFiles:
@@ -141,7 +166,8 @@ def read_files(
         paths: Image files.
         config: ``image_size`` is used, and without ``pixels`` also ``channels`` and ``background``.
         pixels: What they are made of; unset: 8-bit images.
-        skip_bad: Leave files out that cannot be read, and report each of them.
+        skip_bad: Leave files out that cannot be read, and report each of them. None: none can be left out, so that the
+            error does not offer it.
         report: Told of each file left out.
         progress: Called after each file with the number of files so far.
 
@@ -150,17 +176,22 @@ def read_files(
     """
     pixels = pixels or config.plain_formats[0]
     kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
+    low, high = (np.array(ends) for ends in (pixels.mapping.low, pixels.mapping.high))
+    largest, filled, outside = -np.inf, -np.inf, 0.0
     for given, path in enumerate(as_images(tuple(paths)), start=1):
         try:
             values = read_for_protocol(path, config.image_size, pixels)
         except DataError as error:
             if not skip_bad:
-                raise DataError(f"{error} (--skip-bad leaves such files out)") from error
+                raise DataError(f"{error}{SKIPPING * (skip_bad is False)}") from error
             report(f"left out: {error}")
             continue
         finally:
             progress(given)
         images.append(pixels.to_floats(tensor_of(values)))
+        most = values.max((0, 1)).astype(np.float64)
+        largest, filled = max(largest, most.max()), max(filled, ((most - low) / (high - low)).max())
+        outside += float(((values < low) | (values > high)).mean())
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
         kept.append(path)
     if not kept and given:
@@ -169,7 +200,9 @@ def read_files(
     how += ", profiles converted" * (pixels.colour_profiles == "convert")
     if not pixels.plain:
         how += f", {pixels}"
-    return ImageFiles(tuple(kept), images, tuple(digests), how)
+    return ImageFiles(
+        tuple(kept), images, tuple(digests), how, pixels, float(largest), float(filled), outside / max(1, len(kept))
+    )
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> tuple[Item, ...]:

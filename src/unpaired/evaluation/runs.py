@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unpaired.config import checked, from_dict
-from unpaired.data import DataConfig, UnpairedFiles, list_images
+from unpaired.config import checked, from_dict, to_dict
+from unpaired.data import DataConfig, UnpairedFiles, ValueMapping, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError, ValueRangeWarning
 from unpaired.evaluation.evaluator import Evaluator
@@ -154,7 +154,10 @@ def evaluate_made(
 ) -> Evaluation:
     """Score a folder of images that any software made from the source files; their stems are those of the sources.
 
+    ``data`` says how files become values in [-1, 1], as for :class:`Evaluator`, whose ``options`` these are.
+
     Raises:
+        ConfigError: The values have no range of their own, or a setting does not fit.
         DataError: A source has no made image or the other way round, or they are the real images themselves.
     """
     evaluator = Evaluator(files, data, networks or ScoringNetworks(), **options)
@@ -168,7 +171,18 @@ def evaluate_made(
     found = evaluator.read([by_stem[path.stem] for path in evaluator.sources.paths], "the made images")
     if set(found.digests) <= set(evaluator.targets.digests):
         raise DataError(f"{made} holds the real target images themselves, so there is nothing to compare")
-    scores = {"input": evaluator.score_inputs()}
+    told: list[ValueMapping] = []
+    for read, what, option in (
+        (evaluator.sources, "source images", "--value-range"),
+        (evaluator.targets, "target images", "--target-value-range"),
+        (found, "generated images", "--target-value-range"),
+    ):
+        if read.pixels.mapping not in told and (remark := read.range_remark(what, option)):
+            evaluator.report(remark)
+            told.append(read.pixels.mapping)
+    if evaluator.remark:
+        evaluator.report(evaluator.remark)
+    scores = {"input": inputs} if (inputs := evaluator.score_inputs()) else {}
     if truth := evaluator.score_truths():
         scores["truth"] = truth
     scores["made"] = evaluator.score(found.images, LABELS["made"], files=found)
@@ -235,6 +249,11 @@ def _evaluation(
         "image_size": evaluator.data.image_size,
         "paired": evaluator.truths is not None,
         **({"request": dict(request)} if request else {}),
+        **(
+            {}
+            if all(pixels.plain for pixels in evaluator.formats)
+            else {"formats": dict(zip(("source", "target"), map(to_dict, evaluator.formats), strict=True))}
+        ),
     }
     return Evaluation(
         scores, evaluator.sources.images, translations, evaluator.truths or [], evaluator.stems, data,

@@ -83,14 +83,17 @@ def register_network(name: str, module: ModuleType) -> None:
             ``LABEL``, its name in tables, and ``find()``, which returns the file of its weights if it is there.
 
     Raises:
-        ConfigError: One of them is missing.
+        ConfigError: One of them is missing, or ``find`` of a module that is no file.
     """
     if name in PRETRAINED:
         return
-    if missing := [part for part in ("TITLE", "FEATURES", "load") if not hasattr(module, part)]:
-        raise ConfigError(f"network {name}: {module.__file__} defines no {', '.join(missing)}; see docs/metrics.md")
-    own = Path(module.__file__ or "")
-    has_weights = hasattr(module, "find")
+    file, has_weights = getattr(module, "__file__", None), hasattr(module, "find")
+    own = Path(file or module.__name__)
+    missing = [part for part in ("TITLE", "FEATURES", "load") if not hasattr(module, part)]
+    if not missing and not has_weights and file is None:
+        missing = ["find (it is no file, whose digest would identify the network)"]
+    if missing:
+        raise ConfigError(f"network {name}: {own} defines no {', '.join(missing)}; see docs/metrics.md")
     PRETRAINED[name] = Pretrained(
         # Without weights of its own the Python file's digest identifies the network.
         WeightsFile(module.TITLE, f"It is loaded by {own}.", module.find if has_weights else lambda: own),

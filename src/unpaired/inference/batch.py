@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from unpaired.data import (
+    IMAGE_SUFFIXES,
     Picture,
     PixelFormat,
     Remarks,
@@ -54,6 +55,7 @@ class Outcome:
         """What was left out, lost or skipped."""
         if line := self.remarks.line:
             yield line
+        yield from self.remarks.warnings
         if self.lost:
             lost = (f"{name} of {count} image{'s' * (count != 1)}" for name, count in self.lost.most_common())
             yield f"not in the results: {'; '.join(lost)}"
@@ -61,10 +63,23 @@ class Outcome:
 
     def add(self, part: Outcome) -> None:
         """Count what became of further images."""
-        self.remarks.counts += part.remarks.counts
+        self.remarks.include(part.remarks)
         self.written += part.written
         self.problems = sorted(self.problems + part.problems)
         self.lost += part.lost
+
+
+def misfit(suffix: str, made: PixelFormat, pages: int = 1) -> str:
+    """Why a kind of file cannot hold a result of so many pages, and which kinds can; empty if it can."""
+    if can_hold(suffix, made.dtype, made.channels, pages):
+        return ""
+    able = {kind for each, kind in IMAGE_SUFFIXES.items() if can_hold(each, made.dtype, made.channels, pages)}
+    *others, last = sorted(kind.lower() for kind in able)
+    return (
+        f"a {suffix} file cannot hold {f'{pages} pages of ' * (pages > 1)}{made.words}, which this run makes; use "
+        f"{', '.join(others)}{' or ' * bool(others)}{last} (--format, or the suffix of --out)"
+        f"{', or --pages first' * (pages > 1)}"
+    )
 
 
 def translate_files(
@@ -90,13 +105,13 @@ def translate_files(
     Raises:
         OSError: Nothing more can be written: the disk is full or broken.
     """
-    taken = translator.sides(request["reverse"])[0]
+    taken, made_of = translator.sides(request["reverse"])
 
     def translate(group: Sequence[_Item]) -> np.ndarray:
         return translator.translate(np.stack([item.values for item in group]), **request)
 
     pages: dict[Path, list[tuple[np.ndarray, Picture]]] = {}
-    items = track(_read(targets, side, taken, done, translator.free_bytes), len(targets))
+    items = track(_read(targets, side, taken, made_of, done, translator.free_bytes), len(targets))
     for group in _groups(items, batch_size):
         for item, values in _translated(group, translate, done.problems):
             made = pages.setdefault(item.path, [])
@@ -143,9 +158,14 @@ def _size(values: np.ndarray) -> tuple[int, int]:
 
 
 def _read(
-    paths: Iterable[Path], side: int | None, taken: PixelFormat, done: Outcome, free: Callable[[], int]
+    targets: Mapping[Path, Path],
+    side: int | None,
+    taken: PixelFormat,
+    made: PixelFormat,
+    done: Outcome,
+    free: Callable[[], int],
 ) -> Iterator[_Item]:
-    for path in paths:
+    for path, target in targets.items():
         page, pages = 0, 1
         while page < pages:
             try:
@@ -154,8 +174,12 @@ def _read(
                 done.problems.append(str(error))
                 break
             if page == 0:
-                done.remarks.add(picture.description, picture.invalid is not None)
                 pages = picture.description.pages if done.remarks.frames else 1
+                if words := misfit(target.suffix, made, pages):
+                    done.problems.append(f"{path}: {words}")
+                    break
+                done.remarks.add(picture.description, picture.invalid is not None)
+                done.remarks.add_values(path, picture)
             values = picture.values
             size = _size(values)
             if side is not None and min(size) != side:
@@ -187,13 +211,10 @@ def _save(pages: Sequence[tuple[np.ndarray, Picture]], target: Path) -> list[str
     images, pictures = zip(*pages, strict=True)
     channels, attached = images[0].shape[2], pictures[0].description.attached
     holes = [picture.invalid_for(channels) for picture in pictures]
-    if not can_hold(target.suffix, images[0].dtype.name, channels, len(images)):
-        many = f"a {target.suffix} file cannot hold {len(images)} such pages"
-        raise DataError(f"cannot write {target}: {many}; use --format tiff, or --pages first")
     try:
         content = encode(images, target.suffix, attached, holes, [picture.duration for picture in pictures])
     except DataError as error:
-        raise DataError(f"cannot write {target}: {error}; use --format png") from error
+        raise DataError(f"cannot write {target}: {error}; use png (--format, or the suffix of --out)") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, content)

@@ -68,7 +68,8 @@ def self_similarity_loss(
 ) -> Tensor:
     """Eq. 4 as in the authors' current code: 1 - cos of the similarity maps of the same locations in two images.
 
-    Both maps are restricted to the strongest quarter of the translation's: entries not below its (N_p // 4)-th largest.
+    Both maps are restricted to the strongest entries of the translation's: those not below its (N_p // 4 + 1)-th
+    largest, a quarter and one.
 
     Args:
         source_BNP: Maps of the input, (B, N, N_p).

@@ -6,6 +6,7 @@ Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def cached() -> Path:
 
 WEIGHTS = WeightsFile(
     "VGG16, ImageNet (torchvision's IMAGENET1K_V1)",
-    f"Get {FILE} (528 MB) with: curl --create-dirs -o {cached()} {URL} (torchvision's cache), or name "
-    "your copy with the setting vgg16_weights, or turn on download_weights; without it, feature_network=lite0 is a "
-    "substitute that comes with the package.",
+    f"Get {FILE} (528 MB) with: curl --create-dirs -o {shlex.quote(str(cached()))} {URL} (torchvision's cache), or "
+    "name your copy with the setting vgg16_weights, or turn on download_weights; without it, feature_network=lite0 is "
+    "a substitute that comes with the package.",
     lambda: path if (path := cached()).is_file() else None,
 )
 

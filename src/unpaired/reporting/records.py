@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from unpaired.config import checked, stored
 from unpaired.errors import ConfigError, DataError
@@ -26,6 +26,11 @@ def _number(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def value_protocol(recorded: str) -> str:
+    """A protocol without what earlier versions said in it of the interval, which does not change the value."""
+    return recorded.removesuffix(", interval by bootstrap over images")
+
+
 Number = Annotated[float | None, BeforeValidator(_number)]
 
 
@@ -37,7 +42,7 @@ class ScoreRecord:
     label: str
     unit: str
     better: Literal["lower", "higher"]
-    protocol: str
+    protocol: Annotated[str, AfterValidator(value_protocol)]
     images: int
     reference_images: int
     value: Number
@@ -45,7 +50,7 @@ class ScoreRecord:
     spread: Number = None
     """Standard deviation over subsets of the images."""
     interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
-    """95 % bootstrap interval over images."""
+    """95 % interval over images."""
 
     @property
     def counts(self) -> str:

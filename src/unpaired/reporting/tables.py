@@ -111,8 +111,8 @@ class Comparison:
     values: pd.DataFrame
     """One line per measured value, indexed by (number of the row, full name of the column): ``mean`` over the seeds;
     ``sd``, their sample standard deviation; ``n`` seeds; ``spread`` over subsets of the images and ``low`` and ``high``
-    of the 95 % bootstrap interval, averaged over the seeds and NaN unless all have it; ``name``, which differs from the
-    column's if a reference counts other images."""
+    of the 95 % interval over images, averaged over the seeds and NaN unless all have it; ``name``, which differs from
+    the column's if a reference counts other images."""
     data: DataRecord
     """The images that all were scored on."""
     seed: int
@@ -150,7 +150,7 @@ class Comparison:
         if (shown["n"] > 1).any():
             told.append("± standard deviation over training seeds")
         if alone["low"].notna().any():
-            told.append("[ ] 95 % bootstrap interval over images")
+            told.append("[ ] 95 % interval over images")
         if (alone["low"].isna() & alone["spread"].notna()).any():
             told.append("( ) standard deviation over subsets of the images")
         if any(cell.best for row in self.cells() for cell in row):

@@ -42,6 +42,7 @@ _STATISTICS = re.compile(r' *<Item name="STATISTICS_[^>]*>[^<]*</Item>\n?')
 _STRUCTURAL = {*range(254, 267), *range(273, 285), 288, 289, 290, 291, 296, 297, 301, 305, *range(317, 348),
                *range(512, 533), 559, 32996, 32997, 32998, 34675, 42113, 50838, 50839}  # fmt: skip
 """How pixels are stored, what is read beside them, and what wrote the file."""
+_EXTRA_SAMPLE = {"straight": ["unassalpha"], "premultiplied": ["assocalpha"]}
 _STRUCTURE = ("ImageJ=", '{"shape"', "<?xml", "<OME", "SCI")
 """How descriptions begin that say how a file is laid out, which the file that is written is not."""
 
@@ -121,7 +122,7 @@ class Tiff(FileKind):
         return True
 
     def encode(self, images: Sequence[np.ndarray], suffix: str, attached: Attached, durations: Sequence[float]) -> Any:
-        """Compressed without loss, samples side by side; three channels are colour, others are values."""
+        """Compressed without loss, samples side by side; three channels beside opacity are colour, others values."""
         import tifffile
 
         channels = images[0].shape[2]
@@ -135,7 +136,8 @@ class Tiff(FileKind):
             for values in images:
                 file.write(
                     values[:, :, 0] if channels == 1 else values,
-                    photometric="rgb" if channels == 3 else "minisblack",
+                    photometric="rgb" if channels - bool(attached.alpha) == 3 else "minisblack",
+                    extrasamples=_EXTRA_SAMPLE.get(attached.alpha),
                     planarconfig="contig" if channels > 1 else None,
                     compression="zlib",
                     predictor=values.dtype.kind == "u",

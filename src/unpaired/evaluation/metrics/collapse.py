@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import DataError
+from unpaired.evaluation.intervals import share_interval
 from unpaired.evaluation.metrics.content import lab_colours
 from unpaired.evaluation.metrics.distances import LITE0, check_features
-from unpaired.evaluation.metrics.paired import mean_score
 from unpaired.evaluation.registry import ImageSets, Score, checked, metric
 
 IDENTITY_LEVELS = 2.0
@@ -83,7 +83,10 @@ def mean_colour_shift(fake: Iterable[Tensor], real: Iterable[Tensor]) -> float:
 )  # fmt: skip
 def _identity(sets: ImageSets, seed: int) -> Score:
     changes = [value for fake, source in sets.pairs("fake", "source") for value in mean_change_levels(source, fake)]
-    return mean_score([100.0 * (change < IDENTITY_LEVELS) for change in changes], sets, seed)
+    returned = [change < IDENTITY_LEVELS for change in changes]
+    interval = share_interval(sum(returned), len(returned)) if sets.intervals and len(returned) > 1 else None
+    score = Score(sum(returned) / len(returned), interval=interval, per_image=[100.0 * each for each in returned])
+    return score.scaled(100.0)
 
 
 @metric(

@@ -81,6 +81,6 @@ def lab_colours(images_BCHW: Tensor) -> Tensor:
 )  # fmt: skip
 def _structure(sets: ImageSets, seed: int) -> Score:
     if sets.fake is sets.source:  # the untranslated input
-        return mean_score([0.0] * len(sets.fake), sets, seed)
+        return mean_score([0.0] * len(sets.fake), sets)
     maps = sets.networks["lite0.maps"]
-    return pairwise(lambda fake, source: structure_distance(maps(source), maps(fake)), "source", sets, seed)
+    return pairwise(lambda fake, source: structure_distance(maps(source), maps(fake)), "source", sets)

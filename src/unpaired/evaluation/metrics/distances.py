@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import ConfigError, DataError
-from unpaired.evaluation.bootstrap import FEWEST_IMAGES, drawn_counts, percentile_interval
+from unpaired.evaluation.intervals import FEWEST_IMAGES, drawn_counts, percentile_interval
 from unpaired.evaluation.registry import ImageSets, Score, metric
 
 LARGEST_SUBSET = 1000

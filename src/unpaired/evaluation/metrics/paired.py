@@ -16,24 +16,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.evaluation.bootstrap import bootstrap_mean
+from unpaired.evaluation.intervals import Interval, mean_interval
 from unpaired.evaluation.registry import ImageSets, Score, Which, checked, metric
 
 DATA_RANGE = 2.0
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
-PER_IMAGE = "mean over images, interval by bootstrap over images"
+PER_IMAGE = "mean over images"
+NOT_NEGATIVE = (0.0, math.inf)
 
 
-def mean_score(values: list[float], sets: ImageSets, seed: int) -> Score:
-    """The mean of one value per image, with its interval."""
-    interval = bootstrap_mean(values, seed=seed) if sets.intervals and len(values) > 1 else None
+def mean_score(values: list[float], sets: ImageSets, bounds: Interval = NOT_NEGATIVE) -> Score:
+    """The mean of one value per image, with its interval, cut to ``bounds``, which such values cannot leave."""
+    interval = None
+    if sets.intervals and len(values) > 1:
+        low, high = mean_interval(values)
+        interval = max(low, bounds[0]), min(high, bounds[1])
     return Score(sum(values) / len(values), interval=interval, per_image=values)
 
 
-def pairwise(function: Callable[[Tensor, Tensor], list[float]], against: Which, sets: ImageSets, seed: int) -> Score:
+def pairwise(
+    function: Callable[[Tensor, Tensor], list[float]], against: Which, sets: ImageSets, bounds: Interval = NOT_NEGATIVE
+) -> Score:
     """The mean over pairs of a made image and its partner."""
-    return mean_score([value for pair in sets.pairs("fake", against) for value in function(*pair)], sets, seed)
+    return mean_score([value for pair in sets.pairs("fake", against) for value in function(*pair)], sets, bounds)
 
 
 def paired_l1(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
@@ -86,7 +92,7 @@ def paired_ssim(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_f * mean_t + c1) / (mean_f**2 + mean_t**2 + c1)
     structure = (2 * covariance + c2) / (variance_f + variance_t + c2)
-    return (luminance * structure).view(batch, -1).mean(1).tolist()
+    return (luminance * structure).unflatten(0, (batch, channels)).flatten(1).mean(1).tolist()
 
 
 @metric(
@@ -94,7 +100,7 @@ def paired_ssim(fake_BCHW: Tensor, truth_BCHW: Tensor) -> list[float]:
     f"mean absolute error to the paired truth on the [-1, 1] scale (0 to 2), {PER_IMAGE}", against="truth",
 )  # fmt: skip
 def _l1(sets: ImageSets, seed: int) -> Score:
-    return pairwise(paired_l1, "truth", sets, seed)
+    return pairwise(paired_l1, "truth", sets)
 
 
 @metric(
@@ -102,7 +108,7 @@ def _l1(sets: ImageSets, seed: int) -> Score:
     f"peak signal-to-noise ratio to the paired truth, data range 2 ([-1, 1]), {PER_IMAGE}", against="truth",
 )  # fmt: skip
 def _psnr(sets: ImageSets, seed: int) -> Score:
-    return pairwise(paired_psnr, "truth", sets, seed)
+    return pairwise(paired_psnr, "truth", sets, (-math.inf, math.inf))
 
 
 @metric(
@@ -111,7 +117,7 @@ def _psnr(sets: ImageSets, seed: int) -> Score:
     f"the image only, intensities mapped to [0, 1], data range 1, per channel, {PER_IMAGE}", against="truth",
 )  # fmt: skip
 def _ssim(sets: ImageSets, seed: int) -> Score:
-    return pairwise(paired_ssim, "truth", sets, seed)
+    return pairwise(paired_ssim, "truth", sets, (-1.0, 1.0))
 
 
 @metric(
@@ -120,4 +126,4 @@ def _ssim(sets: ImageSets, seed: int) -> Score:
     against="truth", networks=("st_lpips",),
 )  # fmt: skip
 def _st_lpips(sets: ImageSets, seed: int) -> Score:
-    return pairwise(lambda a, b: sets.networks["st_lpips"](a, b).double().tolist(), "truth", sets, seed)
+    return pairwise(lambda a, b: sets.networks["st_lpips"](a, b).double().tolist(), "truth", sets)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.evaluation.bootstrap import drawn_counts, percentile_interval
+from unpaired.evaluation.intervals import jackknife_interval
 from unpaired.evaluation.registry import ImageSets, Score, metric
 
 NUM_CLASSES = 19
@@ -138,7 +138,7 @@ def _mean_of_known(values_RC: np.ndarray) -> np.ndarray:
         return np.where(known, values_RC, 0.0).sum(1) / known.sum(1)
 
 
-def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, Score]:
+def segmentation_scores(confusion_NCC: Tensor, *, intervals: bool = True) -> dict[str, Score]:
     """Score the confusion matrices of N images, added up over the images as in the DRN script.
 
     Classes in the means, by that script's rule (nanmean over 0 / 0): ``mean_iou`` leaves out a class that occurs
@@ -147,8 +147,7 @@ def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int 
 
     Args:
         confusion_NCC: From ``confusion_matrices``, one per image.
-        resamples: Of whole images, for the intervals; 0 leaves them out, and so does N = 1.
-        seed: Chooses the resamples.
+        intervals: Whether to compute intervals over images; of one image there are none.
 
     Returns:
         ``mean_iou`` (with the IoU of each of its classes as ``per_level``), ``pixel_accuracy`` and ``class_accuracy``:
@@ -163,15 +162,17 @@ def segmentation_scores(confusion_NCC: Tensor, resamples: int = 1000, seed: int 
     if counts.sum() == 0:
         raise DataError("segmentation scores: no pixel of the label maps belongs to one of the 19 scored classes")
     iou, *whole = _scores(counts.sum(0, keepdims=True))
-    drawn = drawn_counts(len(counts), resamples if len(counts) > 1 else 0, np.random.default_rng(seed))
-    _, *resampled = _scores((drawn @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
+    counted = counts[counts.sum((1, 2)) > 0]  # images of nothing but void pixels say nothing
+    _, *without_each = _scores(counted.sum(0) - counted)
     names = [name for name, _, _ in cityscapes_classes()]
     per_class = {name: float(x) for name, x in zip(names, iou[0], strict=False) if not np.isnan(x)}
     found = {}
     parts = "mean_iou", "pixel_accuracy", "class_accuracy"
-    for part, (value,), replicates in zip(parts, whole, resampled, strict=True):
-        known = replicates[~np.isnan(replicates)]  # a resample of nothing but void pixels has no score
-        interval = percentile_interval(known) if len(known) else None
+    for part, (value,), others in zip(parts, whole, without_each, strict=True):
+        interval = None
+        if intervals and len(counted) > 1:
+            low, high = jackknife_interval(float(value), others)
+            interval = max(0.0, low), min(1.0, high)
         found[part] = Score(float(value), interval=interval, per_level=per_class if part == "mean_iou" else {})
     return found
 
@@ -185,7 +186,7 @@ def _confusion(segmenter: str, sets: ImageSets) -> Tensor:
 
 def _row(part: str, segmenter: str, sets: ImageSets, seed: int) -> Score:
     matrices = sets.once(segmenter, lambda: _confusion(segmenter, sets))
-    return segmentation_scores(matrices, 1000 if sets.intervals else 0, seed)[part].scaled(100.0)
+    return segmentation_scores(matrices, intervals=sets.intervals)[part].scaled(100.0)
 
 
 for _segmenter, _title, _words in (

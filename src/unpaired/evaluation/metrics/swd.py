@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpaired.errors import DataError
-from unpaired.evaluation.bootstrap import FEWEST_IMAGES
+from unpaired.evaluation.intervals import FEWEST_IMAGES
 from unpaired.evaluation.registry import ImageSets, Score, metric
 
 PATCH_SIZE = 7
@@ -176,8 +176,8 @@ def _collect(batches: Iterable[Tensor], seed: int, stream: int, what: str) -> tu
         batch = batch.detach().cpu().double()
         uniform = generator.random((len(batch), len(files), 2, PATCHES_PER_IMAGE))
         with _one_thread():
-            for image, drawn in zip(batch.split(1), uniform, strict=True):  # its planes stay in the cache
-                for file, level, positions in zip(files, laplacian_pyramid(image), drawn, strict=True):
+            for image, drawn in zip(batch, uniform, strict=True):  # its planes stay in the cache
+                for file, level, positions in zip(files, laplacian_pyramid(image[None]), drawn, strict=True):
                     file.write(_patches(level[0], positions).float().numpy().tobytes())
         count += len(batch)
     if count == 0:

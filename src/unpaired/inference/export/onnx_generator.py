@@ -121,8 +121,9 @@ class OnnxGenerator(Method):
         batch, _, height, width = x_BCHW.shape
         needed = taken_memory(x_BCHW.device) + int(_MAPS * 4 * self._largest) * batch * height * width
         if needed > memory_bytes:
+            several = f"{batch} images of " if batch > 1 else ""
             raise DataError(
-                f"memory_gib: {batch} x {height} x {width} pixels may take {needed / 2**30:.1f} GiB by ONNX Runtime, "
+                f"memory_gib: {several}{width} x {height} pixels may take {needed / 2**30:.1f} GiB by ONNX Runtime, "
                 f"more than the {memory_bytes / 2**30:.1f} GiB allowed; use a smaller size, or the run itself, which "
                 "translates large images in stripes"
             )

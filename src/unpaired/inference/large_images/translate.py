@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unpaired.errors import ConfigError, DataError
+from unpaired.errors import DataError
 from unpaired.inference.large_images.memory import taken_memory
 from unpaired.inference.large_images.plan import Plan, Size, make_plan, stripe_rows, whole, working_set
 from unpaired.inference.large_images.program import Program, UnsuitableNetworkError, trace
@@ -62,8 +62,8 @@ def translate_within(
         (B, C_out, H, W).
 
     Raises:
-        ConfigError: The bound is too small, or the image needs stripes and the method's network allows none.
-        DataError: The scratch folder cannot be written or is full.
+        DataError: The image is too large for the bound, also in stripes, or it needs them and the method's network
+            allows none; or the scratch folder cannot be written or is full.
     """
     with torch.no_grad():
         free = memory_bytes - taken_memory(x_BCHW.device)
@@ -73,8 +73,8 @@ def translate_within(
         try:
             program = trace(method, channels, of_image(request, 0))
         except UnsuitableNetworkError as error:
-            raise ConfigError(
-                f"memory_gib: {height} x {width} pixels may not fit into {memory_bytes / 2**30:.1f} GiB whole, and "
+            raise DataError(
+                f"memory_gib: {width} x {height} pixels may not fit into {memory_bytes / 2**30:.1f} GiB whole, and "
                 f"{method.title} cannot be translated in stripes: {error}; allow more memory, or use a smaller size"
             ) from error
         if memory_needed(program, batch, height, width) <= free:
@@ -158,7 +158,7 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
         assert ideal is not None, "with endless space there is a plan"
         if left > 0:
             raise DataError(
-                f"{folder} has {disk / 2**30:.1f} GiB to spare, but {height} x {width} pixels within "
+                f"{folder} has {disk / 2**30:.1f} GiB to spare, but {width} x {height} pixels within "
                 f"{memory_bytes / 2**30:.1f} GiB of memory need {ideal.stored_bytes / 2**30:.1f} GiB for maps in "
                 "scratch files; name another folder by the environment variable TMPDIR, or allow more (memory_gib)"
             )
@@ -168,8 +168,8 @@ def _fit(program: Program, sizes: Sequence[Size], memory_bytes: int, device: tor
     most = max(working_set(program, sizes, work, each) for work, each in zip(plan.passes, rows, strict=True))
     if most > stripes:
         needed = (taken + 2 * most) / _SAFETY / 2**30
-        raise ConfigError(
-            f"memory_gib: {memory_bytes / 2**30:.2f} GiB are too little for {height} x {width} pixels even in stripes; "
+        raise DataError(
+            f"memory_gib: {memory_bytes / 2**30:.2f} GiB are too little for {width} x {height} pixels even in stripes; "
             f"they need {math.ceil(100 * needed) / 100:.2f} GiB"
         )
     return Fit(plan, rows, left - stripes)
