@@ -224,3 +224,13 @@ def test_the_settings_count_in_python_too(tmp_path: Path) -> None:
     values = [found.scores["made"]["paired_l1_pm1"].value for found in (wide, narrow)]
     assert values[1] / values[0] == pytest.approx(65535 / 4095, rel=1e-3)
     assert [words.partition(":")[0] for words in told] == ["Warning"]
+
+
+def test_two_translations_of_one_source_are_named(tmp_path: Path) -> None:
+    for seed, each in enumerate(("testA", "testB", "made")):
+        folder(tmp_path / each, eight_bits, 3, 3, 10 * seed)
+    Image.open(tmp_path / "made" / "image1.png").save(tmp_path / "made" / "image1.tif")
+    files = find_test_images(tmp_path)
+    assert isinstance(files, UnpairedFiles)
+    with pytest.raises(DataError, match=r"both image1\.\w+ and image1\.\w+ could be the translation of one source"):
+        evaluate_made(tmp_path / "made", files, DataConfig(image_size=32))

@@ -161,7 +161,12 @@ def evaluate_made(
         DataError: A source has no made image or the other way round, or they are the real images themselves.
     """
     evaluator = Evaluator(files, data, networks or ScoringNetworks(), **options)
-    by_stem = {path.stem: path for path in list_images(made)}
+    by_stem = dict[str, Path]()
+    for path in list_images(made):
+        if path.stem in by_stem:
+            raise DataError(f"{made}: both {by_stem[path.stem].name} and {path.name} could be the translation of one "
+                            "source; leave only one of them there")  # fmt: skip
+        by_stem[path.stem] = path
     absent = [path.name for path in evaluator.sources.paths if path.stem not in by_stem]
     if absent:
         raise DataError(
