@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import PositiveFloat
 
+from limited import limited
 from unpaired.config import Share, from_dict, load_yaml, save_yaml, settings, to_dict
 from unpaired.data import DataConfig
 from unpaired.engine.training_config import TrainingConfig
@@ -222,6 +223,60 @@ def test_malformed_files(tmp_path: Path, text: bytes, parts: list[str]) -> None:
         load_yaml(path)
     for part in parts:
         assert part in str(caught.value)
+
+
+def laughs(levels: int, level: str, first: str = "[ha, ha, ha, ha, ha, ha, ha, ha, ha]") -> str:
+    """Anchors, each of which stands for the one before many times over."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n}: &a{n} " + level.replace("*", f"*a{n - 1}") for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+LAUGHS = {
+    "lists": laughs(9, "[*, *, *, *, *, *, *, *, *]"),
+    "mappings": laughs(9, "{a: *, b: *, c: *, d: *, e: *, f: *, g: *, h: *, i: *}", "{a: 1}"),
+    "merged": laughs(9, "{<<: [*, *, *, *, *, *, *, *, *]}", "{a: 1, b: 2}"),
+    "text": f"a0: &a0 {'ha' * 50_000}\na1: [{'*a0, ' * 20_000}]",
+}
+
+
+@pytest.mark.parametrize("kind", ["lists", "mappings", "merged", "text"])
+def test_aliases_do_not_stand_for_far_more_than_the_file_holds(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(LAUGHS[kind])
+    work = "from unpaired.config import load_yaml\n\ndef work(item):\n    return len(repr(load_yaml(item)))\n"
+    ((said, grown),) = limited(work, [str(tmp_path / "run.yaml")], timeout=30)
+    assert said.startswith(
+        f"ConfigError: {tmp_path / 'run.yaml'}: line 1: is not valid YAML: its aliases (*name) stand "
+    )
+    assert grown < 30
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: &a\n- b: [1, {c: *a}]"])
+def test_no_alias_stands_for_what_holds_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"line \d: is not valid YAML: an alias \(\*name\) stands for something that"):
+        load_yaml(tmp_path / "run.yaml")
+
+
+def test_anchors_and_aliases_of_people_are_read(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "base: &base {rate: 2e-4, betas: [0.5, 0.999]}\nsame: *base\nmore: {<<: *base, rate: 1}\n"
+        "both: {<<: [*base, {seed: 3}]}\n" + "\n".join(f"run{n}: *base" for n in range(1000))
+    )
+    found = load_yaml(tmp_path / "run.yaml")
+    assert found["same"] == found["run999"] == {"rate": 2e-4, "betas": [0.5, 0.999]}
+    assert found["more"] == {"rate": 1, "betas": [0.5, 0.999]}
+    assert found["both"] == {"rate": 2e-4, "betas": [0.5, 0.999], "seed": 3}
+    shared = ["a", "b"]
+    save_yaml(tmp_path / "twice.yaml", {"one": shared, "two": shared, "many": [{"of": shared}] * 100})
+    assert "*id" in (tmp_path / "twice.yaml").read_text()
+    assert load_yaml(tmp_path / "twice.yaml")["many"][99] == {"of": shared}
+
+
+def test_a_long_file_without_aliases_is_read(tmp_path: Path) -> None:
+    names = [f"folder/image{n}.png" for n in range(20_000)]
+    (tmp_path / "run.yaml").write_text("names: [" + ",".join(names) + "]\nempty: [" + "[]," * 20_000 + "]")
+    assert load_yaml(tmp_path / "run.yaml")["names"] == names
 
 
 def test_dates_are_text(tmp_path: Path) -> None:

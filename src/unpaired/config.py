@@ -66,6 +66,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _MARKS = {byte: byte + 0x1B00 for byte in range(0xDC80, 0xDD00)}
 """Bytes of names that are not UTF-8, as Python's text has them -> characters that JSON can hold."""
+_ALIASES, _SMALL = 10, 2**16
+"""How many times the characters of a YAML file, or of this many, its aliases may stand for."""
 _WORDS = {
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -275,6 +277,42 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str) -> Any:
+    """What a YAML document holds, read strictly; None where it is empty.
+
+    Raises:
+        yaml.YAMLError: It is malformed, or its aliases stand for far more than the text holds.
+        RecursionError: It is nested too deep.
+    """
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded(node, {}) > _ALIASES * max(len(text), _SMALL):
+            problem = "its aliases (*name) stand for far more than the file holds; write the values themselves"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _expanded(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Characters and parts of a node, with what its aliases stand for. Raises ``YAMLError`` where it holds itself."""
+    if known.setdefault(node, -1) == -1:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        if any(known.get(part) == -1 for part in parts):
+            problem = "an alias (*name) stands for something that holds it; write the values themselves"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        known[node] = 1 + own + sum(_expanded(part, known) for part in parts)
+    return known[node]
+
+
 class _Dumper(yaml.SafeDumper):
     """Escapes Unicode's rare line breaks, which PyYAML writes unescaped and reads back as spaces."""
 
@@ -301,7 +339,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        loaded = yaml.load(contents(path).decode(), Loader=_StrictLoader)  # a subclass of SafeLoader
+        loaded = parse_yaml(contents(path).decode())
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: there is no such file{nearest(path.name, siblings)}") from None

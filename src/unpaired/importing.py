@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unpaired.config import Depth, Width, settings
 from unpaired.data import DataConfig, DatasetConfig
+from unpaired.data.stored import Channels
 from unpaired.engine.checkpoint import export_weights
 from unpaired.errors import CheckpointError, ConfigError, nearest
 from unpaired.inference.hub.bundle import file_digest
@@ -35,9 +37,20 @@ _FILE = WeightsFile(
     "Give a *_net_G.pth, *_net_G_A.pth or *_net_G_B.pth, a state dict of a ResNet generator; nothing else is read, "
     "since a pickle can run code",
 )
+_TIED = 16
+"""How many times the size of a file its tensors may have, some of which may share their values."""
 _RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 """Of instance norms in files of old torch; the authors' own code drops them, too."""
 _WORDS: Mapping[Resampling, str] = {"blur": "blur (as CUT)", "strided": "strided convolutions (as CycleGAN)"}
+
+
+@settings
+class _Sizes:
+    """What the sizes of a generator may be, checked before one is made."""
+
+    channels: Channels
+    base_channels: Width
+    blocks: Depth
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ def read_published(path: Path) -> PublishedGenerator:
     """
     _FILE.locate(path)
     state = {key: value for key, value in _FILE.read(path).items() if not key.endswith(_RUNNING)}
+    if sum(value.numel() * value.element_size() for value in state.values()) > _TIED * path.stat().st_size:
+        raise _refused(path, "its tensors are far larger than the file, which holds a few values for many")
     blocks = _blocks(path, state)
     strided, blurred = (published_names(blocks, resampling) for resampling in ("strided", "blur"))
     fits = [{f"{name}.weight" for name in names} <= state.keys() for names in (strided, blurred)]
@@ -127,7 +142,13 @@ def read_published(path: Path) -> PublishedGenerator:
     resampling: Resampling = "strided" if fits[0] else "blur"
     names = strided if fits[0] else blurred
     stem, head = state["model.1.weight"], state[f"{list(names)[-1]}.weight"]
+    if stem.ndim != 4 or head.ndim != 4:
+        raise _refused(path, f"'model.1.weight' is {tuple(stem.shape)} and the last one {tuple(head.shape)}, not 4D")
     channels, width = stem.shape[1], stem.shape[0]
+    try:
+        _Sizes(channels, width, blocks)
+    except ConfigError as error:
+        raise _refused(path, str(error)) from error
     if head.shape[0] != channels:
         raise _refused(
             path, f"it reads {channels} channels and writes {head.shape[0]}; these numbers have to be equal here"

@@ -214,6 +214,13 @@ def test_a_list_in_a_run_file_is_a_transform() -> None:
     assert RunConfig.from_mapping(mapping).data.transform == "[{ColorJitter: {hue: 0.1}}, RandomGrayscale]"
 
 
+LAUGHS = "[" + ", ".join(
+    ["&a0 [ha, ha, ha, ha, ha, ha, ha, ha]"]
+    + [f"&a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 9)]
+) + "]"  # fmt: skip
+"""A list of some lines that stands for 150 million words."""
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -224,6 +231,8 @@ def test_a_list_in_a_run_file_is_a_transform() -> None:
         ({"transform": "[{ColorJiter: {}}]"}, "did you mean 'ColorJitter'"),
         ({"transform": "[{ColorJitter: {bright: 2}}]"}, "ColorJitter: "),
         ({"transform": "[{"}, "is not YAML"),
+        ({"transform": "[" * 2000}, "is not YAML"),
+        ({"transform": LAUGHS}, "its aliases (*name) stand for far more than the file holds"),
         ({"python": lambda x: x[:4]}, "at least 32 x 32 pixels"),
         ({"python": lambda x: x / 255}, "has to return the same type and channels"),
         ({"python": lambda x: 1 / 0}, "ZeroDivisionError"),

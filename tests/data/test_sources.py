@@ -10,11 +10,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from official_archives import horse2zebra, picture, write_folder, write_zip
 
+from limited import limited
 from unpaired.data.sources import Zip, open_source
 from unpaired.errors import DataError
 
@@ -87,6 +89,81 @@ def test_a_bomb_that_claims_less_than_it_is_gives_no_more_than_it_claims(tmp_pat
     path = patched(path, 24, "<L", 1000)
     with pytest.raises(DataError, match=r"a\.png is damaged"):
         open_source(path).read("a.png")
+
+
+METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2,
+           "lzma": zipfile.ZIP_LZMA}  # fmt: skip
+READ = """
+from pathlib import Path
+from unpaired.data.sources import open_source
+
+def work(item):
+    return len(open_source(Path(item)).read("a.png"))
+"""
+
+
+def test_no_method_unpacks_more_than_the_header_says(tmp_path: Path) -> None:
+    """Python's own reader unpacks all of it first and counts afterwards."""
+    names = []
+    for name, method in METHODS.items():
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive, archive.open("a.png", "w") as file:
+            for _ in range(1 if name == "stored" else 150):
+                file.write(bytes(1 << 20))
+        names.append(str(patched(path, 24, "<L", 5000)))
+    for name, (said, grown) in zip(names, limited(READ, names), strict=True):
+        assert said.startswith(f"DataError: {name}: a.png is damaged (")
+        assert grown < 20, name
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_every_method_and_size_is_read_as_it_was_written(method: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(1).bytes
+    members = {f"{size}{kind}.png": make(size) for size in (0, 1, 4095, 4096, 300_000)
+               for kind, make in (("flat", bytes), ("random", random))}  # fmt: skip
+    source = open_source(write_zip(tmp_path / "a.zip", members, method))
+    assert {name: source.read(name) for name in source.sizes} == members
+
+    class Pipe(io.BytesIO):
+        """Written from front to back, so sizes stand behind each member."""
+
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: int) -> int:
+            raise io.UnsupportedOperation
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    piped = Pipe()
+    with zipfile.ZipFile(piped, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    (tmp_path / "b.zip").write_bytes(b"before" + piped.getvalue())
+    source = open_source(tmp_path / "b.zip")
+    assert {name: source.read(name) for name in source.sizes} == members
+
+
+@pytest.mark.parametrize("field", [16, 24], ids=["checksum", "size"])
+@pytest.mark.parametrize("difference", [-1, 1])
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_a_member_that_is_not_what_the_header_says_is_damaged(
+    method: int, difference: int, field: int, tmp_path: Path
+) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": picture(1)}, method)
+    content = path.read_bytes()
+    (said,) = struct.unpack_from("<L", content, content.rindex(b"PK\x01\x02") + field)
+    patched(path, field, "<L", said + difference)
+    with pytest.raises(DataError, match=r"a\.zip: a\.png is damaged \(.*\); download it again"):
+        open_source(path).read("a.png")
+
+
+def test_the_ratio_is_that_of_the_bytes_that_are_there(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(1000)})
+    patched(patched(path, 24, "<L", 2**27), 20, "<L", 2**26)
+    with pytest.raises(DataError, match="do not trust this archive"):
+        open_source(path)
 
 
 def tar_file() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -250,6 +251,92 @@ def test_the_card_says_what_is_known_and_what_is_not(run: Path, tmp_path: Path) 
     assert "No licence of the weights is stated" in unknown
     for file in (tmp_path / "unknown").iterdir():
         assert b"secret" not in file.read_bytes(), file.name  # no paths or hosts of this machine go along
+
+
+LINKED = {
+    "samples/zzz.png": ("secret.txt", "zzz.png is no file of this run"),
+    "samples/zzzz.png": ("private.png", "zzzz.png is no file of this run"),
+    "samples": ("pictures", "is no file of this run"),
+    "weights/best.json": ("secret.json", "best.json is no file of this run"),
+    "weights/best.safetensors": ("other.safetensors", "best.safetensors is no file of this run"),
+    "weights/model.json": ("model.json", "model.json is no file of this run"),
+    "weights": ("weights", "is no file of this run"),
+    "evaluations.jsonl": ("evaluations.jsonl", "evaluations.jsonl is no file of this run"),
+}
+"""Place in a run folder -> the file or folder of this machine that it is a link to, and the words of the refusal."""
+
+
+@pytest.mark.parametrize("place", list(LINKED))
+@pytest.mark.parametrize("relative", [False, True])
+def test_no_file_from_outside_the_run_folder_goes_along(
+    relative: bool, place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(run, other)
+    shutil.copyfile(other / "weights" / "ema.safetensors", other / "weights" / "best.safetensors")
+    (other / "weights" / "best.json").write_text("{}")
+    forget_digests(other / "weights")
+    shutil.copytree(other / "weights", outside / "weights")
+    write_images(outside / "pictures", 1)
+    for name, source in {"private.png": outside / "pictures" / "image0.png", "model.json": other / "weights" /
+                         "model.json", "evaluations.jsonl": other / "evaluations.jsonl",
+                         "other.safetensors": other / "weights" / "ema.safetensors"}.items():  # fmt: skip
+        shutil.copyfile(source, outside / name)
+    (outside / "secret.txt").write_text("the password")
+    (outside / "secret.json").write_text('{"key": "the password"}')
+    name, words = LINKED[place]
+    link = other / place
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("../" * len(Path(place).parts)) / "outside" / name if relative else outside / name)
+    assert link.exists()
+    command = ["push", str(other), "me/zebras", "--samples", "--weights", "ema", "best", "--dry-run"]
+    assert cli.main([*command, str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_that_stay_in_the_run_folder_are_followed(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    shutil.copytree(run, other)
+    (other / "kept").mkdir()
+    for place in ("weights/ema.safetensors", "evaluations.jsonl", "samples"):
+        moved = other / "kept" / Path(place).name
+        (other / place).rename(moved)
+        (other / place).symlink_to(moved)
+    (tmp_path / "run").symlink_to(other)
+    bundle = loaded(tmp_path / "run").bundle(tmp_path / "out", "me/zebras", samples=True)
+    assert {"ema.safetensors", "samples.png", "scores.json"} <= {file.name for file in bundle.folder.iterdir()}
+    assert not [file for file in bundle.folder.iterdir() if file.is_symlink()]
+
+
+def test_only_a_picture_is_a_sample_grid(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    (other / "samples" / "zzz.png").write_text("the password")
+    with pytest.raises(CheckpointError, match=r"the sample grid cannot be uploaded: .*zzz\.png: the content is text"):
+        loaded(other).bundle(tmp_path / "out", "me/zebras", samples=True)
+    (other / "samples" / "zzz.png").unlink()
+    os.mkfifo(other / "samples" / "zzz.png")
+    with pytest.raises(CheckpointError, match=r"zzz\.png is no file of this run"):
+        loaded(other).bundle(tmp_path / "out", "me/zebras", samples=True)
+
+
+def test_what_lies_beside_a_folder_of_weights_is_not_taken_for_its_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    shutil.copytree(run / "weights", tmp_path / "downloads" / "zebras")
+    write_images(tmp_path / "downloads" / "samples", 1)
+    shutil.copyfile(run / "evaluations.jsonl", tmp_path / "downloads" / "evaluations.jsonl")
+    bundle = loaded(tmp_path / "downloads" / "zebras").bundle(tmp_path / "out", "me/zebras", samples=True)
+    assert not {"samples.png", "scores.json"} & {file.name for file in bundle.folder.iterdir()}
+
+
+def test_a_fetched_model_can_be_pushed_again(run: Path, hub: ServedHub) -> None:
+    """Its files are links of the Hub's cache to files beside them."""
+    loaded(run).push_to_hub("me/zebras")
+    loaded("me/zebras").push_to_hub("you/zebras")
+    assert hub.repositories["you/zebras"][-1]["ema.safetensors"] == hub.repositories["me/zebras"][-1]["ema.safetensors"]
 
 
 def test_the_code_on_the_card_runs(run: Path, hub: ServedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 
+from unpaired.config import parse_yaml
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.plugins import named, plugins_of
 
@@ -48,8 +49,8 @@ def load_transform(words: str) -> Callable[..., Any]:
     from torchvision.transforms import v2
 
     try:
-        steps = yaml.safe_load(words)
-    except yaml.YAMLError as error:
+        steps = parse_yaml(words)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"transform: '{words}' is not YAML: {' '.join(str(error).split())}") from error
     made = []
     for step in steps:

@@ -76,10 +76,11 @@ def _transform(profile: bytes, mode: str, flags: int) -> ImageCms.ImageCmsTransf
     return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=ImageCms.Flags(flags))
 
 
-def _tags(profile: bytes) -> dict[bytes, bytes]:
+def _tags(profile: bytes) -> dict[bytes, memoryview]:
     (count,) = struct.unpack_from(">I", profile, 128)
     entries = (struct.unpack_from(">4sII", profile, 132 + 12 * place) for place in range(min(count, 1000)))
-    return {name: profile[start : start + size] for name, start, size in entries}
+    whole = memoryview(profile)  # each of its tags may be all of it: no copies
+    return {name: whole[start : start + size] for name, start, size in entries}
 
 
 @functools.lru_cache(maxsize=16)
@@ -95,14 +96,14 @@ def _curves(profile: bytes) -> tuple[np.ndarray, ...]:
         return ()
 
 
-def _curve(tag: bytes) -> np.ndarray:
+def _curve(tag: memoryview) -> np.ndarray:
     x = np.linspace(0, 1, 65536)
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
         table = np.frombuffer(tag, ">u2", count, 12)
         return np.interp(x, np.linspace(0, 1, count), table / 65535) if count > 1 else x ** (table.sum() / 256 or 1)
     if tag[:4] != b"para":
-        raise ValueError(f"a curve of the unknown type {tag[:4]!r}")
+        raise ValueError(f"a curve of the unknown type {bytes(tag[:4])!r}")
     (kind,) = struct.unpack_from(">H", tag, 8)
     given = dict(zip("gabcdef", np.frombuffer(tag, ">i4", (1, 3, 4, 5, 7)[kind], 12) / 65536, strict=False))
     a, b, c = given.get("a", 1.0), given.get("b", 0.0), given.get("c", 0.0)

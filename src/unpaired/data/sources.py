@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
 import hashlib
+import lzma
 import os
 import re
 import stat
+import struct
 import threading
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -126,8 +131,9 @@ class Zip(Source):
                 for name, info in self._zip.NameToInfo.items()
                 if name and not info.is_dir() and not any(is_junk(part) for part in name.split("/"))
             }
+            whole = path.stat().st_size
             for info in members.values():
-                _check_member(path, info)
+                _check_member(path, info, whole)
         except BaseException:
             self._zip.close()
             raise
@@ -137,11 +143,30 @@ class Zip(Source):
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
+        packed = copy.copy(member)  # read as it is stored: zipfile unpacks without a limit, whatever the header says
+        packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
+        packed.CRC = None  # type: ignore[assignment]  # of what is unpacked
         try:
             with self._lock:  # zipfile counts its open members without one
-                return self._zip.read(member)
+                content = self._zip.read(packed)
+            return _unpacked(content, member)
         except Exception as error:  # each way of compressing has exceptions of its own, and so have unknown features
             raise DataError(f"{self.where(name)} is damaged ({error}); {_AGAIN}") from error
+
+
+def _unpacked(content: bytes, member: zipfile.ZipInfo) -> bytes:
+    """What was compressed, never more than the header says. Raises ``ValueError``, and what the methods raise."""
+    size = member.file_size
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+    elif member.compress_type == zipfile.ZIP_BZIP2:
+        content = bz2.BZ2Decompressor().decompress(content, size + 1)
+    elif member.compress_type == zipfile.ZIP_LZMA:  # behind two bytes of version and two of size, as in .lzma files
+        alone = content[4:9] + struct.pack("<Q", size) + content[9:]
+        content = lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(alone, size + 1)
+    if len(content) != size or zlib.crc32(content) != member.CRC:
+        raise ValueError("it does not unpack to what its header says")
+    return content
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -156,7 +181,7 @@ def _shown(name: str) -> str:
     return name.encode("ascii", "backslashreplace").decode()[:100]
 
 
-def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
+def _check_member(path: Path, info: zipfile.ZipInfo, whole: int) -> None:
     shown = _shown(info.filename)
     if info.flag_bits & 1:
         raise DataError(f"{path}: is encrypted ({shown}); unpack it with its password and name the folder")
@@ -167,7 +192,7 @@ def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
             f"{path}: {shown} is compressed by method {info.compress_type}, which Python does not read; "
             "unpack it and name the folder"
         )
-    ratio = info.file_size / max(1, info.compress_size)
+    ratio = info.file_size / max(1, min(info.compress_size, whole))
     if info.file_size > LARGEST_FILE or (info.file_size > SUSPICIOUS and ratio > LARGEST_RATIO):
         raise DataError(
             f"{path}: {shown} claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes, "

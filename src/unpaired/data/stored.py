@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ Profiles = Literal["convert", "ignore"]
 MAX_CHANNELS = 16
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
+_PADDED = 2**27
+"""Bytes that the tiles of any image may take, padding included; those of larger ones may take four times as much."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,17 @@ def check_size(width: int, height: int, where: Path | str, max_pixels: int = MAX
         raise DataError(
             f"{where}: {width:,} x {height:,} pixels are more than the limit of {max_pixels:,}; "
             "cut the image into tiles or scale it down first"
+        )
+
+
+def check_tiles(tile: tuple[int, int], size: tuple[int, int], bytes_per_pixel: int, where: Path | str) -> None:
+    """Refuse tiles (width, height) that take far more memory than an image of this size. Raises ``DataError``."""
+    count = math.prod(math.ceil(whole / part) for whole, part in zip(size, tile, strict=True) if part > 0)
+    needed = count * math.prod(tile) * bytes_per_pixel
+    if needed > max(_PADDED, 4 * math.prod(size) * bytes_per_pixel):
+        raise DataError(
+            f"{where}: tiles of {tile[0]:,} x {tile[1]:,} pixels are far too large for an image of {size[0]:,} x "
+            f"{size[1]:,}; write it again in smaller ones"
         )
 
 

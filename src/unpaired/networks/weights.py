@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
+import pickletools
+import zipfile
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,6 +22,12 @@ from unpaired.files import open_file
 
 _COUNTER = "num_batches_tracked"
 """Buffers of batch normalisation that old files lack and inference ignores."""
+_LARGEST_RATIO, _SMALL = 20, 2**20
+"""How many times its size, or this many bytes if it is smaller, a file of torch may unpack to; torch packs nothing."""
+_GROWING = {"bytearray", "_rebuild_device_tensor_from_cpu_tensor", "_rebuild_device_tensor_from_numpy"}
+"""What plain pickles may call that takes memory for the asking."""
+_LEGACY_PICKLES = 5
+"""That a file of torch before version 1.6 begins with: magic number, version, system, content, keys of storages."""
 
 
 def find_in_package(package: str, *parts: str) -> Path | None:
@@ -44,6 +54,54 @@ def file_digest(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def load_plain(file: Path | IO[bytes]) -> Any:
+    """What ``torch.save`` wrote, read without running code, and without taking far more memory than the file.
+
+    Expanded tensors come as they are: their shape is checked before their values are copied.
+
+    Raises:
+        ValueError: It unpacks to far more than its size, or asks for memory.
+        Exception: Whatever torch raises at files that are damaged, or no plain tensors.
+    """
+    with open_file(file) if isinstance(file, Path) else nullcontext(file) as content:
+        if zipfile.is_zipfile(content):
+            archive = zipfile.ZipFile(content)
+            members, size = archive.infolist(), content.seek(0, io.SEEK_END)
+            if sum(member.file_size for member in members) > _LARGEST_RATIO * max(size, _SMALL):
+                raise ValueError("it unpacks to far more than its size")
+            pickles = [member for member in members if member.filename.endswith(".pkl")]
+            for member in pickles:
+                with archive.open(member) as pickled:
+                    _check_pickle(io.BytesIO(pickled.read(member.file_size)), 1)
+        else:
+            content.seek(0)
+            _check_pickle(content, _LEGACY_PICKLES)
+        content.seek(0)
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def _check_pickle(file: IO[bytes], count: int) -> None:
+    """Raise ``ValueError`` where one of the pickles in a row names what takes memory for the asking."""
+    named: set[str] = set()
+    with suppress(ValueError):  # damaged: torch gets no further, either, and says so
+        for _ in range(count):
+            texts = (argument for _, argument, _ in pickletools.genops(file) if isinstance(argument, str))
+            named.update(text.rpartition(" ")[2] for text in texts)
+    if found := named & _GROWING:
+        raise ValueError(f"it calls {min(found)}, which takes memory for the asking")
+
+
+def _what_is_wrong(x: Tensor) -> str:
+    """Why a tensor of a file is not one of plain, finite values, without copying those that are expanded; or empty."""
+    if x.layout != torch.strided or x.is_meta or x.is_nested or x.is_quantized:
+        return "is no plain tensor"
+    once = x[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.stride())]
+    if once.numel() * once.element_size() > x.untyped_storage().nbytes():
+        return "has values that overlap"
+    values = once.float() if x.is_floating_point() and x.element_size() == 1 else once  # torch.float8_*
+    return "" if not x.is_floating_point() or values.isfinite().all() else "has values that are not finite"
 
 
 @dataclass(frozen=True)
@@ -77,11 +135,11 @@ class WeightsFile:
         A checkpoint with the key ``state_dict`` is unwrapped, and the prefix ``module.`` of parallel training removed.
 
         Raises:
-            BackendError: It is not such a file, or values are not finite.
+            BackendError: It is not such a file, unpacks to far more than its size, or values are not finite.
         """
         try:
             safe = path.suffix == ".safetensors"
-            state: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path) if safe else load_plain(path)
         except Exception as error:  # damaged files raise many types
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise self.wrong(path, f"it cannot be read as plain tensors ({first.split('. ')[0][:160]})") from error
@@ -89,9 +147,9 @@ class WeightsFile:
             state = state["state_dict"]
         if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):
             raise self.wrong(path, "it holds no state dict (names with tensors)")
-        broken = next((name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()), None)
-        if broken is not None:
-            raise self.wrong(path, f"'{broken}' has values that are not finite")
+        for name, x in state.items():
+            if reason := _what_is_wrong(x):
+                raise self.wrong(path, f"'{name}' {reason}")
         return {str(name).removeprefix("module."): x for name, x in state.items()}
 
     def check(self, path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:

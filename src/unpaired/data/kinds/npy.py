@@ -70,6 +70,8 @@ def describe_array(array: np.ndarray, where: Path | str, channels: int | None) -
     height, width, count = array.shape
     check_size(width, height, where)
     check_channels(count, where)
+    if not array.dtype.itemsize:  # copied as text, such values would take bytes that the file does not have
+        raise DataError(f"{where}: holds {array.dtype}, which is not an image type; convert it to float32")
     valid = None
     if isinstance(array, np.ma.MaskedArray):
         mask, array = np.ma.getmaskarray(array), array.data

@@ -17,7 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from unpaired.data.foreign import HEAD, foreign
 from unpaired.data.mapping import PixelType
 from unpaired.data.profiles import fate_of
-from unpaired.data.stored import Attached, Description, FileKind, Pages, check_size, decoding, file_kind, mode_name
+from unpaired.data.stored import (
+    Attached,
+    Description,
+    FileKind,
+    Pages,
+    check_size,
+    check_tiles,
+    decoding,
+    file_kind,
+    mode_name,
+)
 from unpaired.errors import DataError
 
 # The list keeps PIL away from formats that run programs.
@@ -29,6 +39,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 """Channels -> colour type of a PNG."""
 _ORIENTATION = 0x0112
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _SIXTEEN_BITS = {"RGB;16B": 3, "RGBA;16B": 4, "LA;16B": 2}
 """Raw modes of PNG whose samples Pillow would cut down to 8 bits -> channels."""
 _INSTEAD = {
@@ -104,8 +115,20 @@ def open_picture(file: IO[bytes], where: Path | str) -> Image.Image:
         raise DataError(f"{where}: {_what_it_is_instead(file)}") from None
     except Exception as error:  # PIL's readers let struct.error, SyntaxError, ValueError and more escape
         raise DataError(f"{where}: the image header is damaged ({error}); replace it, or move it elsewhere") from error
-    check_size(*image.size, where)
+    _check_page(image, where)
     return image
+
+
+def _check_page(image: Image.Image, where: Path | str) -> None:
+    """Refuse, before it is decoded, what takes too much memory: each page and frame has a size, and tiles, of its own.
+
+    Raises:
+        DataError: It does.
+    """
+    check_size(*image.size, where)
+    tags: Any = getattr(image, "tag_v2", {})
+    if _TILE_WIDTH in tags and _TILE_LENGTH in tags:
+        check_tiles((tags[_TILE_WIDTH], tags[_TILE_LENGTH]), image.size, 4, where)
 
 
 def load_picture(file: IO[bytes], where: Path | str) -> Image.Image:
@@ -156,6 +179,7 @@ def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | No
     def samples(page: int) -> np.ndarray:
         if page:
             image.seek(page)
+            _check_page(image, where)
         if raw in _SIXTEEN_BITS:
             assert file is not None
             return _sixteen_bit_samples(image, file, raw)
@@ -172,6 +196,7 @@ def describe_picture(image: Image.Image, where: Path | str, file: IO[bytes] | No
 
     def inks(page: int) -> np.ndarray:
         image.seek(page)
+        _check_page(image, where)
         return np.asarray(image)
 
     dropped = tuple(words for name, words in (("exif", "EXIF"), ("xmp", "XMP")) if info.get(name))

@@ -7,13 +7,14 @@ import io
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 
-from unpaired.data.kinds.pillow import Picture
+from unpaired.data.kinds.pillow import Picture, open_picture
 from unpaired.data.mapping import PixelType
 from unpaired.data.profiles import fate_of
 from unpaired.data.stored import (
@@ -26,9 +27,10 @@ from unpaired.data.stored import (
     file_kind,
     mode_name,
 )
+from unpaired.data.tiff_limits import check_layout, limit, series_of
 from unpaired.errors import DataError
 
-_INVERTED, _RGB, _YCBCR = 0, 2, 6
+_INVERTED, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _VALUES = (_INVERTED, 1, _RGB, 34892)
 """Photometric interpretations whose pixels are values; palettes, CMYK and the like are colours that Pillow knows."""
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ORIENTATION, _ICC_PROFILE = 282, 283, 296, 274, 34675
@@ -60,22 +62,25 @@ class Tiff(FileKind):
 
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by our own message
         tif = tifffile.TiffFile(file)
-        series: Any = tif.series[0]
+        all_series = series_of(tif, where)
+        series: Any = all_series[0]
         page = series.keyframe
+        check_layout(page, where)
         values = page.photometric in _VALUES or (page.photometric == _YCBCR and page.samplesperpixel != 3)
         if not values or page.bitspersample not in (8, 16, 32, 64) or not series.dtype:
-            return Picture().describe(file, where, pages, channels)
+            return _beside(Picture().describe(file, where, pages, channels), tif, file, where)
         if "Z" in page.axes or page.imagedepth > 1:
             raise DataError(f"{where}: holds a volume; save its slices as pages or as files")
-        others = [s for s in tif.series[1:] if not s.keyframe.is_reduced and not s.keyframe.is_mask]
+        others = [s for s in all_series[1:] if not s.keyframe.is_reduced and not s.keyframe.is_mask]
         if pages == "channels" and others:
             raise DataError(f"{where}: its pages differ in size or type, so they cannot be channels; use pages = first")
         alike = [s for s in others if (s.dtype, s.keyframe.axes) == (series.dtype, page.axes)]
-        plan = [(one, numbers) for one in (series, *alike) for numbers in _numbers(one, pages)]
+        stacks = [(one, _numbers(one, pages)) for one in (series, *alike)]
         own = page.samplesperpixel if "S" in page.axes else 1
-        count = own * len(plan[0][1])
-        for one in (series, *alike):
+        count = own * stacks[0][1].shape[1]
+        for one, _ in stacks:
             check_size(one.keyframe.imagewidth, one.keyframe.imagelength, where)
+            check_layout(one.keyframe, where)
         check_channels(count, where)
         dtype = np.dtype(series.dtype).newbyteorder("=")
         colour = page.photometric in (_RGB, _YCBCR) and own >= 3
@@ -85,7 +90,9 @@ class Tiff(FileKind):
 
         def samples(number: int) -> np.ndarray:
             try:
-                values = _decoded(tif, *plan[number])
+                values = _decoded(stacks, number, where)
+            except DataError:
+                raise
             except Exception as error:
                 if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
                     raise
@@ -100,22 +107,17 @@ class Tiff(FileKind):
                 ) from error
             return np.iinfo(dtype).max - values if inverted else values.astype(dtype, copy=False)
 
-        masks = (s.keyframe for s in tif.series[1:] if s.keyframe.is_mask and not s.keyframe.is_reduced)
-        size = page.imagelength, page.imagewidth
-        mask: Any = next((p for p in masks if (p.imagelength, p.imagewidth) == size), None)
-        try:
-            attached = _attached(page, count)
-        except Exception:  # damage beside the pixels is no reason not to read them
-            attached = Attached(channels=count)
+        attached = _attached(page, count)
         key = np.iinfo(dtype).max - np.array(attached.no_data) if inverted else attached.no_data
         speaks = 0 if count != own else 3 if colour else int(own - bool(alpha) == 1)
         fate = fate_of(attached.profile, speaks, dtype.name)
         return Description(
             "TIFF", mode_name(dtype.name, count, colour=colour, alpha=bool(alpha)),
             *((page.imagelength, page.imagewidth) if orientation >= 5 else (page.imagewidth, page.imagelength)),
-            dtype.name, count, samples, colour=colour, alpha=alpha, orientation=orientation, pages=len(plan),
-            profile=attached.profile if fate else b"", convertible=fate == "convert",
-            no_data=tuple(map(float, key)), valid=mask and (lambda: mask.asarray() != 0), attached=attached,
+            dtype.name, count, samples, colour=colour, alpha=alpha, orientation=orientation,
+            pages=sum(len(numbers) for _, numbers in stacks), profile=attached.profile if fate else b"",
+            convertible=fate == "convert", no_data=tuple(map(float, key)),
+            valid=_mask(all_series, where), attached=attached,
         )  # fmt: skip
 
     def can_hold(self, suffix: str, dtype: PixelType, channels: int, pages: int) -> bool:
@@ -163,12 +165,17 @@ def _numbers(series: Any, pages: Pages) -> np.ndarray:
     return numbers.reshape(-1, math.prod(series.shape[place] for place in inside))
 
 
-def _decoded(tif: Any, series: Any, numbers: np.ndarray) -> np.ndarray:
-    """The wanted pages as (H, W, C)."""
-    page, wanted = series.keyframe, [int(number) for number in numbers]
+def _decoded(stacks: Sequence[tuple[Any, np.ndarray]], number: int, where: Path | str) -> np.ndarray:
+    """The pages of an image of some series, counted through all of them, as (H, W, C)."""
+    before = 0
+    while number - before >= len(stacks[0][1]):
+        before, stacks = before + len(stacks[0][1]), stacks[1:]
+    series, numbers = stacks[0]
+    page, wanted = series.keyframe, [int(each) for each in numbers[number - before]]
     if len(series.pages) * math.prod(page.shape) == math.prod(series.shape):
-        values = np.stack([series.pages[number].asarray() for number in wanted])
+        values = np.stack([limit(series.pages[each], where).asarray() for each in wanted])
     else:  # a stack behind a single header
+        limit(page, where)
         values = series.asarray().reshape(-1, *page.shape)[wanted]
     values = np.asarray(values).reshape(len(wanted), *page.shape)
     height, width = page.imagelength, page.imagewidth
@@ -187,8 +194,49 @@ def _alpha(page: Any, channels: int, colour: bool) -> Literal["", "straight", "p
     return "premultiplied" if last == 1 else "straight"
 
 
+def _mask(all_series: Any, where: Path | str) -> Callable[[], np.ndarray] | None:
+    """Decodes the mask page of the first image, where there is one."""
+    first, *others = (series.keyframe for series in all_series)
+    size = first.imagelength, first.imagewidth
+    masks = (p for p in others if p.is_mask and not p.is_reduced and (p.imagelength, p.imagewidth) == size)
+    mask = next(masks, None)
+    return mask and (lambda: limit(mask, where).asarray() != 0)
+
+
+def _beside(decoded: Description, tif: Any, file: IO[bytes], where: Path | str) -> Description:
+    """An image that Pillow decodes, with what the file has beside the pixels: tags, no data, a mask, smaller copies."""
+    page = tif.pages[0]
+    attached = _attached(page, decoded.channels)
+    own = [number for number, one in enumerate(tif.pages) if not one.is_mask and not one.is_reduced] or [0]
+    key, valid, bits = attached.no_data, _mask(tif.series, where), page.bitspersample
+    if key and page.photometric == _PALETTE:
+
+        def valid(mask: Callable[[], np.ndarray] | None = valid) -> np.ndarray:
+            indices = np.asarray(open_picture(file, where).getchannel(0))
+            return (indices != key[0]) & (mask() if mask else True)
+
+    elif key and bits < 8:  # Pillow decodes black to 0 and white to 255
+        white = 2**bits - 1
+        key = (255 / white * (white - key[0] if page.photometric == _INVERTED else key[0]),)
+
+    def numbered(decode: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+        return lambda number: decode(own[number])
+
+    return replace(
+        decoded, samples=numbered(decoded.samples), inks=decoded.inks and numbered(decoded.inks), pages=len(own),
+        no_data=() if page.photometric == _PALETTE else key, valid=valid, attached=attached,
+    )  # fmt: skip
+
+
 def _attached(page: Any, channels: int) -> Attached:
-    """What belongs to an image."""
+    """What belongs to an image; damage there is no reason not to read the pixels."""
+    try:
+        return _attached_tags(page, channels)
+    except Exception:
+        return Attached(channels=channels)
+
+
+def _attached_tags(page: Any, channels: int) -> Attached:
     tags = page.tags
     across, down = (tags.valueof(code, (0, 0)) for code in (_X_RESOLUTION, _Y_RESOLUTION))
     known = all(across) and all(down)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.errors import CheckpointError
+from unpaired.data.reading import describe
+from unpaired.errors import CheckpointError, DataError
 from unpaired.files import last_part, open_file, read_json, without_folders, write_atomically
-from unpaired.inference.hub.card import Licences, model_card, newest_record
+from unpaired.inference.hub.card import RECORDS, Licences, model_card, newest_record
 from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
 
 _BLOCK = 2**22
@@ -61,13 +63,20 @@ def write_bundle(
         samples: Whether the last sample grid goes along, which shows training images.
 
     Raises:
-        CheckpointError: Weights are missing, or ``out`` is not empty or cannot be written.
+        CheckpointError: Weights are missing, a file leads out of the run folder, or ``out`` is not empty or cannot be
+            written.
     """
-    weights_folder, out = Path(weights_folder), Path(out)
-    run = weights_folder.parent
+    weights_folder, out = Path(weights_folder).absolute(), Path(out)
+    run = weights_folder.parent if weights_folder.name == "weights" else weights_folder
     for name in weights:
         if not (weights_folder / f"{name}.safetensors").is_file():
             raise CheckpointError(f"{weights_folder} holds no {name} weights to upload")
+    grid = max(run.glob("samples/*.png"), default=None) if samples else None
+    names = (*(f"{name}.safetensors" for name in weights), DESCRIPTION, *(["best.json"] if "best" in weights else ()))
+    for path in (*(weights_folder / name for name in names), run / RECORDS, *([grid] if grid else ())):
+        _check_own(path, run)
+    if grid is not None:
+        _check_picture(grid)
     try:
         if out.exists() and any(out.iterdir()):
             raise CheckpointError(f"{out} is not empty; choose another folder")
@@ -79,7 +88,6 @@ def write_bundle(
                 best = _tidied(read_json(weights_folder / "best.json"))
                 write_atomically(out / "best.json", json.dumps(best, indent=2).encode())
         write_atomically(out / DESCRIPTION, json.dumps(description, indent=2).encode())
-        grid = max(run.glob("samples/*.png"), default=None) if samples else None
         if grid is not None:
             shutil.copyfile(grid, out / "samples.png")
         record = newest_record(run)
@@ -97,6 +105,24 @@ def write_bundle(
             f"cannot write the model to {out}: {error.strerror or error}; choose another folder"
         ) from error
     return Bundle(out, tuple(weights), digests)
+
+
+def _check_own(path: Path, run: Path) -> None:
+    """Raise ``CheckpointError`` where a file is there and is none of the run's own: who made the run may have linked it
+    to any file of this machine."""
+    owner = run.parents[1] if run.parent.name == "snapshots" else run  # the Hub's cache links to files beside these
+    if os.path.lexists(path) and not (path.is_file() and path.resolve().is_relative_to(owner.resolve())):
+        raise CheckpointError(
+            f"{path} is no file of this run (a link that leads out of its folder?); put a copy in its place, or move "
+            "it elsewhere"
+        )
+
+
+def _check_picture(path: Path) -> None:
+    try:
+        describe(path)
+    except DataError as error:
+        raise CheckpointError(f"the sample grid cannot be uploaded: {error}") from error
 
 
 def file_digest(path: Path) -> str:

@@ -16,6 +16,7 @@ from unpaired.data import height_width, size_words
 from unpaired.errors import ConfigError
 from unpaired.files import json_lines, last_part
 
+RECORDS = "evaluations.jsonl"
 _NOT_SPDX = ("other", "unknown")
 """What the Hub knows beside SPDX names."""
 _WEIGHTS = {"ema": "averaged (EMA)", "last": "last", "best": "best"}
@@ -142,7 +143,7 @@ class _Evaluation:
 def newest_record(run: Path) -> dict[str, Any] | None:
     """The last whole line of a run's ``evaluations.jsonl``; ``None`` where it was never scored."""
     with contextlib.suppress(OSError):
-        for entry in reversed(json_lines(run / "evaluations.jsonl")):
+        for entry in reversed(json_lines(run / RECORDS)):
             with contextlib.suppress(ValueError):
                 checked(_Evaluation, entry)
                 return entry
