@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -245,9 +246,8 @@ def test_aliases_do_not_stand_for_far_more_than_the_file_holds(kind: str, tmp_pa
     (tmp_path / "run.yaml").write_text(LAUGHS[kind])
     work = "from unpaired.config import load_yaml\n\ndef work(item):\n    return len(repr(load_yaml(item)))\n"
     ((said, grown),) = limited(work, [str(tmp_path / "run.yaml")], timeout=30)
-    assert said.startswith(
-        f"ConfigError: {tmp_path / 'run.yaml'}: line 1: is not valid YAML: its aliases (*name) stand "
-    )
+    line = rf"line {'2' if kind == 'text' else '[5-9]'}: is not valid YAML: its aliases \(\*name\) stand for far more"
+    assert re.match(rf"ConfigError: {tmp_path / 'run.yaml'}: {line}", said)
     assert grown < 30
 
 

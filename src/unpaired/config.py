@@ -289,16 +289,18 @@ def parse_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _expanded(node, {}) > _ALIASES * max(len(text), _SMALL):
-            problem = "its aliases (*name) stand for far more than the file holds; write the values themselves"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        _count(node, {}, _ALIASES * max(len(text), _SMALL))
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _expanded(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
-    """Characters and parts of a node, with what its aliases stand for. Raises ``YAMLError`` where it holds itself."""
+def _count(node: yaml.Node, known: dict[yaml.Node, int], most: int) -> int:
+    """Characters and parts of a node, with what its aliases stand for.
+
+    Raises:
+        yaml.YAMLError: They are more than ``most``, or it holds itself.
+    """
     if known.setdefault(node, -1) == -1:
         parts: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
@@ -309,7 +311,10 @@ def _expanded(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
             problem = "an alias (*name) stands for something that holds it; write the values themselves"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
-        known[node] = 1 + own + sum(_expanded(part, known) for part in parts)
+        known[node] = 1 + own + sum(_count(part, known, most) for part in parts)
+        if known[node] > most:
+            problem = "its aliases (*name) stand for far more than the file holds; write the values themselves"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return known[node]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unpaired.config import Depth, Width, settings
 from unpaired.data import DataConfig, DatasetConfig
-from unpaired.data.stored import Channels
+from unpaired.data.sizes import Channels
 from unpaired.engine.checkpoint import export_weights
 from unpaired.errors import CheckpointError, ConfigError, nearest
 from unpaired.inference.hub.bundle import file_digest

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from limited import limited
 from unpaired.engine.checkpoint import CheckpointFolder, export_weights, load_weights, read_checkpoint
 from unpaired.errors import CheckpointError, TrainingError
 
@@ -159,6 +160,42 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be decoded"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
+
+
+_READING = """
+import torch
+from pathlib import Path
+from unpaired.engine.checkpoint import CheckpointFolder
+
+def work(item):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    return CheckpointFolder(Path(item), "cut").restore({"optimizer": torch.optim.Adam([weight])}, str)
+
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
+"""
+
+
+def test_a_checkpoint_takes_no_more_memory_than_it_holds(tmp_path: Path) -> None:
+    """Whoever writes a file can write its checksum, too."""
+
+    class Asks:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return bytearray, (300_000_000,)
+
+    def made(name: str, value: Any) -> str:
+        state = {"step": torch.tensor(1.0), "exp_avg": value, "exp_avg_sq": torch.zeros(3)}
+        box = Box()
+        box.state_dict = lambda: {  # type: ignore[method-assign]
+            "state": {0: state}, "param_groups": torch.optim.Adam([torch.zeros(3)]).state_dict()["param_groups"]
+        }  # fmt: skip
+        CheckpointFolder(tmp_path / name, "cut").save({"optimizer": box}, 1)
+        return str(tmp_path / name)
+
+    wide = torch.zeros(1, dtype=torch.float64).expand(50_000_000)
+    found = limited(_READING, [made("asks", Asks()), made("wide", wide), made("right", torch.zeros(3))])
+    for (said, grown), words in zip(found, ("CheckpointError: ", "CheckpointError: ", "1"), strict=True):
+        assert said.startswith(words), said
+        assert grown < 60
 
 
 def test_weights_round_trip_and_damage_is_named(tmp_path: Path) -> None:

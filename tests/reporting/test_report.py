@@ -233,6 +233,11 @@ def test_samples_over_training_go_from_the_first_to_the_last(runs: list[Path]) -
     strip = over_training(run)
     assert strip is not None
     assert (strip.times, strip.has_input, len(strip.rows)) == ([2, 4, 5, 6], False, 1)
+    # a run of somebody else may link to any picture of this machine
+    Image.new("RGB", (300, 200), "red").save(runs[0].parent / "own.png")
+    (runs[0] / "samples" / "000000007.png").symlink_to(runs[0].parent / "own.png")
+    (runs[0] / "samples" / "000000008.png").mkdir()
+    assert [time for time, _ in run.samples()] == [2, 3, 4, 5, 6]
     shutil.rmtree(runs[0] / "samples")
     assert over_training(run) is None
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from unpaired.cli.options import parse
 from unpaired.config import BatchSize, InferencePrecision, Seed, Side, Value, settings
+from unpaired.data.sizes import Byte, Channels
 
 
 @settings
@@ -73,10 +74,10 @@ class Evaluate:
     image_size: Side | tuple[Side, Side] | None = None
     """When a folder of generated images is scored: size to which all images are resized, one side of a square, or
     height and width. Unset: the size of the generated images, if they are square."""
-    channels: int | None = None
+    channels: Channels | None = None
     """When a folder of generated images is scored (a run has its own): channels of the images, 1 to 16; of the source
     domain, where target_channels differs. Unset: 3."""
-    target_channels: int | None = None
+    target_channels: Channels | None = None
     """Channels of target and generated images; unset: as many as the source images have."""
     pages: Literal["first", "channels"] | None = None
     """first (unset): the first page of a TIFF file is the image. channels: its pages are the channels of one image."""
@@ -90,7 +91,7 @@ class Evaluate:
     """Which percentiles, 0 to 100, where a range is 'percentiles'; unset: 0.1 99.9."""
     fill_value: Value | None = None
     """Put in the place of values that are no data; unset: the mean of the others in the channel of the file."""
-    background: tuple[int, int, int] | None = None
+    background: tuple[Byte, Byte, Byte] | None = None
     """Red, green, blue (0 to 255) put behind transparent pixels; unset: white."""
     colour_profiles: Literal["convert", "ignore"] | None = None
     """convert (unset): colours and gray of another embedded profile than sRGB become sRGB. ignore: they are taken as

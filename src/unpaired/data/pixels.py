@@ -15,7 +15,8 @@ from unpaired.config import Value, settings
 from unpaired.data.mapping import BYTES, LARGEST, PixelType, ValueMapping
 from unpaired.data.reading import Free, Given, Stored, load, name_of
 from unpaired.data.resizing import rounded_to
-from unpaired.data.stored import Byte, Channels, Description, Pages, Profiles
+from unpaired.data.sizes import Byte, Channels
+from unpaired.data.stored import Description, Pages, Profiles
 from unpaired.errors import DataError, ValueRangeWarning
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow weighs colours

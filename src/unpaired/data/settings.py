@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 from unpaired.config import Amount, Count, Side, Value, settings
 from unpaired.data.pixels import PixelFormat
 from unpaired.data.resizing import Resample
-from unpaired.data.sizes import as_size, height_width, shorter_side, size_words
-from unpaired.data.stored import Byte, Channels, Profiles
+from unpaired.data.sizes import Byte, Channels, as_size, height_width, shorter_side, size_words
+from unpaired.data.stored import Profiles
 from unpaired.errors import ConfigError
 
 Resize = Literal["resize_and_crop", "scale_shorter_side", "resize", "crop_only", "none", "zoom_and_crop"]

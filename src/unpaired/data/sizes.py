@@ -1,11 +1,18 @@
-"""Sizes of images as settings have them: one side of a square, or height and width."""
+"""Sizes of images as settings have them: one side of a square, or height and width; channels, and values of bytes."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
 
 Size = int | tuple[int, int]
 """Pixels: the side of a square, or height and width."""
 MAX_IMAGE_PIXELS = 2**28
 """Images whose header claims more pixels are refused before anything is decoded (16,384 x 16,384 passes)."""
+MAX_CHANNELS = 16
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 def height_width(size: Size) -> tuple[int, int]:

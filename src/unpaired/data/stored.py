@@ -8,22 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from unpaired.data.mapping import PixelType
-from unpaired.data.sizes import MAX_IMAGE_PIXELS
+from unpaired.data.sizes import MAX_CHANNELS, MAX_IMAGE_PIXELS
 from unpaired.errors import DataError
 
 Pages = Literal["first", "channels"]
 """What pages of a file are: each one is an image, of which the first is taken, or all of them are channels of one."""
 Profiles = Literal["convert", "ignore"]
 """Whether values of another colour profile become sRGB, or stay the numbers they are."""
-MAX_CHANNELS = 16
-Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
-Byte = Annotated[int, Field(ge=0, le=255)]
 _PADDED = 2**27
 """Bytes that the tiles of any image may take, padding included; those of larger ones may take four times as much."""
 

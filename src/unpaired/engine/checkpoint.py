@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unpaired.errors import CheckpointError, TrainingError
 from unpaired.files import contents, read_json, write_atomically
+from unpaired.networks.weights import load_plain
 
 _FOOTER = b"unpaired-sha256:"
 _FORMAT = 1
@@ -155,11 +156,9 @@ def _load(value: Stateful, state: Any) -> None:
     if not isinstance(value, torch.optim.Optimizer):
         value.load_state_dict(state)
         return
-    own = [{key: option for key, option in group.items() if key != "params"} for group in value.param_groups]
-    value.load_state_dict(state)
-    for group, options in zip(value.param_groups, own, strict=True):
-        group.update(options)
-    for parameter, counted in value.state.items():
+    parameters = [parameter for group in value.param_groups for parameter in group["params"]]
+    for number, counted in state["state"].items():
+        parameter = parameters[number]
         if counted.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"Adam's state holds {', '.join(map(str, counted))}, not step, exp_avg, exp_avg_sq")
         for name, tensor in counted.items():
@@ -169,6 +168,10 @@ def _load(value: Stateful, state: Any) -> None:
                 )
             if name != "exp_avg" and (tensor < 0).any():  # a number of steps, and a mean of squares
                 raise ValueError(f"{name} of a parameter {tuple(parameter.shape)} is negative")
+    own = [{key: option for key, option in group.items() if key != "params"} for group in value.param_groups]
+    value.load_state_dict(state)
+    for group, options in zip(value.param_groups, own, strict=True):
+        group.update(options)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if footer != _FOOTER + hashlib.sha256(body).digest():
         raise CheckpointError(f"the checkpoint {path} is damaged (its checksum does not match)")
     try:
-        payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        payload = load_plain(io.BytesIO(body))
     except Exception as error:  # torch raises many kinds here, all of which mean the same to the reader
         raise CheckpointError(f"the checkpoint {path} cannot be decoded ({type(error).__name__})") from error
     if not isinstance(payload, dict) or payload.get("format") != _FORMAT:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from unpaired.config import CountOrZero, Side, from_dict, settings
 from unpaired.data import Formats, PixelFormat
-from unpaired.data.stored import Byte, Channels
+from unpaired.data.sizes import Byte, Channels
 from unpaired.errors import CheckpointError, ConfigError, PluginError, nearest
 from unpaired.files import read_json
 from unpaired.inference.hub import Snapshot

@@ -43,9 +43,10 @@ class RunFolder:
         return METHODS[self.config.method].title
 
     def samples(self) -> list[tuple[int, Path]]:
-        """Images seen and picture of each sample grid, in order."""
-        found = self.path.glob("samples/*.png")
-        return sorted((int(path.stem), path) for path in found if path.stem.isdecimal())
+        """Images seen and picture of each sample grid, in order; links out of the run are left out."""
+        found = (path for path in self.path.glob("samples/*.png") if path.stem.isdecimal() and path.is_file())
+        own = (path for path in found if path.resolve().is_relative_to(self.path.resolve()))
+        return sorted((int(path.stem), path) for path in own)
 
     def curve(self, *keys: str) -> list[tuple[float, float]]:
         """(images seen, value) of one number of the log, such as ``"terms", "contrastive"``."""

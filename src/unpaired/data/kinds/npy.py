@@ -10,8 +10,8 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from unpaired.data.mapping import PixelType
+from unpaired.data.sizes import MAX_CHANNELS
 from unpaired.data.stored import (
-    MAX_CHANNELS,
     Attached,
     Description,
     FileKind,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.reading import describe
 from unpaired.errors import CheckpointError, DataError
 from unpaired.files import last_part, open_file, read_json, without_folders, write_atomically
 from unpaired.inference.hub.card import RECORDS, Licences, model_card, newest_record
@@ -119,6 +118,8 @@ def _check_own(path: Path, run: Path) -> None:
 
 
 def _check_picture(path: Path) -> None:
+    from unpaired.data.reading import describe  # slow: it needs PyTorch
+
     try:
         describe(path)
     except DataError as error:
