@@ -66,6 +66,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is a file in ``folder``, at any depth, wherever links lead. OSError for loops of them."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write ``parts`` to ``path`` so that a reader sees the old file or the whole new one, never a piece.
 

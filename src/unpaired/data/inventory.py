@@ -129,9 +129,8 @@ def look_over(domains: Sequence[Sequence[Any]], config: DataConfig, progress: Ca
 
     everything = [(number, path, pixels) for number, (files, pixels) in enumerate(zip(domains, formats, strict=False))
                   for path in sample_of(files)]  # fmt: skip
-    threads = (
-        None if all(isinstance(path, Path) for _, path, _ in everything) else 1
-    )  # others' code may not stand several
+    own = all(isinstance(path, Path) for _, path, _ in everything)
+    threads = None if own else 1  # others' code may not stand several
     found = Seen(Remarks(rest_of(Several(domains)), pixels=plain[0]), [[] for _ in domains], sum(map(len, domains)))
     results = in_threads(look, everything, threads)
     for (number, path, _), seen in zip(everything, results, strict=True):

@@ -39,8 +39,8 @@ class UnpairedStream(SampleStream):
     Each domain is walked in passes. A pass is a permutation of its own that uses every image once; when the smaller
     domain is through, its next pass begins with a fresh permutation. So one epoch of ``images_per_epoch`` samples
     shows every image of the larger domain once. Parts of a domain that have weights are walked so, too, each in passes
-    of its own. The number of processes, the batch size and where a run was
-    interrupted cannot change what ``stream[k]`` is.
+    of its own. The number of processes, the batch size and where a run was interrupted cannot change what
+    ``stream[k]`` is.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from unpaired.data.dataset import places_of
 from unpaired.data.folders import is_dataset
 from unpaired.errors import ConfigError, DataError, nearest
 from unpaired.evaluation import evenly_spaced
-from unpaired.files import json_lines
+from unpaired.files import json_lines, lies_within
 from unpaired.methods import METHODS
 from unpaired.reporting.rows import check_distinct
 from unpaired.run_config import DatasetConfig, RunConfig
@@ -44,9 +44,8 @@ class RunFolder:
 
     def samples(self) -> list[tuple[int, Path]]:
         """Images seen and picture of each sample grid, in order; links out of the run are left out."""
-        found = (path for path in self.path.glob("samples/*.png") if path.stem.isdecimal() and path.is_file())
-        own = (path for path in found if path.resolve().is_relative_to(self.path.resolve()))
-        return sorted((int(path.stem), path) for path in own)
+        found = (path for path in self.path.glob("samples/*.png") if lies_within(path, self.path))
+        return sorted((int(path.stem), path) for path in found if path.stem.isdecimal())
 
     def curve(self, *keys: str) -> list[tuple[float, float]]:
         """(images seen, value) of one number of the log, such as ``"terms", "contrastive"``."""

@@ -13,6 +13,7 @@ from PIL import Image
 from unpaired.data import IMAGE_SUFFIXES, PixelFormat, read_image_of
 from unpaired.data.reading import describe
 from unpaired.errors import DataError
+from unpaired.files import lies_within
 from unpaired.studio.limits import Limits
 
 _COLOUR = PixelFormat(colour_profiles="convert")
@@ -92,7 +93,7 @@ def inside(path: str | Path, root: Path, name: str) -> Path:
     """The uploaded file at ``path``; anything outside of ``root`` raises ``DataError``, which calls it ``name``."""
     try:
         file = Path(path).resolve()
-        uploaded = file.is_relative_to(root.resolve()) and file.is_file()
+        uploaded = lies_within(file, root)
     except (OSError, TypeError, ValueError):  # a loop of links, no text, a name with a zero byte
         uploaded = False
     if not uploaded:

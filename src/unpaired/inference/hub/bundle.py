@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import CheckpointError, DataError
-from unpaired.files import last_part, open_file, read_json, without_folders, write_atomically
+from unpaired.files import last_part, lies_within, open_file, read_json, without_folders, write_atomically
 from unpaired.inference.hub.card import RECORDS, Licences, model_card, newest_record
 from unpaired.inference.hub.fetch import DESCRIPTION, DIGESTS
 
@@ -110,7 +110,7 @@ def _check_own(path: Path, run: Path) -> None:
     """Raise ``CheckpointError`` where a file is there and is none of the run's own: who made the run may have linked it
     to any file of this machine."""
     owner = run.parents[1] if run.parent.name == "snapshots" else run  # the Hub's cache links to files beside these
-    if os.path.lexists(path) and not (path.is_file() and path.resolve().is_relative_to(owner.resolve())):
+    if os.path.lexists(path) and not lies_within(path, owner):
         raise CheckpointError(
             f"{path} is no file of this run (a link that leads out of its folder?); put a copy in its place, or move "
             "it elsewhere"
