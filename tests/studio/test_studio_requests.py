@@ -80,6 +80,17 @@ def test_only_uploads_are_read_whatever_path_a_request_names(studio: ServedStudi
     assert "Translated" in translate(studio, good), "the studio still answers"
 
 
+def test_pages_that_outlived_a_restart_are_told_and_the_log_stays_empty(tmp_path: Path) -> None:
+    studio = ServedStudio(tmp_path)
+    for session in ("old", "", "\u00e9", "x" * 5000):
+        address = f"{studio.address}gradio_api/queue/data"
+        with httpx.stream("GET", address, params={"session_hash": session}, timeout=60) as answer:
+            answer.read()
+        assert answer.status_code == 200
+        assert '"session_not_found":true' in answer.text.replace(" ", "")
+    assert studio.end() == (0, "")
+
+
 def test_clips_have_the_limits_of_pictures_and_no_playlists(studio: ServedStudio, tmp_path: Path) -> None:
     clips = pytest.importorskip("clips", reason='needs pip install "unpaired[video]"')
     secret = clips.clip(tmp_path / "secret.ts", audio=None)

@@ -146,6 +146,10 @@ class _OwnFilesOnly:
                 await self._application(scope, receive, send)
             except _WRONG:  # answered by _refused
                 pass
+            except RuntimeError as error:
+                if not _told(error):
+                    raise
+                await send({"type": "http.response.body"})  # the end of what it began to say
             except asyncio.CancelledError:  # a page was still listening when the studio ended
                 if scope["type"] != "http":
                     raise
@@ -167,6 +171,13 @@ class _OwnFilesOnly:
 
         plain = [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"]
         await self._application({**scope, "headers": plain}, receive, hold)
+
+
+def _told(error: RuntimeError) -> bool:
+    """Whether a stream of Gradio's has said what is wrong and then raised it, as for a page opened before a restart."""
+    from starlette.exceptions import HTTPException
+
+    return isinstance(error.__cause__, HTTPException)
 
 
 def without_other_servers(page: str) -> str:
