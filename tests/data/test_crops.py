@@ -12,8 +12,8 @@ from PIL import Image
 
 from unpaired.data import DataConfig, load_resized
 from unpaired.data import transforms as transforms_module
-from unpaired.data.pixels import PixelFormat
-from unpaired.data.transforms import DRAWS, load_for_protocol, random_crop, read_for_protocol
+from unpaired.data.pixels import PixelFormat, read_values
+from unpaired.data.transforms import DRAWS, load_for_protocol, random_crop, resized_for_protocol
 from unpaired.errors import DataError
 
 HALF = 2**63
@@ -162,8 +162,9 @@ def test_test_images_are_resized_bicubically_to_the_crops_size(tmp_path: Path) -
     path = save(tmp_path / "a.png", 30, 20)
     with Image.open(path) as image:
         expected = np.asarray(image.resize((12, 8), Image.Resampling.BICUBIC))
-    assert np.array_equal(read_for_protocol(path, (8, 12), PixelFormat(3)), expected)
-    assert read_for_protocol(path, 8, PixelFormat(3)).shape == (8, 8, 3)
+    values = read_values(path, PixelFormat(3))
+    assert np.array_equal(resized_for_protocol(values, (8, 12)), expected)
+    assert resized_for_protocol(values, 8).shape == (8, 8, 3)
     found = load_for_protocol(path, DataConfig(image_size=(8, 12), resample="nearest"))
     assert (found.shape, found.dtype) == ((3, 8, 12), torch.float32)
     torch.testing.assert_close(found, torch.from_numpy(expected.copy()).permute(2, 0, 1).float() / 127.5 - 1)

@@ -110,9 +110,6 @@ from .transforms import (
 from .transforms import (
     load_resized as load_resized,
 )
-from .transforms import (
-    read_for_protocol as read_for_protocol,
-)
 from .writing import (
     can_hold as can_hold,
 )

@@ -16,10 +16,12 @@ from unpaired.data.reading import Stored
 _SHARES = np.array([0.001, *(n / 20 for n in range(1, 20)), 0.999])
 _SIDE = 64
 """Rows and columns of an image that are looked at, at most."""
-_OUTSIDE = 0.9
+_OUTSIDE = 0.5
 """Of the values of an image, above which share it is said that they lie outside the range."""
-_LEAST = 0.02
-"""Of the range, below which share it is said that the values of all images fill too little of it."""
+_REACHED = 1 / 8
+"""Of the range, what the largest value of all images is expected to reach: 12 bits reach 1/16 of 16."""
+_NARROW = 0.02
+"""Of the range, or of the values of the other images, the least that values are expected to fill."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ def range_remarks(images: Named, pixels: PixelFormat, what: str = "images", opti
     usual, _ = _by_type(inside)
     places = np.clip([edge for _, one in usual for edge in _edges(_place(one, pixels))] or [0], 0, 1)
     filled = float(places.max() - places.min())
-    if 0 < filled < _LEAST:
+    if filled > 0 and (filled < _NARROW or places.max() < _REACHED):
         low, high = _ends(usual)
         mend = f"use {option} {low:.6g} {high:.6g}, or {option} percentiles" if option else scale
         yield RangeRemark(
             f"{_number(usual, total, what)} values that fill only {filled * 100:.2g} % of {ends}, so networks see "
-            f"hardly any contrast ({_example(usual, pixels.dtype)}); {mend}",
+            f"little contrast ({_example(usual, pixels.dtype)}); {mend}",
             [name for name, _ in usual],
         )
     if option:
@@ -130,7 +132,7 @@ def odd_types(images: Named, dtype: PixelType, what: str) -> Iterator[RangeRemar
     for name, one in others:
         values = one.read_as(dtype)
         width = float(np.ptp(values))
-        if _beyond(values, low, high) or 0 < width < _LEAST * (high - low):
+        if _beyond(values, low, high) or 0 < width < _NARROW * (high - low):
             odd.append((name, one))
     if odd:
         yield RangeRemark(

@@ -121,23 +121,20 @@ def _zoomed(pixels_HWC: np.ndarray, config: DataConfig, draws: Sequence[int]) ->
     return resize_values(pixels_HWC, (crop[1], crop[0]), config.resample, (left, top, right, bottom))
 
 
-def read_for_protocol(path: str | Path, size: Size, pixels: PixelFormat) -> np.ndarray:
-    """Read one test image as the field's protocol does: resized (bicubic) to the size that training crops had.
+def resized_for_protocol(values_HWC: np.ndarray, size: Size) -> np.ndarray:
+    """A test image by the field's protocol: resized (bicubic) to the size that training crops had."""
+    height, width = height_width(size)
+    return resize_values(values_HWC, (width, height))
 
-    Returns:
-        (height, width, C) of the format's type.
+
+def load_for_protocol(path: str | Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
+    """Read a test image by the field's protocol: (C, height, width) of ``image_size``, float32 in [-1, 1].
 
     Raises:
         DataError: The file cannot be read; the message names it.
     """
-    height, width = height_width(size)
-    return resize_values(read_values(path, pixels), (width, height))
-
-
-def load_for_protocol(path: str | Path, config: DataConfig, pixels: PixelFormat | None = None) -> torch.Tensor:
-    """:func:`read_for_protocol` as a tensor (C, height, width) of ``image_size``, float32 in [-1, 1]."""
     pixels = pixels or config.plain_formats[0]
-    return pixels.to_floats(tensor_of(read_for_protocol(path, config.image_size, pixels)))
+    return pixels.to_floats(tensor_of(resized_for_protocol(read_values(path, pixels), config.image_size)))
 
 
 def load_examples(paths: Sequence[str | Path], config: DataConfig, pixels: PixelFormat) -> torch.Tensor:

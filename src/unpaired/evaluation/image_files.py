@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.data import BYTES, DataConfig, PixelFormat, read_for_protocol, size_words, tensor_of
+from unpaired.data import BYTES, DataConfig, PixelFormat, read_picture, size_words, tensor_of
 from unpaired.data.folders import as_images
+from unpaired.data.reading import name_of
+from unpaired.data.spread import Named, Spread, range_remarks, spread_in
+from unpaired.data.transforms import resized_for_protocol
 from unpaired.errors import DataError, TrainingError
 
 Item = TypeVar("Item")
@@ -22,10 +25,6 @@ SKIPPING = " (--skip-bad leaves such files out)"
 
 _HELD_BYTES = 1 << 26
 """Pixels that stay in memory until a set is large enough to be worth a file."""
-_OUTSIDE = 0.5
-"""Share of values outside the range, above which it cannot be meant."""
-_FILLED = 1 / 8
-"""Share of the range that the largest value of a set reaches at least, if it is meant: 12 bits are 1/16 of 16."""
 
 
 class LazyImages(Sequence[Any]):
@@ -119,9 +118,7 @@ class ImageFiles:
         digests: SHA-256 of each file's content.
         how: How files became images, in words; a part of the key of cached features.
         pixels: What they are made of.
-        largest: Their largest value.
-        filled: The largest of them as a share of the range that becomes [-1, 1].
-        outside: Share of their values outside that range.
+        spreads: Their values, where these could miss the range that becomes [-1, 1].
     """
 
     paths: tuple[Path, ...]
@@ -129,26 +126,16 @@ class ImageFiles:
     digests: tuple[str, ...]
     how: str
     pixels: PixelFormat
-    largest: float
-    filled: float
-    outside: float
+    spreads: Named
 
     @property
     def digest(self) -> str:
         """What identifies the set: 16 hex digits of the SHA-256 over the sorted digests of its files."""
         return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:16]
 
-    def range_remark(self, what: str, option: str) -> str:
-        """One sentence if the values obviously do not belong to their range, which ``option`` sets; else empty."""
-        read = f", read as {self.pixels.dtype}," if self.pixels.dtype == "uint8" else ""
-        ends = f"{min(self.pixels.mapping.low):g} to {max(self.pixels.mapping.high):g}"
-        if self.outside > _OUTSIDE:
-            words = f"{self.outside:.0%} of the values of the {what}{read} (up to {self.largest:g}) lie outside {ends}"
-        elif self.filled < _FILLED:
-            words = f"no value of the {what}{read} is above {self.largest:g}, and the range is {ends}"
-        else:
-            return ""
-        return f"Warning: {words}, which becomes -1 to 1; {option} LOW HIGH names other ends"
+    def range_warnings(self, what: str, option: str) -> list[str]:
+        """What there is to say where the values do not suit their range, which ``option`` sets."""
+        return [f"Warning: {remark.words}" for remark in range_remarks(self.spreads, self.pixels, what, option)]
 
 
 def read_files(
@@ -176,11 +163,10 @@ def read_files(
     """
     pixels = pixels or config.plain_formats[0]
     kept, images, digests, given = list[Path](), StoredImages(eight_bits=pixels.dtype == "uint8"), list[str](), 0
-    low, high = (np.array(ends) for ends in (pixels.mapping.low, pixels.mapping.high))
-    largest, filled, outside = -np.inf, -np.inf, 0.0
+    spreads = list[tuple[str, Spread]]()
     for given, path in enumerate(as_images(tuple(paths)), start=1):
         try:
-            values = read_for_protocol(path, config.image_size, pixels)
+            picture = read_picture(path, pixels)
         except DataError as error:
             if not skip_bad:
                 raise DataError(f"{error}{SKIPPING * (skip_bad is False)}") from error
@@ -188,10 +174,9 @@ def read_files(
             continue
         finally:
             progress(given)
-        images.append(pixels.to_floats(tensor_of(values)))
-        most = values.max((0, 1)).astype(np.float64)
-        largest, filled = max(largest, most.max()), max(filled, ((most - low) / (high - low)).max())
-        outside += float(((values < low) | (values > high)).mean())
+        images.append(pixels.to_floats(tensor_of(resized_for_protocol(picture.values, config.image_size))))
+        if (spread := spread_in(picture, pixels)) is not None:
+            spreads.append((name_of(path), spread))
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
         kept.append(path)
     if not kept and given:
@@ -200,9 +185,7 @@ def read_files(
     how += ", profiles converted" * (pixels.colour_profiles == "convert")
     if not pixels.plain:
         how += f", {pixels}"
-    return ImageFiles(
-        tuple(kept), images, tuple(digests), how, pixels, float(largest), float(filled), outside / max(1, len(kept))
-    )
+    return ImageFiles(tuple(kept), images, tuple(digests), how, pixels, spreads)
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> tuple[Item, ...]:

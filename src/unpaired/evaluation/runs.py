@@ -16,7 +16,7 @@ from unpaired.data import DataConfig, UnpairedFiles, ValueMapping, list_images
 from unpaired.environment import environment
 from unpaired.errors import DataError, TrainingError, UserError, ValueRangeWarning
 from unpaired.evaluation.evaluator import Evaluator
-from unpaired.evaluation.image_files import evenly_spaced
+from unpaired.evaluation.image_files import ImageFiles, evenly_spaced
 from unpaired.evaluation.registry import METRICS, Score
 from unpaired.evaluation.scoring_networks import ScoringNetworks
 from unpaired.files import read_json
@@ -123,6 +123,7 @@ def evaluate(
     formats = first.sides(bool((request or {}).get("reverse")))
     found = networks or ScoringNetworks(device=first.device)
     evaluator = Evaluator(files, data, found, formats=formats, **options)
+    _warn_of_ranges(evaluator, (evaluator.sources, "source images", ""), (evaluator.targets, "target images", ""))
     if evaluator.remark:
         evaluator.report(evaluator.remark)
     scores, translations = dict[str, dict[str, Score]](), dict[str, Sequence[Tensor]]()
@@ -141,6 +142,16 @@ def evaluate(
     frozen_networks = frozenset[str]().union(*(_frozen_networks(each.description) for each in translators.values()))
     evaluation = _evaluation(evaluator, scores, translations, best or {}, request, frozen_networks)
     return replace(evaluation, precision=first.arithmetic.name)
+
+
+def _warn_of_ranges(evaluator: Evaluator, *read: tuple[ImageFiles, str, str]) -> None:
+    """Report where values do not suit their range, once for images of one range; ``read``: files, words, option."""
+    told: list[ValueMapping] = []
+    for files, what, option in read:
+        if files.pixels.mapping not in told and (found := files.range_warnings(what, option)):
+            told.append(files.pixels.mapping)
+            for words in found:
+                evaluator.report(words)
 
 
 def _frozen_networks(description: Mapping[str, Any]) -> frozenset[str]:
@@ -176,15 +187,12 @@ def evaluate_made(
     found = evaluator.read([by_stem[path.stem] for path in evaluator.sources.paths], "the made images")
     if set(found.digests) <= set(evaluator.targets.digests):
         raise DataError(f"{made} holds the real target images themselves, so there is nothing to compare")
-    told: list[ValueMapping] = []
-    for read, what, option in (
+    _warn_of_ranges(
+        evaluator,
         (evaluator.sources, "source images", "--value-range"),
         (evaluator.targets, "target images", "--target-value-range"),
         (found, "generated images", "--target-value-range"),
-    ):
-        if read.pixels.mapping not in told and (remark := read.range_remark(what, option)):
-            evaluator.report(remark)
-            told.append(read.pixels.mapping)
+    )
     if evaluator.remark:
         evaluator.report(evaluator.remark)
     scores = {"input": inputs} if (inputs := evaluator.score_inputs()) else {}
