@@ -91,6 +91,19 @@ def test_no_body_is_longer_than_the_limit(
     assert sent(server[1], post(*headers), body).split()[1] == status
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "BREW"])
+@pytest.mark.parametrize("path", ["count", "wait", "nowhere"])
+@pytest.mark.parametrize("pause", [0.0, 0.2], ids=["at once", "later"])
+def test_a_body_that_breaks_is_answered_or_left(
+    server: tuple[subprocess.Popen[str], int], method: str, path: str, pause: float
+) -> None:
+    """Whether or not an answer has begun, and where none may have a body."""
+    for length in ([], ["Content-Length: 5"]):
+        head = post("Transfer-Encoding: chunked", *length, path=path).replace(b"POST", method.encode(), 1)
+        answer = sent(server[1], head, b"2\r\nab\r\n", b"null-encoding: chunked\r\n", b"2\r\nab\r\n", pause=pause)
+        assert not answer or answer.startswith(b"HTTP/1.1 4")
+
+
 @pytest.mark.parametrize(
     "parts",
     [

@@ -235,6 +235,7 @@ def page_address(host: str, bound: socket.socket) -> str:
 
 def run_server(application: Application, bound: socket.socket) -> None:
     """Answer requests on a bound socket until the process gets SIGINT or SIGTERM."""
+    import h11
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -254,6 +255,11 @@ def run_server(application: Application, bound: socket.socket) -> None:
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._wait()
+
+        def send_400_response(self, msg: str) -> None:
+            with contextlib.suppress(h11.LocalProtocolError):  # an answer has begun, or HEAD allows no body
+                super().send_400_response(msg)
+            self.transport.close()
 
         def _wait(self) -> None:
             if self.cycle is None or self.cycle.response_complete:

@@ -115,6 +115,23 @@ def test_what_adam_cannot_have_counted_is_refused(tmp_path: Path, name: str, val
         CheckpointFolder(tmp_path, "cut").restore({"optimizer": torch.optim.Adam([weight])}, print)
 
 
+@pytest.mark.parametrize("numbers", [[1, 0], [0, 0], [0], [0, 1, 2], [0.0, "1"], []])
+def test_what_adam_has_counted_stays_with_its_parameters(tmp_path: Path, numbers: list[Any]) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 4)]
+    adam = torch.optim.Adam(weights)
+    sum(weight.sum() for weight in weights).backward()  # type: ignore[union-attr]
+    adam.step()
+    state = adam.state_dict()
+    state["param_groups"][0]["params"] = numbers
+    box = Box()
+    box.state_dict = lambda: state  # type: ignore[method-assign]
+    CheckpointFolder(tmp_path, "cut").save({"optimizer": box}, 1)
+    before = {number: {**counted} for number, counted in adam.state_dict()["state"].items()}
+    with pytest.raises(CheckpointError, match="its parameters are not numbered as those of this run"):
+        CheckpointFolder(tmp_path, "cut").restore({"optimizer": adam}, print)
+    assert str(adam.state_dict()["state"]) == str(before)
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = saved(tmp_path, 1)
     real_open = Path.open

@@ -240,6 +240,15 @@ def test_on_a_phone(visit: Callable[..., Any], scheme: str) -> None:
     assert red < 60 if scheme == "dark" else red > 200
 
 
+def test_it_is_said_why_there_are_no_examples(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.get_by_label("first", exact=True).uncheck()
+    page.click("#examples")
+    expect(page.locator("#said")).to_contain_text("second has weights only, and no held-out images; upload pictures")
+    page.wait_for_timeout(1000)
+    expect(page.locator("#said")).not_to_contain_text("drop, paste or choose a picture first")
+
+
 def ask(address: str, path: str, **options: Any) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(urllib.request.Request(address + path, **options), timeout=60) as answer:

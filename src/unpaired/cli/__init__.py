@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged files, which our errors name
     if name not in COMMANDS:
         return _fail(f"there is no command '{name}'{nearest(name, COMMANDS)}; see unpaired --help", 2)
     try:

@@ -168,10 +168,10 @@ def _load(value: Stateful, state: Any) -> None:
                 )
             if name != "exp_avg" and (tensor < 0).any():  # a number of steps, and a mean of squares
                 raise ValueError(f"{name} of a parameter {tuple(parameter.shape)} is negative")
-    own = [{key: option for key, option in group.items() if key != "params"} for group in value.param_groups]
-    value.load_state_dict(state)
-    for group, options in zip(value.param_groups, own, strict=True):
-        group.update(options)
+    own = value.state_dict()["param_groups"]
+    if [group["params"] for group in state["param_groups"]] != [group["params"] for group in own]:
+        raise ValueError("its parameters are not numbered as those of this run")
+    value.load_state_dict({"state": state["state"], "param_groups": own})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

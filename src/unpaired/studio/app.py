@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -183,19 +183,25 @@ def _translate_tab(shown: Shown) -> None:
         title = f"What {run_name} finds significant in {found.name}"
         return gr.update(value=html_fragment(significance_viewer(panels, title=title)), visible=True), gr.skip()
 
-    def on_examples(names: list[str]) -> tuple[Any, Any]:
+    def on_examples(
+        names: list[str], size: Any, reverse: bool, style: float | None, domain: str | None, before: Results | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         try:
-            chosen = next((runs[name] for name in names if name in runs), shown.runs[0])
-            taken = copy_examples(Path(tempfile.mkdtemp(dir=shown.root)) / "examples", chosen, limits)
+            run = next((runs[name] for name in names if name in runs), shown.runs[0])
+            taken = copy_examples(Path(tempfile.mkdtemp(dir=shown.root)) / "examples", run, limits)
         except UserError as error:
-            return gr.skip(), _said([str(error)])
-        return [str(path) for path in taken], gr.skip()
+            yield (gr.skip(), gr.skip(), _said([str(error)]), *[gr.skip()] * 7)
+            return
+        yield ([str(path) for path in taken], *[gr.skip()] * 9)
+        files = [(str(path), None) for path in taken]
+        yield (gr.skip(), *on_translate(files, names, size, reverse, style, domain, before, progress))
 
     asked = [uploads, chosen, size, reverse, style, domain, kept]
     shows = [kept, said, slider, picture, run, beside, save, look, seen]
     options: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit": 1, **_HIDDEN}
     gr.on([start.click, uploads.upload], on_translate, asked, shows, **options)
-    examples.click(on_examples, chosen, [uploads, said], **_HIDDEN).success(on_translate, asked, shows, **options)
+    examples.click(on_examples, asked[1:], [uploads, *shows], **options)
     for choice in (picture, run):
         choice.input(on_choice, [picture, run, kept], [slider, beside, seen], **_HIDDEN)
     look.click(on_look, [picture, run, kept], [seen, said], **options)
