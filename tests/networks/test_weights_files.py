@@ -244,6 +244,13 @@ def test_values_of_every_type_are_looked_at(dtype: torch.dtype, tmp_path: Path) 
             FILE.read(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex32, torch.complex128])
+def test_imaginary_parts_are_not_dropped(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.save({"x": torch.ones(3).to(dtype)}, tmp_path / "x.pth")
+    with pytest.raises(BackendError, match=r"'x' has complex values"):
+        FILE.read(tmp_path / "x.pth")
+
+
 def test_safetensors_cannot_hold_a_tensor_larger_than_themselves(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(4, 4)}, tmp_path / "x.safetensors")
     content = (tmp_path / "x.safetensors").read_bytes()

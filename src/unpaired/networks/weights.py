@@ -97,6 +97,8 @@ def _what_is_wrong(x: Tensor) -> str:
     """Why a tensor of a file is not one of plain, finite values, without copying those that are expanded; or empty."""
     if x.layout != torch.strided or x.is_meta or x.is_nested or x.is_quantized:
         return "is no plain tensor"
+    if x.is_complex():
+        return "has complex values"
     once = x[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.stride())]
     if once.numel() * once.element_size() > x.untyped_storage().nbytes():
         return "has values that overlap"
