@@ -200,7 +200,7 @@ def grid(run: Path, files: UnpairedFiles, side: int, count: int = 24) -> Image.I
 
 @cache
 def scoring_networks() -> ScoringNetworks:
-    """The same for all runs of this process; the segmenter keeps what it saw in label maps and true photos."""
+    """The same for all runs of this process; the segmenter sees label maps and true photos once, not with each run."""
     networks, seen = ScoringNetworks({"espnet": ESPNET}), dict[bytes, torch.Tensor]()
     if ESPNET.exists():
         espnet = networks.load("espnet").module

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -1092,3 +1093,12 @@ def test_demo_refuses(refused: Callable[..., None], small_demo: None, home: Path
     refused("demo", "--out", run, words=[f"{run} holds another run", "choose another --out"])
     (tmp_path / "file").write_text("")
     refused("demo", "--images", "2", "--out", tmp_path / "file" / "x", words=["cannot write"], code=3)
+
+
+def test_what_pillow_says_of_damaged_files_is_left_to_our_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main(["no-such-command"])
+        for module in ("PIL.TiffImagePlugin", "PIL", "mine"):
+            warnings.warn_explicit("Truncated File Read", UserWarning, f"{module}.py", 1, module)
+    assert re.findall(r"(\S+)\.py:1: UserWarning", capsys.readouterr().err) == ["mine"]

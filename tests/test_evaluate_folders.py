@@ -126,6 +126,20 @@ def test_values_that_do_not_suit_their_range_are_told(
     assert all(re.search(words, line) for line in said), said
 
 
+def test_test_images_that_do_not_suit_the_range_of_a_run_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep, run = data_set(tmp_path / "deep", sixteen_bits, (1, 1)), tmp_path / "run"
+    train(tiny_run(deep, images=2, checkpoint_every=2, sample_every=9, channels=1), run, quiet=True)
+    dark = data_set(tmp_path / "dark", twelve_bits, (1, 1))
+    for data, count in ((deep, 0), (dark, 1)):  # once, since both domains have one range
+        assert cli.main(["evaluate", str(run), str(data), "--metrics", "paired_l1_pm1"]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "Warning" in line]
+        assert len(said) == count
+        assert all("all 3 source images have values that fill only 6.1 % of the range" in line for line in said)
+        assert all("give images in the scale of the training images" in line for line in said)
+
+
 def test_generated_images_of_another_scale_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder(tmp_path / "testA", sixteen_bits, 1, 3)
     folder(tmp_path / "testB", sixteen_bits, 1, 3, 10)
